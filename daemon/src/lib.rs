@@ -1,0 +1,3 @@
+//! Hayward's daemon: worktrees, sessions, agents and their work on one machine.
+
+pub mod clock;

@@ -1,0 +1,7 @@
+//! What Hayward's daemon and relay share: ids, tasks, events and the wire between them.
+//!
+//! Types and rules only. Nothing here does I/O, and save for the stamp inside a fresh id nothing
+//! reads a clock: moments enter as arguments.
+
+pub mod id;
+pub mod time;
