@@ -3,5 +3,11 @@
 //! Types and rules only. Nothing here does I/O, and save for the stamp inside a fresh id nothing
 //! reads a clock: moments enter as arguments.
 
+pub mod api;
+pub mod event;
+pub mod fault;
 pub mod id;
+pub mod protocol;
+pub mod run;
+pub mod task;
 pub mod time;

@@ -1,0 +1,239 @@
+//! Bodies of the relay's HTTP interface that are not a task or an event.
+
+use crate::id::{DaemonId, MachineId, TokenId, UserId};
+use crate::task::Task;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One agent command line that a daemon found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Runtime {
+    /// Its name: `claude`, `codex` and so on.
+    pub name: String,
+    /// What its version probe said.
+    pub version: Option<String>,
+    /// Whether it can be used.
+    pub healthy: bool,
+    /// Why it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A daemon as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonView {
+    /// Its id.
+    pub id: DaemonId,
+    /// Its machine.
+    pub machine_id: MachineId,
+    /// The machine's name.
+    pub hostname: String,
+    /// Whether its link is up.
+    pub online: bool,
+    /// Its version.
+    pub version: Option<String>,
+    /// Runs that it holds now.
+    pub active_runs: u32,
+    /// Runs that it takes at once.
+    pub capacity: u32,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What it can run.
+    pub runtimes: Vec<Runtime>,
+    /// When it was last heard.
+    pub last_seen_at: Timestamp,
+}
+
+/// The folders of one daemon, as `daemonDirectories` reported them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Directories {
+    /// Where it was started.
+    pub working_directory: String,
+    /// Where finished work is cloned to.
+    pub home_directory: String,
+    /// Where its worktrees are.
+    pub worktrees_directory: String,
+}
+
+/// Answer of `GET /health`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// The relay's version.
+    pub version: String,
+}
+
+/// Body of `POST /api/v1/tasks/{id}/message`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageBody {
+    /// What to tell the agent.
+    pub message: String,
+}
+
+/// Body of `POST /api/v1/tasks/{id}/interrupt`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InterruptBody {
+    /// End the agent instead of asking it to stop what it does.
+    pub force: bool,
+}
+
+/// Body of `PATCH /api/v1/tasks/{id}`. Absent fields stay as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TaskPatch {
+    /// The version that the caller saw; a newer one refuses the change.
+    pub version: u64,
+    /// A new name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A new plan, while nothing runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// A new priority, while it is queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// New labels, in place of all old ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// What a member may do in a workspace. Each includes what the ones below it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Makes tasks and commands them.
+    Member,
+    /// Also manages users and tokens.
+    Owner,
+}
+
+impl std::str::FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "viewer" => Ok(Self::Viewer),
+            "member" => Ok(Self::Member),
+            "owner" => Ok(Self::Owner),
+            _ => Err(format!("'{text}' is no role: owner, member or viewer")),
+        }
+    }
+}
+
+/// Whom a token speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenKind {
+    /// A person (`hwu_`).
+    User,
+    /// A daemon, bound to one workspace (`hwd_`).
+    Daemon,
+    /// The agent of one task (`hwt_`).
+    Task,
+}
+
+impl TokenKind {
+    /// The beginning of such a token's secret.
+    #[must_use]
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::User => "hwu_",
+            Self::Daemon => "hwd_",
+            Self::Task => "hwt_",
+        }
+    }
+}
+
+/// Body of `POST /api/v1/tokens`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewToken {
+    /// Whom it speaks for; `task` tokens are made by the relay alone.
+    pub kind: TokenKind,
+    /// What it may do; at most the caller's own role. Daemon tokens have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// The user it speaks for; absent: the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<UserId>,
+    /// Seconds until it expires; absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_seconds: Option<u64>,
+}
+
+/// A token as lists show it: never its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenView {
+    /// Its id, which is no secret.
+    pub id: TokenId,
+    /// Whom it speaks for.
+    pub kind: TokenKind,
+    /// What it may do.
+    pub role: Role,
+    /// The user behind it, for user tokens.
+    pub user_id: Option<UserId>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it stops working.
+    pub expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// Answer of `POST /api/v1/tokens`: the only time that the secret is seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuedToken {
+    /// The secret.
+    pub token: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub view: TokenView,
+}
+
+/// Body of `POST /api/v1/users`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewUser {
+    /// The name, unique in the relay.
+    pub name: String,
+    /// What they may do in the caller's workspace.
+    pub role: Role,
+}
+
+/// A member of the caller's workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserView {
+    /// The id.
+    pub id: UserId,
+    /// The name.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// When they were added.
+    pub created_at: Timestamp,
+}
+
+/// A page of tasks, as `GET /api/v1/tasks` answers it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskPage {
+    /// The tasks, newest first.
+    pub tasks: Vec<Task>,
+    /// Give it back to get the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}

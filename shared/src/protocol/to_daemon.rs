@@ -1,0 +1,264 @@
+//! What the relay says to a daemon.
+
+use super::hello::Authenticated;
+use crate::id::{RunId, TaskId, WatchId};
+use crate::task::{CompletionAction, Order};
+use serde::{Deserialize, Serialize};
+
+macro_rules! to_daemon {
+    ($($(#[$doc:meta])* $name:ident $body:tt = $text:literal),+ $(,)?) => {
+        /// Every `type` of [`ToDaemon`].
+        pub const TO_DAEMON_TYPES: &[&str] = &[$($text),+];
+
+        /// A message to a daemon. The first nineteen are the seed's, the rest ours.
+        ///
+        /// Optional fields of the seed are written as `null`, ours are left out.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "type", rename_all_fields = "camelCase")]
+        pub enum ToDaemon {
+            $($(#[$doc])* #[serde(rename = $text)] $name $body),+
+        }
+
+        impl ToDaemon {
+            /// The `type` on the wire.
+            #[must_use]
+            pub fn type_name(&self) -> &'static str {
+                match self {
+                    $(Self::$name { .. } => $text),+
+                }
+            }
+        }
+    };
+}
+
+to_daemon! {
+    /// Welcome.
+    Authenticated(Authenticated) = "authenticated",
+    /// Run this task.
+    SpawnTask(Box<SpawnTask>) = "spawnTask",
+    /// Freeze its agent.
+    PauseTask {
+        /// The task.
+        task_id: TaskId,
+    } = "pauseTask",
+    /// Let it go on.
+    ResumeTask {
+        /// The task.
+        task_id: TaskId,
+    } = "resumeTask",
+    /// Stop what the agent does now.
+    InterruptTask {
+        /// The task.
+        task_id: TaskId,
+        /// Ask the agent; otherwise signal it.
+        graceful: bool,
+    } = "interruptTask",
+    /// Tell the agent something.
+    SendMessage {
+        /// The task.
+        task_id: TaskId,
+        /// What to tell.
+        message: String,
+    } = "sendMessage",
+    /// Let the agent know what a sibling does: information, not instruction.
+    InjectSiblingContext {
+        /// The task to tell.
+        task_id: TaskId,
+        /// The sibling.
+        sibling_task_id: TaskId,
+        /// Its name.
+        sibling_name: String,
+        /// Its status.
+        sibling_status: String,
+        /// What it said of its progress.
+        progress_summary: Option<String>,
+        /// What it changed.
+        changed_files: Vec<String>,
+    } = "injectSiblingContext",
+    /// Which branches do its parts have?
+    ListBranches {
+        /// The task.
+        task_id: TaskId,
+    } = "listBranches",
+    /// Begin to merge a branch into its worktree.
+    MergeStart {
+        /// The task.
+        task_id: TaskId,
+        /// What to merge.
+        source_branch: String,
+    } = "mergeStart",
+    /// How does the merge stand?
+    MergeStatus {
+        /// The task.
+        task_id: TaskId,
+    } = "mergeStatus",
+    /// Settle one conflicting file.
+    MergeResolve {
+        /// The task.
+        task_id: TaskId,
+        /// The file.
+        file: String,
+        /// `ours` or `theirs`.
+        strategy: String,
+    } = "mergeResolve",
+    /// End the merge with a commit.
+    MergeCommit {
+        /// The task.
+        task_id: TaskId,
+        /// Its message.
+        message: String,
+    } = "mergeCommit",
+    /// Forget the merge.
+    MergeAbort {
+        /// The task.
+        task_id: TaskId,
+    } = "mergeAbort",
+    /// Leave a part out, and say why.
+    MergeSkip {
+        /// The task.
+        task_id: TaskId,
+        /// The part.
+        subtask_id: TaskId,
+        /// Why.
+        reason: String,
+    } = "mergeSkip",
+    /// Are all parts merged or skipped?
+    CheckMergeComplete {
+        /// The task.
+        task_id: TaskId,
+    } = "checkMergeComplete",
+    /// Bring the work home once more.
+    RetryCompletionAction {
+        /// The task.
+        task_id: TaskId,
+        /// Its name.
+        task_name: String,
+        /// `branch`, `merge` or `pr`.
+        action: CompletionAction,
+        /// The user's repository.
+        target_repo_path: String,
+        /// Where it goes.
+        target_branch: Option<String>,
+    } = "retryCompletionAction",
+    /// Copy its worktree out.
+    CloneWorktree {
+        /// The task.
+        task_id: TaskId,
+        /// Where to.
+        target_dir: String,
+    } = "cloneWorktree",
+    /// Is something there?
+    CheckTargetExists {
+        /// The task.
+        task_id: TaskId,
+        /// Where.
+        target_dir: String,
+    } = "checkTargetExists",
+    /// A message was not taken.
+    Error {
+        /// What kind of error, see [`crate::fault::Code`].
+        code: String,
+        /// What happened.
+        message: String,
+        /// The task whose report was refused, with `stale_lease`: its agent must end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_id: Option<TaskId>,
+    } = "error",
+
+    /// All state messages up to this number are stored.
+    Ack {
+        /// The last one.
+        seq: u64,
+    } = "ack",
+    /// There may be work; claim if there is room.
+    WorkAvailable {} = "workAvailable",
+    /// End its agent and keep what it made.
+    CancelTask {
+        /// The task.
+        task_id: TaskId,
+    } = "cancelTask",
+    /// What did it change against its base? Answered with `reply`.
+    ReadDiff {
+        /// The task.
+        task_id: TaskId,
+    } = "readDiff",
+    /// Send the output of its last run to one viewer. Answered with `reply`, then frames.
+    WatchOutput {
+        /// The viewer's own name for it; every frame carries it.
+        watch_id: WatchId,
+        /// The task.
+        task_id: TaskId,
+        /// The first byte to send.
+        from: u64,
+        /// Whether to go on until the session ends.
+        follow: bool,
+        /// Send no byte at or past this offset until a grant moves it.
+        grant: u64,
+    } = "watchOutput",
+    /// The viewer can take more.
+    GrantOutput {
+        /// The watch.
+        watch_id: WatchId,
+        /// Send no byte at or past this offset.
+        up_to: u64,
+    } = "grantOutput",
+    /// The viewer is gone.
+    UnwatchOutput {
+        /// The watch.
+        watch_id: WatchId,
+    } = "unwatchOutput",
+}
+
+/// `spawnTask`: the seed's fields, and ours under `run`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpawnTask {
+    /// The task.
+    pub task_id: TaskId,
+    /// Its name. Always sent; where a peer leaves it out, the short id stands in.
+    #[serde(default)]
+    pub task_name: String,
+    /// The prompt.
+    pub plan: String,
+    /// The repository.
+    pub repo_url: Option<String>,
+    /// What the work starts from.
+    pub base_branch: Option<String>,
+    /// Where it goes.
+    pub target_branch: Option<String>,
+    /// The task whose part this is.
+    pub parent_task_id: Option<TaskId>,
+    /// 0 for a user's task.
+    pub depth: u32,
+    /// Whether it has parts of its own.
+    pub is_orchestrator: bool,
+    /// The user's repository, outside the daemon's folders.
+    pub target_repo_path: Option<String>,
+    /// What happens with the work.
+    pub completion_action: Option<CompletionAction>,
+    /// The task whose worktree this one continues.
+    pub continue_from_task_id: Option<TaskId>,
+    /// Ignored files to bring along.
+    pub copy_files: Option<Vec<String>>,
+    /// What ours adds; the fence is the message's `leaseEpoch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunOrder>,
+}
+
+/// What ours adds to `spawnTask`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunOrder {
+    /// The attempt.
+    pub run_id: RunId,
+    /// Which attempt it is, from 1.
+    pub attempt: u32,
+    /// The whole order, as the task has it.
+    pub order: Order,
+    /// The agent's session to go on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_session_id: Option<String>,
+    /// A credential for the agent, good for this task alone (`hwt_`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_token: Option<String>,
+}
