@@ -1,3 +1,6 @@
 //! Hayward's daemon: worktrees, sessions, agents and their work on one machine.
 
 pub mod clock;
+pub mod home;
+pub mod journal;
+pub mod link;

@@ -1,0 +1,399 @@
+//! How the daemon keeps its link to the relay: pure.
+//!
+//! After the welcome the outbox goes first, from behind what the relay holds; only when all of it
+//! is on its way do heartbeat and claim follow. So when the relay hears the first beat of a link
+//! it has heard every end that the daemon knew of.
+
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::protocol::{Capability, Tagged, ToDaemon, missing};
+use hayward_shared::run::HEARTBEAT_MS;
+
+/// A relay that has not welcomed us after this long is treated as gone.
+pub const GREETING_MS: u64 = 10_000;
+
+/// A link on which nothing came for this long is dead: two of the relay's pings (20 s) and some.
+pub const SILENCE_MS: u64 = 45_000;
+
+/// The first wait before a new attempt.
+const BACKOFF_BASE_MS: u64 = 1_000;
+
+/// The longest wait: with full jitter a thousand daemons come back at fifty a second, and a report
+/// that waited is with a relay that returned well within half a minute.
+const BACKOFF_MOST_MS: u64 = 20_000;
+
+/// What a relay must be able to do for this daemon.
+const NEEDED: [Capability; 3] = [Capability::Outbox, Capability::Claim, Capability::Replies];
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The daemon wants to be linked.
+    Start,
+    /// The timer with this id is due; one that is not the present one does nothing.
+    Due(u64),
+    /// The socket is open.
+    Opened,
+    /// There is no socket, or it broke.
+    Lost,
+    /// A frame of any kind came.
+    Heard,
+    /// A message came.
+    Received(Tagged<ToDaemon>),
+    /// The outbox holds messages up to this number.
+    OutboxGrew(u64),
+    /// Everything up to this number is on its way.
+    Transmitted(u64),
+    /// There is room for so many more runs.
+    Room(u32),
+}
+
+/// Something to do, in order.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Open a socket; answered by [`Event::Opened`] or [`Event::Lost`].
+    Connect,
+    /// Close the socket, if there is one. No event follows from it.
+    Close,
+    /// Send the hello.
+    Greet,
+    /// Forget the outbox up to this number and count on from it.
+    Acked(u64),
+    /// Send the outbox after this number; answered by [`Event::Transmitted`].
+    Transmit {
+        /// The last number that is on its way.
+        after: u64,
+    },
+    /// Send a heartbeat.
+    Beat,
+    /// Ask for work.
+    Claim(u32),
+    /// Do what the relay says.
+    Command(Tagged<ToDaemon>),
+    /// Wake me after so many milliseconds with this id.
+    Arm {
+        /// Which timer it is.
+        id: u64,
+        /// How long.
+        ms: u64,
+    },
+    /// The link is up (the relay's id for us) or down. For people.
+    Report(Standing),
+}
+
+/// How the link stands, for those who ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Welcomed, as this daemon.
+    Up(hayward_shared::id::DaemonId),
+    /// Not linked; trying.
+    Down,
+    /// The relay will not have us; trying on, in case it changes.
+    Refused(Fault),
+}
+
+#[derive(Debug, PartialEq)]
+enum State {
+    Idle,
+    Waiting,
+    Connecting,
+    Greeting,
+    Up(Up),
+}
+
+#[derive(Debug, PartialEq)]
+struct Up {
+    /// The last number on its way.
+    sent: u64,
+    /// Whether a [`Effect::Transmit`] has yet to be answered.
+    transmitting: bool,
+    /// Whether the first beat of this link went out.
+    settled: bool,
+}
+
+/// The link's state. Milliseconds of `now` count from any fixed moment and never go back.
+#[derive(Debug)]
+pub struct Machine {
+    state: State,
+    timer: u64,
+    attempt: u32,
+    heard: u64,
+    outbox: u64,
+    room: u32,
+}
+
+impl Machine {
+    /// A machine for an outbox that holds messages up to `outbox`.
+    #[must_use]
+    pub fn new(outbox: u64) -> Self {
+        Self { state: State::Idle, timer: 0, attempt: 0, heard: 0, outbox, room: 0 }
+    }
+
+    /// Takes an event at `now`; `roll` in 0..1 spreads the waits.
+    pub fn on(&mut self, event: Event, now: u64, roll: f64) -> Vec<Effect> {
+        match event {
+            Event::Start if self.state == State::Idle => self.connect(),
+            Event::Start => vec![],
+            Event::Due(id) if id == self.timer => self.due(now, roll),
+            Event::Due(_) => vec![],
+            Event::Opened if self.state == State::Connecting => {
+                self.state = State::Greeting;
+                self.heard = now;
+                vec![Effect::Greet, self.arm(GREETING_MS)]
+            }
+            Event::Opened => vec![],
+            Event::Lost if matches!(self.state, State::Idle | State::Waiting) => vec![],
+            Event::Lost => self.fall(Standing::Down, roll),
+            Event::Heard => {
+                self.heard = now;
+                vec![]
+            }
+            Event::Received(message) => self.received(message, roll),
+            Event::OutboxGrew(last) => {
+                self.outbox = self.outbox.max(last);
+                self.transmit()
+            }
+            Event::Transmitted(last) => self.transmitted(last),
+            Event::Room(slots) => {
+                let grew = slots > self.room;
+                self.room = slots;
+                if grew { self.claim() } else { vec![] }
+            }
+        }
+    }
+
+    fn connect(&mut self) -> Vec<Effect> {
+        self.state = State::Connecting;
+        vec![Effect::Connect]
+    }
+
+    fn due(&mut self, now: u64, roll: f64) -> Vec<Effect> {
+        match &self.state {
+            State::Idle | State::Connecting => vec![],
+            State::Waiting => self.connect(),
+            State::Greeting => self.fall(Standing::Down, roll),
+            State::Up(_) if now.saturating_sub(self.heard) > SILENCE_MS => {
+                self.fall(Standing::Down, roll)
+            }
+            State::Up(_) => {
+                self.attempt = 0;
+                vec![Effect::Beat, self.arm(HEARTBEAT_MS.unsigned_abs())]
+            }
+        }
+    }
+
+    fn fall(&mut self, standing: Standing, roll: f64) -> Vec<Effect> {
+        self.state = State::Waiting;
+        let most = BACKOFF_BASE_MS.saturating_mul(1 << self.attempt.min(10)).min(BACKOFF_MOST_MS);
+        self.attempt = self.attempt.saturating_add(1);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "between 0 and 20,000"
+        )]
+        let wait = (most as f64 * roll.clamp(0.0, 1.0)) as u64;
+        vec![Effect::Close, Effect::Report(standing), self.arm(wait)]
+    }
+
+    fn received(&mut self, message: Tagged<ToDaemon>, roll: f64) -> Vec<Effect> {
+        match (&mut self.state, &message.body) {
+            (State::Greeting, ToDaemon::Authenticated(welcome)) => {
+                let lacks = missing(&NEEDED, &welcome.capabilities);
+                if !lacks.is_empty() {
+                    let theirs = welcome.version.as_deref().unwrap_or("unknown");
+                    let fault = incompatible(theirs, &lacks);
+                    return self.fall(Standing::Refused(fault), roll);
+                }
+                let acked = welcome.acked_seq.unwrap_or(0);
+                let standing = Standing::Up(welcome.daemon_id);
+                self.outbox = self.outbox.max(acked);
+                self.state = State::Up(Up { sent: acked, transmitting: false, settled: false });
+                let beat = self.arm(HEARTBEAT_MS.unsigned_abs());
+                let mut effects = vec![Effect::Acked(acked), Effect::Report(standing), beat];
+                effects.extend(self.transmit());
+                effects.extend(self.settle());
+                effects
+            }
+            (State::Greeting, ToDaemon::Error { code, message, .. }) => {
+                let code = serde_json::from_value(code.as_str().into()).unwrap_or(Code::Internal);
+                let fault = Fault::new(code, message.clone());
+                self.fall(Standing::Refused(fault), roll)
+            }
+            (State::Up(_), ToDaemon::Ack { seq }) => vec![Effect::Acked(*seq)],
+            (State::Up(_), ToDaemon::WorkAvailable {}) => self.claim(),
+            (State::Up(_), ToDaemon::Authenticated(_)) => vec![],
+            (State::Up(_), _) => vec![Effect::Command(message)],
+            _ => vec![],
+        }
+    }
+
+    fn transmit(&mut self) -> Vec<Effect> {
+        match &mut self.state {
+            State::Up(up) if !up.transmitting && up.sent < self.outbox => {
+                up.transmitting = true;
+                vec![Effect::Transmit { after: up.sent }]
+            }
+            _ => vec![],
+        }
+    }
+
+    fn transmitted(&mut self, last: u64) -> Vec<Effect> {
+        if let State::Up(up) = &mut self.state {
+            up.sent = up.sent.max(last);
+            up.transmitting = false;
+        }
+        let mut effects = self.transmit();
+        effects.extend(self.settle());
+        effects
+    }
+
+    /// The first beat and claim of a link, once the outbox is on its way.
+    fn settle(&mut self) -> Vec<Effect> {
+        match &mut self.state {
+            State::Up(up) if !up.settled && up.sent >= self.outbox => {
+                up.settled = true;
+                let mut effects = vec![Effect::Beat];
+                effects.extend(self.claim());
+                effects
+            }
+            _ => vec![],
+        }
+    }
+
+    fn claim(&self) -> Vec<Effect> {
+        match &self.state {
+            State::Up(up) if up.settled && self.room > 0 => vec![Effect::Claim(self.room)],
+            _ => vec![],
+        }
+    }
+
+    fn arm(&mut self, ms: u64) -> Effect {
+        self.timer += 1;
+        Effect::Arm { id: self.timer, ms }
+    }
+}
+
+fn incompatible(theirs: &str, lacks: &[Capability]) -> Fault {
+    Fault::new(
+        Code::Incompatible,
+        format!(
+            "this daemon ({}) cannot work with that relay ({theirs}): it lacks {lacks:?}",
+            env!("CARGO_PKG_VERSION")
+        ),
+    )
+    .with_hint("upgrade the older of the two")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hayward_shared::id::DaemonId;
+    use hayward_shared::protocol::{Authenticated, OURS};
+    use proptest::prelude::*;
+
+    fn welcome(acked: u64) -> Event {
+        Event::Received(
+            ToDaemon::Authenticated(Authenticated {
+                daemon_id: DaemonId::fresh(),
+                protocol_version: Some(1),
+                version: Some("9".into()),
+                capabilities: OURS.to_vec(),
+                acked_seq: Some(acked),
+            })
+            .into(),
+        )
+    }
+
+    fn greeted(outbox: u64, acked: u64) -> (Machine, Vec<Effect>) {
+        let mut machine = Machine::new(outbox);
+        machine.on(Event::Room(2), 0, 0.0);
+        assert_eq!(machine.on(Event::Start, 0, 0.0), [Effect::Connect]);
+        machine.on(Event::Opened, 1, 0.0);
+        let effects = machine.on(welcome(acked), 2, 0.0);
+        (machine, effects)
+    }
+
+    fn timer(effects: &[Effect]) -> u64 {
+        effects
+            .iter()
+            .find_map(|e| if let Effect::Arm { id, .. } = e { Some(*id) } else { None })
+            .unwrap()
+    }
+
+    #[test]
+    fn f29_the_outbox_goes_before_the_first_beat_and_claim() {
+        let (mut machine, effects) = greeted(9, 4);
+        assert!(effects.contains(&Effect::Acked(4)));
+        assert!(effects.contains(&Effect::Transmit { after: 4 }));
+        assert!(!effects.contains(&Effect::Beat));
+        assert_eq!(machine.on(Event::Received(ToDaemon::WorkAvailable {}.into()), 3, 0.0), []);
+        assert_eq!(machine.on(Event::OutboxGrew(10), 3, 0.0), []);
+        assert_eq!(machine.on(Event::Transmitted(9), 3, 0.0), [Effect::Transmit { after: 9 }]);
+        assert_eq!(machine.on(Event::Transmitted(10), 3, 0.0), [Effect::Beat, Effect::Claim(2)]);
+    }
+
+    #[test]
+    fn a_relay_that_holds_more_than_the_disk_wins() {
+        let (mut machine, effects) = greeted(3, 8);
+        assert!(effects.contains(&Effect::Acked(8)));
+        assert!(effects.contains(&Effect::Claim(2)));
+        assert_eq!(machine.on(Event::OutboxGrew(9), 3, 0.0), [Effect::Transmit { after: 8 }]);
+    }
+
+    #[test]
+    fn f33_a_silent_link_is_dropped_and_a_heard_one_is_kept() {
+        let (mut machine, effects) = greeted(0, 0);
+        let first = timer(&effects);
+        let kept = machine.on(Event::Due(first), 15_000, 0.0);
+        assert_eq!(kept[0], Effect::Beat);
+        machine.on(Event::Heard, 30_000, 0.0);
+        let kept = machine.on(Event::Due(timer(&kept)), 60_000, 0.0);
+        assert_eq!(kept[0], Effect::Beat);
+        let lost = machine.on(Event::Due(timer(&kept)), 75_001, 0.0);
+        assert_eq!(lost[..2], [Effect::Close, Effect::Report(Standing::Down)]);
+        assert_eq!(machine.on(Event::Due(first), 75_002, 0.0), [], "a stale timer does nothing");
+    }
+
+    #[test]
+    fn f36_a_relay_that_lacks_what_is_needed_is_refused_by_both_versions() {
+        let mut machine = Machine::new(0);
+        machine.on(Event::Start, 0, 0.0);
+        machine.on(Event::Opened, 0, 0.0);
+        let plain = Authenticated {
+            daemon_id: DaemonId::fresh(),
+            protocol_version: None,
+            version: Some("0.0.9".into()),
+            capabilities: vec![],
+            acked_seq: None,
+        };
+        let effects = machine.on(Event::Received(ToDaemon::Authenticated(plain).into()), 0, 0.0);
+        let Effect::Report(Standing::Refused(fault)) = &effects[1] else { panic!("{effects:?}") };
+        assert!(
+            fault.message.contains("0.0.9") && fault.message.contains(env!("CARGO_PKG_VERSION"))
+        );
+    }
+
+    #[test]
+    fn room_that_grows_is_claimed_once_and_room_that_shrinks_is_not() {
+        let (mut machine, _) = greeted(0, 0);
+        assert_eq!(machine.on(Event::Room(1), 3, 0.0), []);
+        assert_eq!(machine.on(Event::Room(2), 3, 0.0), [Effect::Claim(2)]);
+    }
+
+    proptest! {
+        #[test]
+        fn waits_grow_to_their_bound_and_are_spread(falls in 1u32..40, roll in 0.0f64..1.0) {
+            let mut machine = Machine::new(0);
+            machine.on(Event::Start, 0, roll);
+            let mut last = 0;
+            for _ in 0..falls {
+                let effects = machine.on(Event::Lost, 0, roll);
+                let Effect::Arm { id, ms } = effects[2] else { panic!() };
+                prop_assert!(ms <= BACKOFF_MOST_MS);
+                prop_assert!(ms >= last || ms == 0);
+                last = ms;
+                prop_assert_eq!(machine.on(Event::Due(id), 0, roll), vec![Effect::Connect]);
+            }
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The link to the relay: one actor that owns the machine, the socket and the way to the outbox.
+//!
+//! [`Link`] is the handle. Commands of the relay come out of [`Commands`], in order.
+
+mod machine;
+mod socket;
+
+pub use machine::Standing;
+
+use crate::journal::{Journal, JournalError};
+use bytes::Bytes;
+use hayward_shared::api::Runtime;
+use hayward_shared::id::{MachineId, RequestId, TaskId};
+use hayward_shared::protocol::{
+    Authenticate, FromDaemon, OURS, PROTOCOL_VERSION, Reply, Resume, Tagged, Tags, ToDaemon, encode,
+};
+use machine::{Effect, Event, Machine};
+use socket::{Incoming, Socket};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+/// Messages of the outbox that are read at once.
+const BATCH: u32 = 128;
+
+/// Commands that wait for the dispatcher, and replies that wait for the link. Full means wait.
+const QUEUE: usize = 64;
+
+/// What the daemon tells of itself in its hello.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Where the relay is: `http://…` or `https://…`.
+    pub relay: String,
+    /// The daemon's token.
+    pub token: String,
+    /// Its machine.
+    pub machine: MachineId,
+    /// The machine's name.
+    pub hostname: String,
+    /// Runs that it takes at once.
+    pub capacity: u32,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its folders, reported after each welcome.
+    pub directories: hayward_shared::api::Directories,
+}
+
+/// What the link watches of the rest of the daemon.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Free places.
+    pub room: watch::Receiver<u32>,
+    /// Tasks whose runs live here.
+    pub active: watch::Receiver<Vec<TaskId>>,
+    /// What can be run.
+    pub runtimes: watch::Receiver<Vec<Runtime>>,
+}
+
+/// Something that the relay wants, or the news that it is gone.
+#[derive(Debug)]
+pub enum Command {
+    /// A message.
+    Message(Tagged<ToDaemon>),
+    /// The link broke: whoever watched through it is gone.
+    LinkLost,
+}
+
+/// Commands of the relay, in order.
+pub type Commands = mpsc::Receiver<Command>;
+
+/// The handle. The link ends when its last handle and the answer of [`start`] are dropped.
+#[derive(Clone, Debug)]
+pub struct Link {
+    say: mpsc::Sender<Tagged<FromDaemon>>,
+    output: watch::Receiver<Option<mpsc::Sender<Bytes>>>,
+    standing: watch::Receiver<Standing>,
+}
+
+/// The running link; dropping it ends the link.
+#[derive(Debug)]
+pub struct Linked {
+    task: JoinHandle<()>,
+}
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Link {
+    /// Answers a command. Lost when the link breaks before it is sent: the relay asks again.
+    pub async fn reply(&self, request: RequestId, reply: Reply) {
+        let tags = Tags { request_id: Some(request), ..Tags::default() };
+        drop(self.say.send(Tagged { body: FromDaemon::Reply(reply), tags }).await);
+    }
+
+    /// Sends an output frame, waiting while the socket is busy. False when there is no link.
+    pub async fn output(&self, frame: Bytes) -> bool {
+        let lane = self.output.borrow().clone();
+        match lane {
+            Some(lane) => lane.send(frame).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// How the link stands.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+}
+
+/// Starts the link. It tries for as long as it lives.
+///
+/// # Errors
+/// [`JournalError`] when the outbox cannot be read.
+pub async fn start(
+    identity: Identity,
+    journal: Journal,
+    facts: Facts,
+) -> Result<(Link, Linked, Commands), JournalError> {
+    let (say, said) = mpsc::channel(QUEUE);
+    let (commands_in, commands) = mpsc::channel(QUEUE);
+    let (standing_in, standing) = watch::channel(Standing::Down);
+    let (output_in, output) = watch::channel(None);
+    let outbox = journal.next_seq().await?.saturating_sub(1);
+    let actor = Actor {
+        machine: Machine::new(outbox),
+        identity,
+        journal,
+        facts,
+        socket: None,
+        commands: commands_in,
+        standing: standing_in,
+        output: output_in,
+        alarm: None,
+        origin: Instant::now(),
+    };
+    let task = tokio::spawn(actor.run(said));
+    Ok((Link { say, output, standing }, Linked { task }, commands))
+}
+
+struct Actor {
+    machine: Machine,
+    identity: Identity,
+    journal: Journal,
+    facts: Facts,
+    socket: Option<Socket>,
+    commands: mpsc::Sender<Command>,
+    standing: watch::Sender<Standing>,
+    output: watch::Sender<Option<mpsc::Sender<Bytes>>>,
+    alarm: Option<(u64, Instant)>,
+    origin: Instant,
+}
+
+/// What the actor woke up for.
+enum Woken {
+    Event(Event),
+    Malformed(hayward_shared::protocol::DecodeError),
+    Say(Tagged<FromDaemon>),
+    Runtimes,
+    Over,
+}
+
+impl Actor {
+    async fn run(mut self, mut said: mpsc::Receiver<Tagged<FromDaemon>>) {
+        let mut grown = self.journal.grown();
+        let room = *self.facts.room.borrow_and_update();
+        let mut next = vec![Event::Room(room), Event::Start];
+        loop {
+            for event in std::mem::take(&mut next) {
+                self.handle(event, &mut next).await;
+            }
+            if !next.is_empty() {
+                continue;
+            }
+            match self.gather(&mut said, &mut grown).await {
+                Woken::Event(event) => next.push(event),
+                Woken::Malformed(error) => {
+                    let fault = error.fault();
+                    tracing::warn!(%fault, "the relay sent what this daemon cannot read");
+                    let code = fault.code.name().to_owned();
+                    self.send(FromDaemon::Error { code, message: fault.message }.into()).await;
+                }
+                Woken::Say(message) => self.send(message).await,
+                Woken::Runtimes => {
+                    let runtimes = self.facts.runtimes.borrow_and_update().clone();
+                    self.send(FromDaemon::Runtimes { runtimes }.into()).await;
+                }
+                Woken::Over => return,
+            }
+        }
+    }
+
+    async fn gather(
+        &mut self,
+        said: &mut mpsc::Receiver<Tagged<FromDaemon>>,
+        grown: &mut watch::Receiver<u64>,
+    ) -> Woken {
+        let alarm = self.alarm;
+        let due = async {
+            match alarm {
+                Some((id, at)) => {
+                    tokio::time::sleep_until(at).await;
+                    id
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let incoming = async {
+            match &mut self.socket {
+                Some(socket) => socket.incoming.recv().await.unwrap_or(Incoming::Closed),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            incoming = incoming => match incoming {
+                Incoming::Heard => Woken::Event(Event::Heard),
+                Incoming::Message(message) => Woken::Event(Event::Received(message)),
+                Incoming::Malformed(error) => Woken::Malformed(error),
+                Incoming::Closed => Woken::Event(Event::Lost),
+            },
+            id = due => Woken::Event(Event::Due(id)),
+            Ok(()) = grown.changed() => {
+                Woken::Event(Event::OutboxGrew(*grown.borrow_and_update()))
+            }
+            Ok(()) = self.facts.room.changed() => {
+                Woken::Event(Event::Room(*self.facts.room.borrow_and_update()))
+            }
+            Ok(()) = self.facts.runtimes.changed() => Woken::Runtimes,
+            message = said.recv() => message.map_or(Woken::Over, Woken::Say),
+        }
+    }
+
+    async fn handle(&mut self, event: Event, next: &mut Vec<Event>) {
+        let now = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if matches!(event, Event::Received(_)) {
+            self.machine.on(Event::Heard, now, 0.0);
+        }
+        if matches!(event, Event::Due(_)) {
+            self.alarm = None;
+        }
+        for effect in self.machine.on(event, now, roll()) {
+            if let Err(error) = self.perform(effect, next).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the link cannot go on");
+                next.push(Event::Lost);
+                return;
+            }
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect, next: &mut Vec<Event>) -> Result<(), JournalError> {
+        match effect {
+            Effect::Connect => match Socket::open(&self.identity.relay).await {
+                Ok(socket) => {
+                    self.socket = Some(socket);
+                    next.push(Event::Opened);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, relay = self.identity.relay, "no relay");
+                    next.push(Event::Lost);
+                }
+            },
+            Effect::Close => {
+                self.socket = None;
+                self.output.send_replace(None);
+                drop(self.commands.send(Command::LinkLost).await);
+            }
+            Effect::Greet => {
+                let hello = self.hello().await?;
+                self.send(FromDaemon::Authenticate(hello).into()).await;
+            }
+            Effect::Acked(seq) => self.journal.acked(seq).await?,
+            Effect::Transmit { after } => {
+                next.push(Event::Transmitted(self.transmit(after).await?))
+            }
+            Effect::Beat => {
+                let active_tasks = self.facts.active.borrow().clone();
+                self.send(FromDaemon::Heartbeat { active_tasks }.into()).await;
+            }
+            Effect::Claim(slots) => self.send(FromDaemon::Claim { slots }.into()).await,
+            Effect::Command(message) => {
+                drop(self.commands.send(Command::Message(message)).await);
+            }
+            Effect::Arm { id, ms } => {
+                self.alarm = Some((id, Instant::now() + Duration::from_millis(ms)));
+            }
+            Effect::Report(standing) => self.report(standing).await,
+        }
+        Ok(())
+    }
+
+    async fn report(&mut self, standing: Standing) {
+        match &standing {
+            Standing::Up(id) => {
+                tracing::info!(daemon = %id, relay = self.identity.relay, "linked");
+                self.output.send_replace(self.socket.as_ref().map(|socket| socket.output.clone()));
+                let folders = self.identity.directories.clone();
+                self.send(
+                    FromDaemon::DaemonDirectories {
+                        working_directory: folders.working_directory,
+                        home_directory: folders.home_directory,
+                        worktrees_directory: folders.worktrees_directory,
+                    }
+                    .into(),
+                )
+                .await;
+            }
+            Standing::Refused(fault) => tracing::error!(%fault, "the relay refuses this daemon"),
+            Standing::Down => {}
+        }
+        self.standing.send_replace(standing);
+    }
+
+    async fn hello(&mut self) -> Result<Authenticate, JournalError> {
+        let runtimes = self.facts.runtimes.borrow_and_update().clone();
+        let identity = &self.identity;
+        Ok(Authenticate {
+            api_key: identity.token.clone(),
+            machine_id: identity.machine,
+            hostname: identity.hostname.clone(),
+            max_concurrent_tasks: identity.capacity,
+            protocol_version: Some(PROTOCOL_VERSION),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            capabilities: OURS.to_vec(),
+            runtimes,
+            labels: identity.labels.clone(),
+            resume: Some(Resume {
+                next_seq: self.journal.next_seq().await?,
+                runs: self.journal.live_keys().await?,
+            }),
+        })
+    }
+
+    /// Sends the next messages of the outbox; answers the last number that is on its way.
+    async fn transmit(&mut self, after: u64) -> Result<u64, JournalError> {
+        let batch = self.journal.outgoing(after, BATCH).await?;
+        let Some(last) = batch.last().map(|message| message.seq) else {
+            return Ok(self.journal.next_seq().await?.saturating_sub(1));
+        };
+        if let Some(socket) = &self.socket {
+            for message in batch {
+                if socket.state.send(message.text).await.is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(last)
+    }
+
+    /// Sends a message that is not numbered. Without a link it is dropped: such messages say how
+    /// things stand, and are said anew on the next link.
+    async fn send(&mut self, message: Tagged<FromDaemon>) {
+        match (encode(&message), &self.socket) {
+            (Ok(text), Some(socket)) => drop(socket.state.send(text).await),
+            (Ok(_), None) => {}
+            (Err(error), _) => tracing::error!(%error, "a message cannot be written"),
+        }
+    }
+}
+
+/// A number in 0..1 from the system's randomness; the middle when there is none.
+fn roll() -> f64 {
+    getrandom::u32().map_or(0.5, |n| f64::from(n) / (f64::from(u32::MAX) + 1.0))
+}

@@ -1,0 +1,118 @@
+//! One WebSocket to the relay: a task that reads, a task that writes, and bounded queues between
+//! them and the link.
+
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use hayward_shared::protocol::{MAX_TEXT, Tagged, ToDaemon, decode};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+
+/// State messages that wait for the socket. A full queue holds the sender up: none is dropped.
+const STATE_QUEUE: usize = 64;
+
+/// Output frames that wait: 16 of at most 64 KiB, so that a megabyte is under way at the most.
+const OUTPUT_QUEUE: usize = 16;
+
+/// A write that takes longer means a dead peer.
+const WRITE_LIMIT: Duration = Duration::from_secs(20);
+
+/// A connection that is not open after this long will not be.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a socket tells the link.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// Something came: the peer lives.
+    Heard,
+    /// A message.
+    Message(Tagged<ToDaemon>),
+    /// A text frame that is no message; the peer is told.
+    Malformed(hayward_shared::protocol::DecodeError),
+    /// The socket is gone.
+    Closed,
+}
+
+/// An open socket. Dropping it closes the connection and ends its tasks.
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// State messages, as text.
+    pub(super) state: mpsc::Sender<String>,
+    /// Output frames.
+    pub(super) output: mpsc::Sender<Bytes>,
+    /// What comes in.
+    pub(super) incoming: mpsc::Receiver<Incoming>,
+    _tasks: JoinSet<()>,
+}
+
+type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+impl Socket {
+    /// Connects to the relay's daemon endpoint.
+    pub(super) async fn open(relay: &str) -> Result<Self, tungstenite::Error> {
+        let url =
+            format!("{}/api/v1/ws/daemon", relay.trim_end_matches('/').replacen("http", "ws", 1));
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(2 * MAX_TEXT))
+            .max_frame_size(Some(2 * MAX_TEXT))
+            .read_buffer_size(16 * 1024)
+            .write_buffer_size(0);
+        let connecting = connect_async_with_config(url, Some(config), true);
+        let (stream, _) = tokio::time::timeout(CONNECT_LIMIT, connecting)
+            .await
+            .map_err(|_| tungstenite::Error::Io(std::io::ErrorKind::TimedOut.into()))??;
+        let (writer, reader) = stream.split();
+        let (state, states) = mpsc::channel(STATE_QUEUE);
+        let (output, outputs) = mpsc::channel(OUTPUT_QUEUE);
+        let (heard, incoming) = mpsc::channel(STATE_QUEUE);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(read(reader, heard));
+        tasks.spawn(write(writer, states, outputs));
+        Ok(Self { state, output, incoming, _tasks: tasks })
+    }
+}
+
+async fn read(mut reader: SplitStream<Stream>, heard: mpsc::Sender<Incoming>) {
+    while let Some(Ok(message)) = reader.next().await {
+        let incoming = match message {
+            Message::Text(text) => match decode::<ToDaemon>(&text, MAX_TEXT) {
+                Ok(message) => Incoming::Message(message),
+                Err(error) => Incoming::Malformed(error),
+            },
+            Message::Close(_) => break,
+            _ => Incoming::Heard,
+        };
+        if heard.send(incoming).await.is_err() {
+            return;
+        }
+    }
+    drop(heard.send(Incoming::Closed).await);
+}
+
+/// State goes before output, always: output may wait, state may not.
+async fn write(
+    mut writer: SplitSink<Stream, Message>,
+    mut states: mpsc::Receiver<String>,
+    mut outputs: mpsc::Receiver<Bytes>,
+) {
+    loop {
+        let message = tokio::select! {
+            biased;
+            state = states.recv() => match state {
+                Some(text) => Message::text(text),
+                None => break,
+            },
+            Some(frame) = outputs.recv() => Message::binary(frame),
+        };
+        match tokio::time::timeout(WRITE_LIMIT, writer.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    drop(tokio::time::timeout(Duration::from_secs(1), writer.close()).await);
+}
