@@ -9,10 +9,10 @@ use hayward_shared::protocol::{Capability, Tagged, ToDaemon, missing};
 use hayward_shared::run::HEARTBEAT_MS;
 
 /// A relay that has not welcomed us after this long is treated as gone.
-pub const GREETING_MS: u64 = 10_000;
+pub(super) const GREETING_MS: u64 = 10_000;
 
 /// A link on which nothing came for this long is dead: two of the relay's pings (20 s) and some.
-pub const SILENCE_MS: u64 = 45_000;
+pub(super) const SILENCE_MS: u64 = 45_000;
 
 /// The first wait before a new attempt.
 const BACKOFF_BASE_MS: u64 = 1_000;
@@ -26,7 +26,7 @@ const NEEDED: [Capability; 3] = [Capability::Outbox, Capability::Claim, Capabili
 
 /// Something that happened.
 #[derive(Debug)]
-pub enum Event {
+pub(super) enum Event {
     /// The daemon wants to be linked.
     Start,
     /// The timer with this id is due; one that is not the present one does nothing.
@@ -49,7 +49,7 @@ pub enum Event {
 
 /// Something to do, in order.
 #[derive(Debug, PartialEq)]
-pub enum Effect {
+pub(super) enum Effect {
     /// Open a socket; answered by [`Event::Opened`] or [`Event::Lost`].
     Connect,
     /// Close the socket, if there is one. No event follows from it.
@@ -112,7 +112,7 @@ struct Up {
 
 /// The link's state. Milliseconds of `now` count from any fixed moment and never go back.
 #[derive(Debug)]
-pub struct Machine {
+pub(super) struct Machine {
     state: State,
     timer: u64,
     attempt: u32,
@@ -124,12 +124,12 @@ pub struct Machine {
 impl Machine {
     /// A machine for an outbox that holds messages up to `outbox`.
     #[must_use]
-    pub fn new(outbox: u64) -> Self {
+    pub(super) fn new(outbox: u64) -> Self {
         Self { state: State::Idle, timer: 0, attempt: 0, heard: 0, outbox, room: 0 }
     }
 
     /// Takes an event at `now`; `roll` in 0..1 spreads the waits.
-    pub fn on(&mut self, event: Event, now: u64, roll: f64) -> Vec<Effect> {
+    pub(super) fn on(&mut self, event: Event, now: u64, roll: f64) -> Vec<Effect> {
         match event {
             Event::Start if self.state == State::Idle => self.connect(),
             Event::Start => vec![],
