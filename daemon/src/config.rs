@@ -1,0 +1,205 @@
+//! `config.toml` of the state folder.
+//!
+//! Every key is known: a misspelt one is an error that names the nearest, never silently passed
+//! over.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Runs at once when nothing is said: what a laptop carries.
+const DEFAULT_CAPACITY: u32 = 4;
+
+/// Output kept of each session when nothing is said.
+const DEFAULT_RING: u64 = 64 * 1024 * 1024;
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[daemon]`
+    pub daemon: DaemonSection,
+    /// `[relay]`
+    pub relay: RelaySection,
+    /// `[terminal]`
+    pub terminal: TerminalSection,
+    /// `[agents.NAME]`
+    pub agents: BTreeMap<String, AgentSection>,
+}
+
+/// `[daemon]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DaemonSection {
+    /// Runs at once, at least 1.
+    pub max_concurrent_tasks: u32,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// The shell whose PATH agents also get; absent: the user's login shell.
+    pub login_shell: Option<PathBuf>,
+}
+
+impl Default for DaemonSection {
+    fn default() -> Self {
+        Self {
+            max_concurrent_tasks: DEFAULT_CAPACITY,
+            labels: BTreeMap::new(),
+            login_shell: None,
+        }
+    }
+}
+
+/// `[relay]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RelaySection {
+    /// A relay elsewhere; absent: `up` embeds one.
+    pub url: Option<String>,
+    /// Where the embedded relay listens: `ADDRESS:PORT`.
+    pub listen: Option<String>,
+}
+
+/// `[terminal]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TerminalSection {
+    /// Bytes of output kept of each session, at least 1 MiB.
+    pub ring_bytes: u64,
+}
+
+impl Default for TerminalSection {
+    fn default() -> Self {
+        Self { ring_bytes: DEFAULT_RING }
+    }
+}
+
+/// `[agents.NAME]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentSection {
+    /// Which runtime it is: `claude` and so on; absent: the one called NAME.
+    pub runtime: Option<String>,
+    /// The program to run in place of the one on the PATH.
+    pub command: Option<String>,
+    /// The model.
+    pub model: Option<String>,
+    /// Variables of its environment.
+    pub env: BTreeMap<String, String>,
+    /// Told to it before each plan.
+    pub instructions: Option<String>,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is no TOML, or a key or value of it means nothing.
+    #[error("{}: {message}", path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What, where, and what was perhaps meant.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads the file; one that is not there is an empty one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file, the line and the key.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        Self::parse(&text).map_err(|message| ConfigError::Wrong { path: path.to_owned(), message })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| explain(&error, text))?;
+        if config.daemon.max_concurrent_tasks == 0 {
+            return Err("daemon.max_concurrent_tasks must be at least 1".into());
+        }
+        if config.terminal.ring_bytes < 1024 * 1024 {
+            return Err("terminal.ring_bytes must be at least 1048576 (1 MiB)".into());
+        }
+        Ok(config)
+    }
+}
+
+/// One line: where it is, what is wrong, and for a misspelt key the nearest known one.
+fn explain(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map_or(1, |span| {
+        text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1)
+    });
+    let message = error.message();
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let hint = match (message.starts_with("unknown field"), quoted.next()) {
+        (true, Some(wrong)) => nearest(wrong, quoted)
+            .map_or_else(String::new, |known| format!("; did you mean `{known}`?")),
+        _ => String::new(),
+    };
+    format!("line {line}: {message}{hint}")
+}
+
+/// The candidate that is fewest edits away.
+#[must_use]
+pub fn nearest<'a>(word: &str, among: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    among.min_by_key(|known| edits(word, known))
+}
+
+/// How many letters must be put in, left out or changed to make one word of the other.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let changed = corner + usize::from(from != *to);
+            corner = row[j + 1];
+            row[j + 1] = changed.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_is_named_with_the_nearest_known_one() {
+        let error = Config::parse("[daemon]\nmax_concurent_tasks = 3\n").unwrap_err();
+        assert!(error.contains("line 2"), "{error}");
+        assert!(error.contains("did you mean `max_concurrent_tasks`?"), "{error}");
+        let error = Config::parse("[agents.claude]\nenvironment = {}\n").unwrap_err();
+        assert!(error.contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        let config = Config::parse("[agents.mine]\nruntime = \"claude\"\nenv = { A = \"1\" }").unwrap();
+        assert_eq!(config.daemon.max_concurrent_tasks, DEFAULT_CAPACITY);
+        assert_eq!(config.agents["mine"].env["A"], "1");
+        assert!(Config::parse("[daemon]\nmax_concurrent_tasks = 0").is_err());
+        assert!(Config::parse("[terminal]\nring_bytes = 10").is_err());
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        assert_eq!(edits("kitten", "sitting"), 3);
+        assert_eq!(edits("", "abc"), 3);
+    }
+}
