@@ -41,11 +41,7 @@ pub struct DaemonSection {
 
 impl Default for DaemonSection {
     fn default() -> Self {
-        Self {
-            max_concurrent_tasks: DEFAULT_CAPACITY,
-            labels: BTreeMap::new(),
-            login_shell: None,
-        }
+        Self { max_concurrent_tasks: DEFAULT_CAPACITY, labels: BTreeMap::new(), login_shell: None }
     }
 }
 
@@ -120,7 +116,9 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
             Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
         };
         Self::parse(&text).map_err(|message| ConfigError::Wrong { path: path.to_owned(), message })
@@ -190,7 +188,8 @@ mod tests {
 
     #[test]
     fn what_is_not_said_has_its_default() {
-        let config = Config::parse("[agents.mine]\nruntime = \"claude\"\nenv = { A = \"1\" }").unwrap();
+        let config =
+            Config::parse("[agents.mine]\nruntime = \"claude\"\nenv = { A = \"1\" }").unwrap();
         assert_eq!(config.daemon.max_concurrent_tasks, DEFAULT_CAPACITY);
         assert_eq!(config.agents["mine"].env["A"], "1");
         assert!(Config::parse("[daemon]\nmax_concurrent_tasks = 0").is_err());

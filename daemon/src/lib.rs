@@ -1,6 +1,7 @@
 //! Hayward's daemon: worktrees, sessions, agents and their work on one machine.
 
 pub mod clock;
+pub mod config;
 pub mod home;
 pub mod journal;
 pub mod link;
