@@ -1,3 +1,5 @@
 //! Hayward's daemon: worktrees, sessions, agents and their work on one machine.
 
 pub mod clock;
+pub mod process;
+pub mod terminal;
