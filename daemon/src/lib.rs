@@ -1,5 +1,6 @@
 //! Hayward's daemon: worktrees, sessions, agents and their work on one machine.
 
+pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod home;
