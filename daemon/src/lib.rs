@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod clock;
 pub mod config;
+pub mod git;
 pub mod home;
 pub mod journal;
 pub mod link;
