@@ -11,6 +11,7 @@ pub mod environment;
 pub mod event;
 pub mod lines;
 pub mod login_shell;
+pub mod roster;
 
 use ending::{Ending, Exit};
 use environment::Variable;
