@@ -745,6 +745,41 @@ async fn f43_no_program_of_the_repository_runs() {
     assert_eq!(quiet(), "", "preview, list, release, remove");
 }
 
+#[tokio::test]
+async fn a_submodule_that_is_not_checked_out_is_no_change() {
+    let scratch = Scratch::new();
+    let other = Scratch::new();
+    let from = other.user();
+    let add = ["-c", "protocol.file.allow=always", "submodule", "--quiet", "add"];
+    scratch.git(&[&add[..], &[from.to_str().unwrap(), "module"]].concat());
+    scratch.git(&["commit", "-q", "-m", "module"]);
+    let repository = scratch.open().await;
+    let tree = scratch.make(&repository, "module").await;
+    let side = Side::Worktree(tree.path.clone());
+    assert_eq!(repository.diff(&tree.commit, side, 1 << 20).await.unwrap().files, []);
+    let work = repository.commit_work(order(&tree)).await.unwrap();
+    assert_eq!((work.outcome, work.withheld), (Outcome::NoChanges, Vec::new()));
+    repository.create(scratch.wanted("module", &tree.commit)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_change_is_finished_though_nobody_waits_and_the_next_handle_comes_after_it() {
+    let scratch = Scratch::new();
+    let all = Repositories::default();
+    let repository = all.open(&scratch.user()).await.unwrap();
+    let commit = repository.head().await.unwrap().commit;
+    for number in 0..3 {
+        let wanted = scratch.wanted(&format!("n{number}"), &commit);
+        let creation = repository.create(wanted);
+        // polled once, so that it is queued, then given up
+        tokio::time::timeout(std::time::Duration::ZERO, creation).await.unwrap_err();
+    }
+    drop(repository);
+    let repository = all.open(&scratch.user()).await.unwrap();
+    repository.create(scratch.wanted("last", &commit)).await.unwrap();
+    assert_eq!(repository.worktrees().await.unwrap().len(), 5);
+}
+
 /// Runs this very test program again with git's variables set, as in a hook of git.
 #[test]
 fn f17_git_variables_of_the_parent_do_not_leak() {
@@ -760,4 +795,49 @@ fn f17_git_variables_of_the_parent_do_not_leak() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
     assert_eq!(trap.holdings(), before);
+}
+
+/// Runs a whole task with a git on the path that notes how it is called.
+#[test]
+fn a_creation_costs_one_git_and_a_commit_three() {
+    let room = tempfile::tempdir().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let real = path
+        .split(':')
+        .map(|folder| Path::new(folder).join("git"))
+        .find(|file| file.is_file())
+        .unwrap();
+    let (log, folder) = (room.path().join("log"), room.path().join("bin"));
+    let body = format!("echo \"$*\" >> {}\nexec {} \"$@\"", log.display(), real.display());
+    script(&folder.join("git"), &body);
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "f19_f20_the_checkout_is_sacred_through_a_whole_task"])
+        .env("PATH", format!("{}:{path}", folder.display()))
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let calls = fs::read_to_string(&log).unwrap();
+    let ours: Vec<&str> = calls
+        .lines()
+        .filter_map(|line| line.strip_prefix("--no-pager --no-optional-locks --literal-pathspecs "))
+        .map(|line| match line.strip_prefix("--git-dir ") {
+            Some(rest) => rest.split_once(' ').unwrap().1,
+            None => line,
+        })
+        .map(|line| line.split(" -").next().unwrap())
+        .collect();
+    assert_eq!(
+        ours,
+        [
+            "worktree add",
+            "status",
+            "update-index",
+            "commit",
+            "merge-tree",
+            "update-ref",
+            "worktree list",
+            "status",
+            "worktree remove",
+        ]
+    );
 }
