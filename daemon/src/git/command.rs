@@ -345,10 +345,10 @@ struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()) {
-            if let Err(cause) = killpg(Pid::from_raw(pid), Signal::SIGKILL) {
-                tracing::debug!(pid, %cause, "a git process group was gone before it was killed");
-            }
+        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok())
+            && let Err(cause) = killpg(Pid::from_raw(pid), Signal::SIGKILL)
+        {
+            tracing::debug!(pid, %cause, "a git process group was gone before it was killed");
         }
     }
 }

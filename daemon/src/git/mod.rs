@@ -13,7 +13,7 @@ pub mod merge;
 pub mod parse;
 pub mod repo;
 pub mod secrets;
-mod staging;
+pub mod staging;
 pub mod worktree;
 
 pub use branch::BranchName;

@@ -254,12 +254,12 @@ async fn add(
     choice: Option<&Choice>,
 ) -> Result<(), WorktreeError> {
     let git = Git::on_repository(common)
-        .args(["worktree", "add", "--quiet", "--no-track"])
+        .args(["worktree", "add", "--quiet"])
         // the reflog tells a later attempt that the branch is ours
         .config("core.logAllRefUpdates", "true")
         .committer(NAME, EMAIL);
     let git = match choice {
-        Some(choice) => git.args(["-b", &choice.name]),
+        Some(choice) => git.args(["--no-track", "-b", &choice.name]),
         None => git.arg("--detach"),
     };
     git.arg("--")
