@@ -1,7 +1,9 @@
 //! Hayward's daemon: worktrees, sessions, agents and their work on one machine.
 
+pub mod agent;
 pub mod clock;
 pub mod config;
+pub mod git;
 pub mod home;
 pub mod journal;
 pub mod keeper;

@@ -337,6 +337,7 @@ impl Machine {
             failure.reason.retry() != Retry::Never && self.terms.attempt < self.terms.max_attempts;
         let mut details = self.with_exit(details);
         details.error_message = Some(failure.message);
+        self.state.failed = Some(failure.reason);
         if again {
             if self.state.status == Status::Paused {
                 self.report(Status::Running, None, Details::default(), now, turn);

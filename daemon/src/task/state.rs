@@ -1,11 +1,12 @@
 //! What the journal keeps of a run.
 
+use super::telling::OpenTools;
+use crate::agent::Decoder;
 use hayward_shared::protocol::Details;
 use hayward_shared::run::{Failure, RunKey};
-use hayward_shared::task::{DiffStat, Outcome, Status, Usage, WithheldFile};
+use hayward_shared::task::{DiffStat, Outcome, Reason, Status, WithheldFile};
 use hayward_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::path::PathBuf;
 
 /// How far a run is. Each phase is on disk before its work begins, so that a restarted daemon
@@ -94,14 +95,12 @@ pub struct Work {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Reading {
-    /// The first byte of the output that was not decoded yet.
-    pub offset: u64,
-    /// The decoder, as it stood there.
-    pub decoder: Value,
-    /// What the decoder wants written to the agent and may not have been yet.
+    /// The decoder; none before the agent was launched.
+    pub decoder: Option<Decoder>,
+    /// What the decoder wants written to the agent and may not have been yet, oldest first.
     pub unwritten: Vec<Unwritten>,
-    /// Usage last reported.
-    pub usage: Usage,
+    /// Tool calls that began and did not end yet.
+    pub open_tools: OpenTools,
     /// The agent's own session.
     pub session_id: Option<String>,
 }
@@ -136,6 +135,8 @@ pub struct RunState {
     pub started_at: Option<Timestamp>,
     /// How its agent ended.
     pub exit: Option<ExitFacts>,
+    /// Why it failed, once it did.
+    pub failed: Option<Reason>,
     /// How far its output was understood.
     pub reading: Reading,
 }
@@ -151,6 +152,7 @@ impl Default for RunState {
             folder: 0,
             started_at: None,
             exit: None,
+            failed: None,
             reading: Reading::default(),
         }
     }

@@ -167,7 +167,8 @@ to_daemon! {
 
     /// All state messages up to this number are stored.
     Ack {
-        /// The last one.
+        /// The last one. Not called `seq` on the wire: that is the sender's own tag.
+        #[serde(rename = "upTo")]
         seq: u64,
     } = "ack",
     /// There may be work; claim if there is room.

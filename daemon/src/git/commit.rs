@@ -1,0 +1,486 @@
+//! An agent's work, committed on its branch: what it committed itself and what it left lying.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::command::{CommandError, Git};
+use super::diff::{ChangedFile, DiffStat, compare_trees};
+use super::leftover::is_checked_out;
+use super::parse::{self, ParseError};
+use super::repo::{Closed, CommitId, read};
+use super::staging::{Inspector, MAX_FILE, Plan, Withheld};
+use super::worktree::{EMAIL, NAME, detach, open_own, under_way};
+
+/// The hooks that git would run while it commits.
+const HOOKS: [&str; 4] = ["pre-commit", "prepare-commit-msg", "commit-msg", "post-commit"];
+
+/// The id that git reads as "there is no such ref yet".
+const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
+
+/// What to commit, where, and how.
+#[derive(Clone, Debug)]
+pub struct WorkOrder {
+    /// The worktree.
+    pub worktree: PathBuf,
+    /// The commit at which it was made.
+    pub base: CommitId,
+    /// The branch that was made for it, none when its HEAD is detached by design. No other branch
+    /// is ever moved.
+    pub branch: Option<String>,
+    /// What the commit says.
+    pub message: Message,
+    /// What is too much.
+    pub limits: Limits,
+    /// Whether the repository's hooks run.
+    pub hooks: Hooks,
+}
+
+/// What a commit says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The first line. Line breaks in it become spaces.
+    pub subject: String,
+    /// The rest; may be empty.
+    pub body: String,
+}
+
+/// What is too much for a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most bytes of one file.
+    pub max_file: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_file: MAX_FILE }
+    }
+}
+
+/// Whether the repository's commit hooks run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hooks {
+    /// They do not; those that would have are named in [`Work::inert_hooks`].
+    #[default]
+    Inert,
+    /// They do, because the user said so; one that fails blocks the commit.
+    Run,
+}
+
+/// What a task's worktree holds after the commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// Where HEAD stands now.
+    pub head: CommitId,
+    /// Commits that HEAD has and the base has not.
+    pub commits: usize,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Changed files that stayed out, untouched in the worktree.
+    pub withheld: Vec<Withheld>,
+    /// Files that the agent committed itself and that would have been withheld: do not push.
+    pub exposed: Vec<Withheld>,
+    /// How much differs from the base.
+    pub stat: DiffStat,
+    /// Which files differ from the base.
+    pub changed_files: Vec<ChangedFile>,
+    /// Whether HEAD no longer descends from the base, as after a reset or a rebase.
+    pub diverged: bool,
+    /// Where the agent had left HEAD, when it was not on the task's branch.
+    pub strayed_to: Option<String>,
+    /// Commit hooks of the repository that did not run.
+    pub inert_hooks: Vec<String>,
+}
+
+/// What came of the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There are commits.
+    Delivered,
+    /// Nothing was changed.
+    NoChanges,
+    /// All that was changed had to be withheld.
+    OnlyWithheld,
+}
+
+/// Why the work was not committed. The files of the worktree are as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The folder is no worktree of this repository.
+    #[error("{0} is no worktree of this repository: its work was not committed")]
+    NotOurs(PathBuf),
+    /// A merge, rebase or the like is under way.
+    #[error("{path} is in the middle of a {what}: finish or abort it there, then commit again")]
+    InProgress {
+        /// The worktree.
+        path: PathBuf,
+        /// What is under way.
+        what: &'static str,
+    },
+    /// Files have unresolved conflicts.
+    #[error("{path} has {} unresolved conflicts: resolve them, then commit again", .files.len())]
+    Conflicted {
+        /// The worktree.
+        path: PathBuf,
+        /// The files.
+        files: Vec<PathBuf>,
+    },
+    /// HEAD left the task's branch and its commits.
+    #[error(
+        "{path} is on {found} without the commits of '{branch}': merge or check out the branch"
+    )]
+    Strayed {
+        /// The worktree.
+        path: PathBuf,
+        /// The task's branch.
+        branch: String,
+        /// Where HEAD is.
+        found: String,
+    },
+    /// The task's branch is checked out elsewhere, so it must not be moved.
+    #[error(
+        "'{branch}' is checked out in another folder: leave it there, then commit {path} again"
+    )]
+    BranchInUse {
+        /// The worktree.
+        path: PathBuf,
+        /// The task's branch.
+        branch: String,
+    },
+    /// A hook of the repository refused.
+    #[error("a hook of the repository blocked the commit in {path}: {stderr}")]
+    Blocked {
+        /// The worktree.
+        path: PathBuf,
+        /// What the hook said, its end.
+        stderr: String,
+    },
+    /// Another git holds the index, or one that was killed left its lock.
+    #[error("{lock} exists: end the git that runs there, or remove the file if none does")]
+    IndexLocked {
+        /// The lock.
+        lock: PathBuf,
+        /// The command that met it.
+        #[source]
+        source: CommandError,
+    },
+    /// The disk or quota is full.
+    #[error("no space is left to commit {path}: free some, then commit again")]
+    DiskFull {
+        /// The worktree.
+        path: PathBuf,
+        /// The command that failed.
+        #[source]
+        source: CommandError,
+    },
+    /// Git failed otherwise.
+    #[error("the work in {path} could not be committed")]
+    Git {
+        /// The worktree.
+        path: PathBuf,
+        /// The command that failed.
+        #[source]
+        source: CommandError,
+    },
+    /// Git wrote something unknown.
+    #[error("the state of {path} could not be read")]
+    Parse {
+        /// The worktree.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ParseError,
+    },
+    /// Git's data cannot be read.
+    #[error("the worktree {path} cannot be read: check it with `git fsck`")]
+    Unreadable {
+        /// The worktree.
+        path: PathBuf,
+        /// What libgit2 said.
+        #[source]
+        source: git2::Error,
+    },
+    /// The daemon is shutting down.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+/// What is known of a worktree before anything is done.
+struct Survey {
+    git_dir: PathBuf,
+    head: CommitId,
+    /// The branch that is checked out.
+    on: Option<String>,
+    /// Where the task's branch stands, none when it is gone.
+    tip: Option<CommitId>,
+    /// Whether HEAD holds all commits of the task's branch.
+    covers_tip: bool,
+    /// Whether the task's branch is checked out, wherever.
+    in_use: bool,
+    has_identity: bool,
+    hooks: Vec<String>,
+}
+
+/// Commits; runs in the repository's actor. Three commands of git, four when files were deleted.
+pub(super) async fn commit(common: &Path, order: WorkOrder) -> Result<Work, CommitError> {
+    let seen = blocking(common, &order, survey).await??;
+    let strayed_to = settle(&order, &seen).await?;
+    let status = Git::in_worktree(&order.worktree)
+        .args(["status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames"])
+        .arg("--ignore-submodules=dirty")
+        .run()
+        .await
+        .map_err(|source| classify(&order, &seen, source))?;
+    let entries = parse::status(&status.stdout)
+        .map_err(|source| CommitError::Parse { path: order.worktree.clone(), source })?;
+    let plan = blocking(common, &order, move |common, order| {
+        let repository = own(common, order)?;
+        let base = order.base.oid().map_err(|source| unreadable(order, source))?;
+        Inspector::new(&repository, &order.worktree, base, order.limits.max_file)
+            .map(|inspector| inspector.plan(entries))
+            .map_err(|source| unreadable(order, source))
+    })
+    .await??;
+    if !plan.conflicts.is_empty() {
+        return Err(CommitError::Conflicted { path: order.worktree, files: plan.conflicts });
+    }
+    if plan.has_work() {
+        record(common, &order, &seen, &plan).await?;
+    }
+    let before = seen.head.clone();
+    let withheld = plan.withheld;
+    let mut work = blocking(common, &order, move |common, order| {
+        let repository = own(common, order)?;
+        summary(&repository, order, &before, withheld).map_err(|source| unreadable(order, source))
+    })
+    .await??;
+    work.strayed_to = strayed_to;
+    if order.hooks == Hooks::Inert {
+        work.inert_hooks = seen.hooks;
+    }
+    Ok(work)
+}
+
+async fn blocking<T: Send + 'static>(
+    common: &Path,
+    order: &WorkOrder,
+    look: impl FnOnce(&Path, &WorkOrder) -> T + Send + 'static,
+) -> Result<T, CommitError> {
+    let (common, held) = (common.to_owned(), order.clone());
+    read(move || look(&common, &held)).await.map_err(|source| unreadable(order, source))
+}
+
+fn own(common: &Path, order: &WorkOrder) -> Result<git2::Repository, CommitError> {
+    open_own(common, &order.worktree).ok_or_else(|| CommitError::NotOurs(order.worktree.clone()))
+}
+
+fn unreadable(order: &WorkOrder, source: git2::Error) -> CommitError {
+    CommitError::Unreadable { path: order.worktree.clone(), source }
+}
+
+fn survey(common: &Path, order: &WorkOrder) -> Result<Survey, CommitError> {
+    let repository = own(common, order)?;
+    if let Some(what) = under_way(&repository) {
+        return Err(CommitError::InProgress { path: order.worktree.clone(), what });
+    }
+    look_around(&repository, common, order).map_err(|source| match source.code() {
+        git2::ErrorCode::UnbornBranch => CommitError::Strayed {
+            path: order.worktree.clone(),
+            branch: order.branch.clone().unwrap_or_else(|| order.base.to_string()),
+            found: "a branch without commits".to_owned(),
+        },
+        _ => unreadable(order, source),
+    })
+}
+
+fn look_around(
+    repository: &git2::Repository,
+    common: &Path,
+    order: &WorkOrder,
+) -> Result<Survey, git2::Error> {
+    let reference = repository.find_reference("HEAD")?;
+    let on = reference.symbolic_target_bytes().map(|name| {
+        let name = String::from_utf8_lossy(name);
+        name.strip_prefix("refs/heads/").unwrap_or(&name).to_owned()
+    });
+    let head = repository.head()?.peel_to_commit()?.id();
+    let tip = order
+        .branch
+        .as_ref()
+        .and_then(|name| repository.refname_to_id(&format!("refs/heads/{name}")).ok());
+    let covers_tip = match tip {
+        Some(tip) => tip == head || repository.graph_descendant_of(head, tip)?,
+        None => true,
+    };
+    let config = repository.config()?.snapshot()?;
+    let set = |key| config.get_bytes(key).is_ok_and(|value| !value.is_empty());
+    Ok(Survey {
+        git_dir: repository.path().to_owned(),
+        head: head.into(),
+        on,
+        tip: tip.map(CommitId::from),
+        covers_tip,
+        in_use: order.branch.as_ref().is_some_and(|name| is_checked_out(common, name)),
+        has_identity: set("user.name") && set("user.email"),
+        hooks: hooks(&config, common, &order.worktree),
+    })
+}
+
+/// The commit hooks that git would run here.
+fn hooks(config: &git2::Config, common: &Path, worktree: &Path) -> Vec<String> {
+    // a relative path is meant from the top of the work tree
+    let folder = config
+        .get_path("core.hooksPath")
+        .map_or_else(|_| common.join("hooks"), |path| worktree.join(path));
+    let runs = |name: &&str| {
+        folder
+            .join(name)
+            .metadata()
+            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    HOOKS.iter().filter(|name| runs(name)).map(|name| (*name).to_owned()).collect()
+}
+
+/// Brings HEAD onto the task's branch if the agent left it. Says where it had been.
+async fn settle(order: &WorkOrder, seen: &Survey) -> Result<Option<String>, CommitError> {
+    if seen.on == order.branch {
+        return Ok(None);
+    }
+    let found = seen.on.as_ref().map_or("a detached HEAD".to_owned(), |on| format!("'{on}'"));
+    let git_failed = |source| classify(order, seen, source);
+    let Some(branch) = &order.branch else {
+        // whatever branch the agent chose must not move
+        detach(&order.worktree, &seen.head).await.map_err(git_failed)?;
+        return Ok(Some(found));
+    };
+    let path = order.worktree.clone();
+    if seen.in_use {
+        return Err(CommitError::BranchInUse { path, branch: branch.clone() });
+    }
+    if !seen.covers_tip {
+        return Err(CommitError::Strayed { path, branch: branch.clone(), found });
+    }
+    let name = format!("refs/heads/{branch}");
+    let old = seen.tip.as_ref().map_or(NO_COMMIT, CommitId::as_str);
+    Git::in_worktree(&order.worktree)
+        .committer(NAME, EMAIL)
+        .args(["update-ref", "-m", "hayward: bring the work home"])
+        .args([&name, seen.head.as_str(), old])
+        .run()
+        .await
+        .map_err(git_failed)?;
+    Git::in_worktree(&order.worktree)
+        .args(["symbolic-ref", "HEAD", &name])
+        .run()
+        .await
+        .map_err(git_failed)?;
+    Ok(Some(found))
+}
+
+/// Stages what the plan says and commits the index.
+async fn record(
+    common: &Path,
+    order: &WorkOrder,
+    seen: &Survey,
+    plan: &Plan,
+) -> Result<(), CommitError> {
+    let failed = |source| classify(order, seen, source);
+    if !plan.entries.is_empty() {
+        Git::in_worktree(&order.worktree)
+            .args(["update-index", "-z", "--index-info"])
+            .stdin(plan.entries.clone())
+            .run()
+            .await
+            .map_err(failed)?;
+    }
+    if !plan.add.is_empty() {
+        Git::in_worktree(&order.worktree)
+            .args(["update-index", "--add", "--replace", "--remove", "-z", "--stdin"])
+            .stdin(plan.added())
+            .run()
+            .await
+            .map_err(failed)?;
+    }
+    let mut git = Git::in_worktree(&order.worktree)
+        .args(["commit", "--quiet", "--no-status", "--cleanup=whitespace", "--file=-"])
+        .stdin(order.message.text());
+    if !seen.has_identity {
+        git = git.config("user.name", NAME).config("user.email", EMAIL);
+    }
+    if order.hooks == Hooks::Run {
+        git = git.with_hooks();
+    }
+    let Err(cause) = git.run().await else { return Ok(()) };
+    // changes that cancel each other out leave nothing to commit, which git calls a failure
+    let empty = blocking(common, order, |common, order| {
+        own(common, order).is_ok_and(|repository| index_is_head(&repository).unwrap_or(false))
+    })
+    .await?;
+    match classify(order, seen, cause) {
+        CommitError::Git { .. } if empty => Ok(()),
+        CommitError::Git { source, .. } if order.hooks == Hooks::Run && !seen.hooks.is_empty() => {
+            Err(CommitError::Blocked {
+                path: order.worktree.clone(),
+                stderr: source.stderr().trim().to_owned(),
+            })
+        }
+        failure => Err(failure),
+    }
+}
+
+fn index_is_head(repository: &git2::Repository) -> Result<bool, git2::Error> {
+    let tree = repository.head()?.peel_to_tree()?;
+    Ok(repository.diff_tree_to_index(Some(&tree), None, None)?.deltas().len() == 0)
+}
+
+/// What a failure of git means, by what it left and by the C library's own words.
+fn classify(order: &WorkOrder, seen: &Survey, source: CommandError) -> CommitError {
+    let lock = seen.git_dir.join("index.lock");
+    let path = order.worktree.clone();
+    if source.is_disk_full() {
+        CommitError::DiskFull { path, source }
+    } else if lock.exists() {
+        CommitError::IndexLocked { lock, source }
+    } else {
+        CommitError::Git { path, source }
+    }
+}
+
+fn summary(
+    repository: &git2::Repository,
+    order: &WorkOrder,
+    before: &CommitId,
+    withheld: Vec<Withheld>,
+) -> Result<Work, git2::Error> {
+    let base = order.base.oid()?;
+    let head = repository.head()?.peel_to_commit()?;
+    let (commits, _) = repository.graph_ahead_behind(head.id(), base)?;
+    let changed_files =
+        compare_trees(repository, &repository.find_commit(base)?.tree()?, &head.tree()?)?;
+    let inspector = Inspector::new(repository, &order.worktree, base, order.limits.max_file)?;
+    Ok(Work {
+        head: head.id().into(),
+        commits,
+        outcome: match (commits, withheld.is_empty()) {
+            (0, true) => Outcome::NoChanges,
+            (0, false) => Outcome::OnlyWithheld,
+            _ => Outcome::Delivered,
+        },
+        exposed: inspector.exposed(before.oid()?)?,
+        withheld,
+        stat: DiffStat::of(&changed_files),
+        changed_files,
+        diverged: head.id() != base && !repository.graph_descendant_of(head.id(), base)?,
+        strayed_to: None,
+        inert_hooks: Vec::new(),
+    })
+}
+
+impl Message {
+    /// The message as git reads it; never empty.
+    fn text(&self) -> Vec<u8> {
+        let subject = self.subject.split_whitespace().collect::<Vec<_>>().join(" ");
+        let subject = if subject.is_empty() { "Work without a title" } else { &subject };
+        format!("{subject}\n\n{}\n", self.body.trim()).into_bytes()
+    }
+}

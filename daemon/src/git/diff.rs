@@ -1,0 +1,242 @@
+//! What a task changed: committed, uncommitted and untracked, read without touching the index.
+
+use std::path::{Path, PathBuf};
+
+use super::repo::{CommitId, Repository, read};
+use super::worktree::open_own;
+
+/// A larger file is shown as binary: nobody reads such a patch, and it would fill memory.
+const MAX_TEXT: i64 = 4 * 1024 * 1024;
+
+/// What is compared with the base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// A worktree of the repository as it lies there, with all that is in no commit yet.
+    Worktree(PathBuf),
+    /// A commit.
+    Commit(CommitId),
+}
+
+/// How a file changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is new; untracked files count.
+    Added,
+    /// Its content or mode changed.
+    Modified,
+    /// It is gone.
+    Deleted,
+    /// It has another name.
+    Renamed,
+    /// It turned from file to link or the like.
+    TypeChanged,
+    /// It has an unresolved conflict.
+    Conflicted,
+}
+
+/// One changed file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedFile {
+    /// The file; of a rename its new name. A name that ends in `/` is a repository inside.
+    pub path: PathBuf,
+    /// How it changed.
+    pub status: ChangeKind,
+    /// Lines added; 0 for a binary file.
+    pub additions: usize,
+    /// Lines removed; 0 for a binary file.
+    pub deletions: usize,
+}
+
+/// How much changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiffStat {
+    /// Files.
+    pub files: usize,
+    /// Lines added.
+    pub insertions: usize,
+    /// Lines removed.
+    pub deletions: usize,
+}
+
+impl DiffStat {
+    /// The sum over the files.
+    #[must_use]
+    pub fn of(files: &[ChangedFile]) -> Self {
+        files.iter().fold(Self::default(), |sum, file| Self {
+            files: sum.files + 1,
+            insertions: sum.insertions + file.additions,
+            deletions: sum.deletions + file.deletions,
+        })
+    }
+}
+
+/// A difference, its patch cut to a number of bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diff {
+    /// All changed files, also those whose patch was cut off.
+    pub files: Vec<ChangedFile>,
+    /// The unified patch. Bytes that are no UTF-8 are replaced.
+    pub patch: String,
+    /// Whether the patch was cut off; it then ends at the end of a line.
+    pub truncated: bool,
+}
+
+/// Why there is no difference to show.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffError {
+    /// The folder is no worktree of this repository.
+    #[error("{0} is no worktree of this repository: it may have been removed")]
+    NotOurs(PathBuf),
+    /// A commit is missing, or git's data cannot be read.
+    #[error("the difference to {base} could not be read in {repository}: check with `git fsck`")]
+    Unreadable {
+        /// The repository.
+        repository: PathBuf,
+        /// With what it was compared.
+        base: CommitId,
+        /// What libgit2 said.
+        #[source]
+        source: git2::Error,
+    },
+}
+
+impl Repository {
+    /// What `side` changed against `base`, with at most `byte_cap` bytes of patch.
+    ///
+    /// # Errors
+    /// [`DiffError`] when the worktree or a commit is unknown.
+    pub async fn diff(
+        &self,
+        base: &CommitId,
+        side: Side,
+        byte_cap: usize,
+    ) -> Result<Diff, DiffError> {
+        let (common, from) = (self.common_dir().to_owned(), base.clone());
+        let unreadable = |source| DiffError::Unreadable {
+            repository: self.common_dir().to_owned(),
+            base: base.clone(),
+            source,
+        };
+        let outcome = read(move || {
+            let repository = match &side {
+                Side::Worktree(path) => match open_own(&common, path) {
+                    Some(repository) => repository,
+                    None => return Err(Missed::NotOurs(path.clone())),
+                },
+                Side::Commit(_) => git2::Repository::open(&common).map_err(Missed::Git)?,
+            };
+            compare(&repository, &from, &side, byte_cap).map_err(Missed::Git)
+        })
+        .await;
+        match outcome {
+            Ok(Ok(diff)) => Ok(diff),
+            Ok(Err(Missed::NotOurs(path))) => Err(DiffError::NotOurs(path)),
+            Ok(Err(Missed::Git(source))) | Err(source) => Err(unreadable(source)),
+        }
+    }
+
+    /// How much `side` changed against `base`.
+    ///
+    /// # Errors
+    /// As [`Repository::diff`].
+    pub async fn diff_stat(&self, base: &CommitId, side: Side) -> Result<DiffStat, DiffError> {
+        Ok(DiffStat::of(&self.diff(base, side, 0).await?.files))
+    }
+}
+
+enum Missed {
+    NotOurs(PathBuf),
+    Git(git2::Error),
+}
+
+/// The files that differ between two trees.
+pub(super) fn compare_trees(
+    repository: &git2::Repository,
+    before: &git2::Tree<'_>,
+    after: &git2::Tree<'_>,
+) -> Result<Vec<ChangedFile>, git2::Error> {
+    let diff = repository.diff_tree_to_tree(Some(before), Some(after), Some(&mut options()))?;
+    Ok(collect(diff, 0)?.files)
+}
+
+fn compare(
+    repository: &git2::Repository,
+    base: &CommitId,
+    side: &Side,
+    byte_cap: usize,
+) -> Result<Diff, git2::Error> {
+    let before = repository.find_commit(base.oid()?)?.tree()?;
+    let mut options = options();
+    let diff = match side {
+        Side::Commit(head) => {
+            let after = repository.find_commit(head.oid()?)?.tree()?;
+            repository.diff_tree_to_tree(Some(&before), Some(&after), Some(&mut options))?
+        }
+        Side::Worktree(_) => {
+            repository.diff_tree_to_workdir_with_index(Some(&before), Some(&mut options))?
+        }
+    };
+    collect(diff, byte_cap)
+}
+
+fn options() -> git2::DiffOptions {
+    let mut options = git2::DiffOptions::new();
+    options
+        .include_untracked(true)
+        .recurse_untracked_dirs(true)
+        .show_untracked_content(true)
+        .include_typechange(true)
+        .update_index(false)
+        .indent_heuristic(true)
+        .max_size(MAX_TEXT);
+    options
+}
+
+fn collect(mut diff: git2::Diff<'_>, byte_cap: usize) -> Result<Diff, git2::Error> {
+    diff.find_similar(Some(git2::DiffFindOptions::new().renames(true).for_untracked(true)))?;
+    let mut files = Vec::new();
+    let mut patch = Vec::new();
+    let mut truncated = false;
+    for index in 0..diff.deltas().len() {
+        let one = git2::Patch::from_diff(&diff, index)?;
+        let Some(delta) = diff.get_delta(index) else { continue };
+        let Some(status) = kind(delta.status()) else { continue };
+        let path = delta.new_file().path().or_else(|| delta.old_file().path());
+        let (mut additions, mut deletions) = (0, 0);
+        if let Some(mut one) = one {
+            (_, additions, deletions) = one.line_stats()?;
+            if !truncated {
+                patch.extend_from_slice(&one.to_buf()?);
+                truncated = patch.len() > byte_cap;
+                patch.truncate(byte_cap);
+            }
+        }
+        let path = path.unwrap_or(Path::new("")).to_owned();
+        files.push(ChangedFile { path, status, additions, deletions });
+    }
+    if truncated {
+        let whole = patch.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        patch.truncate(whole);
+    }
+    let mut patch = String::from_utf8_lossy(&patch).into_owned();
+    // a replaced byte grows to three
+    if patch.len() > byte_cap {
+        truncated = true;
+        let end = (0..=byte_cap).rev().find(|end| patch.is_char_boundary(*end)).unwrap_or(0);
+        patch.truncate(patch[..end].rfind('\n').map_or(0, |line| line + 1));
+    }
+    Ok(Diff { files, patch, truncated })
+}
+
+fn kind(delta: git2::Delta) -> Option<ChangeKind> {
+    use git2::Delta;
+    match delta {
+        Delta::Added | Delta::Untracked | Delta::Copied => Some(ChangeKind::Added),
+        Delta::Modified => Some(ChangeKind::Modified),
+        Delta::Deleted => Some(ChangeKind::Deleted),
+        Delta::Renamed => Some(ChangeKind::Renamed),
+        Delta::Typechange => Some(ChangeKind::TypeChanged),
+        Delta::Conflicted | Delta::Unreadable => Some(ChangeKind::Conflicted),
+        Delta::Unmodified | Delta::Ignored => None,
+    }
+}

@@ -1,0 +1,373 @@
+//! What git writes, read from bytes. Pure; every record ends with NUL (`-z`), so no path is quoted.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Git wrote something that this version does not understand.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "git's {what} has a record that is not understood: {record:?}; report this with `git --version`"
+)]
+pub struct ParseError {
+    /// Which output it was.
+    pub what: &'static str,
+    /// The beginning of the record, at most 120 characters.
+    pub record: String,
+}
+
+impl ParseError {
+    fn of(what: &'static str, record: &[u8]) -> Self {
+        Self { what, record: String::from_utf8_lossy(record).chars().take(120).collect() }
+    }
+}
+
+/// One worktree of `git worktree list --porcelain -z`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Its folder; of a bare repository the repository itself.
+    pub path: PathBuf,
+    /// The commit that its HEAD names, none for a bare repository.
+    pub head: Option<String>,
+    /// The branch that it has checked out, without `refs/heads/`.
+    pub branch: Option<String>,
+    /// Why it is locked; empty when no reason was given.
+    pub locked: Option<String>,
+    /// Why git would prune it, for instance because its folder is gone.
+    pub prunable: Option<String>,
+}
+
+/// Reads `git worktree list --porcelain -z`. Attributes of newer versions of git are skipped.
+///
+/// # Errors
+/// [`ParseError`] when an attribute stands before the first `worktree` line.
+pub fn worktrees(bytes: &[u8]) -> Result<Vec<Listed>, ParseError> {
+    let mut all: Vec<Listed> = Vec::new();
+    for line in records(bytes).filter(|line| !line.is_empty()) {
+        let (key, value) = split(line, b' ').unwrap_or((line, b""));
+        if key == b"worktree" {
+            all.push(Listed { path: path(value), ..Listed::default() });
+            continue;
+        }
+        let last = all.last_mut().ok_or_else(|| ParseError::of("worktree list", line))?;
+        let value = text(value);
+        match key {
+            b"HEAD" => last.head = Some(value),
+            b"branch" => {
+                last.branch =
+                    Some(value.strip_prefix("refs/heads/").map_or(value.clone(), str::to_owned));
+            }
+            b"locked" => last.locked = Some(value),
+            b"prunable" => last.prunable = Some(value),
+            _ => {}
+        }
+    }
+    Ok(all)
+}
+
+/// One file of `git diff --numstat -z`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The file; of a rename its new name.
+    pub path: PathBuf,
+    /// The former name of a renamed or copied file.
+    pub from: Option<PathBuf>,
+    /// Lines added and removed; none for a binary file.
+    pub lines: Option<(u64, u64)>,
+}
+
+/// Reads `git diff --numstat -z`.
+///
+/// # Errors
+/// [`ParseError`] when a record has no counts or a rename lacks a name.
+pub fn numstat(bytes: &[u8]) -> Result<Vec<Counted>, ParseError> {
+    let mut all = Vec::new();
+    let mut records = records(bytes);
+    while let Some(record) = records.next() {
+        let bad = || ParseError::of("numstat", record);
+        let (added, rest) = split(record, b'\t').ok_or_else(bad)?;
+        let (removed, name) = split(rest, b'\t').ok_or_else(bad)?;
+        let lines = match (added, removed) {
+            (b"-", b"-") => None,
+            _ => Some((number(added).ok_or_else(bad)?, number(removed).ok_or_else(bad)?)),
+        };
+        let (from, name) = if name.is_empty() {
+            let from = records.next().ok_or_else(bad)?;
+            (Some(path(from)), records.next().ok_or_else(bad)?)
+        } else {
+            (None, name)
+        };
+        all.push(Counted { path: path(name), from, lines });
+    }
+    Ok(all)
+}
+
+/// One file of `git diff --name-status -z` or `--raw -z`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The letter: `A`dded, `M`odified, `D`eleted, `R`enamed, `C`opied, `T`ype changed, `U`nmerged.
+    pub status: u8,
+    /// The file; of a rename its new name.
+    pub path: PathBuf,
+    /// The former name of a renamed or copied file.
+    pub from: Option<PathBuf>,
+}
+
+/// Reads `git diff --name-status -z` and `git diff --raw -z`: both end in letter and names.
+///
+/// # Errors
+/// [`ParseError`] when a record lacks its letter or a name.
+pub fn name_status(bytes: &[u8]) -> Result<Vec<Named>, ParseError> {
+    let mut all = Vec::new();
+    let mut records = records(bytes);
+    while let Some(record) = records.next() {
+        let bad = || ParseError::of("name-status", record);
+        let letter = record.rsplit(|byte| *byte == b' ').next().unwrap_or(record);
+        let status = *letter.first().filter(|byte| byte.is_ascii_uppercase()).ok_or_else(bad)?;
+        let first = path(records.next().ok_or_else(bad)?);
+        all.push(if matches!(status, b'R' | b'C') {
+            Named { status, path: path(records.next().ok_or_else(bad)?), from: Some(first) }
+        } else {
+            Named { status, path: first, from: None }
+        });
+    }
+    Ok(all)
+}
+
+/// One entry of `git status --porcelain=v2 -z`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// A file that HEAD or the index knows.
+    Tracked(Tracked),
+    /// A file with an unresolved conflict.
+    Unmerged(PathBuf),
+    /// A file that git does not know; a name that ends in `/` is a repository of its own.
+    Untracked(PathBuf),
+    /// A file that git was told to ignore.
+    Ignored(PathBuf),
+}
+
+/// A file that HEAD or the index knows, and what changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// The file.
+    pub path: PathBuf,
+    /// The former name, when renames are looked for.
+    pub from: Option<PathBuf>,
+    /// How the index differs from HEAD; `.` when it does not.
+    pub staged: u8,
+    /// How the work tree differs from the index; `.` when it does not.
+    pub unstaged: u8,
+    /// Its mode in HEAD, octal text; zeros when HEAD lacks it.
+    pub head_mode: String,
+    /// Its mode in the index, octal text; `160000` is a repository inside.
+    pub index_mode: String,
+    /// Its blob in HEAD; zeros when HEAD lacks it.
+    pub head_blob: String,
+}
+
+/// Reads `git status --porcelain=v2 -z`. Header lines are skipped.
+///
+/// # Errors
+/// [`ParseError`] when a record has an unknown kind or too few fields.
+pub fn status(bytes: &[u8]) -> Result<Vec<Status>, ParseError> {
+    let mut all = Vec::new();
+    let mut records = records(bytes);
+    while let Some(record) = records.next() {
+        let bad = || ParseError::of("status", record);
+        let (kind, rest) = split(record, b' ').ok_or_else(bad)?;
+        match kind {
+            b"#" => {}
+            b"?" => all.push(Status::Untracked(path(rest))),
+            b"!" => all.push(Status::Ignored(path(rest))),
+            b"u" => {
+                let name = rest.splitn(10, |byte| *byte == b' ').nth(9).ok_or_else(bad)?;
+                all.push(Status::Unmerged(path(name)));
+            }
+            b"1" => all.push(Status::Tracked(tracked(rest, 8, None).ok_or_else(bad)?)),
+            b"2" => {
+                let from = path(records.next().ok_or_else(bad)?);
+                all.push(Status::Tracked(tracked(rest, 9, Some(from)).ok_or_else(bad)?));
+            }
+            _ => return Err(bad()),
+        }
+    }
+    Ok(all)
+}
+
+/// `XY sub mH mI mW hH hI [Xscore] path`, `count` fields in all.
+fn tracked(rest: &[u8], count: usize, from: Option<PathBuf>) -> Option<Tracked> {
+    let fields: Vec<&[u8]> = rest.splitn(count, |byte| *byte == b' ').collect();
+    if fields.len() != count {
+        return None;
+    }
+    let &[staged, unstaged] = fields[0] else { return None };
+    Some(Tracked {
+        path: path(fields[count - 1]),
+        from,
+        staged,
+        unstaged,
+        head_mode: text(fields[2]),
+        index_mode: text(fields[3]),
+        head_blob: text(fields[5]),
+    })
+}
+
+/// The result of `git merge-tree --write-tree -z`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// The tree that the merge makes; with conflicts it holds their markers.
+    pub tree: String,
+    /// The files in conflict, in git's order, each once, with the stages it has (bit 0 the
+    /// common ancestor, bit 1 ours, bit 2 theirs).
+    pub conflicts: Vec<(PathBuf, u8)>,
+}
+
+/// Reads `git merge-tree --write-tree -z`; the messages for people at its end are left out.
+///
+/// # Errors
+/// [`ParseError`] when there is no tree or a conflict lacks stage or name.
+pub fn merge_tree(bytes: &[u8]) -> Result<Merged, ParseError> {
+    let mut records = records(bytes);
+    let tree = records.next().map(text).unwrap_or_default();
+    if tree.len() < 40 || !tree.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(ParseError::of("merge-tree", tree.as_bytes()));
+    }
+    let mut conflicts: Vec<(PathBuf, u8)> = Vec::new();
+    for record in records.take_while(|record| !record.is_empty()) {
+        let bad = || ParseError::of("merge-tree", record);
+        let (info, name) = split(record, b'\t').ok_or_else(bad)?;
+        let stage = match info.rsplit(|byte| *byte == b' ').next() {
+            Some(b"1") => 1,
+            Some(b"2") => 2,
+            Some(b"3") => 4,
+            _ => return Err(bad()),
+        };
+        let name = path(name);
+        match conflicts.last_mut() {
+            Some((last, stages)) if *last == name => *stages |= stage,
+            _ => conflicts.push((name, stage)),
+        }
+    }
+    Ok(Merged { tree, conflicts })
+}
+
+/// The records of NUL-ended output; a last one without its NUL counts too.
+fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let body = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    let empty = bytes.is_empty();
+    body.split(|byte| *byte == 0).skip(usize::from(empty))
+}
+
+fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let place = bytes.iter().position(|byte| *byte == at)?;
+    Some((&bytes[..place], &bytes[place + 1..]))
+}
+
+fn path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn number(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const COMMIT: &str = "ce05eb9bce3a867ae686e3a8d377d98c4d0be300";
+
+    #[test]
+    fn worktrees_as_git_2_47_writes_them() {
+        let recorded = format!(
+            "worktree /r\0HEAD {COMMIT}\0branch refs/heads/main\0\0\
+             worktree /w a\0HEAD {COMMIT}\0detached\0locked why\0prunable gone\0\0\
+             worktree /b\0bare\0\0"
+        );
+        let all = worktrees(recorded.as_bytes()).unwrap();
+        assert_eq!(all.len(), 3);
+        assert_eq!(all[0].branch.as_deref(), Some("main"));
+        assert_eq!(all[1].path, PathBuf::from("/w a"));
+        assert_eq!(all[1].locked.as_deref(), Some("why"));
+        assert_eq!(all[1].prunable.as_deref(), Some("gone"));
+        assert_eq!((&all[2].head, &all[2].branch), (&None, &None));
+    }
+
+    #[test]
+    fn counts_of_text_binary_and_renamed_files() {
+        let all = numstat(b"1\t2\ta b\0-\t-\tpic\x000\t0\t\0old\0new\0").unwrap();
+        assert_eq!(all[0].lines, Some((1, 2)));
+        assert_eq!(all[1].lines, None);
+        assert_eq!(all[2].from, Some(PathBuf::from("old")));
+        assert_eq!(all[2].path, PathBuf::from("new"));
+    }
+
+    #[test]
+    fn names_from_name_status_and_from_raw() {
+        let all = name_status(b"M\0a\0R100\0old\0new\0").unwrap();
+        assert_eq!((all[0].status, all[1].status), (b'M', b'R'));
+        let raw = name_status(b":100644 100644 8a1218a 975fbec M\0a\0").unwrap();
+        assert_eq!(raw, all[..1]);
+    }
+
+    #[test]
+    fn status_of_every_kind() {
+        let zero = "0".repeat(40);
+        let recorded = format!(
+            "# branch.oid {COMMIT}\x001 AM N... 000000 100644 100644 {zero} {COMMIT} new file\0\
+             2 R. N... 100644 100644 100644 {COMMIT} {COMMIT} R100 to\0from\0\
+             u UU N... 100644 100644 100644 100644 {COMMIT} {COMMIT} {COMMIT} both\0\
+             ? nested/\0! target/\0"
+        );
+        let all = status(recorded.as_bytes()).unwrap();
+        let Status::Tracked(first) = &all[0] else { panic!("{all:?}") };
+        assert_eq!((first.staged, first.unstaged), (b'A', b'M'));
+        assert_eq!((first.path.as_path(), first.head_blob.as_str()), ("new file".as_ref(), &*zero));
+        let Status::Tracked(second) = &all[1] else { panic!("{all:?}") };
+        assert_eq!(second.from, Some(PathBuf::from("from")));
+        assert_eq!(all[2], Status::Unmerged("both".into()));
+        assert_eq!(all[3], Status::Untracked("nested/".into()));
+        assert_eq!(all[4], Status::Ignored("target/".into()));
+    }
+
+    #[test]
+    fn merge_tree_clean_and_with_conflicts() {
+        let clean = merge_tree(format!("{COMMIT}\0").as_bytes()).unwrap();
+        assert!(clean.conflicts.is_empty());
+        let recorded = format!(
+            "{COMMIT}\0100644 {COMMIT} 1\tc\0100644 {COMMIT} 2\tc\0100644 {COMMIT} 3\tc\0\
+             100644 {COMMIT} 1\td1\0100644 {COMMIT} 2\td1\0\x001\0c\0Auto-merging\0Auto-merging c\n\0"
+        );
+        let merged = merge_tree(recorded.as_bytes()).unwrap();
+        assert_eq!(merged.conflicts, [("c".into(), 7), ("d1".into(), 3)]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(
+            prop_oneof![Just(0_u8), Just(b' '), Just(b'\t'), Just(b'1'), Just(b'u'), any::<u8>()],
+            0..200,
+        )) {
+            let records = bytes.split(|byte| *byte == 0).count();
+            prop_assert!(worktrees(&bytes).map_or(0, |all| all.len()) <= records);
+            prop_assert!(numstat(&bytes).map_or(0, |all| all.len()) <= records);
+            prop_assert!(name_status(&bytes).map_or(0, |all| all.len()) <= records);
+            prop_assert!(status(&bytes).map_or(0, |all| all.len()) <= records);
+            prop_assert!(merge_tree(&bytes).map_or(0, |one| one.conflicts.len()) <= records);
+        }
+
+        #[test]
+        fn any_path_survives_status(name in proptest::collection::vec(1_u8..=255, 1..40)) {
+            let mut bytes = b"? ".to_vec();
+            bytes.extend_from_slice(&name);
+            bytes.push(0);
+            prop_assert_eq!(status(&bytes).unwrap(), [Status::Untracked(path(&name))]);
+        }
+    }
+}

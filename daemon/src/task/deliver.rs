@@ -1,0 +1,125 @@
+//! After the agent: its work, committed and free for the user to take.
+
+use super::prepare::chain;
+use super::shop::Shop;
+use super::state::{Place, Work};
+use crate::git::commit::{CommitError, Hooks, Limits, Message, WorkOrder};
+use crate::git::diff::Side;
+use crate::git::{CommitId, Repository, commit};
+use hayward_shared::id::TaskId;
+use hayward_shared::run::Failure;
+use hayward_shared::task::{DiffStat, Order, Outcome, Reason, WithheldFile};
+
+/// The longest subject line: what one-line logs show whole.
+const SUBJECT: usize = 72;
+
+/// Commits what the agent left and frees the branch, or with action `none` only looks. Doing it
+/// again after a crash finds the commit made and says the same.
+pub(super) async fn deliver(
+    shop: &Shop,
+    task: TaskId,
+    order: &Order,
+    place: &Place,
+) -> Result<Work, Failure> {
+    let repository = shop
+        .repositories
+        .open(&place.repository)
+        .await
+        .map_err(|error| Failure::new(Reason::RepositoryUnavailable, chain(&error)))?;
+    let base: CommitId = place
+        .base_commit
+        .parse()
+        .map_err(|error| Failure::new(Reason::Internal, chain::<dyn std::error::Error>(&error)))?;
+    match &place.branch {
+        Some(branch) => commit_on(&repository, task, order, place, base, branch).await,
+        None => look(&repository, place, base).await,
+    }
+}
+
+async fn commit_on(
+    repository: &Repository,
+    task: TaskId,
+    order: &Order,
+    place: &Place,
+    base: CommitId,
+    branch: &str,
+) -> Result<Work, Failure> {
+    let work = repository
+        .commit_work(WorkOrder {
+            worktree: place.path.clone(),
+            base: base.clone(),
+            branch: Some(branch.to_owned()),
+            message: message(task, order),
+            limits: Limits::default(),
+            hooks: Hooks::Inert,
+        })
+        .await
+        .map_err(refused)?;
+    repository
+        .release(&place.path)
+        .await
+        .map_err(|error| Failure::new(Reason::CommitFailed, chain(&error)))?;
+    let delivered = work.outcome == commit::Outcome::Delivered;
+    if !delivered {
+        repository
+            .drop_branch(branch, &base)
+            .await
+            .map_err(|error| Failure::new(Reason::CommitFailed, chain(&error)))?;
+    }
+    let withheld = work.withheld.iter().map(|file| WithheldFile {
+        path: file.path.to_string_lossy().into_owned(),
+        why: file.why.to_string(),
+    });
+    Ok(Work {
+        outcome: if delivered { Outcome::Delivered } else { Outcome::NoChanges },
+        branch: delivered.then(|| branch.to_owned()),
+        head_commit: delivered.then(|| work.head.to_string()),
+        commits: work.commits as u64,
+        stat: stat(&work.stat),
+        withheld: withheld.collect(),
+    })
+}
+
+async fn look(repository: &Repository, place: &Place, base: CommitId) -> Result<Work, Failure> {
+    let found = repository
+        .diff_stat(&base, Side::Worktree(place.path.clone()))
+        .await
+        .map_err(|error| Failure::new(Reason::Internal, chain(&error)))?;
+    let stat = stat(&found);
+    Ok(Work {
+        outcome: if stat.files > 0 { Outcome::Delivered } else { Outcome::NoChanges },
+        branch: None,
+        head_commit: None,
+        commits: 0,
+        stat,
+        withheld: vec![],
+    })
+}
+
+fn refused(error: CommitError) -> Failure {
+    let reason =
+        if super::prepare::is_disk_full(&error) { Reason::DiskFull } else { Reason::CommitFailed };
+    Failure::new(reason, chain(&error))
+}
+
+/// The task's name as the subject, its plan as the body.
+fn message(task: TaskId, order: &Order) -> Message {
+    let name = order.name.trim();
+    let subject = if name.is_empty() { "Work of an agent" } else { name };
+    let (subject, _) = hayward_shared::event::bounded(subject, SUBJECT);
+    let mut body = String::new();
+    if order.plan.trim() != order.name.trim() {
+        body.push_str(order.plan.trim());
+        body.push_str("\n\n");
+    }
+    body.push_str(&format!("Hayward-Task: {task}\n"));
+    Message { subject: subject.to_owned(), body }
+}
+
+fn stat(stat: &crate::git::diff::DiffStat) -> DiffStat {
+    DiffStat {
+        files: stat.files as u64,
+        insertions: stat.insertions as u64,
+        deletions: stat.deletions as u64,
+    }
+}

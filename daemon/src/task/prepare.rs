@@ -1,0 +1,255 @@
+//! Before the agent: which agent, which commit, which worktree, which process.
+
+use super::shop::Shop;
+use super::state::{Chosen, Place, RunState};
+use crate::agent::environment::{RunFacts, environment};
+use crate::agent::{Agent, Decoder, Message, Mode as AgentMode, Order as AgentOrder, Runtime, Session};
+use crate::agent::discover::resolve;
+use crate::config::AgentSection;
+use crate::git::{BranchName, CommitId, NewWorktree, OpenError, Repository, ResolveError, slug};
+use crate::journal::RunRow;
+use crate::keeper::{Launch, Mode};
+use hayward_shared::protocol::SpawnTask;
+use hayward_shared::run::{Failure, RunKey};
+use hayward_shared::task::{CompletionAction, Order, Reason, Retry};
+use std::path::Path;
+use uuid::Uuid;
+
+/// Hex digits of the task's id in its folder's name. Twelve are 48 random bits: the folders of two
+/// tasks never meet, however many start in one second.
+const FOLDER_DIGITS: usize = 12;
+
+/// How to start the agent of a run, and how to understand it.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) launch: Launch,
+    pub(super) decoder: Decoder,
+    pub(super) first_input: Option<Vec<u8>>,
+}
+
+/// The order behind a message of the wire; a plain peer sends only the seed's fields.
+pub(super) fn order_of(spawn: &SpawnTask) -> Order {
+    if let Some(run) = &spawn.run {
+        return run.order.clone();
+    }
+    Order {
+        name: spawn.task_name.clone(),
+        plan: spawn.plan.clone(),
+        repository_url: spawn.target_repo_path.clone().or_else(|| spawn.repo_url.clone()),
+        base_branch: spawn.base_branch.clone(),
+        target_branch: spawn.target_branch.clone(),
+        completion_action: spawn.completion_action.unwrap_or_default(),
+        continue_from_task_id: spawn.continue_from_task_id,
+        copy_files: spawn.copy_files.clone().unwrap_or_default(),
+        max_attempts: 1,
+        ..Order::default()
+    }
+}
+
+/// Chooses the agent and makes the worktree. Doing it again after a crash is harmless: no agent
+/// has been started yet.
+pub(super) async fn prepare(
+    shop: &Shop,
+    key: RunKey,
+    order: &Order,
+    former: Option<&RunRow<RunState>>,
+) -> Result<(Place, Chosen), Failure> {
+    if matches!(order.completion_action, CompletionAction::Merge | CompletionAction::Pr) {
+        return Err(Failure::new(
+            Reason::ActionUnsupported,
+            "this version brings work home as a branch: use the action 'branch' or 'none'",
+        ));
+    }
+    let chosen = choose(shop, order).await?;
+    if let Some(place) = former.and_then(|row| row.state.place.clone())
+        && place.path.is_dir()
+    {
+        return Ok((place, chosen));
+    }
+    let repository = open(shop, order).await?;
+    let commit = base(&repository, order).await?;
+    let name = folder_name(order, key);
+    let branch = (order.completion_action == CompletionAction::Branch)
+        .then(|| BranchName::for_task(&order.name, &key.task_id.short()));
+    let new = NewWorktree { path: shop.home.worktrees().join(name), commit, branch };
+    let made = repository.create(new).await.map_err(|error| {
+        let reason = if is_disk_full(&error) { Reason::DiskFull } else { Reason::WorktreeFailed };
+        Failure::new(reason, chain(&error))
+    })?;
+    let place = Place {
+        path: made.path,
+        repository: repository.common_dir().to_owned(),
+        base_commit: made.commit.to_string(),
+        branch: made.branch.map(|choice| choice.name),
+    };
+    Ok((place, chosen))
+}
+
+/// Says how to start the agent. Looks the program up anew: it may have moved since it was found.
+pub(super) async fn start(
+    shop: &Shop,
+    key: RunKey,
+    order: &Order,
+    (place, chosen): (&Place, &Chosen),
+    former: Option<&RunRow<RunState>>,
+) -> Result<Start, Failure> {
+    let section = shop.config.agents.get(&chosen.name).cloned().unwrap_or_default();
+    let driver = driver(&chosen.name, &section)?;
+    let search_path = shop.agents.path().await;
+    let agent_order = agent_order(driver, order, place, &section, former);
+    let plan = driver.launch(&agent_order);
+    let program = plan.argv.first().map(String::as_str).unwrap_or_default();
+    let found = resolve(program, &search_path).or_else(|| resolve_in(program, &place.path));
+    let Some(found) = found else {
+        return Err(Failure::new(
+            Reason::AgentNotFound,
+            format!("there is no program '{program}' on the PATH of {}", chosen.name),
+        ));
+    };
+    let terminal = matches!(plan.mode, AgentMode::Pty { .. });
+    let facts = RunFacts {
+        task: key.task_id,
+        run: key.run_id,
+        worktree: place.path.clone(),
+        base_commit: place.base_commit.clone(),
+        search_path,
+        home: None,
+        terminal,
+    };
+    let mut argv = plan.argv;
+    if let Some(first) = argv.first_mut() {
+        *first = found.to_string_lossy().into_owned();
+    }
+    let launch = Launch {
+        run: key.run_id,
+        task: key.task_id,
+        argv,
+        cwd: place.path.clone(),
+        env: environment(&shop.parent, driver, &plan.env, &section.env, &facts),
+        mode: match plan.mode {
+            AgentMode::Pty { rows, cols } => Mode::Pty { rows, cols },
+            AgentMode::Pipe => Mode::Pipe,
+        },
+        ring_bytes: shop.config.terminal.ring_bytes,
+    };
+    Ok(Start { launch, decoder: driver.decoder(&agent_order), first_input: plan.first_input })
+}
+
+async fn choose(shop: &Shop, order: &Order) -> Result<Chosen, Failure> {
+    if let Some(name) = &order.agent {
+        let section = shop.config.agents.get(name).cloned().unwrap_or_default();
+        driver(name, &section)?;
+        return Ok(Chosen { name: name.clone(), why: "asked for".to_owned() });
+    }
+    if !order.command.is_empty() {
+        let name = Runtime::Command.name().to_owned();
+        return Ok(Chosen { name, why: "a command was given".to_owned() });
+    }
+    let roster = shop.agents.roster().await;
+    let best = roster.best().ok_or_else(|| {
+        Failure::new(
+            Reason::AgentNotFound,
+            "no agent that can take a prompt is installed: install Claude Code \
+             (npm install -g @anthropic-ai/claude-code), or give a command after --",
+        )
+    })?;
+    let version = best.version.as_deref().unwrap_or("of unknown version");
+    let why = format!("the best of those installed, {version}");
+    Ok(Chosen { name: best.name.name().to_owned(), why })
+}
+
+fn driver(name: &str, section: &AgentSection) -> Result<&'static dyn Agent, Failure> {
+    let runtime = section.runtime.as_deref().unwrap_or(name);
+    let known: Option<Runtime> = serde_json::from_value(runtime.into()).ok();
+    match known.map(|runtime| (runtime, runtime.driver())) {
+        Some((_, Some(driver))) => Ok(driver),
+        Some((_, None)) => Err(Failure::new(
+            Reason::AgentNotFound,
+            format!("this version cannot drive '{runtime}' yet: use claude, or a command after --"),
+        )),
+        None => Err(Failure::new(
+            Reason::AgentNotFound,
+            format!("there is no agent '{name}': see `hayward agent ls`"),
+        )),
+    }
+}
+
+fn agent_order(
+    driver: &dyn Agent,
+    order: &Order,
+    place: &Place,
+    section: &AgentSection,
+    former: Option<&RunRow<RunState>>,
+) -> AgentOrder {
+    let again = former.and_then(|row| {
+        let goes_on = row.state.failed.is_some_and(|reason| reason.retry() == Retry::Again);
+        row.state.reading.session_id.clone().filter(|_| goes_on)
+    });
+    let text = match &again {
+        Some(_) => format!("You were cut off. Go on with the task:\n\n{}", order.plan),
+        None => order.plan.clone(),
+    };
+    let is_command = driver.runtime() == Runtime::Command;
+    AgentOrder {
+        worktree: place.path.clone(),
+        command: match &section.command {
+            Some(program) => vec![program.clone()],
+            None => order.command.clone(),
+        },
+        prompt: (!is_command).then(|| Message { id: Uuid::now_v7(), text }),
+        model: order.model.clone().or_else(|| section.model.clone()),
+        session: again.map_or_else(|| Session::Fresh(Uuid::new_v4()), Session::Resume),
+        instructions: section.instructions.clone(),
+    }
+}
+
+/// A program that is named by a path inside the worktree, as `./build.sh`.
+fn resolve_in(program: &str, worktree: &Path) -> Option<std::path::PathBuf> {
+    let inside = program.contains('/') && !program.starts_with('/');
+    inside.then(|| worktree.join(program)).filter(|path| path.is_file())
+}
+
+async fn open(shop: &Shop, order: &Order) -> Result<Repository, Failure> {
+    let place = order.repository_url.as_deref().unwrap_or_default();
+    if !place.starts_with('/') {
+        let what = if place.is_empty() { "no repository was given" } else { place };
+        return Err(Failure::new(
+            Reason::RepositoryUnavailable,
+            format!("{what}: this version works in repositories of this machine, by absolute path"),
+        ));
+    }
+    shop.repositories
+        .open(Path::new(place))
+        .await
+        .map_err(|error: OpenError| Failure::new(Reason::RepositoryUnavailable, chain(&error)))
+}
+
+async fn base(repository: &Repository, order: &Order) -> Result<CommitId, Failure> {
+    let wanted = order.base_commit.as_deref().or(order.base_branch.as_deref()).unwrap_or("HEAD");
+    repository
+        .resolve(wanted)
+        .await
+        .map_err(|error: ResolveError| Failure::new(Reason::BaseNotFound, chain(&error)))
+}
+
+fn folder_name(order: &Order, key: RunKey) -> String {
+    let hex = key.task_id.0.simple().to_string();
+    format!("{}-{}", slug(&order.name), &hex[hex.len() - FOLDER_DIGITS..])
+}
+
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
+            || error
+                .downcast_ref::<crate::git::CommandError>()
+                .is_some_and(crate::git::CommandError::is_disk_full)
+    })
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,29 @@
+//! What every run of this daemon works with.
+
+use crate::agent::environment::Variables;
+use crate::agent::roster::Search;
+use crate::config::Config;
+use crate::git::Repositories;
+use crate::home::Home;
+use crate::journal::Journal;
+use std::path::PathBuf;
+
+/// The daemon's tools, shared by its runs. Nothing here changes while it lives; each tool has its
+/// own owner inside.
+#[derive(Debug)]
+pub struct Shop {
+    /// The state folder.
+    pub home: Home,
+    /// The configuration, as it was at the start.
+    pub config: Config,
+    /// The journal.
+    pub journal: Journal,
+    /// The repositories and their actors.
+    pub repositories: Repositories,
+    /// Which agents there are.
+    pub agents: Search,
+    /// The daemon's own environment, from which agents get what is allowed.
+    pub parent: Variables,
+    /// The program that keepers are started with: this one.
+    pub keeper: PathBuf,
+}

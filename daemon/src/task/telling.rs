@@ -1,0 +1,157 @@
+//! What an agent was seen to do, as events of its task: pure.
+
+use crate::agent::event::{AgentEvent, Outcome, Usage as AgentUsage};
+use hayward_shared::event::{Channel, Kind, ToolFinished, ToolStarted};
+use hayward_shared::protocol::{FromDaemon, TaskEvent};
+use hayward_shared::run::RunKey;
+use hayward_shared::task::Usage;
+use hayward_shared::time::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The starts of tool calls whose end was not seen yet, by the agent's id of the call.
+///
+/// Bounded by what one turn of an agent has open; a call that never ends goes with its run.
+pub(super) type OpenTools = BTreeMap<String, Timestamp>;
+
+/// The event that tells of it, for the run `key` at `at`.
+pub(super) fn tell(
+    key: RunKey,
+    seen: &AgentEvent,
+    open: &mut OpenTools,
+    at: Timestamp,
+) -> FromDaemon {
+    let (event, channel, payload) = translate(seen, open, at);
+    FromDaemon::TaskEvent(TaskEvent {
+        task_id: key.task_id,
+        run_id: key.run_id,
+        event,
+        at,
+        channel,
+        payload,
+    })
+}
+
+/// Usage in the words of the wire.
+pub(super) fn usage(usage: &AgentUsage) -> Usage {
+    Usage {
+        input_tokens: usage.input,
+        output_tokens: usage.output,
+        cache_read_tokens: usage.cache_read,
+        cache_write_tokens: usage.cache_write,
+        cost_usd: usage.cost_usd,
+    }
+}
+
+fn translate(
+    seen: &AgentEvent,
+    open: &mut OpenTools,
+    at: Timestamp,
+) -> (Kind, Option<Channel>, Value) {
+    match seen {
+        AgentEvent::Session { id, model, version } => (
+            Kind::SessionStarted,
+            Some(Channel::Status),
+            json!({ "sessionId": id, "model": model, "version": version }),
+        ),
+        AgentEvent::Text { text } => {
+            (Kind::SessionOutput, Some(Channel::Text), json!({ "text": text }))
+        }
+        AgentEvent::Reasoning { text } => {
+            (Kind::SessionOutput, Some(Channel::Reasoning), json!({ "text": text }))
+        }
+        AgentEvent::ToolStarted { id, name, title, input } => {
+            open.insert(id.clone(), at);
+            let started = ToolStarted {
+                tool_id: id.clone(),
+                tool_name: name.clone(),
+                title: title.clone(),
+                input_summary: input.clone(),
+                started_at: at,
+            };
+            (Kind::ToolStarted, Some(Channel::ToolCall), value(&started))
+        }
+        AgentEvent::ToolFinished { id, name, outcome, latency_ms, summary } => {
+            let finished = ToolFinished {
+                tool_id: id.clone(),
+                tool_name: name.clone(),
+                outcome: outcome_name(*outcome).to_owned(),
+                started_at: open.remove(id),
+                finished_at: at,
+                latency_ms: *latency_ms,
+                summary: summary.clone(),
+            };
+            (Kind::ToolFinished, Some(Channel::ToolResult), value(&finished))
+        }
+        AgentEvent::Usage(total) => (Kind::UsageReported, None, value(&usage(total))),
+        AgentEvent::Retry { attempt, status, reason, delay_ms } => (
+            Kind::AgentRetry,
+            Some(Channel::Status),
+            json!({ "attempt": attempt, "status": status, "reason": reason, "delayMs": delay_ms }),
+        ),
+        AgentEvent::PermissionRequested { id, name, title, input, allowed } => (
+            Kind::Other("approval.requested".to_owned()),
+            Some(Channel::Status),
+            json!({
+                "toolId": id, "toolName": name, "title": title, "inputSummary": input,
+                "allowed": allowed, "policy": "trusted",
+            }),
+        ),
+        AgentEvent::Interrupted => {
+            (Kind::AgentNotice, Some(Channel::Status), json!({ "text": "interrupted" }))
+        }
+        AgentEvent::Result { text, is_error } => (
+            Kind::SessionOutput,
+            Some(if *is_error { Channel::Error } else { Channel::Text }),
+            json!({ "text": text, "isResult": true }),
+        ),
+        AgentEvent::Notice { text } => {
+            (Kind::AgentNotice, Some(Channel::Status), json!({ "text": text }))
+        }
+    }
+}
+
+fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Ok => "ok",
+        Outcome::Error => "error",
+        Outcome::Denied => "denied",
+    }
+}
+
+fn value<T: Serialize>(body: &T) -> Value {
+    serde_json::to_value(body).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hayward_shared::id::{RunId, TaskId};
+
+    #[test]
+    fn a_tool_call_ends_with_the_moment_at_which_it_began() {
+        let key = RunKey { task_id: TaskId::fresh(), run_id: RunId::fresh(), lease_epoch: 1 };
+        let mut open = OpenTools::new();
+        let started = AgentEvent::ToolStarted {
+            id: "t".into(),
+            name: "Bash".into(),
+            title: "ls".into(),
+            input: "{}".into(),
+        };
+        let finished = AgentEvent::ToolFinished {
+            id: "t".into(),
+            name: "Bash".into(),
+            outcome: Outcome::Ok,
+            latency_ms: Some(40),
+            summary: "a".into(),
+        };
+        tell(key, &started, &mut open, Timestamp::from_millis(10));
+        let told = tell(key, &finished, &mut open, Timestamp::from_millis(50));
+        let FromDaemon::TaskEvent(event) = told else { panic!() };
+        let payload: ToolFinished = serde_json::from_value(event.payload).unwrap();
+        assert_eq!(payload.started_at, Some(Timestamp::from_millis(10)));
+        assert_eq!((payload.latency_ms, payload.outcome.as_str()), (Some(40), "ok"));
+        assert!(open.is_empty());
+    }
+}

@@ -1,0 +1,184 @@
+//! Every message of the wire against its frozen golden file: exact text, round trip, and what
+//! becomes of it when it is damaged.
+
+use hayward_shared::protocol::{
+    DecodeError, FROM_DAEMON_TYPES, FromDaemon, MAX_TEXT, TO_DAEMON_TYPES, Tagged, ToDaemon,
+    decode, encode,
+};
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// Decodes as one family and encodes again.
+type Pass = fn(&str) -> Result<String, DecodeError>;
+
+fn from_daemon(text: &str) -> Result<String, DecodeError> {
+    decode::<FromDaemon>(text, MAX_TEXT).map(|message| encode(&message).unwrap())
+}
+
+fn to_daemon(text: &str) -> Result<String, DecodeError> {
+    decode::<ToDaemon>(text, MAX_TEXT).map(|message| encode(&message).unwrap())
+}
+
+const FAMILIES: [(&str, &[&str], Pass); 2] =
+    [("from_daemon", FROM_DAEMON_TYPES, from_daemon), ("to_daemon", TO_DAEMON_TYPES, to_daemon)];
+
+fn golden(family: &str, kind: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(family)
+        .join(format!("{kind}.json"));
+    std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        .trim_end()
+        .to_owned()
+}
+
+fn each(mut check: impl FnMut(&str, &str, Pass)) {
+    for (family, kinds, pass) in FAMILIES {
+        for kind in kinds {
+            check(kind, &golden(family, kind), pass);
+        }
+    }
+}
+
+#[test]
+fn every_message_is_written_as_its_golden_file_says() {
+    each(|kind, text, pass| assert_eq!(pass(text).unwrap(), text, "{kind}"));
+}
+
+#[test]
+fn every_golden_file_belongs_to_a_message() {
+    for (family, kinds, _) in FAMILIES {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(family);
+        let files = std::fs::read_dir(folder).unwrap().count();
+        assert_eq!(files, kinds.len(), "{family}");
+    }
+}
+
+#[test]
+fn unknown_fields_are_passed_over() {
+    each(|kind, text, pass| {
+        let more = text.replacen('{', r#"{"ofTomorrow":{"a":[1]},"#, 1);
+        assert_eq!(pass(&more).unwrap(), text, "{kind}");
+    });
+}
+
+#[test]
+fn an_absent_optional_field_is_the_same_as_null() {
+    each(|kind, text, pass| {
+        let mut fields: Map<String, Value> = serde_json::from_str(text).unwrap();
+        fields.retain(|_, value| !value.is_null());
+        let without = serde_json::to_string(&fields).unwrap();
+        assert_eq!(pass(&without).unwrap(), text, "{kind}");
+    });
+}
+
+/// What a message can do without.
+fn is_optional(kind: &str, field: &str) -> bool {
+    let tags = ["requestId", "seq", "leaseEpoch"];
+    let own: &[&str] = match kind {
+        "authenticate" => {
+            &["protocolVersion", "version", "capabilities", "runtimes", "labels", "resume"]
+        }
+        "authenticated" => &["protocolVersion", "version", "capabilities", "ackedSeq"],
+        "spawnTask" => &["taskName", "run", "repoUrl", "baseBranch", "completionAction"],
+        "mergeStatusResponse" => &["sourceBranch"],
+        "mergeResult" => &["conflicts"],
+        "completionActionResult" => &["prUrl"],
+        "cloneWorktreeResult" => &["targetDir"],
+        "taskStatusChange" => &["at", "details"],
+        "taskEvent" => &["channel"],
+        "reply" | "error" => &["error", "taskId"],
+        _ => &[],
+    };
+    tags.contains(&field) || own.contains(&field)
+}
+
+#[test]
+fn a_missing_or_mistyped_field_is_malformed_and_named_by_its_message() {
+    each(|kind, text, pass| {
+        let fields: Map<String, Value> = serde_json::from_str(text).unwrap();
+        for (field, value) in &fields {
+            if field == "type" {
+                continue;
+            }
+            let mut without = fields.clone();
+            without.remove(field);
+            let taken = pass(&serde_json::to_string(&without).unwrap());
+            if value.is_null() || is_optional(kind, field) {
+                assert!(taken.is_ok(), "{kind} without {field}");
+            } else {
+                let named =
+                    matches!(&taken, Err(DecodeError::Malformed { kind: k, .. }) if k == kind);
+                assert!(named, "{kind} without {field}: {taken:?}");
+            }
+            if field != "payload" {
+                let mut wrong = fields.clone();
+                wrong.insert(field.clone(), Value::Array(vec![Value::Bool(true)]));
+                let taken = pass(&serde_json::to_string(&wrong).unwrap());
+                assert!(matches!(taken, Err(DecodeError::Malformed { .. })), "{kind}.{field}");
+            }
+        }
+    });
+}
+
+#[test]
+fn cut_and_foreign_text_is_refused_and_never_panics() {
+    each(|kind, text, pass| {
+        for end in 0..text.len() {
+            if text.is_char_boundary(end) {
+                assert!(pass(&text[..end]).is_err(), "{kind} cut at {end}");
+            }
+        }
+    });
+    for text in ["", "null", "[]", "1", "{}", r#"{"type":5}"#, "\u{0}"] {
+        assert!(matches!(from_daemon(text), Err(DecodeError::Malformed { .. })), "{text:?}");
+    }
+    let unknown = to_daemon(r#"{"type":"teleport"}"#).unwrap_err();
+    assert_eq!(unknown.fault().code.name(), "unknown_type");
+    let long = format!(r#"{{"type":"sendMessage","message":"{}"}}"#, "x".repeat(MAX_TEXT));
+    assert_eq!(to_daemon(&long).unwrap_err().fault().code.name(), "too_large");
+}
+
+#[test]
+fn numbers_out_of_range_and_unknown_words_are_refused() {
+    let hello = golden("from_daemon", "authenticate");
+    for bad in [r#""maxConcurrentTasks":-1"#, r#""maxConcurrentTasks":5000000000"#] {
+        let text = hello.replace(r#""maxConcurrentTasks":4"#, bad);
+        assert!(from_daemon(&text).is_err(), "{bad}");
+    }
+    let spawn = golden("to_daemon", "spawnTask").replace(r#""depth":0"#, r#""depth":-1"#);
+    assert!(to_daemon(&spawn).is_err());
+    let change = golden("from_daemon", "taskStatusChange").replace("completed", "finished");
+    assert!(from_daemon(&change).is_err());
+}
+
+#[test]
+fn f30_a_nul_byte_survives_the_wire() {
+    let text = golden("to_daemon", "sendMessage").replace("go on", "a\\u0000b\\ufffd");
+    assert_eq!(to_daemon(&text).unwrap(), text.replace("\\ufffd", "\u{fffd}"));
+}
+
+#[test]
+fn what_a_plain_peer_sends_is_understood() {
+    let id = "01939d3a-7c00-7000-8000-0000000000a1";
+    let nameless = format!(
+        r#"{{"type":"spawnTask","taskId":"{id}","plan":"Build it","repoUrl":null,"baseBranch":null,
+        "parentTaskId":null,"depth":0,"isOrchestrator":false}}"#
+    );
+    let Tagged { body, .. } = decode::<ToDaemon>(&nameless, MAX_TEXT).unwrap();
+    let ToDaemon::SpawnTask(spawn) = body else { panic!() };
+    assert_eq!(spawn.task_name, "000000a1");
+    let named = nameless.replace(r#""plan""#, r#""taskName":"Build","plan""#);
+    let Tagged { body, .. } = decode::<ToDaemon>(&named, MAX_TEXT).unwrap();
+    let ToDaemon::SpawnTask(spawn) = body else { panic!() };
+    assert_eq!(spawn.task_name, "Build");
+
+    let done = format!(
+        r#"{{"type":"taskStatusChange","taskId":"{id}","oldStatus":"running","newStatus":"done"}}"#
+    );
+    assert!(from_daemon(&done).unwrap().contains(r#""newStatus":"completed""#));
+    let hello = r#"{"type":"authenticate","apiKey":"k","machineId":"01939d3a-7c00-7000-8000-0000000000e1",
+        "hostname":"h","maxConcurrentTasks":2}"#;
+    assert!(from_daemon(hello).is_ok());
+}
