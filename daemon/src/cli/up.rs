@@ -1,0 +1,66 @@
+//! `hayward up`.
+
+use super::context::{Context, homely};
+use super::detach;
+use super::print::tone::Tone;
+use crate::exit::{End, Outcome};
+use hayward_daemon::home::{Home, Running};
+use hayward_shared::fault::{Code, Fault};
+use serde_json::json;
+use std::net::SocketAddr;
+
+/// How to start.
+#[derive(clap::Args)]
+pub(crate) struct UpArgs {
+    /// Start in the background, and return once it is ready
+    #[arg(long)]
+    detach: bool,
+
+    /// Where the embedded relay listens [default: what the configuration says, else a free port]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+
+    /// Leave the session of whoever starts it, as `--detach` does
+    #[arg(long, hide = true)]
+    own_session: bool,
+}
+
+/// Takes a detached daemon out of its starter's session, so that no terminal that closes ends it.
+/// Called before there are threads.
+pub(crate) fn leave_session(args: &UpArgs) -> Result<(), Fault> {
+    if !args.own_session {
+        return Ok(());
+    }
+    nix::unistd::setsid()
+        .map(drop)
+        .map_err(|error| Fault::new(Code::Failed, format!("cannot leave the session: {error}")))
+}
+
+/// Starts, here or in the background.
+pub(crate) async fn run(args: UpArgs, context: &Context) -> Outcome {
+    if args.detach {
+        let home = context.home()?;
+        let running = detach::start(&home, args.listen, context).await?;
+        tell(&running, &home, context)?;
+        return Ok(End::Done);
+    }
+    serve(args, context).await?;
+    Ok(End::Done)
+}
+
+/// Prints where daemon and relay are.
+fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> {
+    let Running { relay, daemon_id, pid, .. } = running;
+    if context.out.json() {
+        let answer =
+            json!({ "relay": relay, "daemonId": daemon_id, "pid": pid, "home": home.root() });
+        return context.out.value(&answer);
+    }
+    let place = homely(home.root());
+    context.out.line(Tone::Plain, &format!("hayward runs: relay {relay}, pid {pid}, state {place}"))
+}
+
+/// Runs daemon and relay in this process until it is told to stop.
+async fn serve(_args: UpArgs, _context: &Context) -> Result<(), Fault> {
+    Err(Fault::new(Code::Failed, "not in this build"))
+}
