@@ -1,0 +1,531 @@
+//! The keeper's loop: gathers what happened, hands it to the machine, runs what it decides.
+
+use super::agent::{self, Streams};
+use super::client::{Client, Gone};
+use super::folder::{Exit, How, LaunchFault, RunFolder};
+use super::input::{Asker, InputQueue};
+use super::machine::{Effect, Event, Machine};
+use super::output::Output;
+use super::wire::{Fault, FromClient, FromKeeper, Request, Target};
+use super::{KeeperFault, Rings, SOCKET, signal_set, tree, while_doing};
+use crate::clock;
+use crate::process::ProcessId;
+use hayward_shared::id::RunId;
+use hayward_shared::time::Timestamp;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::WaitStatus;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Instant;
+
+/// The most clients at once: a daemon needs one, people look with a few more.
+const MAX_CLIENTS: usize = 16;
+/// How often subscribers are told of output, at most.
+const PROGRESS_MS: u64 = 20;
+/// What an agent gets when the machine goes down, or somebody asks the keeper itself to end.
+const SHUTDOWN_GRACE_MS: u64 = 5000;
+
+/// The signals that the loop reads instead of being struck by.
+pub(super) fn watched_signals() -> SigSet {
+    signal_set(&[Signal::SIGCHLD, Signal::SIGTERM])
+}
+
+/// The one owner of everything about a session. Lives on the keeper's main thread.
+pub(super) struct Session {
+    folder: RunFolder,
+    run: RunId,
+    keeper: ProcessId,
+    began: Instant,
+    machine: Machine,
+    agent: Option<ProcessId>,
+    /// When the agent ended; the present until then.
+    ended_at: Option<Timestamp>,
+    streams: Held,
+    doors: Doors,
+    clients: Vec<Client>,
+    /// When subscribers were last told of output.
+    told_at: u64,
+    exit: Option<Exit>,
+}
+
+/// What is held of the agent's streams.
+#[derive(Default)]
+struct Held {
+    input: Option<InputQueue>,
+    output: Option<Output>,
+    stderr: Option<Output>,
+    /// The agent's end of its terminal.
+    terminal: Option<OwnedFd>,
+}
+
+/// What the loop waits on besides clients.
+struct Doors {
+    listener: UnixListener,
+    signals: SignalFd,
+    /// Written to by the reading threads.
+    woken: UnixStream,
+    waker: UnixStream,
+    next_client: u64,
+}
+
+impl Session {
+    /// A session without an agent yet.
+    pub(super) fn new(
+        folder: RunFolder,
+        run: RunId,
+        keeper: ProcessId,
+        listener: UnixListener,
+    ) -> Result<Self, KeeperFault> {
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = SignalFd::with_flags(&watched_signals(), flags)
+            .map_err(while_doing("watch signals"))?;
+        let (woken, waker) = UnixStream::pair().map_err(while_doing("make its wake channel"))?;
+        for end in [&woken, &waker] {
+            end.set_nonblocking(true).map_err(while_doing("make its wake channel"))?;
+        }
+        Ok(Self {
+            folder,
+            run,
+            keeper,
+            began: Instant::now(),
+            machine: Machine::new(),
+            agent: None,
+            ended_at: None,
+            streams: Held::default(),
+            doors: Doors { listener, signals, woken, waker, next_client: 0 },
+            clients: Vec::new(),
+            told_at: 0,
+            exit: None,
+        })
+    }
+
+    /// Takes over a started agent: from here on its output is read.
+    pub(super) fn attend(
+        &mut self,
+        id: ProcessId,
+        streams: Streams,
+        rings: &mut Rings,
+    ) -> Result<(), KeeperFault> {
+        self.agent = Some(id);
+        let taken = match streams {
+            Streams::Terminal { master, held } => self.attend_terminal(master, held, rings),
+            Streams::Pipes { stdin, stdout, stderr } => {
+                self.attend_pipes(stdin, stdout, stderr, rings)
+            }
+        };
+        taken.map_err(while_doing("read the agent's output"))
+    }
+
+    fn attend_terminal(
+        &mut self,
+        master: OwnedFd,
+        held: OwnedFd,
+        rings: &mut Rings,
+    ) -> io::Result<()> {
+        self.streams.output = self.reader(master.try_clone()?, &mut rings.output)?;
+        self.streams.input = Some(InputQueue::new(master, true)?);
+        self.streams.terminal = Some(held);
+        Ok(())
+    }
+
+    fn attend_pipes(
+        &mut self,
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+        rings: &mut Rings,
+    ) -> io::Result<()> {
+        self.streams.output = self.reader(stdout, &mut rings.output)?;
+        self.streams.stderr = self.reader(stderr, &mut rings.stderr)?;
+        self.streams.input = Some(InputQueue::new(stdin, false)?);
+        Ok(())
+    }
+
+    fn reader(
+        &self,
+        source: OwnedFd,
+        ring: &mut Option<crate::terminal::ring::RingWriter>,
+    ) -> io::Result<Option<Output>> {
+        let Some(ring) = ring.take() else { return Ok(None) };
+        Output::start(source, ring, self.doors.waker.try_clone()?).map(Some)
+    }
+
+    /// The agent could not be started: only the end is left to record.
+    pub(super) fn never_started(&mut self, cause: LaunchFault) {
+        self.agent_ended(How::NotStarted { cause });
+    }
+
+    /// Runs until the session has ended and clients were told.
+    pub(super) fn run(mut self) -> Result<(), KeeperFault> {
+        while !self.machine.over() {
+            let (ready, accepts) = self.wait()?;
+            self.read_signals();
+            self.drain_wakes();
+            if accepts {
+                self.accept();
+            }
+            self.serve(&ready);
+            self.type_input();
+            self.look_at_output();
+            self.feed(Event::Tick);
+            self.flush();
+        }
+        if let Err(fault) = fs::remove_file(SOCKET) {
+            eprintln!("the socket could not be removed: {fault}");
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Waits for whatever comes first; says which clients sent something, and whether one knocks.
+    fn wait(&self) -> Result<(Vec<u64>, bool), KeeperFault> {
+        let mut fds = vec![
+            PollFd::new(self.doors.listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.doors.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.doors.woken.as_fd(), PollFlags::POLLIN),
+        ];
+        let fixed = fds.len();
+        for client in &self.clients {
+            let wants = if client.is_behind() {
+                PollFlags::POLLIN | PollFlags::POLLOUT
+            } else {
+                PollFlags::POLLIN
+            };
+            fds.push(PollFd::new(client.fd(), wants));
+        }
+        match poll(&mut fds, self.timeout()) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(fault) => return Err(while_doing("wait")(fault)),
+        }
+        let ready = |fd: &PollFd| fd.revents().is_some_and(|events| !events.is_empty());
+        let clients = self.clients.iter().zip(&fds[fixed..]);
+        let spoke = clients.filter(|(_, fd)| ready(fd)).map(|(client, _)| client.id).collect();
+        Ok((spoke, ready(&fds[0])))
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let now = self.now();
+        let input = self.streams.input.as_ref().and_then(|input| input.due(now));
+        let output = self.progress_due();
+        let due = [self.machine.due(), input, output].into_iter().flatten().min();
+        due.map_or(PollTimeout::NONE, |due| {
+            let left = i32::try_from(due.saturating_sub(now)).unwrap_or(i32::MAX);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        })
+    }
+
+    fn read_signals(&mut self) {
+        let (mut ended, mut asked) = (false, false);
+        loop {
+            match self.doors.signals.read_signal() {
+                Ok(Some(info)) if info.ssi_signo == Signal::SIGTERM as u32 => asked = true,
+                Ok(Some(_)) => ended = true,
+                Ok(None) => break,
+                Err(fault) => {
+                    eprintln!("signals cannot be read: {fault}");
+                    break;
+                }
+            }
+        }
+        if asked {
+            self.feed(Event::End { grace_ms: SHUTDOWN_GRACE_MS });
+        }
+        if ended {
+            self.reap();
+        }
+    }
+
+    fn reap(&mut self) {
+        let agent = self.agent.map(|agent| agent.pid);
+        for status in tree::reap() {
+            if status.pid().map(nix::unistd::Pid::as_raw) != agent {
+                continue;
+            }
+            let how = match status {
+                WaitStatus::Exited(_, code) => self.exited(code),
+                WaitStatus::Signaled(_, signal, _) => How::Signalled { signal: signal as i32 },
+                _ => continue,
+            };
+            self.agent_ended(how);
+        }
+    }
+
+    /// What its code means: a process that could not become the agent left a note.
+    fn exited(&self, code: i32) -> How {
+        match self.folder.read::<LaunchFault>() {
+            Ok(Some(cause)) => How::NotStarted { cause },
+            Ok(None) => How::Exited { code },
+            Err(fault) => {
+                eprintln!("the note about the launch cannot be read: {fault}");
+                How::Exited { code }
+            }
+        }
+    }
+
+    fn agent_ended(&mut self, how: How) {
+        self.ended_at = Some(clock::now());
+        self.feed(Event::AgentEnded(how));
+    }
+
+    fn drain_wakes(&mut self) {
+        let mut bytes = [0; 64];
+        while self.doors.woken.read(&mut bytes).is_ok_and(|read| read == bytes.len()) {}
+    }
+
+    /// Hands an event to the machine and runs what it decides, and what follows from that.
+    fn feed(&mut self, event: Event) {
+        let mut events = vec![event];
+        while let Some(event) = events.pop() {
+            let now = self.now();
+            for effect in self.machine.on(event, now) {
+                events.extend(self.act(effect));
+            }
+        }
+    }
+
+    fn act(&mut self, effect: Effect) -> Option<Event> {
+        let done = match effect {
+            // a stopped process cannot hear that it should end
+            Effect::Ask => tree::signal(Signal::SIGTERM, |_| true)
+                .and_then(|_| tree::signal(Signal::SIGCONT, |_| true)),
+            Effect::Make => tree::signal(Signal::SIGKILL, |_| true),
+            Effect::Count => {
+                self.reap();
+                return Some(Event::Counted(tree::count()));
+            }
+            Effect::LetGo => {
+                self.streams.terminal = None;
+                return self.is_drained().then_some(Event::Drained);
+            }
+            Effect::Record { how, leftovers, drained } => {
+                return self.record(how, leftovers, drained);
+            }
+            Effect::Tell => {
+                if let Some(exit) = self.exit.clone() {
+                    let end = FromKeeper::Exited { exit };
+                    self.clients.iter_mut().for_each(|client| client.tell(&end));
+                }
+                return None;
+            }
+        };
+        if let Err(fault) = done {
+            eprintln!("the tree cannot be signalled: {fault}");
+        }
+        None
+    }
+
+    fn record(&mut self, how: How, leftovers: u32, drained: bool) -> Option<Event> {
+        let streams = &mut self.streams;
+        streams.input = None;
+        let stop = |output: &mut Option<Output>| {
+            output.as_mut().map_or(0, |output| {
+                output.stop();
+                output.end()
+            })
+        };
+        let (output_end, stderr_end) = (stop(&mut streams.output), stop(&mut streams.stderr));
+        let recorded_at = clock::now();
+        let ended_at = self.ended_at.unwrap_or(recorded_at);
+        let run = self.run;
+        let exit =
+            Exit { run, how, ended_at, recorded_at, output_end, stderr_end, drained, leftovers };
+        let written = self.folder.write(&exit);
+        if let Err(fault) = &written {
+            eprintln!("the end could not be recorded, trying again: {fault}");
+        }
+        self.exit = written.is_ok().then_some(exit);
+        Some(Event::Recorded(written.is_ok()))
+    }
+
+    fn is_drained(&self) -> bool {
+        let drained = |output: &Option<Output>| output.as_ref().is_none_or(Output::drained);
+        drained(&self.streams.output) && drained(&self.streams.stderr)
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.doors.listener.accept() {
+            if self.clients.len() >= MAX_CLIENTS {
+                eprintln!("a client was turned away: {MAX_CLIENTS} are connected");
+                continue;
+            }
+            self.doors.next_client += 1;
+            match Client::new(self.doors.next_client, stream) {
+                Ok(client) => self.clients.push(client),
+                Err(fault) => eprintln!("a client could not be taken: {fault}"),
+            }
+        }
+    }
+
+    fn serve(&mut self, ready: &[u64]) {
+        for id in ready {
+            while let Some(index) = self.clients.iter().position(|client| client.id == *id) {
+                match self.clients[index].receive() {
+                    Ok(Some(message)) => self.hear(*id, message),
+                    Ok(None) => break,
+                    Err(Gone) => {
+                        self.clients.swap_remove(index);
+                    }
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, client: u64, message: FromClient) {
+        match message {
+            FromClient::Input(input) => {
+                let asker = Asker { client, call: input.id };
+                let ended = self.machine.agent_ended();
+                let queue = self.streams.input.as_mut().filter(|_| !ended);
+                if let Err(fault) = queue.ok_or(Fault::Ended).and_then(|q| q.push(asker, input)) {
+                    self.answer(asker, Err(fault));
+                }
+            }
+            FromClient::Call(call) => {
+                let asker = Asker { client, call: call.id };
+                match call.request {
+                    Request::Status => {
+                        let (keeper, agent) = (self.keeper, self.agent);
+                        self.tell(client, &FromKeeper::Status { id: call.id, keeper, agent });
+                    }
+                    Request::Subscribe => {
+                        self.answer(asker, Ok(()));
+                        self.subscribe(client);
+                    }
+                    request => {
+                        let done = self.do_request(&request);
+                        self.answer(asker, done);
+                    }
+                }
+            }
+        }
+    }
+
+    fn do_request(&mut self, request: &Request) -> Result<(), Fault> {
+        if self.machine.agent_ended() {
+            return Err(Fault::Ended);
+        }
+        let system = |fault: io::Error| Fault::System { detail: fault.to_string() };
+        match *request {
+            Request::CloseInput => self.streams.input.as_mut().ok_or(Fault::Ended)?.close(),
+            Request::Resize { rows, cols } if !agent::is_size(rows, cols) => {
+                Err(Fault::BadSize { rows, cols })
+            }
+            Request::Resize { rows, cols } => match self.master() {
+                Some(master) => agent::resize(master, rows, cols).map_err(system),
+                None => Err(Fault::WrongMode { has: "has pipes, no terminal".to_owned() }),
+            },
+            Request::Signal { signal, to } => {
+                let signal =
+                    Signal::try_from(signal).map_err(|_| Fault::NoSuchSignal { signal })?;
+                let group = self.foreground();
+                tree::signal(signal, |row| to == Target::Tree || Some(row.group) == group)
+                    .map(drop)
+                    .map_err(system)
+            }
+            Request::End { grace_ms } => {
+                self.feed(Event::End { grace_ms: u64::from(grace_ms) });
+                Ok(())
+            }
+            Request::Pause => tree::stop().map_err(system),
+            Request::Resume => tree::signal(Signal::SIGCONT, |_| true).map(drop).map_err(system),
+            Request::Status | Request::Subscribe => Ok(()),
+        }
+    }
+
+    fn master(&self) -> Option<&OwnedFd> {
+        self.streams.input.as_ref().and_then(InputQueue::master)
+    }
+
+    fn foreground(&self) -> Option<i32> {
+        let group = self.master().and_then(|master| nix::unistd::tcgetpgrp(master).ok());
+        let group = group.map(nix::unistd::Pid::as_raw).filter(|group| *group > 0);
+        group.or(self.agent.map(|agent| agent.pid))
+    }
+
+    fn subscribe(&mut self, client: u64) {
+        let (end, stderr_end) = self.ends();
+        self.tell(client, &FromKeeper::Output { end, stderr_end });
+        if let Some(client) = self.clients.iter_mut().find(|one| one.id == client) {
+            client.told = Some((end, stderr_end));
+        }
+        if let Some(exit) = self.exit.clone() {
+            self.tell(client, &FromKeeper::Exited { exit });
+        }
+    }
+
+    fn answer(&mut self, asker: Asker, done: Result<(), Fault>) {
+        let id = asker.call;
+        let answer = match done {
+            Ok(()) => FromKeeper::Done { id },
+            Err(fault) => FromKeeper::Refused { id, fault },
+        };
+        self.tell(asker.client, &answer);
+    }
+
+    fn tell(&mut self, client: u64, message: &FromKeeper) {
+        if let Some(client) = self.clients.iter_mut().find(|one| one.id == client) {
+            client.tell(message);
+        }
+    }
+
+    fn type_input(&mut self) {
+        let now = self.now();
+        let Some(input) = self.streams.input.as_mut() else { return };
+        for (asker, done) in input.advance(now) {
+            self.answer(asker, done);
+        }
+    }
+
+    fn ends(&self) -> (u64, u64) {
+        let end = |output: &Option<Output>| output.as_ref().map_or(0, Output::end);
+        (end(&self.streams.output), end(&self.streams.stderr))
+    }
+
+    /// When somebody has to be told of output that came since.
+    fn progress_due(&self) -> Option<u64> {
+        let ends = self.ends();
+        let behind =
+            |client: &Client| client.told.is_some_and(|told| told != ends) && !client.is_behind();
+        self.clients.iter().any(behind).then_some(self.told_at + PROGRESS_MS)
+    }
+
+    /// Tells subscribers how far the output is; one that is behind hears of it later, once.
+    fn look_at_output(&mut self) {
+        let drained = self.is_drained();
+        if drained {
+            self.feed(Event::Drained);
+        }
+        if self.clients.iter().all(|client| client.told.is_none()) {
+            return;
+        }
+        let outputs = [&self.streams.output, &self.streams.stderr];
+        outputs.into_iter().flatten().for_each(Output::arm);
+        let now = self.now();
+        if self.progress_due().is_none_or(|due| due > now) {
+            return;
+        }
+        self.told_at = now;
+        let ends @ (end, stderr_end) = self.ends();
+        for client in &mut self.clients {
+            if client.told.is_some_and(|told| told != ends) && !client.is_behind() {
+                client.tell(&FromKeeper::Output { end, stderr_end });
+                client.told = Some(ends);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.clients.retain_mut(|client| client.flush().is_ok());
+        if self.exit.is_some() && !self.clients.iter().any(Client::is_behind) {
+            self.feed(Event::Told);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Bytes and text of terminals. Knows no process.
+
+pub mod ring;

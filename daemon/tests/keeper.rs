@@ -1,0 +1,484 @@
+//! Real keepers, real terminals, real processes.
+
+use bytes::Bytes;
+use hayward_daemon::keeper::folder::{Owner, RUN_VARIABLE, Record};
+use hayward_daemon::keeper::wire::{self, Fault, SOCKET_VERSION};
+use hayward_daemon::keeper::{Exit, How, Launch, LaunchFault, Mode, RunFolder};
+use hayward_daemon::process::{self, ProcessId};
+use hayward_daemon::session::adopt::adopt;
+use hayward_daemon::session::{End, Found, Session, SessionError, find, start};
+use hayward_daemon::terminal::ring::{Read, RingReader};
+use hayward_shared::id::{RunId, TaskId};
+use hayward_shared::time::Timestamp;
+use nix::sys::signal::Signal;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+const PTY: Mode = Mode::Pty { rows: 24, cols: 80 };
+const PROGRAM: &str = env!("CARGO_BIN_EXE_hayward");
+
+/// A state folder of its own; whatever still runs of it is killed at the end.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn launch(&self, argv: &[&str], mode: Mode) -> (RunFolder, Launch) {
+        let run = RunId::fresh();
+        let mut env = BTreeMap::from([(RUN_VARIABLE.to_owned(), run.to_string())]);
+        env.insert("PATH".to_owned(), std::env::var("PATH").unwrap());
+        let launch = Launch {
+            run,
+            task: TaskId::fresh(),
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            cwd: self.0.path().to_owned(),
+            env,
+            mode,
+            ring_bytes: 8 << 20,
+        };
+        (RunFolder::new(self.0.path().join(run.to_string())), launch)
+    }
+
+    async fn start(&self, argv: &[&str], mode: Mode) -> Session {
+        let (folder, launch) = self.launch(argv, mode);
+        start(&folder, &launch, Path::new(PROGRAM)).await.unwrap()
+    }
+
+    async fn sh(&self, script: &str) -> Session {
+        self.start(&["sh", "-c", script], PTY).await
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.0.path()).unwrap().flatten() {
+            let folder = RunFolder::new(entry.path());
+            if let Ok(Some(record)) = folder.read::<Record>() {
+                let run = format!("{RUN_VARIABLE}={}", record.run);
+                record.keeper.signal(Signal::SIGKILL).unwrap();
+                for row in process::with_environment(&run, record.keeper.start).unwrap() {
+                    row.id.signal(Signal::SIGKILL).unwrap();
+                }
+            }
+        }
+    }
+}
+
+/// Waits until `holds` says yes, ten seconds at most.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(10), "it never came: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn exit(session: &Session) -> Exit {
+    match timeout(Duration::from_secs(20), session.exited()).await.expect("no end").unwrap() {
+        End::Exited(exit) => exit,
+        End::Lost(lost) => panic!("{lost:?}"),
+    }
+}
+
+/// All that a ring holds, which must be without gaps.
+fn all(mut ring: RingReader) -> Vec<u8> {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 100_000]);
+    loop {
+        match ring.read(bytes.len() as u64, &mut buffer).unwrap() {
+            Read::Bytes { len, .. } => bytes.extend_from_slice(&buffer[..len]),
+            Read::AtEnd => return bytes,
+            gap @ Read::Gap { .. } => panic!("{gap:?}"),
+        }
+    }
+}
+
+fn text(session: &Session) -> String {
+    String::from_utf8(all(session.ring())).unwrap()
+}
+
+async fn shows(session: &Session, wanted: &str) {
+    until(wanted, || String::from_utf8_lossy(&all(session.ring())).contains(wanted)).await;
+}
+
+fn refusal(result: Result<(), SessionError>) -> Fault {
+    match result {
+        Err(SessionError::Refused(fault)) => fault,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn living(run: &Session) -> Vec<i32> {
+    let record: Record = run.folder().read().unwrap().unwrap();
+    let name = format!("{RUN_VARIABLE}={}", record.run);
+    process::with_environment(&name, 0).unwrap().iter().map(|row| row.id.pid).collect()
+}
+
+#[test]
+fn f01_sessions_outlive_their_daemon_and_are_found_again() {
+    let home = Home::new();
+    let daemon = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let first = daemon();
+    let before: Vec<_> = first.block_on(async {
+        let mut agents = Vec::new();
+        for _ in 0..3 {
+            let script = "for i in $(seq 50); do echo line $i; sleep 0.02; done; read x; echo $x";
+            let session = home.sh(script).await;
+            shows(&session, "line 1").await;
+            agents.push((session.agent_pid().unwrap(), session.keeper_pid()));
+        }
+        agents
+    });
+    first.shutdown_background();
+    daemon().block_on(async {
+        let adopted = adopt(home.0.path()).await.unwrap();
+        assert_eq!(adopted.len(), 3);
+        let mut after = Vec::new();
+        for one in adopted {
+            let Found::Live(session) = one.found else { panic!("{:?}", one.found) };
+            after.push((session.agent_pid().unwrap(), session.keeper_pid()));
+            shows(&session, "line 50").await;
+            session.input(Bytes::from_static(b"bye\n")).await.unwrap();
+            let exit = exit(&session).await;
+            assert_eq!(exit.how, How::Exited { code: 0 });
+            let lines: String = (1..=50).map(|i| format!("line {i}\r\n")).collect();
+            assert_eq!(text(&session), format!("{lines}bye\r\nbye\r\n"));
+            assert!(matches!(find(&one.folder).await, Found::Ended(again) if again == exit));
+        }
+        let sorted = |mut list: Vec<_>| {
+            list.sort_unstable();
+            list
+        };
+        assert_eq!(sorted(after), sorted(before));
+    });
+}
+
+#[tokio::test]
+async fn f02_a_silent_keeper_is_unknown_and_its_agent_lives() {
+    let home = Home::new();
+    let session = home.sh("read x; echo got $x").await;
+    let agent = session.agent_pid().unwrap();
+    session.keeper_pid().signal(Signal::SIGSTOP).unwrap();
+    assert!(matches!(find(session.folder()).await, Found::Unknown(_)));
+    assert!(agent.alive());
+    session.keeper_pid().signal(Signal::SIGCONT).unwrap();
+    let Found::Live(again) = find(session.folder()).await else { panic!("not found again") };
+    assert_eq!(again.agent_pid(), Some(agent));
+    again.input(Bytes::from_static(b"it\n")).await.unwrap();
+    exit(&session).await;
+    assert!(text(&session).contains("got it"));
+}
+
+#[tokio::test]
+async fn f03_a_stale_record_of_a_living_stranger_sends_no_signal() {
+    let home = Home::new();
+    let mut stranger = Command::new("sleep").arg("60").spawn().unwrap();
+    let real = ProcessId::of(i32::try_from(stranger.id()).unwrap()).unwrap().unwrap();
+    let stale = ProcessId { start: real.start - 1, ..real };
+    let (folder, launch) = home.launch(&["true"], PTY);
+    folder.create().unwrap();
+    folder.write(&launch).unwrap();
+    let boot = process::boot().unwrap();
+    folder.write(&Owner::Keeper { keeper: stale, boot: boot.clone() }).unwrap();
+    let record = Record {
+        version: SOCKET_VERSION,
+        run: launch.run,
+        keeper: stale,
+        agent: Some(stale),
+        boot,
+        started_at: Timestamp::from_millis(0),
+    };
+    folder.write(&record).unwrap();
+    let Found::Lost(lost) = find(&folder).await else { panic!("not lost") };
+    assert_eq!((lost.ended, lost.left), (0, 0));
+    // a signal of any kind would have ended or stopped it
+    let state = fs::read_to_string(format!("/proc/{}/stat", real.pid)).unwrap();
+    assert!(state.contains(") S ") && stranger.try_wait().unwrap().is_none());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[tokio::test]
+async fn f04_leftovers_are_gone_when_the_end_is_told() {
+    let home = Home::new();
+    let script = "sleep 600 & setsid sleep 601 & (trap '' TERM HUP; sleep 602; sleep 603) & \
+                  sleep 0.2; exit 0";
+    let session = home.sh(script).await;
+    let began = Instant::now();
+    let exit = exit(&session).await;
+    assert_eq!(exit.how, How::Exited { code: 0 });
+    assert!(exit.leftovers >= 3 && exit.drained, "{exit:?}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(living(&session), Vec::<i32>::new());
+}
+
+#[tokio::test]
+async fn f05_a_grandchild_that_holds_the_terminal_does_not_hold_the_end() {
+    let home = Home::new();
+    for mode in [PTY, Mode::Pipe] {
+        let began = Instant::now();
+        let session = home.start(&["sh", "-c", "sleep 60 & echo hi"], mode).await;
+        let exit = exit(&session).await;
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(exit.recorded_at.since(exit.ended_at) < 2000);
+        assert_eq!(text(&session).trim_end(), "hi");
+    }
+}
+
+/// Prints 64 KiB and ends, `runs` times; how often that came byte for byte, the end last.
+async fn exact_runs(runs: usize) -> usize {
+    let home = Home::new();
+    let wanted = "0123456789abcdef".repeat(4096).into_bytes();
+    fs::write(home.0.path().join("wanted"), &wanted).unwrap();
+    let mut exact = 0;
+    for _ in 0..runs {
+        let session = home.start(&["cat", "wanted"], PTY).await;
+        let exit = exit(&session).await;
+        let seen = *session.output().borrow();
+        let right = all(session.ring()) == wanted && exit.drained && seen == 65536;
+        exact += usize::from(right && exit.output_end == 65536);
+        fs::remove_dir_all(session.folder().path()).unwrap();
+    }
+    exact
+}
+
+#[tokio::test]
+async fn f06_the_last_bytes_come_before_the_end() {
+    assert_eq!(exact_runs(50).await, 50);
+}
+
+#[tokio::test]
+#[ignore = "takes a minute"]
+async fn f06_a_thousand_runs() {
+    let exact = exact_runs(1000).await;
+    println!("{exact} of 1000 runs were byte-exact, the end last");
+    assert_eq!(exact, 1000);
+}
+
+#[tokio::test]
+async fn f07_a_long_prompt_waits_for_a_terminal_that_reads_keys() {
+    let home = Home::new();
+    let script = "import sys,time,tty,os\nprint('up',flush=True)\ntime.sleep(2)\ntty.setraw(0)\n\
+                  n=b''\nwhile len(n)<102400: n+=os.read(0,65536)\n\
+                  print('sum',len(n),n.count(b'x'),n.count(b'y'),flush=True)";
+    let session = home.start(&["python3", "-c", script], PTY).await;
+    shows(&session, "up").await;
+    let prompt = [vec![b'x'; 100_000], vec![b'y'; 2400]].concat();
+    session.input(prompt.into()).await.unwrap();
+    exit(&session).await;
+    assert!(text(&session).contains("sum 102400 100000 2400"));
+}
+
+#[tokio::test]
+async fn f07_a_long_line_to_a_terminal_that_stays_cold_fails_and_types_nothing() {
+    let home = Home::new();
+    let session = home.sh("head -n1 | wc -c").await;
+    let began = Instant::now();
+    let fault = refusal(session.input(vec![b'x'; 8601].into()).await);
+    assert_eq!(fault, Fault::LineTooLong { limit: 4095, taken: 0 });
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let longest = [vec![b'x'; 4095], b"\n".to_vec()].concat();
+    session.input(longest.into()).await.unwrap();
+    exit(&session).await;
+    assert!(text(&session).ends_with("4096\r\n"));
+}
+
+#[tokio::test]
+async fn f07_a_reader_that_never_reads_is_an_error_and_output_goes_on() {
+    let home = Home::new();
+    for mode in [PTY, Mode::Pipe] {
+        let script = "[ -t 0 ] && stty raw -echo; echo up; while :; do echo tick; sleep 0.1; done";
+        let session = home.start(&["sh", "-c", script], mode).await;
+        shows(&session, "up").await;
+        let began = Instant::now();
+        let fault = refusal(session.input(vec![b'x'; 1 << 20].into()).await);
+        let Fault::Stalled { taken } = fault else { panic!("{fault:?}") };
+        assert!(taken > 0 && taken < 1 << 20, "{taken}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(text(&session).matches("tick").count() > 20);
+        session.end(Duration::ZERO).await.unwrap();
+        assert_eq!(exit(&session).await.how, How::Signalled { signal: 9 });
+    }
+}
+
+#[tokio::test]
+async fn f08_text_of_any_script_passes_a_live_terminal_byte_for_byte() {
+    let home = Home::new();
+    let line = "漢字かな交じり文 🐑🐕‍🦺👩🏽‍🌾 \u{1b}[38;5;196mrot\u{1b}[0m ｗｉｄｅ\n";
+    let wanted = line.repeat(5000);
+    fs::write(home.0.path().join("wanted"), &wanted).unwrap();
+    let session = home.sh("cat wanted").await;
+    exit(&session).await;
+    assert_eq!(text(&session), wanted.replace('\n', "\r\n"));
+}
+
+#[tokio::test]
+async fn a_peer_of_another_version_is_told_both_and_the_agent_is_untouched() {
+    let home = Home::new();
+    let session = home.sh("read x").await;
+    let dir = fs::File::open(session.folder().path()).unwrap();
+    let socket = format!("/proc/self/fd/{}/socket", dir.as_raw_fd());
+    for (sent, wanted) in [(wire::greeting(99), &wire::welcome(99)[..]), (*b"GET / HT", b"")] {
+        let mut peer = UnixStream::connect(&socket).unwrap();
+        peer.write_all(&sent).unwrap();
+        let mut answer = Vec::new();
+        peer.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, wanted);
+    }
+    assert!(session.agent_pid().unwrap().alive());
+    session.resize(50, 132).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_keeper_of_another_version_is_left_alone() {
+    let home = Home::new();
+    let session = home.sh("read x").await;
+    let mut record: Record = session.folder().read().unwrap().unwrap();
+    record.version = 99;
+    session.folder().write(&record).unwrap();
+    assert!(matches!(find(session.folder()).await, Found::Foreign { version: 99 }));
+    assert!(session.agent_pid().unwrap().alive());
+}
+
+#[tokio::test]
+async fn a_killed_keeper_is_lost_and_its_agents_are_ended() {
+    let home = Home::new();
+    let session =
+        home.sh("trap '' HUP TERM; setsid sleep 600 & echo up; sleep 601; sleep 602").await;
+    shows(&session, "up").await;
+    until("the agent's children", || living(&session).len() >= 3).await;
+    session.keeper_pid().signal(Signal::SIGKILL).unwrap();
+    let told = timeout(Duration::from_secs(8), session.exited()).await.unwrap().unwrap();
+    let End::Lost(lost) = told else { panic!("{told:?}") };
+    assert!(lost.ended >= 1 && lost.left == 0, "{lost:?}");
+    assert_eq!(living(&session), Vec::<i32>::new());
+    assert!(matches!(find(session.folder()).await, Found::Lost(again) if again.ended == 0));
+    assert!(text(&session).contains("up"));
+}
+
+#[tokio::test]
+async fn an_agent_that_cannot_start_is_an_end_with_its_cause() {
+    let home = Home::new();
+    fs::write(home.0.path().join("plain"), "").unwrap();
+    let plain = home.0.path().join("plain").display().to_string();
+    let cause = |session: Session| async move {
+        match exit(&session).await.how {
+            How::NotStarted { cause } => cause,
+            how => panic!("{how:?}"),
+        }
+    };
+    let absent = cause(home.start(&["no-such-program"], PTY).await).await;
+    assert_eq!(absent, LaunchFault::NoProgram { program: "no-such-program".into() });
+    let refused = cause(home.start(&[&plain], Mode::Pipe).await).await;
+    assert!(matches!(refused, LaunchFault::NotExecutable { .. }), "{refused:?}");
+    let (folder, mut launch) = home.launch(&["true"], PTY);
+    launch.cwd = home.0.path().join("absent");
+    let nowhere = cause(start(&folder, &launch, Path::new(PROGRAM)).await.unwrap()).await;
+    assert!(matches!(nowhere, LaunchFault::NoFolder { .. }), "{nowhere:?}");
+    let (folder, mut launch) = home.launch(&["true"], PTY);
+    launch.env.clear();
+    let unnamed = cause(start(&folder, &launch, Path::new(PROGRAM)).await.unwrap()).await;
+    assert!(matches!(unnamed, LaunchFault::BadLaunch { .. }), "{unnamed:?}");
+}
+
+#[tokio::test]
+async fn a_folder_without_a_keeper_is_barred_for_good() {
+    let home = Home::new();
+    let (folder, launch) = home.launch(&["true"], PTY);
+    folder.create().unwrap();
+    assert!(matches!(find(&folder).await, Found::Never));
+    start(&folder, &launch, Path::new(PROGRAM)).await.unwrap_err();
+    assert!(matches!(find(&folder).await, Found::Never));
+    let log = fs::read_to_string(folder.log()).unwrap();
+    assert!(log.contains("has an owner already"), "{log}");
+}
+
+#[tokio::test]
+async fn codes_and_signals_are_told_apart() {
+    let home = Home::new();
+    assert_eq!(exit(&home.sh("exit 7").await).await.how, How::Exited { code: 7 });
+    let killed = exit(&home.sh("kill -SEGV $$").await).await.how;
+    assert_eq!(killed, How::Signalled { signal: 11 });
+}
+
+#[tokio::test]
+async fn pipes_carry_input_output_and_errors_apart() {
+    let home = Home::new();
+    let session = home.start(&["sh", "-c", "cat; echo oops >&2"], Mode::Pipe).await;
+    let large = vec![b'z'; 300_000];
+    session.input(large.clone().into()).await.unwrap();
+    session.close_input().await.unwrap();
+    let exit = exit(&session).await;
+    assert_eq!(all(session.ring()), large);
+    assert_eq!(all(session.stderr()), b"oops\n");
+    assert_eq!((exit.output_end, exit.stderr_end), (300_000, 5));
+    assert!(matches!(session.input(Bytes::new()).await, Err(SessionError::Ended)));
+}
+
+#[tokio::test]
+async fn a_session_is_resized_paused_interrupted_and_ended() {
+    let home = Home::new();
+    let script = "trap 'echo int; stty size' INT; echo up; while :; do sleep 0.05; done";
+    let session = home.sh(script).await;
+    shows(&session, "up").await;
+    for (rows, cols) in [(0, 0), (u16::MAX, u16::MAX), (0, 80), (24, 1001)] {
+        assert_eq!(refusal(session.resize(rows, cols).await), Fault::BadSize { rows, cols });
+    }
+    session.resize(50, 132).await.unwrap();
+    session.interrupt().await.unwrap();
+    shows(&session, "50 132").await;
+    let state = || {
+        let stat = format!("/proc/{}/stat", session.agent_pid().unwrap().pid);
+        fs::read_to_string(stat).unwrap().contains(") T ")
+    };
+    session.pause().await.unwrap();
+    until("the pause", state).await;
+    session.resume().await.unwrap();
+    until("the resumption", || !state()).await;
+    session.pause().await.unwrap();
+    session.end(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(exit(&session).await.how, How::Signalled { signal: 15 });
+    assert!(matches!(session.pause().await, Err(SessionError::Ended)));
+}
+
+#[tokio::test]
+async fn several_clients_see_one_end_and_the_keeper_leaves() {
+    let home = Home::new();
+    let session = home.sh("read x; echo $x").await;
+    let Found::Live(other) = find(session.folder()).await else { panic!("not found") };
+    other.input(Bytes::from_static(b"together\n")).await.unwrap();
+    assert_eq!(exit(&session).await, exit(&other).await);
+    until("the keeper's end", || !session.keeper_pid().alive()).await;
+    assert!(!session.folder().path().join("socket").exists());
+}
+
+#[tokio::test]
+async fn the_agent_gets_its_whole_environment_its_own_session_and_default_signals() {
+    let home = Home::new();
+    let folder_deep = home.0.path().join("d".repeat(120));
+    let (_, mut launch) =
+        home.launch(&["sh", "-c", "env; grep -E 'SigBlk|SigIgn' /proc/self/status"], PTY);
+    launch.env.insert("ONLY".into(), "this".into());
+    let folder = RunFolder::new(folder_deep);
+    // a daemon that a script started in the background ignores interrupts
+    folder.create().unwrap();
+    folder.write(&launch).unwrap();
+    let script = "trap '' INT QUIT HUP; \"$0\" keeper \"$1\" </dev/null >/dev/null 2>&1 &";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, PROGRAM]).arg(folder.path()).env("CANARY", "leaked");
+    assert!(shell.status().unwrap().success());
+    until("the end", || folder.read::<Exit>().unwrap().is_some()).await;
+    let shown = String::from_utf8(all(RingReader::open(&folder.ring()))).unwrap();
+    assert!(shown.contains("ONLY=this") && !shown.contains("CANARY"), "{shown}");
+    assert!(shown.contains("SigBlk:\t0000000000000000"), "{shown}");
+    assert!(shown.contains("SigIgn:\t0000000000000000"), "{shown}");
+}
