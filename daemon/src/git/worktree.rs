@@ -178,6 +178,23 @@ pub enum RemoveError {
     Closed(#[from] Closed),
 }
 
+/// Why an empty branch was not deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DropError {
+    /// Git failed.
+    #[error("the empty branch '{name}' could not be deleted")]
+    Git {
+        /// The branch.
+        name: String,
+        /// The command that failed.
+        #[source]
+        source: CommandError,
+    },
+    /// The daemon is shutting down.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
 /// Why the worktrees could not be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
@@ -328,6 +345,25 @@ async fn delete_branch(common: &Path, name: &str, commit: &CommitId) -> Result<(
         .run()
         .await
         .map(|_| ())
+}
+
+/// Deletes a branch that still stands at `at`, and leaves any other alone.
+pub(super) async fn drop_branch(common: &Path, name: &str, at: &CommitId) -> Result<(), DropError> {
+    let (place, reference, commit) =
+        (common.to_owned(), format!("refs/heads/{name}"), at.clone());
+    let stands = read(move || {
+        let repository = git2::Repository::open(&place)?;
+        Ok(repository.refname_to_id(&reference)? == commit.oid()?)
+    })
+    .await
+    .and_then(|stands| stands)
+    .unwrap_or(false);
+    if !stands {
+        return Ok(());
+    }
+    delete_branch(common, name, at)
+        .await
+        .map_err(|source| DropError::Git { name: name.to_owned(), source })
 }
 
 /// Opens `path` if it is a linked worktree of the repository whose common folder is `common`.

@@ -6,7 +6,10 @@ use crate::agent::environment::{RunFacts, environment};
 use crate::agent::{Agent, Decoder, Message, Mode as AgentMode, Order as AgentOrder, Runtime, Session};
 use crate::agent::discover::resolve;
 use crate::config::AgentSection;
-use crate::git::{BranchName, CommitId, NewWorktree, OpenError, Repository, ResolveError, slug};
+use crate::git::branch::slug;
+use crate::git::repo::{OpenError, ResolveError};
+use crate::git::worktree::NewWorktree;
+use crate::git::{BranchName, CommitId, Repository};
 use crate::journal::RunRow;
 use crate::keeper::{Launch, Mode};
 use hayward_shared::protocol::SpawnTask;
@@ -243,8 +246,8 @@ fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
             || error
-                .downcast_ref::<crate::git::CommandError>()
-                .is_some_and(crate::git::CommandError::is_disk_full)
+                .downcast_ref::<crate::git::command::CommandError>()
+                .is_some_and(crate::git::command::CommandError::is_disk_full)
     })
 }
 
