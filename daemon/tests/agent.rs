@@ -1,7 +1,7 @@
 //! Agents as they are: the recorded output of a real CLI, real shells and programs for discovery,
 //! and, where it is installed, that CLI itself against a model on loopback.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use hayward_daemon::agent::discover::{self, Found};
 use hayward_daemon::agent::ending::{Ending, Exit, Reason};
@@ -444,7 +444,7 @@ fn unknown_questions_are_answered_so_that_the_agent_does_not_wait_for_ever() {
 
 #[test]
 fn any_cut_and_any_restart_give_the_same_steps() {
-    let bytes = recorded("one_shot");
+    let bytes = recorded("tool_error");
     let now = at(7);
     let expected = decoder(1, false).decode(&bytes, now);
     for cut in 0..=bytes.len() {
@@ -797,6 +797,18 @@ async fn live_a_run_edits_commits_and_is_resumed() {
     let order = live.order("edit", Session::Resume(Uuid::new_v4().to_string()), &again);
     let (_, ending) = live.run(&order, quiet).await;
     assert_eq!(reason(&ending), Some(Reason::InvalidRequest));
+}
+
+#[tokio::test]
+async fn live_the_cli_is_discovered_with_its_version() {
+    let Some(live) = live().await else { return };
+    let folder = live.claude.parent().unwrap().display();
+    let home = variables(&[("HOME", live.home.path().to_str().unwrap())]);
+    let path = format!("{folder}:/usr/local/bin:/usr/bin:/bin");
+    let found = discover::discover(&path, &home, discover::PROBE_PATIENCE).await;
+    let claude = &found[0];
+    assert_eq!((claude.name, claude.healthy, claude.driven), (Runtime::Claude, true, true));
+    assert!(claude.version.as_deref().unwrap().starts_with(|c: char| c.is_ascii_digit()));
 }
 
 #[tokio::test]

@@ -184,6 +184,8 @@ impl Decoder {
             match block {
                 // A sub-agent's words are for the agent, not for the user.
                 Block::Text { .. } | Block::Thinking { .. } if sub_agent => {}
+                // Thinking may come sealed, without words.
+                Block::Text { text } | Block::Thinking { thinking: text } if text.is_empty() => {}
                 Block::Text { text } => {
                     let text = clip(&text, TEXT_BYTES);
                     steps.push(Step::Event(AgentEvent::Text { text }));
