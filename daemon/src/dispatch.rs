@@ -9,8 +9,8 @@ use crate::git::CommitId;
 use crate::git::diff::Side;
 use crate::journal::Journal;
 use crate::link::{self, Link};
-use crate::session::watch::Watches;
 use crate::task::{Board, Command, RunState, Shop};
+use crate::watch::{View, Watches};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::protocol::{Reply, Tagged, ToDaemon};
@@ -40,7 +40,7 @@ impl Dispatch {
     /// A dispatcher that hands on to `board`.
     #[must_use]
     pub fn new(shop: Arc<Shop>, board: Board, link: Link) -> Self {
-        let watches = Watches::new(shop.clone(), link.clone());
+        let watches = Watches::new(shop.clone(), board.clone(), link.clone());
         Self { shop, board, link, watches, answers: JoinSet::new() }
     }
 
@@ -88,7 +88,8 @@ impl Dispatch {
             }
             ToDaemon::ReadDiff { task_id } => self.diff(request, task_id),
             ToDaemon::WatchOutput { watch_id, task_id, from, follow, grant } => {
-                let begun = self.watches.begin(watch_id, task_id, from, follow, grant).await;
+                let view = View { watch: watch_id, task: task_id, from, follow, grant };
+                let begun = self.watches.begin(view).await;
                 if let Some(request) = request {
                     let reply = begun.map_or_else(Reply::refused, Reply::done);
                     self.link.reply(request, reply).await;
@@ -165,9 +166,9 @@ async fn conclude(link: Link, journal: Journal, request: Option<RequestId>, pend
 async fn diff(shop: &Shop, task: TaskId) -> Result<Value, Fault> {
     let failed = |error: &dyn std::error::Error| Fault::new(Code::Failed, error.to_string());
     let row = shop.journal.last_run::<RunState>(task).await.map_err(|error| failed(&error))?;
-    let place = row
-        .and_then(|row| row.state.place)
-        .ok_or_else(|| Fault::new(Code::NotFound, format!("task {} has no worktree here", task.short())))?;
+    let place = row.and_then(|row| row.state.place).ok_or_else(|| {
+        Fault::new(Code::NotFound, format!("task {} has no worktree here", task.short()))
+    })?;
     let base: CommitId = place.base_commit.parse().map_err(|error| failed(&error))?;
     let repository =
         shop.repositories.open(&place.repository).await.map_err(|error| failed(&error))?;
@@ -177,8 +178,7 @@ async fn diff(shop: &Shop, task: TaskId) -> Result<Value, Fault> {
         }
         _ => Side::Worktree(place.path.clone()),
     };
-    let diff =
-        repository.diff(&base, side, PATCH_BYTES).await.map_err(|error| failed(&error))?;
+    let diff = repository.diff(&base, side, PATCH_BYTES).await.map_err(|error| failed(&error))?;
     let files: Vec<_> = diff.files.iter().map(file).collect();
     Ok(json!({ "files": files, "patch": diff.patch, "truncated": diff.truncated }))
 }

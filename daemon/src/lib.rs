@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod clock;
 pub mod config;
+pub mod dispatch;
 pub mod git;
 pub mod home;
 pub mod journal;
@@ -12,3 +13,4 @@ pub mod process;
 pub mod session;
 pub mod task;
 pub mod terminal;
+pub mod watch;

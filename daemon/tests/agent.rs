@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use hayward_daemon::agent::discover::{self, Found};
-use hayward_daemon::agent::ending::{Ending, Exit, Reason};
+use hayward_daemon::agent::ending::{Ending, Exit};
 use hayward_daemon::agent::environment::{RunFacts, Variables, environment};
 use hayward_daemon::agent::event::{AgentEvent, Outcome, SUMMARY_BYTES, TEXT_BYTES, Usage};
 use hayward_daemon::agent::lines::LINE_BYTES;
@@ -12,6 +12,7 @@ use hayward_daemon::agent::login_shell::Silent;
 use hayward_daemon::agent::{Decode, Decoder, Message, Order, Refused, Runtime, Session, Step};
 use hayward_daemon::clock;
 use hayward_shared::id::{RunId, TaskId};
+use hayward_shared::task::Reason;
 use hayward_shared::time::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! Which agents this machine has, found once when the daemon starts and told to whoever asks.
 
-use super::discover::{Found, discover, search_path};
+use super::discover::{Found, PROBE_PATIENCE, discover, search_path};
 use super::environment::Variables;
 use hayward_shared::api::Runtime;
 use std::time::Duration;
@@ -66,7 +66,7 @@ impl Search {
                 tracing::warn!(%silent, "the login shell's PATH is not known; the daemon's serves");
             }
             path_in.send_replace(Some(asked.path.clone()));
-            let found = discover(&asked.path, &parent).await;
+            let found = discover(&asked.path, &parent, PROBE_PATIENCE).await;
             for one in &found {
                 tracing::info!(agent = one.name.name(), version = ?one.version, healthy = one.healthy, "found");
             }

@@ -11,7 +11,9 @@ use tokio::task::JoinHandle;
 
 use super::branch;
 use super::commit::{self, CommitError, Work, WorkOrder};
-use super::worktree::{self, DropError, NewWorktree, ReleaseError, RemoveError, Worktree, WorktreeError};
+use super::worktree::{
+    self, DropError, NewWorktree, ReleaseError, RemoveError, Worktree, WorktreeError,
+};
 
 /// How many changes of one repository may wait; who comes later waits for a place, none is lost.
 const QUEUE: usize = 64;

@@ -349,8 +349,7 @@ async fn delete_branch(common: &Path, name: &str, commit: &CommitId) -> Result<(
 
 /// Deletes a branch that still stands at `at`, and leaves any other alone.
 pub(super) async fn drop_branch(common: &Path, name: &str, at: &CommitId) -> Result<(), DropError> {
-    let (place, reference, commit) =
-        (common.to_owned(), format!("refs/heads/{name}"), at.clone());
+    let (place, reference, commit) = (common.to_owned(), format!("refs/heads/{name}"), at.clone());
     let stands = read(move || {
         let repository = git2::Repository::open(&place)?;
         Ok(repository.refname_to_id(&reference)? == commit.oid()?)

@@ -12,16 +12,18 @@ use crate::agent::ending::{Ending, Exit};
 use crate::agent::event::AgentEvent;
 use crate::agent::{Decode, Step};
 use crate::clock;
+use crate::home::Home;
 use crate::journal::{RunRow, Step as JournalStep};
 use crate::keeper::RunFolder;
 use crate::session::{self, End, Found, Session, StartError};
+use hayward_shared::id::RunId;
 use hayward_shared::protocol::{FromDaemon, SpawnTask};
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{Order, Reason};
 use hayward_shared::time::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 /// A keeper that could not be asked, or speaks another version, is asked again after this long.
@@ -39,6 +41,7 @@ pub(super) struct Actor {
     pub(super) former: Option<RunRow<RunState>>,
     work: JoinSet<Done>,
     attended: Option<Attended>,
+    session: watch::Sender<Option<Session>>,
     alarm: Option<Timestamp>,
     over: bool,
 }
@@ -77,7 +80,9 @@ impl Actor {
             key,
             attempt: spawn.run.as_ref().map_or(1, |run| run.attempt),
             max_attempts: order.max_attempts,
-            timeout_ms: order.timeout_seconds.map(|s| i64::try_from(s).unwrap_or(i64::MAX / 1_000) * 1_000),
+            timeout_ms: order
+                .timeout_seconds
+                .map(|s| i64::try_from(s).unwrap_or(i64::MAX / 1_000) * 1_000),
             require_changes: order.require_changes,
         };
         Self {
@@ -88,9 +93,20 @@ impl Actor {
             former,
             work: JoinSet::new(),
             attended: None,
+            session: watch::Sender::new(None),
             alarm: None,
             over: false,
         }
+    }
+
+    /// The live session, whenever there is one; ends with the actor.
+    pub(super) fn session_watch(&self) -> watch::Receiver<Option<Session>> {
+        self.session.subscribe()
+    }
+
+    fn attend(&mut self, session: Session) {
+        self.session.send_replace(Some(session.clone()));
+        self.attended = Some(Attended::live(session, self.machine.reading()));
     }
 
     /// Runs to the end. Dropping it leaves the agent with its keeper, to be adopted later.
@@ -254,7 +270,7 @@ impl Actor {
             },
             Done::Started(Ok(session)) => {
                 let pid = session.agent_pid().map(|agent| agent.pid);
-                self.attended = Some(Attended::live(session, self.machine.reading()));
+                self.attend(session);
                 if let Some(pid) = pid {
                     self.take(Event::Started { pid }).await;
                 }
@@ -287,7 +303,7 @@ impl Actor {
         match found {
             Found::Live(session) => {
                 let pid = session.agent_pid().map_or(0, |agent| agent.pid);
-                self.attended = Some(Attended::live(session, self.machine.reading()));
+                self.attend(session);
                 self.take(Event::Adopted { pid }).await;
             }
             Found::Never => self.take(Event::NeverStarted).await,
@@ -391,11 +407,7 @@ impl Actor {
     }
 
     fn folder(&self) -> RunFolder {
-        let folder = self.shop.home.run(self.key.run_id);
-        match self.machine.state().folder {
-            0 => RunFolder::new(folder),
-            n => RunFolder::new(folder.with_extension(n.to_string())),
-        }
+        run_folder(&self.shop.home, self.key.run_id, self.machine.state())
     }
 }
 
@@ -407,6 +419,15 @@ async fn write(session: &Session, waiting: Vec<Unwritten>) -> Result<(), session
         }
     }
     Ok(())
+}
+
+/// Where a run's session is. One whose folder was barred before its agent started has the next.
+pub(crate) fn run_folder(home: &Home, run: RunId, state: &RunState) -> RunFolder {
+    let folder = home.run(run);
+    match state.folder {
+        0 => RunFolder::new(folder),
+        n => RunFolder::new(folder.with_extension(n.to_string())),
+    }
 }
 
 /// JSON lines and typed text are UTF-8; anything else could not have come from a driver.

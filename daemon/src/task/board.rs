@@ -9,6 +9,7 @@ use super::shop::Shop;
 use super::state::RunState;
 use crate::clock;
 use crate::journal::{JournalError, RunRow};
+use crate::session::Session;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
 use hayward_shared::protocol::{SpawnTask, Tagged};
@@ -76,7 +77,11 @@ type Answer = oneshot::Sender<Result<(), Fault>>;
 enum Ask {
     Spawn(Box<Tagged<SpawnTask>>),
     Command(TaskId, Command, Answer),
+    Session(TaskId, oneshot::Sender<LiveSession>),
 }
+
+/// The session of a live run, once it is there; closed when the run has ended.
+pub type LiveSession = watch::Receiver<Option<Session>>;
 
 impl Board {
     /// Takes a task that was handed out. A run that is known already is not begun again.
@@ -86,10 +91,21 @@ impl Board {
 
     /// Hands an order to a task's run; its answer comes when it was carried out or refused.
     /// Orders to one task are carried out in the order of their calls.
-    pub async fn command(&self, task: TaskId, command: Command) -> oneshot::Receiver<Result<(), Fault>> {
+    pub async fn command(
+        &self,
+        task: TaskId,
+        command: Command,
+    ) -> oneshot::Receiver<Result<(), Fault>> {
         let (reply, answered) = oneshot::channel();
         drop(self.asks.send(Ask::Command(task, command, reply)).await);
         answered
+    }
+
+    /// The session of a task's live run; none when no run of it lives here.
+    pub async fn session(&self, task: TaskId) -> Option<LiveSession> {
+        let (reply, answered) = oneshot::channel();
+        drop(self.asks.send(Ask::Session(task, reply)).await);
+        answered.await.ok()
     }
 
     /// Free places.
@@ -144,6 +160,7 @@ struct Owner {
 struct Live {
     key: RunKey,
     orders: mpsc::Sender<RunOrder>,
+    session: LiveSession,
     /// The actor and its orders, while it waits for a place.
     waiting: Option<(Box<Actor>, mpsc::Receiver<RunOrder>)>,
 }
@@ -156,6 +173,11 @@ impl Owner {
                     Some(Ask::Spawn(spawn)) => self.spawn(*spawn).await,
                     Some(Ask::Command(task, command, reply)) => {
                         self.command(task, command, reply).await;
+                    }
+                    Some(Ask::Session(task, reply)) => {
+                        if let Some(live) = self.live.get(&task) {
+                            answer(reply, live.session.clone());
+                        }
                     }
                     None => return,
                 },
@@ -224,7 +246,7 @@ impl Owner {
         let (orders, ordered) = mpsc::channel(QUEUE);
         let begun = state.phase != super::state::Phase::Preparing;
         let actor = Actor::new(self.shop.clone(), key, spawn, state, former);
-        let mut live = Live { key, orders, waiting: None };
+        let mut live = Live { key, orders, session: actor.session_watch(), waiting: None };
         if begun || self.working() < self.capacity {
             self.begin(key.task_id, actor, ordered);
         } else {
@@ -282,8 +304,9 @@ impl Owner {
         };
         let ends = matches!(what, What::Cancel | What::Fence);
         let order = RunOrder { what, reply };
-        if let Err(mpsc::error::TrySendError::Full(order) | mpsc::error::TrySendError::Closed(order)) =
-            live.orders.try_send(order)
+        if let Err(
+            mpsc::error::TrySendError::Full(order) | mpsc::error::TrySendError::Closed(order),
+        ) = live.orders.try_send(order)
         {
             let text = format!("task {} has too many orders waiting", task.short());
             answer(order.reply, Err(Fault::new(Code::Unavailable, text)));

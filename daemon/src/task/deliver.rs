@@ -1,6 +1,6 @@
 //! After the agent: its work, committed and free for the user to take.
 
-use super::prepare::chain;
+use super::prepare::{chain, is_disk_full};
 use super::shop::Shop;
 use super::state::{Place, Work};
 use crate::git::commit::{CommitError, Hooks, Limits, Message, WorkOrder};
@@ -26,10 +26,8 @@ pub(super) async fn deliver(
         .open(&place.repository)
         .await
         .map_err(|error| Failure::new(Reason::RepositoryUnavailable, chain(&error)))?;
-    let base: CommitId = place
-        .base_commit
-        .parse()
-        .map_err(|error| Failure::new(Reason::Internal, chain::<dyn std::error::Error>(&error)))?;
+    let base: CommitId =
+        place.base_commit.parse().map_err(|error| Failure::new(Reason::Internal, chain(&error)))?;
     match &place.branch {
         Some(branch) => commit_on(&repository, task, order, place, base, branch).await,
         None => look(&repository, place, base).await,
@@ -97,8 +95,7 @@ async fn look(repository: &Repository, place: &Place, base: CommitId) -> Result<
 }
 
 fn refused(error: CommitError) -> Failure {
-    let reason =
-        if super::prepare::is_disk_full(&error) { Reason::DiskFull } else { Reason::CommitFailed };
+    let reason = if is_disk_full(&error) { Reason::DiskFull } else { Reason::CommitFailed };
     Failure::new(reason, chain(&error))
 }
 

@@ -27,12 +27,12 @@ pub enum Event {
     /// The agent's process runs.
     Started {
         /// Its process.
-        pid: u32,
+        pid: i32,
     },
     /// The daemon came back and the agent's process runs still.
     Adopted {
         /// Its process.
-        pid: u32,
+        pid: i32,
     },
     /// The folder of the keeper is barred and no agent ever started in it.
     NeverStarted,
@@ -200,7 +200,7 @@ impl Machine {
         self.tell(Kind::RunPrepared, Some(Channel::Status), payload, now, turn);
     }
 
-    fn started(&mut self, kind: Kind, pid: u32, now: Timestamp, turn: &mut Turn) {
+    fn started(&mut self, kind: Kind, pid: i32, now: Timestamp, turn: &mut Turn) {
         let started_at = *self.state.started_at.get_or_insert(now);
         self.state.phase = Phase::Running;
         let agent = self.state.agent.as_ref().map(|chosen| chosen.name.clone());

@@ -12,6 +12,7 @@ mod shop;
 mod state;
 mod telling;
 
-pub use board::{Board, Command, Kept};
+pub(crate) use actor::run_folder;
+pub use board::{Board, Command, Kept, LiveSession};
 pub use shop::Shop;
 pub use state::{Phase, Place, RunState};

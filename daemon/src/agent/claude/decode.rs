@@ -5,7 +5,7 @@
 //! background whose end would start another turn: with its input closed the runtime can no longer
 //! ask for permission.
 
-use super::super::ending::{Ending, Exit, Reason};
+use super::super::ending::{Ending, Exit};
 use super::super::event::{AgentEvent, Outcome as Ended, SUMMARY_BYTES, TEXT_BYTES, clip};
 use super::super::lines::{Line as Framed, Lines};
 use super::super::{Decode, Message, Order, Refused, Session, Step};
@@ -14,6 +14,7 @@ use super::permission::{Decision, Question, answer};
 use super::usage::Tally;
 use super::wire::{Block, Lifecycle, Line, Outcome, Reply, Request, Said, System};
 use super::{say, title};
+use hayward_shared::task::Reason;
 use hayward_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
