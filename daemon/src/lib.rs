@@ -10,6 +10,7 @@ pub mod journal;
 pub mod keeper;
 pub mod link;
 pub mod process;
+pub mod service;
 pub mod session;
 pub mod task;
 pub mod terminal;
