@@ -798,16 +798,57 @@ fn f17_git_variables_of_the_parent_do_not_leak() {
     assert_eq!(trap.holdings(), before);
 }
 
+/// The path, and the git that it leads to.
+fn real_git() -> (String, PathBuf) {
+    let path = std::env::var("PATH").unwrap();
+    let real = path.split(':').map(|folder| Path::new(folder).join("git"));
+    let real = real.into_iter().find(|file| file.is_file()).unwrap();
+    (path, real)
+}
+
+/// Runs the test below with a git on the path whose new worktrees stand a commit further.
+#[test]
+fn f18_f19_a_worktree_that_stands_elsewhere_is_taken_down() {
+    let room = tempfile::tempdir().unwrap();
+    let (path, real) = real_git();
+    let body = format!(
+        "{real} \"$@\" || exit\n\
+         case \"$*\" in *'worktree add'*) for at; do last=$it; it=$at; done\n\
+         cd \"$last\" && {real} -c user.name=a -c user.email=a@b commit -q --allow-empty -m x\n\
+         esac",
+        real = real.display()
+    );
+    script(&room.path().join("git"), &body);
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "inner_a_git_that_strays"])
+        .env("PATH", format!("{}:{path}", room.path().display()))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "run by f18_f19_a_worktree_that_stands_elsewhere_is_taken_down"]
+async fn inner_a_git_that_strays() {
+    let scratch = Scratch::new();
+    let before = scratch.holdings();
+    let repository = scratch.open().await;
+    let commit = repository.head().await.unwrap().commit;
+    let new = scratch.wanted("elsewhere", &commit);
+    let failure = repository.create(new.clone()).await.unwrap_err();
+    assert!(matches!(failure, WorktreeError::WrongCommit { .. }), "{failure}");
+    assert!(!new.path.exists());
+    assert_eq!(scratch.git(&["worktree", "list"]).lines().count(), 1);
+    assert_eq!(scratch.git(&["branch", "--list", "hayward/*"]), "");
+    assert_eq!(scratch.holdings(), before);
+}
+
 /// Runs a whole task with a git on the path that notes how it is called.
 #[test]
 fn a_creation_costs_one_git_and_a_commit_three() {
     let room = tempfile::tempdir().unwrap();
-    let path = std::env::var("PATH").unwrap();
-    let real = path
-        .split(':')
-        .map(|folder| Path::new(folder).join("git"))
-        .find(|file| file.is_file())
-        .unwrap();
+    let (path, real) = real_git();
     let (log, folder) = (room.path().join("log"), room.path().join("bin"));
     let body = format!("echo \"$*\" >> {}\nexec {} \"$@\"", log.display(), real.display());
     script(&folder.join("git"), &body);

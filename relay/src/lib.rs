@@ -1,1 +1,24 @@
-//! placeholder
+//! Hayward's relay: it authenticates, routes messages and keeps tasks and redacted events.
+//!
+//! [`Relay::start`] runs one inside any process; the `hayward-relay` binary is a thin shell around
+//! it. Nothing of an agent's terminal, source or keys is ever stored here.
+
+mod auth;
+mod change;
+mod clock;
+mod config;
+mod core;
+mod http;
+mod lease;
+mod placement;
+mod registry;
+mod relay;
+mod routing;
+mod socket;
+mod store;
+mod sweep;
+
+pub use auth::Secret;
+pub use config::{Config, Timing};
+pub use relay::{Bootstrap, Relay, StartError};
+pub use store::StoreError;

@@ -95,8 +95,8 @@ fn typed(text: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::super::Session;
-    use super::super::ending::Reason;
     use super::*;
+    use hayward_shared::task::Reason;
 
     fn order() -> Order {
         Order {

@@ -62,13 +62,13 @@ pub async fn search_path(parent: &Variables, patience: Duration) -> SearchPath {
 
 /// Looks for every known runtime on `path` and asks all that are there at once for their version,
 /// so that one that hangs delays none. Runtimes that are not there are not in the answer. Ordered
-/// by preference, `command` last.
-pub async fn discover(path: &str, parent: &Variables) -> Vec<Found> {
+/// by preference, `command` last. It takes up to `patience`, [`PROBE_PATIENCE`] outside of tests.
+pub async fn discover(path: &str, parent: &Variables, patience: Duration) -> Vec<Found> {
     let mut probes = JoinSet::new();
     for name in KNOWN {
         if let Some(program) = resolve(name.name(), path) {
             let command = probe_command(&program, path, parent);
-            probes.spawn(probe(name, program, command));
+            probes.spawn(probe(name, program, command, patience));
         }
     }
     let mut found = probes.join_all().await;
@@ -107,13 +107,13 @@ fn probe_command(program: &Path, path: &str, parent: &Variables) -> Command {
     command
 }
 
-async fn probe(name: Runtime, program: PathBuf, command: Command) -> Found {
-    let answer = tokio::time::timeout(PROBE_PATIENCE, version(command)).await;
+async fn probe(name: Runtime, program: PathBuf, command: Command, patience: Duration) -> Found {
+    let answer = tokio::time::timeout(patience, version(command)).await;
     let (version, failure) = match answer {
         Ok(Ok(version)) => (Some(version), None),
         Ok(Err(failure)) => (None, Some(failure)),
         Err(_) => {
-            let seconds = PROBE_PATIENCE.as_secs();
+            let seconds = patience.as_secs();
             (None, Some(format!("did not answer --version within {seconds} s")))
         }
     };

@@ -1,5 +1,6 @@
 //! What the end of an agent means: a closed set of reasons, decided from codes, never from prose.
 
+use hayward_shared::task::Reason;
 use serde::{Deserialize, Serialize};
 
 /// How the agent's process ended, as its keeper saw it.
@@ -29,48 +30,16 @@ pub enum Ending {
     },
 }
 
-/// Why an agent did not finish.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// It exited, and said nothing more exact.
-    AgentExit,
-    /// A signal ended it.
-    AgentSignal,
-    /// Its program is not there.
-    AgentNotFound,
-    /// The provider wants fewer requests (429).
-    ProviderRateLimited,
-    /// The provider has too much to do (503, 529).
-    ProviderOverloaded,
-    /// The provider does not accept the credentials, or their account (401, 402, 403).
-    ProviderAuth,
-    /// The provider broke, could not be reached, or its answer was cut.
-    ProviderNetwork,
-    /// The conversation no longer fits the model: it cannot go on as it is.
-    ContextOverflow,
-    /// A bound on turns, money or attempts was met.
-    IterationLimit,
-    /// What it needed was not allowed.
-    PermissionDenied,
-    /// The model declined.
-    Refused,
-    /// The provider or the runtime finds the request itself wrong: asking again is no use.
-    InvalidRequest,
-}
-
-impl Reason {
-    /// What the HTTP status of a provider's refusal means; no status is a broken connection.
-    #[must_use]
-    pub fn of_status(status: Option<u16>) -> Self {
-        match status {
-            Some(429) => Self::ProviderRateLimited,
-            Some(503 | 529) => Self::ProviderOverloaded,
-            Some(401..=403) => Self::ProviderAuth,
-            None | Some(408) => Self::ProviderNetwork,
-            Some(400..=499) => Self::InvalidRequest,
-            Some(_) => Self::ProviderNetwork,
-        }
+/// What the HTTP status of a provider's refusal means; no status is a broken connection.
+#[must_use]
+pub fn reason_of_status(status: Option<u16>) -> Reason {
+    match status {
+        Some(429) => Reason::ProviderRateLimited,
+        Some(503 | 529) => Reason::ProviderOverloaded,
+        Some(401..=403) => Reason::ProviderAuth,
+        None | Some(408) => Reason::ProviderNetwork,
+        Some(400..=499) => Reason::InvalidRequest,
+        Some(_) => Reason::ProviderNetwork,
     }
 }
 
@@ -111,13 +80,7 @@ mod tests {
             (Some(529), Reason::ProviderOverloaded),
         ];
         for (status, reason) in table {
-            assert_eq!(Reason::of_status(status), reason, "{status:?}");
+            assert_eq!(reason_of_status(status), reason, "{status:?}");
         }
-    }
-
-    #[test]
-    fn reasons_are_written_in_snake_case() {
-        let text = serde_json::to_string(&Reason::ProviderRateLimited).unwrap();
-        assert_eq!(text, "\"provider_rate_limited\"");
     }
 }

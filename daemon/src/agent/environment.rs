@@ -19,7 +19,7 @@ pub struct Variable {
 }
 
 /// What every agent gets, where the daemon has it.
-const BASE: [&str; 12] = [
+const BASE: [&str; 10] = [
     // who and where the user is, and which shell the agent's commands use
     "HOME",
     "USER",
@@ -27,7 +27,6 @@ const BASE: [&str; 12] = [
     "SHELL",
     // how text and times look
     "LANG",
-    "LANGUAGE",
     "TZ",
     // what the terminal can do
     "TERM",
@@ -36,8 +35,6 @@ const BASE: [&str; 12] = [
     "TMPDIR",
     // lets git sign and push as the user; a socket's path, not a secret
     "SSH_AUTH_SOCK",
-    // how services of the user's session are reached, for keyrings
-    "DBUS_SESSION_BUS_ADDRESS",
 ];
 
 /// Whole families that every agent gets: locale, and where configuration and caches are.

@@ -111,6 +111,19 @@ mod tests {
         assert_eq!(lines_of(&[&whole, b"\n"]).0, [Ok(whole.clone())]);
     }
 
+    #[test]
+    fn a_state_stored_within_a_long_line_goes_on_to_drop_it() {
+        let mut lines = Lines::default();
+        lines.push(&vec![b'x'; LINE_BYTES + 1], |_| panic!("no line has ended"));
+        let stored = serde_json::to_string(&lines).unwrap();
+        let mut restored: Lines = serde_json::from_str(&stored).unwrap();
+        assert_eq!(restored.offset(), LINE_BYTES as u64 + 1);
+        let mut seen = Vec::new();
+        restored.push(b"yz\nnext\n", |line| seen.push(format!("{line:?}")));
+        let long = Line::TooLong(LINE_BYTES as u64 + 3);
+        assert_eq!(seen, [format!("{long:?}"), format!("{:?}", Line::Whole(b"next"))]);
+    }
+
     proptest! {
         #[test]
         fn lines_do_not_depend_on_how_the_stream_is_cut(

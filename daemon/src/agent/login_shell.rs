@@ -50,24 +50,34 @@ pub enum Silent {
     },
 }
 
-/// Asks the user's login shell for its PATH; the shell and all it started is ended after
-/// `patience`. `parent` is the daemon's environment.
+/// Asks the user's shell for its PATH, as a login shell and as a mere interactive one: bash reads
+/// other files for each. Both are ended, with all they started, after `patience`. `parent` is the
+/// daemon's environment.
 ///
 /// # Errors
 /// [`Silent`] says why nothing was learnt; the daemon's own PATH then has to do.
 pub async fn login_path(parent: &Variables, patience: Duration) -> Result<String, Silent> {
+    let login = ask(parent, &["-l", "-i", "-c"], patience);
+    let interactive = ask(parent, &["-i", "-c"], patience);
+    match tokio::join!(login, interactive) {
+        (Ok(login), Ok(interactive)) => Ok(joined(&login, &interactive)),
+        (Ok(path), Err(_)) | (Err(_), Ok(path)) => Ok(path),
+        (Err(silent), Err(_)) => Err(silent),
+    }
+}
+
+async fn ask(parent: &Variables, flags: &[&str], patience: Duration) -> Result<String, Silent> {
     let shell = shell_of(parent);
     let mark = uuid::Uuid::new_v4().simple().to_string();
     // printenv, because shells differ in how they spell and join $PATH
     let script = format!("printf '%s\\n' {mark}; printenv PATH; printf '%s\\n' {mark}");
     let mut command = detached(&shell);
-    command.args(["-l", "-i", "-c", &script]).env_clear().env("TERM", "dumb");
+    command.args(flags).arg(&script).env_clear().env("TERM", "dumb");
     command.envs(NEEDED.iter().filter_map(|name| Some((*name, parent.get(*name)?))));
     command.env("SHELL", &shell);
     let mut group = Group::start(&mut command)
         .map_err(|source| Silent::NotStarted { shell: shell.clone(), source })?;
-    let close = mark.clone();
-    let told = |output: &[u8]| between(output, &close).is_some();
+    let told = |output: &[u8]| between(output, &mark).is_some();
     match tokio::time::timeout(patience, group.output(OUTPUT_BYTES, told)).await {
         Ok(output) => between(&output, &mark).ok_or(Silent::NoPath { shell }),
         Err(_) => Err(Silent::Hangs { shell, patience }),

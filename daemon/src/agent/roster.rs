@@ -1,8 +1,9 @@
 //! Which agents this machine has, found once when the daemon starts and told to whoever asks.
 
-use super::discover::{Found, discover, search_path};
+use super::discover::{Found, PROBE_PATIENCE, discover, search_path};
 use super::environment::Variables;
 use hayward_shared::api::Runtime;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -55,9 +56,14 @@ impl Drop for Search {
 }
 
 impl Search {
-    /// Begins to look. `parent` is the daemon's own environment.
+    /// Begins to look. `parent` is the daemon's own environment; `shell` stands for the user's login
+    /// shell, where the configuration names one.
     #[must_use]
-    pub fn begin(parent: Variables) -> Self {
+    pub fn begin(parent: Variables, shell: Option<PathBuf>) -> Self {
+        let mut parent = parent;
+        if let Some(shell) = shell {
+            parent.insert("SHELL".to_owned(), shell.to_string_lossy().into_owned());
+        }
         let (path_in, path) = watch::channel(None);
         let (roster_in, roster) = watch::channel(None);
         let task = tokio::spawn(async move {
@@ -66,7 +72,7 @@ impl Search {
                 tracing::warn!(%silent, "the login shell's PATH is not known; the daemon's serves");
             }
             path_in.send_replace(Some(asked.path.clone()));
-            let found = discover(&asked.path, &parent).await;
+            let found = discover(&asked.path, &parent, PROBE_PATIENCE).await;
             for one in &found {
                 tracing::info!(agent = one.name.name(), version = ?one.version, healthy = one.healthy, "found");
             }

@@ -34,6 +34,21 @@ pub enum ChangeKind {
     Conflicted,
 }
 
+impl ChangeKind {
+    /// The name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Modified => "modified",
+            Self::Deleted => "deleted",
+            Self::Renamed => "renamed",
+            Self::TypeChanged => "type_changed",
+            Self::Conflicted => "conflicted",
+        }
+    }
+}
+
 /// One changed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedFile {

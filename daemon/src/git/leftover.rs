@@ -187,21 +187,29 @@ fn begins(whole: &[u8], written: &[u8]) -> bool {
     plain(whole).starts_with(&plain(written))
 }
 
-/// The wanted branch, when a former attempt made it and nothing came of it: it stands at our
-/// commit, its reflog has our signature alone, and no worktree has it checked out.
+/// The wanted branch, when a former attempt made it and nothing came of it.
 fn stray_branch(common: &Path, new: &NewWorktree) -> Option<String> {
     let wanted = new.branch.as_ref()?.wanted();
-    let repository = git2::Repository::open(common).ok()?;
-    let branch = repository.find_branch(&wanted, git2::BranchType::Local).ok()?;
-    if branch.get().target()?.to_string() != new.commit.as_str() || is_checked_out(common, &wanted)
-    {
-        return None;
+    let commit = new.commit.oid().ok()?;
+    let is_stray = is_untouched(common, &wanted, commit) && !is_checked_out(common, &wanted);
+    is_stray.then_some(wanted)
+}
+
+/// Whether we made the branch at this commit and nobody moved it: its reflog has our signature
+/// alone.
+pub(super) fn is_untouched(common: &Path, branch: &str, commit: git2::Oid) -> bool {
+    let name = format!("refs/heads/{branch}");
+    let Ok(repository) = git2::Repository::open(common) else { return false };
+    if !repository.refname_to_id(&name).is_ok_and(|tip| tip == commit) {
+        return false;
     }
-    let log = repository.reflog(&format!("refs/heads/{wanted}")).ok()?;
-    let only = log.get(0).filter(|_| log.len() == 1)?;
-    let by = only.committer();
-    let ours = by.name_bytes() == NAME.as_bytes() && by.email_bytes() == EMAIL.as_bytes();
-    (ours && only.id_old().is_zero()).then_some(wanted)
+    let Ok(log) = repository.reflog(&name) else { return false };
+    log.len() == 1
+        && log.get(0).is_some_and(|only| {
+            let by = only.committer();
+            let ours = by.name_bytes() == NAME.as_bytes() && by.email_bytes() == EMAIL.as_bytes();
+            ours && only.id_old().is_zero()
+        })
 }
 
 /// Whether the main checkout or a worktree has the branch checked out.

@@ -11,7 +11,9 @@ use tokio::task::JoinHandle;
 
 use super::branch;
 use super::commit::{self, CommitError, Work, WorkOrder};
-use super::worktree::{self, NewWorktree, ReleaseError, RemoveError, Worktree, WorktreeError};
+use super::worktree::{
+    self, DropError, NewWorktree, ReleaseError, RemoveError, Worktree, WorktreeError,
+};
 
 /// How many changes of one repository may wait; who comes later waits for a place, none is lost.
 const QUEUE: usize = 64;
@@ -169,6 +171,7 @@ enum Mutation {
     Commit(Box<WorkOrder>, oneshot::Sender<Result<Work, CommitError>>),
     Release(PathBuf, oneshot::Sender<Result<(), ReleaseError>>),
     Remove(PathBuf, oneshot::Sender<Result<(), RemoveError>>),
+    DropBranch(String, CommitId, oneshot::Sender<Result<(), DropError>>),
 }
 
 impl Repositories {
@@ -221,6 +224,9 @@ async fn serve(
             }
             Mutation::Remove(path, reply) => {
                 reply.send(worktree::remove(&common, &path).await).is_ok()
+            }
+            Mutation::DropBranch(name, at, reply) => {
+                reply.send(worktree::drop_branch(&common, &name, &at).await).is_ok()
             }
         };
         if !heard {
@@ -302,6 +308,16 @@ impl Repository {
     /// [`ReleaseError`] when it is no worktree of this repository.
     pub async fn release(&self, worktree: &Path) -> Result<(), ReleaseError> {
         self.ask(|reply| Mutation::Release(worktree.to_owned(), reply)).await?
+    }
+
+    /// Deletes a branch of ours that holds nothing: one that still stands `at` the commit at which
+    /// it was made. A branch that moved, or is gone, stays as it is.
+    ///
+    /// # Errors
+    /// [`DropError`] when git fails.
+    pub async fn drop_branch(&self, name: &str, at: &CommitId) -> Result<(), DropError> {
+        let (name, at) = (name.to_owned(), at.clone());
+        self.ask(|reply| Mutation::DropBranch(name, at, reply)).await?
     }
 
     /// Removes a worktree that holds nothing that would be lost.

@@ -178,6 +178,23 @@ pub enum RemoveError {
     Closed(#[from] Closed),
 }
 
+/// Why an empty branch was not deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DropError {
+    /// Git failed.
+    #[error("the empty branch '{name}' could not be deleted")]
+    Git {
+        /// The branch.
+        name: String,
+        /// The command that failed.
+        #[source]
+        source: CommandError,
+    },
+    /// The daemon is shutting down.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
 /// Why the worktrees could not be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
@@ -223,7 +240,8 @@ pub(super) async fn create(common: &Path, new: &NewWorktree) -> Result<Worktree,
             Ok(Worktree { path: new.path.clone(), commit: new.commit.clone(), branch: choice })
         }
         Err(failure) => {
-            undo(common, new, choice.as_ref()).await;
+            let made = matches!(failure, WorktreeError::WrongCommit { .. });
+            undo(common, new, choice.as_ref(), made).await;
             Err(failure)
         }
     }
@@ -291,8 +309,9 @@ fn standing(path: &Path, branch: Option<&str>) -> Result<String, git2::Error> {
 }
 
 /// Takes down what a failed attempt made. What cannot be taken down is said in the log: the next
-/// attempt clears it first.
-async fn undo(common: &Path, new: &NewWorktree, choice: Option<&Choice>) {
+/// attempt clears it first. Unless git `made` all it should, its branch goes only when it is ours
+/// by its reflog: a user may have made one of this name meanwhile.
+async fn undo(common: &Path, new: &NewWorktree, choice: Option<&Choice>, made: bool) {
     let (place, path) = (common.to_owned(), new.path.clone());
     let cleared = tokio::task::spawn_blocking(move || leftover::take_down(&place, &path)).await;
     match cleared {
@@ -302,19 +321,18 @@ async fn undo(common: &Path, new: &NewWorktree, choice: Option<&Choice>) {
         }
         Err(cause) => tracing::warn!(%cause, "a failed worktree is left"),
     }
-    if let Some(choice) = choice {
-        let (place, name) = (common.to_owned(), choice.name.clone());
-        let exists = read(move || {
-            let repository = git2::Repository::open(&place)?;
-            Ok::<_, git2::Error>(repository.find_branch(&name, git2::BranchType::Local).is_ok())
-        })
-        .await;
-        if matches!(exists, Ok(Ok(false))) {
-            return;
-        }
-        if let Err(cause) = delete_branch(common, &choice.name, &new.commit).await {
-            tracing::warn!(branch = choice.name, %cause, "the branch of a failed worktree is left");
-        }
+    let Some(choice) = choice else { return };
+    let (place, name, commit) = (common.to_owned(), choice.name.clone(), new.commit.clone());
+    let tip = read(move || {
+        let tip = git2::Repository::open(&place)?.refname_to_id(&format!("refs/heads/{name}"))?;
+        let ours = made || leftover::is_untouched(&place, &name, commit.oid()?);
+        Ok::<_, git2::Error>(ours.then(|| CommitId::from(tip)))
+    })
+    .await;
+    if let Ok(Ok(Some(tip))) = tip
+        && let Err(cause) = delete_branch(common, &choice.name, &tip).await
+    {
+        tracing::warn!(branch = choice.name, %cause, "the branch of a failed worktree is left");
     }
 }
 
@@ -327,6 +345,24 @@ async fn delete_branch(common: &Path, name: &str, commit: &CommitId) -> Result<(
         .run()
         .await
         .map(|_| ())
+}
+
+/// Deletes a branch that still stands at `at`, and leaves any other alone.
+pub(super) async fn drop_branch(common: &Path, name: &str, at: &CommitId) -> Result<(), DropError> {
+    let (place, reference, commit) = (common.to_owned(), format!("refs/heads/{name}"), at.clone());
+    let stands = read(move || {
+        let repository = git2::Repository::open(&place)?;
+        Ok(repository.refname_to_id(&reference)? == commit.oid()?)
+    })
+    .await
+    .and_then(|stands| stands)
+    .unwrap_or(false);
+    if !stands {
+        return Ok(());
+    }
+    delete_branch(common, name, at)
+        .await
+        .map_err(|source| DropError::Git { name: name.to_owned(), source })
 }
 
 /// Opens `path` if it is a linked worktree of the repository whose common folder is `common`.

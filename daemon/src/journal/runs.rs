@@ -140,6 +140,26 @@ impl Journal {
         row.as_ref().map(read).transpose()
     }
 
+    /// The run of the same task before this one.
+    ///
+    /// # Errors
+    /// [`JournalError`] when it cannot be read.
+    pub async fn run_before<S: DeserializeOwned>(
+        &self,
+        key: RunKey,
+    ) -> Result<Option<RunRow<S>>, JournalError> {
+        let row = sqlx::query(
+            "SELECT run_id, task_id, lease_epoch, ended, spawn, state FROM runs \
+             WHERE task_id = $1 AND lease_epoch < $2 ORDER BY lease_epoch DESC LIMIT 1",
+        )
+        .bind(key.task_id.to_string())
+        .bind(signed(key.lease_epoch))
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(JournalError::doing("read a run"))?;
+        row.as_ref().map(read).transpose()
+    }
+
     /// The keys of the runs that have not ended: what the hello names. The end of any other run is
     /// in the outbox or with the relay.
     ///

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 /// How much may wait for a client that does not read. All answers are small; one that lets
-/// thousands pile up is cut off.
+/// thousands pile up is cut off when it asks for more; progress does not pile up.
 const MAX_OUTBOX: usize = 256 << 10;
 /// How much one read may bring.
 const READ: usize = 16 << 10;
@@ -70,6 +70,9 @@ impl Client {
     }
 
     fn next_message(&mut self) -> Result<Option<FromClient>, Gone> {
+        if self.outbox.len() > MAX_OUTBOX {
+            return Err(Gone);
+        }
         if !self.stays {
             self.inbox.clear();
             return Ok(None);
@@ -115,7 +118,6 @@ impl Client {
                 Err(_) => return Err(Gone),
             }
         }
-        let cut = self.outbox.len() > MAX_OUTBOX || (self.outbox.is_empty() && !self.stays);
-        if cut { Err(Gone) } else { Ok(()) }
+        if self.outbox.is_empty() && !self.stays { Err(Gone) } else { Ok(()) }
     }
 }

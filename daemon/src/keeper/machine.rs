@@ -224,10 +224,10 @@ mod tests {
         machine.on(Event::AgentEnded(LEFT), 0);
         machine.on(Event::Counted(0), 0);
         assert_eq!(machine.on(Event::Tick, 999), []);
-        let record = Effect::Record { how: LEFT, leftovers: 0, drained: false };
-        assert_eq!(machine.on(Event::Tick, 1000), [record.clone()]);
+        let record = [Effect::Record { how: LEFT, leftovers: 0, drained: false }];
+        assert_eq!(machine.on(Event::Tick, 1000), record);
         assert_eq!(machine.on(Event::Recorded(false), 1001), []);
-        assert_eq!(machine.on(Event::Tick, 2000), [record]);
+        assert_eq!(machine.on(Event::Tick, 2000), record);
     }
 
     #[test]

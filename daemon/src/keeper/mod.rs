@@ -14,6 +14,7 @@ mod input;
 mod machine;
 mod output;
 mod session;
+mod streams;
 mod tree;
 pub mod wire;
 
@@ -77,7 +78,7 @@ pub fn run(path: &Path) -> Result<(), KeeperFault> {
     detach(&path)?;
     let record = own(&folder)?;
     let listener = listen()?;
-    let mut rings = Rings::open(&folder, &record.launch)?;
+    let rings = Rings::open(&folder, &record.launch)?;
     let started = agent::start(&record.launch, &folder);
     let agent = started.as_ref().ok().map(|agent| agent.id);
     let known = Record { agent, ..record.known };
@@ -87,7 +88,7 @@ pub fn run(path: &Path) -> Result<(), KeeperFault> {
     }
     let mut session = Session::new(folder, known.run, known.keeper, listener)?;
     match started {
-        Ok(Agent { id, streams }) => session.attend(id, streams, &mut rings)?,
+        Ok(Agent { id, streams }) => session.attend(id, streams, rings)?,
         Err(cause) => session.never_started(cause),
     }
     session.run()

@@ -1,11 +1,11 @@
 //! The keeper's loop: gathers what happened, hands it to the machine, runs what it decides.
 
-use super::agent::{self, Streams};
+use super::agent::Streams;
 use super::client::{Client, Gone};
 use super::folder::{Exit, How, LaunchFault, RunFolder};
-use super::input::{Asker, InputQueue};
+use super::input::Asker;
 use super::machine::{Effect, Event, Machine};
-use super::output::Output;
+use super::streams::Held;
 use super::wire::{Fault, FromClient, FromKeeper, Request, Target};
 use super::{KeeperFault, Rings, SOCKET, signal_set, tree, while_doing};
 use crate::clock;
@@ -19,7 +19,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 use std::fs;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Instant;
 
@@ -51,16 +51,6 @@ pub(super) struct Session {
     /// When subscribers were last told of output.
     told_at: u64,
     exit: Option<Exit>,
-}
-
-/// What is held of the agent's streams.
-#[derive(Default)]
-struct Held {
-    input: Option<InputQueue>,
-    output: Option<Output>,
-    stderr: Option<Output>,
-    /// The agent's end of its terminal.
-    terminal: Option<OwnedFd>,
 }
 
 /// What the loop waits on besides clients.
@@ -109,50 +99,12 @@ impl Session {
         &mut self,
         id: ProcessId,
         streams: Streams,
-        rings: &mut Rings,
+        rings: Rings,
     ) -> Result<(), KeeperFault> {
         self.agent = Some(id);
-        let taken = match streams {
-            Streams::Terminal { master, held } => self.attend_terminal(master, held, rings),
-            Streams::Pipes { stdin, stdout, stderr } => {
-                self.attend_pipes(stdin, stdout, stderr, rings)
-            }
-        };
-        taken.map_err(while_doing("read the agent's output"))
-    }
-
-    fn attend_terminal(
-        &mut self,
-        master: OwnedFd,
-        held: OwnedFd,
-        rings: &mut Rings,
-    ) -> io::Result<()> {
-        self.streams.output = self.reader(master.try_clone()?, &mut rings.output)?;
-        self.streams.input = Some(InputQueue::new(master, true)?);
-        self.streams.terminal = Some(held);
+        self.streams = Held::attend(streams, rings, &self.doors.waker)
+            .map_err(while_doing("read the agent's output"))?;
         Ok(())
-    }
-
-    fn attend_pipes(
-        &mut self,
-        stdin: OwnedFd,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
-        rings: &mut Rings,
-    ) -> io::Result<()> {
-        self.streams.output = self.reader(stdout, &mut rings.output)?;
-        self.streams.stderr = self.reader(stderr, &mut rings.stderr)?;
-        self.streams.input = Some(InputQueue::new(stdin, false)?);
-        Ok(())
-    }
-
-    fn reader(
-        &self,
-        source: OwnedFd,
-        ring: &mut Option<crate::terminal::ring::RingWriter>,
-    ) -> io::Result<Option<Output>> {
-        let Some(ring) = ring.take() else { return Ok(None) };
-        Output::start(source, ring, self.doors.waker.try_clone()?).map(Some)
     }
 
     /// The agent could not be started: only the end is left to record.
@@ -302,8 +254,8 @@ impl Session {
                 return Some(Event::Counted(tree::count()));
             }
             Effect::LetGo => {
-                self.streams.terminal = None;
-                return self.is_drained().then_some(Event::Drained);
+                self.streams.let_go();
+                return self.streams.is_drained().then_some(Event::Drained);
             }
             Effect::Record { how, leftovers, drained } => {
                 return self.record(how, leftovers, drained);
@@ -323,15 +275,8 @@ impl Session {
     }
 
     fn record(&mut self, how: How, leftovers: u32, drained: bool) -> Option<Event> {
-        let streams = &mut self.streams;
-        streams.input = None;
-        let stop = |output: &mut Option<Output>| {
-            output.as_mut().map_or(0, |output| {
-                output.stop();
-                output.end()
-            })
-        };
-        let (output_end, stderr_end) = (stop(&mut streams.output), stop(&mut streams.stderr));
+        self.streams.stop();
+        let (output_end, stderr_end) = self.streams.ends();
         let recorded_at = clock::now();
         let ended_at = self.ended_at.unwrap_or(recorded_at);
         let run = self.run;
@@ -343,11 +288,6 @@ impl Session {
         }
         self.exit = written.is_ok().then_some(exit);
         Some(Event::Recorded(written.is_ok()))
-    }
-
-    fn is_drained(&self) -> bool {
-        let drained = |output: &Option<Output>| output.as_ref().is_none_or(Output::drained);
-        drained(&self.streams.output) && drained(&self.streams.stderr)
     }
 
     fn accept(&mut self) {
@@ -415,17 +355,11 @@ impl Session {
         let system = |fault: io::Error| Fault::System { detail: fault.to_string() };
         match *request {
             Request::CloseInput => self.streams.input.as_mut().ok_or(Fault::Ended)?.close(),
-            Request::Resize { rows, cols } if !agent::is_size(rows, cols) => {
-                Err(Fault::BadSize { rows, cols })
-            }
-            Request::Resize { rows, cols } => match self.master() {
-                Some(master) => agent::resize(master, rows, cols).map_err(system),
-                None => Err(Fault::WrongMode { has: "has pipes, no terminal".to_owned() }),
-            },
+            Request::Resize { rows, cols } => self.streams.resize(rows, cols),
             Request::Signal { signal, to } => {
                 let signal =
                     Signal::try_from(signal).map_err(|_| Fault::NoSuchSignal { signal })?;
-                let group = self.foreground();
+                let group = self.streams.foreground().or(self.agent.map(|agent| agent.pid));
                 tree::signal(signal, |row| to == Target::Tree || Some(row.group) == group)
                     .map(drop)
                     .map_err(system)
@@ -440,18 +374,8 @@ impl Session {
         }
     }
 
-    fn master(&self) -> Option<&OwnedFd> {
-        self.streams.input.as_ref().and_then(InputQueue::master)
-    }
-
-    fn foreground(&self) -> Option<i32> {
-        let group = self.master().and_then(|master| nix::unistd::tcgetpgrp(master).ok());
-        let group = group.map(nix::unistd::Pid::as_raw).filter(|group| *group > 0);
-        group.or(self.agent.map(|agent| agent.pid))
-    }
-
     fn subscribe(&mut self, client: u64) {
-        let (end, stderr_end) = self.ends();
+        let (end, stderr_end) = self.streams.ends();
         self.tell(client, &FromKeeper::Output { end, stderr_end });
         if let Some(client) = self.clients.iter_mut().find(|one| one.id == client) {
             client.told = Some((end, stderr_end));
@@ -484,14 +408,9 @@ impl Session {
         }
     }
 
-    fn ends(&self) -> (u64, u64) {
-        let end = |output: &Option<Output>| output.as_ref().map_or(0, Output::end);
-        (end(&self.streams.output), end(&self.streams.stderr))
-    }
-
     /// When somebody has to be told of output that came since.
     fn progress_due(&self) -> Option<u64> {
-        let ends = self.ends();
+        let ends = self.streams.ends();
         let behind =
             |client: &Client| client.told.is_some_and(|told| told != ends) && !client.is_behind();
         self.clients.iter().any(behind).then_some(self.told_at + PROGRESS_MS)
@@ -499,21 +418,19 @@ impl Session {
 
     /// Tells subscribers how far the output is; one that is behind hears of it later, once.
     fn look_at_output(&mut self) {
-        let drained = self.is_drained();
-        if drained {
+        if self.streams.is_drained() {
             self.feed(Event::Drained);
         }
         if self.clients.iter().all(|client| client.told.is_none()) {
             return;
         }
-        let outputs = [&self.streams.output, &self.streams.stderr];
-        outputs.into_iter().flatten().for_each(Output::arm);
+        self.streams.arm();
         let now = self.now();
         if self.progress_due().is_none_or(|due| due > now) {
             return;
         }
         self.told_at = now;
-        let ends @ (end, stderr_end) = self.ends();
+        let ends @ (end, stderr_end) = self.streams.ends();
         for client in &mut self.clients {
             if client.told.is_some_and(|told| told != ends) && !client.is_behind() {
                 client.tell(&FromKeeper::Output { end, stderr_end });

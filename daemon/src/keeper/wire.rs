@@ -296,8 +296,11 @@ fn frame(kind: u8, parts: &[&[u8]]) -> Result<Vec<u8>, WireFault> {
     Ok(bytes)
 }
 
-/// The first whole frame of `bytes`: its kind, its body, and how many bytes it took.
-fn first_frame(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>, WireFault> {
+/// A frame's kind, its body, and how many bytes it took.
+type Frame<'a> = (u8, &'a [u8], usize);
+
+/// The first whole frame of `bytes`.
+fn first_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, WireFault> {
     let Some((head, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
     let len = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
     if len > MAX_FRAME {

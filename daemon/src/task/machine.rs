@@ -6,7 +6,7 @@
 use super::state::{
     Chosen, ExitFacts, Phase, Place, RunState, Terms, Wish, Work, details_of, details_of_failure,
 };
-use hayward_shared::event::{Channel, Kind};
+use hayward_shared::event::{Channel, Kind, MAX_TEXT, bounded};
 use hayward_shared::protocol::{Details, FromDaemon, StatusReport, TaskEvent};
 use hayward_shared::run::Failure;
 use hayward_shared::task::{Outcome, Reason, Retry, Status, retry_delay_ms};
@@ -27,12 +27,12 @@ pub enum Event {
     /// The agent's process runs.
     Started {
         /// Its process.
-        pid: u32,
+        pid: i32,
     },
     /// The daemon came back and the agent's process runs still.
     Adopted {
         /// Its process.
-        pid: u32,
+        pid: i32,
     },
     /// The folder of the keeper is barred and no agent ever started in it.
     NeverStarted,
@@ -200,7 +200,7 @@ impl Machine {
         self.tell(Kind::RunPrepared, Some(Channel::Status), payload, now, turn);
     }
 
-    fn started(&mut self, kind: Kind, pid: u32, now: Timestamp, turn: &mut Turn) {
+    fn started(&mut self, kind: Kind, pid: i32, now: Timestamp, turn: &mut Turn) {
         let started_at = *self.state.started_at.get_or_insert(now);
         self.state.phase = Phase::Running;
         let agent = self.state.agent.as_ref().map(|chosen| chosen.name.clone());
@@ -336,7 +336,7 @@ impl Machine {
         let again =
             failure.reason.retry() != Retry::Never && self.terms.attempt < self.terms.max_attempts;
         let mut details = self.with_exit(details);
-        details.error_message = Some(failure.message);
+        details.error_message = Some(bounded(&failure.message, MAX_TEXT).0.to_owned());
         self.state.failed = Some(failure.reason);
         if again {
             if self.state.status == Status::Paused {

@@ -1,7 +1,18 @@
 //! Tasks on this daemon: the pure machine of a run, the actor that acts for it, and the board that
 //! lets runs in.
 
+mod actor;
+mod attend;
+pub mod board;
+mod deliver;
 mod machine;
+mod order;
+mod prepare;
+mod shop;
 mod state;
+mod telling;
 
+pub(crate) use actor::run_folder;
+pub use board::{Board, Command, Kept, LiveSession};
+pub use shop::Shop;
 pub use state::{Phase, Place, RunState};

@@ -2,11 +2,16 @@
 
 use super::shop::Shop;
 use super::state::{Chosen, Place, RunState};
-use crate::agent::environment::{RunFacts, environment};
-use crate::agent::{Agent, Decoder, Message, Mode as AgentMode, Order as AgentOrder, Runtime, Session};
 use crate::agent::discover::resolve;
+use crate::agent::environment::{RunFacts, environment};
+use crate::agent::{
+    Agent, Decoder, Message, Mode as AgentMode, Order as AgentOrder, Runtime, Session,
+};
 use crate::config::AgentSection;
-use crate::git::{BranchName, CommitId, NewWorktree, OpenError, Repository, ResolveError, slug};
+use crate::git::branch::slug;
+use crate::git::repo::{OpenError, ResolveError};
+use crate::git::worktree::NewWorktree;
+use crate::git::{BranchName, CommitId, Repository};
 use crate::journal::RunRow;
 use crate::keeper::{Launch, Mode};
 use hayward_shared::protocol::SpawnTask;
@@ -113,7 +118,7 @@ pub(super) async fn start(
         worktree: place.path.clone(),
         base_commit: place.base_commit.clone(),
         search_path,
-        home: None,
+        home: std::env::home_dir(),
         terminal,
     };
     let mut argv = plan.argv;
@@ -237,14 +242,14 @@ fn folder_name(order: &Order, key: RunKey) -> String {
     format!("{}-{}", slug(&order.name), &hex[hex.len() - FOLDER_DIGITS..])
 }
 
-fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(super) fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source()).any(|error| {
         error
             .downcast_ref::<std::io::Error>()
             .is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
             || error
-                .downcast_ref::<crate::git::CommandError>()
-                .is_some_and(crate::git::CommandError::is_disk_full)
+                .downcast_ref::<crate::git::command::CommandError>()
+                .is_some_and(crate::git::command::CommandError::is_disk_full)
     })
 }
 

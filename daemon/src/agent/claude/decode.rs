@@ -14,6 +14,7 @@ use super::permission::{Decision, Question, answer};
 use super::usage::Tally;
 use super::wire::{Block, Lifecycle, Line, Outcome, Reply, Request, Said, System};
 use super::{say, title};
+use hayward_shared::task::Reason;
 use hayward_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,6 +46,8 @@ pub struct Decoder {
 enum Turn {
     /// The agent has nothing to do.
     Idle,
+    /// It echoed this message, and is about to begin work on it.
+    Echoed(Uuid),
     /// It works.
     Open,
     /// It works, and an interrupt is on its way.
@@ -130,8 +133,11 @@ impl Decoder {
             }
             Line::CommandLifecycle { command_uuid, state } => match state {
                 Lifecycle::Queued => {}
-                Lifecycle::Started => self.taken(command_uuid),
-                Lifecycle::Over => self.untaken.retain(|id| *id != command_uuid),
+                Lifecycle::Started => {
+                    self.untaken.retain(|id| *id != command_uuid);
+                    self.open_turn();
+                }
+                Lifecycle::Over => self.over(command_uuid),
             },
             Line::ControlResponse { .. } | Line::Other => {}
         }
@@ -158,8 +164,8 @@ impl Decoder {
             }
             System::BackgroundTasksChanged { tasks } => self.background.running = tasks.len(),
             System::TaskNotification { status } => {
-                let ended_by_itself = matches!(status.as_deref(), Some("completed" | "failed"));
-                self.background.wakes = ended_by_itself && !self.works();
+                let by_itself = matches!(status.as_deref(), Some("completed" | "failed"));
+                self.background.wakes = by_itself && !self.works();
             }
             System::Other => {}
         }
@@ -179,6 +185,8 @@ impl Decoder {
             match block {
                 // A sub-agent's words are for the agent, not for the user.
                 Block::Text { .. } | Block::Thinking { .. } if sub_agent => {}
+                // Thinking may come sealed, without words.
+                Block::Text { text } | Block::Thinking { thinking: text } if text.is_empty() => {}
                 Block::Text { text } => {
                     let text = clip(&text, TEXT_BYTES);
                     steps.push(Step::Event(AgentEvent::Text { text }));
@@ -202,7 +210,10 @@ impl Decoder {
         if said.is_replay {
             // A runtime that echoes no id takes messages in the order they were written.
             if let Some(id) = said.uuid.or_else(|| self.untaken.first().copied()) {
-                self.taken(id);
+                self.untaken.retain(|waiting| *waiting != id);
+                if !self.works() {
+                    self.turn = Turn::Echoed(id);
+                }
             }
             return;
         }
@@ -300,22 +311,35 @@ impl Decoder {
             steps.push(Step::Event(AgentEvent::Result { text, is_error }));
         }
         self.last = Some(verdict);
+        if self.session.is_none() && !self.closed {
+            // It gave up before it began: what is still written to it is never read.
+            self.closed = true;
+            steps.push(Step::CloseInput);
+        }
     }
 
-    fn taken(&mut self, id: Uuid) {
+    /// A message is done with. One that ends right after its echo, no work between, is one that
+    /// the session knew: the runtime drops it, and no `result` will come of it.
+    fn over(&mut self, id: Uuid) {
         self.untaken.retain(|waiting| *waiting != id);
-        self.open_turn();
+        if self.turn == Turn::Echoed(id) {
+            self.turn = Turn::Idle;
+            self.last.get_or_insert_with(|| Verdict {
+                failure: Some(Reason::InvalidRequest),
+                text: "the session had taken this message before, and did nothing".to_owned(),
+            });
+        }
     }
 
     fn open_turn(&mut self) {
         self.background.wakes = false;
-        if !self.works() {
+        if self.turn != Turn::Interrupting {
             self.turn = Turn::Open;
         }
     }
 
     fn works(&self) -> bool {
-        matches!(self.turn, Turn::Open | Turn::Interrupting)
+        matches!(self.turn, Turn::Echoed(_) | Turn::Open | Turn::Interrupting)
     }
 
     fn settle(&mut self, steps: &mut Vec<Step>) {
@@ -381,11 +405,6 @@ fn notice(text: &str) -> Step {
 }
 
 /// Whole milliseconds, as the runtime tells them: maybe with a fraction, never negative.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the cast saturates, and a fraction of a millisecond is of no interest"
-)]
 fn whole_millis(told: Option<f64>) -> u64 {
     told.unwrap_or(0.0) as u64
 }

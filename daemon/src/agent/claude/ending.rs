@@ -1,8 +1,9 @@
 //! What the last `result` of Claude Code and its exit mean together.
 
-use super::super::ending::{Ending, Exit, Reason};
+use super::super::ending::{Ending, Exit, reason_of_status};
 use super::super::event::{SUMMARY_BYTES, clip};
 use super::wire::Outcome;
+use hayward_shared::task::Reason;
 use serde::{Deserialize, Serialize};
 
 /// The status by which a shell, or `env` in a script's first line, says "no such program".
@@ -49,7 +50,7 @@ fn cause(outcome: &Outcome, started: bool) -> Reason {
             return Reason::IterationLimit;
         }
         Some("image_error") => return Reason::InvalidRequest,
-        Some("api_error" | "model_error") => return Reason::of_status(outcome.api_error_status),
+        Some("api_error" | "model_error") => return reason_of_status(outcome.api_error_status),
         _ => {}
     }
     match outcome.subtype.as_str() {
@@ -57,7 +58,7 @@ fn cause(outcome: &Outcome, started: bool) -> Reason {
             Reason::IterationLimit
         }
         _ if aborted(outcome) && !outcome.permission_denials.is_empty() => Reason::PermissionDenied,
-        _ if outcome.api_error_status.is_some() => Reason::of_status(outcome.api_error_status),
+        _ if outcome.api_error_status.is_some() => reason_of_status(outcome.api_error_status),
         _ if !started => Reason::InvalidRequest,
         _ => Reason::AgentExit,
     }

@@ -1,0 +1,229 @@
+//! The composition root: a daemon, and a relay in the same process where none is configured.
+
+use hayward_daemon::config::Config;
+use hayward_daemon::home::{Held, Home, HomeError, Running, read_if_there, write_private};
+use hayward_daemon::process::ProcessId;
+use hayward_daemon::service::{Daemon, StartError};
+use hayward_relay::{Config as RelayConfig, Relay, Secret, StoreError};
+use crate::exit::chain as causes;
+use hayward_shared::fault::{Code, Fault};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a daemon waits for its first welcome before it says that it is there: an embedded
+/// relay answers in milliseconds, one that is away must not keep the daemon from its work.
+const FIRST_LINK: Duration = Duration::from_secs(3);
+
+/// What a daemon is started with.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// The state folder.
+    pub(crate) home: Home,
+    /// Its configuration.
+    pub(crate) config: Config,
+    /// A relay elsewhere, with the daemon's token for it; none: embed one.
+    pub(crate) remote: Option<Remote>,
+    /// Where an embedded relay listens; none: where it did last time, else anywhere on loopback.
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// A relay elsewhere.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    /// Where it is.
+    pub(crate) url: String,
+    /// The daemon's token.
+    pub(crate) token: String,
+}
+
+/// Serves until the process is told to end. `ready` is told once, when the daemon does its work.
+///
+/// # Errors
+/// [`Fault`] when something cannot be started; nothing is left running then.
+pub(crate) async fn serve(setting: Setting, ready: impl FnOnce(&Running)) -> Result<(), Fault> {
+    let Setting { home, config, remote, listen } = setting;
+    let held = home.hold().map_err(home_fault)?;
+    let (relay, remote) = match remote {
+        Some(remote) => (None, remote),
+        None => {
+            let wanted = listen.or(configured(&config)?);
+            let (relay, remote) = embed(&home, wanted).await?;
+            (Some(relay), remote)
+        }
+    };
+    let result = run(&home, config, remote, ready).await;
+    home.retract();
+    if let Some(relay) = relay {
+        relay.stop().await;
+    }
+    drop::<Held>(held);
+    result
+}
+
+async fn run(
+    home: &Home,
+    config: Config,
+    remote: Remote,
+    ready: impl FnOnce(&Running),
+) -> Result<(), Fault> {
+    let relay = remote.url.clone();
+    let daemon =
+        Daemon::start(home.clone(), config, remote.url, remote.token).await.map_err(start_fault)?;
+    let mut end = Ending::new()?;
+    let linked = tokio::select! {
+        linked = daemon.linked(FIRST_LINK) => linked,
+        () = end.wait() => return Ok(()),
+    };
+    let own = own_process()?;
+    let running = Running {
+        pid: std::process::id(),
+        started: own.start,
+        relay,
+        daemon_id: linked.map(|id| id.to_string()).unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    home.announce(&running).map_err(home_fault)?;
+    ready(&running);
+    if linked.is_none() {
+        tracing::warn!(relay = running.relay, "the relay is away; trying on");
+        tokio::select! {
+            Some(id) = daemon.linked(Duration::MAX) => {
+                let running = Running { daemon_id: id.to_string(), ..running };
+                home.announce(&running).map_err(home_fault)?;
+            }
+            () = end.wait() => return Ok(()),
+        }
+    }
+    end.wait().await;
+    tracing::info!("ending; agents live on");
+    Ok(())
+}
+
+fn own_process() -> Result<ProcessId, Fault> {
+    let pid = nix::unistd::getpid().as_raw();
+    let found = ProcessId::of(pid).map_err(|error| internal("read this process's start", &error))?;
+    found.ok_or_else(|| Fault::new(Code::Failed, "this process is not in /proc"))
+}
+
+/// Says what happens, on stderr: what `HAYWARD_LOG` asks for, else warnings on a terminal and more
+/// in a file.
+pub(crate) fn log(verbose: bool) {
+    use std::io::IsTerminal;
+    let terminal = std::io::stderr().is_terminal();
+    let usual = if verbose { "debug" } else if terminal { "warn" } else { "info" };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HAYWARD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("warn,hayward={usual},hayward_daemon={usual},hayward_relay={usual}")));
+    let set = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal)
+        .try_init();
+    if set.is_err() {
+        tracing::debug!("logging is set up already");
+    }
+}
+
+/// The wish that this process end.
+struct Ending {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Ending {
+    fn new() -> Result<Self, Fault> {
+        let listen = |kind| signal(kind).map_err(|error| internal("listen for signals", &error));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Starts the embedded relay, and sees to it that user and daemon have tokens for it.
+async fn embed(home: &Home, listen: Option<SocketAddr>) -> Result<(Relay, Remote), Fault> {
+    let relay = start_relay(home, listen).await?;
+    let address = relay.address();
+    write_private(&port_file(home), &address.to_string()).map_err(home_fault)?;
+    if let Some(first) = relay.bootstrap() {
+        write_private(&home.user_token(), first.token.expose()).map_err(home_fault)?;
+    }
+    let token = match read_if_there(&home.daemon_token()).map_err(home_fault)? {
+        Some(token) if relay.bootstrap().is_none() => token,
+        _ => {
+            let token = issue(&relay).await.map_err(|error| internal("make a token", &error))?;
+            write_private(&home.daemon_token(), token.expose()).map_err(home_fault)?;
+            token.expose().to_owned()
+        }
+    };
+    Ok((relay, Remote { url: format!("http://{address}"), token }))
+}
+
+async fn issue(relay: &Relay) -> Result<Secret, StoreError> {
+    let workspace = match relay.bootstrap() {
+        Some(first) => Some(first.workspace),
+        None => relay.first_workspace().await?,
+    };
+    relay.issue_daemon_token(workspace.unwrap_or_else(hayward_shared::id::WorkspaceId::fresh)).await
+}
+
+/// Where it listened last time, so that whoever follows finds it again after a restart; anywhere
+/// when that place is taken now.
+async fn start_relay(home: &Home, listen: Option<SocketAddr>) -> Result<Relay, Fault> {
+    let database = home.relay_database();
+    let fault = |error: hayward_relay::StartError| internal("start the embedded relay", &error);
+    if let Some(wanted) = listen {
+        return Relay::start(RelayConfig::new(database, wanted)).await.map_err(fault);
+    }
+    let last = read_if_there(&port_file(home)).map_err(home_fault)?;
+    if let Some(last) = last.and_then(|last| last.parse().ok()) {
+        match Relay::start(RelayConfig::new(&database, last)).await {
+            Err(hayward_relay::StartError::Listen { .. }) => {}
+            started => return started.map_err(fault),
+        }
+    }
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    Relay::start(RelayConfig::new(database, anywhere)).await.map_err(fault)
+}
+
+fn port_file(home: &Home) -> std::path::PathBuf {
+    home.root().join("relay.address")
+}
+
+fn configured(config: &Config) -> Result<Option<SocketAddr>, Fault> {
+    config.relay.listen.as_deref().map(parse_address).transpose()
+}
+
+/// An address to listen on.
+pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, Fault> {
+    text.parse().map_err(|_| {
+        Fault::new(Code::Usage, format!("'{text}' is no address to listen on"))
+            .with_hint("give ADDRESS:PORT, as 127.0.0.1:7171")
+    })
+}
+
+fn home_fault(error: HomeError) -> Fault {
+    match &error {
+        HomeError::InUse { .. } => Fault::new(Code::Conflict, error.to_string())
+            .with_hint("one daemon works on a state folder; stop that one with `hayward down`"),
+        _ => internal("use the state folder", &error),
+    }
+}
+
+fn start_fault(error: StartError) -> Fault {
+    match error {
+        StartError::Home(error) => home_fault(error),
+        _ => internal("start the daemon", &error),
+    }
+}
+
+fn internal(doing: &str, error: &(dyn std::error::Error + 'static)) -> Fault {
+    Fault::new(Code::Failed, format!("cannot {doing}: {}", causes(error)))
+}

@@ -1,0 +1,197 @@
+//! Commands of the relay to the handle that carries each out: the only match on them.
+//!
+//! Commands are handed on in the order in which they came; their answers are waited for aside, so
+//! that a slow one holds no other up. An answer is kept before it is sent: the same request again
+//! gets the same answer, and nothing happens twice.
+
+use crate::clock;
+use crate::git::CommitId;
+use crate::git::diff::Side;
+use crate::journal::Journal;
+use crate::link::{self, Link};
+use crate::task::{Board, Command, RunState, Shop};
+use crate::watch::{View, Watches};
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{RequestId, TaskId};
+use hayward_shared::protocol::{Reply, Tagged, ToDaemon};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// The most bytes of a patch that one answer carries: a text frame takes a mebibyte.
+const PATCH_BYTES: usize = 512 * 1024;
+
+/// The dispatcher. One actor owns it.
+#[derive(Debug)]
+pub struct Dispatch {
+    shop: Arc<Shop>,
+    board: Board,
+    link: Link,
+    watches: Watches,
+    answers: JoinSet<()>,
+}
+
+type Pending = oneshot::Receiver<Result<(), Fault>>;
+
+impl Dispatch {
+    /// A dispatcher that hands on to `board`.
+    #[must_use]
+    pub fn new(shop: Arc<Shop>, board: Board, link: Link) -> Self {
+        let watches = Watches::new(shop.clone(), board.clone(), link.clone());
+        Self { shop, board, link, watches, answers: JoinSet::new() }
+    }
+
+    /// Hands on whatever the relay says, until the link ends.
+    pub async fn run(mut self, mut commands: link::Commands) {
+        while let Some(command) = commands.recv().await {
+            match command {
+                link::Command::Message(message) => self.message(message).await,
+                link::Command::LinkLost => self.watches.clear(),
+            }
+            while self.answers.try_join_next().is_some() {}
+        }
+    }
+
+    async fn message(&mut self, Tagged { body, tags }: Tagged<ToDaemon>) {
+        let request = tags.request_id;
+        if let Some(request) = request
+            && let Some(reply) = self.known(request).await
+        {
+            self.answer(Some(request), reply);
+            return;
+        }
+        match body {
+            ToDaemon::SpawnTask(spawn) => {
+                self.board.spawn(Tagged { body: *spawn, tags }).await;
+            }
+            ToDaemon::PauseTask { task_id } => self.order(request, task_id, Command::Pause).await,
+            ToDaemon::ResumeTask { task_id } => self.order(request, task_id, Command::Resume).await,
+            ToDaemon::InterruptTask { task_id, graceful } => {
+                self.order(request, task_id, Command::Interrupt { graceful }).await;
+            }
+            ToDaemon::SendMessage { task_id, message } => {
+                let id = request.map_or_else(Uuid::now_v7, |request| request.0);
+                self.order(request, task_id, Command::Message { id, text: message }).await;
+            }
+            ToDaemon::CancelTask { task_id } => self.order(request, task_id, Command::Cancel).await,
+            ToDaemon::Error { code, message, task_id } => {
+                tracing::warn!(code, message, "the relay did not take a message");
+                if code == Code::StaleLease.name()
+                    && let Some(task) = task_id
+                {
+                    let fence = Command::Fence { epoch: tags.lease_epoch };
+                    self.order(None, task, fence).await;
+                }
+            }
+            ToDaemon::ReadDiff { task_id } => self.diff(request, task_id),
+            ToDaemon::WatchOutput { watch_id, task_id, from, follow, grant } => {
+                let view = View { watch: watch_id, task: task_id, from, follow, grant };
+                let begun = self.watches.begin(view).await;
+                self.answer(request, begun.map_or_else(Reply::refused, Reply::done));
+            }
+            ToDaemon::GrantOutput { watch_id, up_to } => self.watches.grant(watch_id, up_to),
+            ToDaemon::UnwatchOutput { watch_id } => self.watches.end(watch_id),
+            ToDaemon::Authenticated(_) | ToDaemon::Ack { .. } | ToDaemon::WorkAvailable {} => {}
+            ToDaemon::InjectSiblingContext { .. }
+            | ToDaemon::ListBranches { .. }
+            | ToDaemon::MergeStart { .. }
+            | ToDaemon::MergeStatus { .. }
+            | ToDaemon::MergeResolve { .. }
+            | ToDaemon::MergeCommit { .. }
+            | ToDaemon::MergeAbort { .. }
+            | ToDaemon::MergeSkip { .. }
+            | ToDaemon::CheckMergeComplete { .. }
+            | ToDaemon::RetryCompletionAction { .. }
+            | ToDaemon::CloneWorktree { .. }
+            | ToDaemon::CheckTargetExists { .. } => self.unsupported(request, &body),
+        }
+    }
+
+    async fn known(&self, request: RequestId) -> Option<Reply> {
+        self.shop.journal.reply(request).await.unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "a reply cannot be read");
+            None
+        })
+    }
+
+    async fn order(&mut self, request: Option<RequestId>, task: TaskId, command: Command) {
+        let pending = self.board.command(task, command).await;
+        let (link, journal) = (self.link.clone(), self.shop.journal.clone());
+        self.answers.spawn(async move { conclude(link, journal, request, pending).await });
+    }
+
+    fn diff(&mut self, request: Option<RequestId>, task: TaskId) {
+        let (link, shop) = (self.link.clone(), self.shop.clone());
+        self.answers.spawn(async move {
+            let reply = diff(&shop, task).await.map_or_else(Reply::refused, Reply::done);
+            if let Some(request) = request {
+                link.reply(request, reply).await;
+            }
+        });
+    }
+
+    fn unsupported(&mut self, request: Option<RequestId>, body: &ToDaemon) {
+        let text = format!("this daemon does not do '{}' yet", body.type_name());
+        tracing::warn!(text);
+        self.answer(request, Reply::refused(Fault::new(Code::UnknownType, text)));
+    }
+
+    /// Sends an answer aside: the dispatcher never waits for the link, which may wait for it.
+    fn answer(&mut self, request: Option<RequestId>, reply: Reply) {
+        if let Some(request) = request {
+            let link = self.link.clone();
+            self.answers.spawn(async move { link.reply(request, reply).await });
+        }
+    }
+}
+
+async fn conclude(link: Link, journal: Journal, request: Option<RequestId>, pending: Pending) {
+    let gone = || Err(Fault::new(Code::Conflict, "the run ended before it could do that"));
+    let done = pending.await.unwrap_or_else(|_| gone());
+    let Some(request) = request else {
+        if let Err(fault) = done {
+            tracing::debug!(%fault, "an order was not carried out");
+        }
+        return;
+    };
+    let reply = done.map_or_else(Reply::refused, |()| Reply::done(Value::Null));
+    if let Err(error) = journal.keep_reply(request, &reply, clock::now()).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "a reply cannot be kept");
+    }
+    link.reply(request, reply).await;
+}
+
+/// What the task's last run here changed against its base: from its worktree while that is there,
+/// else from its branch.
+async fn diff(shop: &Shop, task: TaskId) -> Result<Value, Fault> {
+    let failed = |error: &dyn std::error::Error| Fault::new(Code::Failed, error.to_string());
+    let row = shop.journal.last_run::<RunState>(task).await.map_err(|error| failed(&error))?;
+    let place = row.and_then(|row| row.state.place).ok_or_else(|| {
+        Fault::new(Code::NotFound, format!("task {} has no worktree here", task.short()))
+    })?;
+    let base: CommitId = place.base_commit.parse().map_err(|error| failed(&error))?;
+    let repository =
+        shop.repositories.open(&place.repository).await.map_err(|error| failed(&error))?;
+    let side = match (&place.branch, place.path.is_dir()) {
+        (Some(branch), false) => {
+            Side::Commit(repository.resolve(branch).await.map_err(|error| failed(&error))?)
+        }
+        _ => Side::Worktree(place.path.clone()),
+    };
+    let diff = repository.diff(&base, side, PATCH_BYTES).await.map_err(|error| failed(&error))?;
+    let files: Vec<_> = diff.files.iter().map(file).collect();
+    Ok(json!({ "files": files, "patch": diff.patch, "truncated": diff.truncated }))
+}
+
+fn file(file: &crate::git::diff::ChangedFile) -> Value {
+    let path: &PathBuf = &file.path;
+    json!({
+        "path": path.to_string_lossy(),
+        "status": file.status.name(),
+        "additions": file.additions,
+        "deletions": file.deletions,
+    })
+}

@@ -1,0 +1,97 @@
+//! What the keeper holds of its agent's streams: what is typed, what is read, and the size.
+
+use super::Rings;
+use super::agent::{self, Streams};
+use super::input::InputQueue;
+use super::output::Output;
+use super::wire::Fault;
+use crate::terminal::ring::RingWriter;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+/// The agent's streams, empty before it starts. Owned by the keeper's loop.
+#[derive(Default)]
+pub(super) struct Held {
+    /// What is typed; gone when the session is over.
+    pub(super) input: Option<InputQueue>,
+    output: Option<Output>,
+    stderr: Option<Output>,
+    /// The agent's end of its terminal.
+    terminal: Option<OwnedFd>,
+}
+
+impl Held {
+    /// Takes the streams of a started agent: from here on its output is read. The threads that
+    /// read write a byte to `waker` as [`Output::start`] says.
+    pub(super) fn attend(streams: Streams, rings: Rings, waker: &UnixStream) -> io::Result<Self> {
+        let read = |source, ring: Option<RingWriter>| {
+            ring.map(|ring| Output::start(source, ring, waker.try_clone()?)).transpose()
+        };
+        match streams {
+            Streams::Terminal { master, held } => Ok(Self {
+                output: read(master.try_clone()?, rings.output)?,
+                input: Some(InputQueue::new(master, true)?),
+                stderr: None,
+                terminal: Some(held),
+            }),
+            Streams::Pipes { stdin, stdout, stderr } => Ok(Self {
+                output: read(stdout, rings.output)?,
+                stderr: read(stderr, rings.stderr)?,
+                input: Some(InputQueue::new(stdin, false)?),
+                terminal: None,
+            }),
+        }
+    }
+
+    /// Lets go of the agent's end of its terminal, so that its output can end.
+    pub(super) fn let_go(&mut self) {
+        self.terminal = None;
+    }
+
+    /// Takes no more input and reads no more output. The ends stand from now on.
+    pub(super) fn stop(&mut self) {
+        self.input = None;
+        self.each_mut().for_each(Output::stop);
+    }
+
+    /// Behind the last bytes of output and of standard error.
+    pub(super) fn ends(&self) -> (u64, u64) {
+        let end = |output: &Option<Output>| output.as_ref().map_or(0, Output::end);
+        (end(&self.output), end(&self.stderr))
+    }
+
+    /// Whether all output was read to its end.
+    pub(super) fn is_drained(&self) -> bool {
+        [&self.output, &self.stderr].into_iter().flatten().all(Output::drained)
+    }
+
+    /// Asks to be woken when output comes; look at the ends after it.
+    pub(super) fn arm(&self) {
+        [&self.output, &self.stderr].into_iter().flatten().for_each(Output::arm);
+    }
+
+    /// Changes the terminal's size.
+    pub(super) fn resize(&self, rows: u16, cols: u16) -> Result<(), Fault> {
+        if !agent::is_size(rows, cols) {
+            return Err(Fault::BadSize { rows, cols });
+        }
+        let pipes = || Fault::WrongMode { has: "has pipes, no terminal".to_owned() };
+        agent::resize(self.master().ok_or_else(pipes)?, rows, cols)
+            .map_err(|fault| Fault::System { detail: fault.to_string() })
+    }
+
+    /// The process group in the terminal's foreground.
+    pub(super) fn foreground(&self) -> Option<i32> {
+        let group = nix::unistd::tcgetpgrp(self.master()?).ok()?.as_raw();
+        (group > 0).then_some(group)
+    }
+
+    fn master(&self) -> Option<&OwnedFd> {
+        self.input.as_ref().and_then(InputQueue::master)
+    }
+
+    fn each_mut(&mut self) -> impl Iterator<Item = &mut Output> {
+        [&mut self.output, &mut self.stderr].into_iter().flatten()
+    }
+}

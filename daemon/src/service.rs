@@ -1,0 +1,132 @@
+//! The daemon as a whole: its rooms opened in order, and closed by dropping it.
+
+use crate::agent::environment::Variables;
+use crate::agent::roster::{Roster, Search};
+use crate::config::Config;
+use crate::dispatch::Dispatch;
+use crate::git::Repositories;
+use crate::home::{Home, HomeError};
+use crate::journal::{Journal, JournalError};
+use crate::link::{self, Facts, Identity, Link, Linked, Standing};
+use crate::task::{Kept, Shop, board};
+use hayward_shared::api::{Directories, Runtime};
+use hayward_shared::id::DaemonId;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A daemon that cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its state folder cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// Its journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// It does not know its own program, which keepers are started with.
+    #[error("cannot tell where this program is")]
+    Program(#[source] std::io::Error),
+}
+
+/// A running daemon. Dropping it ends it; agents live on with their keepers.
+#[derive(Debug)]
+pub struct Daemon {
+    link: Link,
+    _linked: Linked,
+    _board: Kept,
+    dispatch: JoinHandle<()>,
+    runtimes: JoinHandle<()>,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.dispatch.abort();
+        self.runtimes.abort();
+    }
+}
+
+impl Daemon {
+    /// Opens the journal, takes up the runs it knows, and links to the relay. The caller holds the
+    /// state folder.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(
+        home: Home,
+        config: Config,
+        relay: String,
+        token: String,
+    ) -> Result<Self, StartError> {
+        home.furnish()?;
+        let parent: Variables = std::env::vars().collect();
+        let journal = Journal::open(&home.journal()).await?;
+        let identity = Identity {
+            relay,
+            token,
+            machine: home.machine()?,
+            hostname: hostname(),
+            capacity: config.daemon.max_concurrent_tasks,
+            labels: config.daemon.labels.clone(),
+            directories: Directories {
+                working_directory: text(std::env::current_dir().unwrap_or_default()),
+                home_directory: text(home.clones()),
+                worktrees_directory: text(home.worktrees()),
+            },
+        };
+        let shop = Arc::new(Shop {
+            home,
+            agents: Search::begin(parent.clone(), config.daemon.login_shell.clone()),
+            config,
+            journal: journal.clone(),
+            repositories: Repositories::default(),
+            parent,
+            keeper: std::env::current_exe().map_err(StartError::Program)?,
+        });
+        let (board, kept) = board::open(shop.clone()).await?;
+        let (runtimes, known) = watch::channel(Vec::new());
+        let telling = tokio::spawn(tell_runtimes(shop.agents.watch(), runtimes));
+        let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
+        let (link, linked, commands) = link::start(identity, journal, facts).await?;
+        let dispatch = tokio::spawn(Dispatch::new(shop, board, link.clone()).run(commands));
+        Ok(Self { link, _linked: linked, _board: kept, dispatch, runtimes: telling })
+    }
+
+    /// Who it is to the relay, once it is linked; none when that takes longer than `patience`.
+    pub async fn linked(&self, patience: Duration) -> Option<DaemonId> {
+        let mut standing = self.link.standing();
+        let up = standing.wait_for(|standing| matches!(standing, Standing::Up(_)));
+        let standing = tokio::time::timeout(patience, up).await.ok()?.ok()?.clone();
+        if let Standing::Up(id) = standing { Some(id) } else { None }
+    }
+
+    /// How its link stands.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.link.standing()
+    }
+}
+
+async fn tell_runtimes(
+    mut roster: watch::Receiver<Option<Roster>>,
+    to: watch::Sender<Vec<Runtime>>,
+) {
+    while let Ok(known) = roster.wait_for(Option::is_some).await.map(|known| known.clone()) {
+        to.send_replace(known.map(|roster| roster.runtimes()).unwrap_or_default());
+        if roster.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn hostname() -> String {
+    let name = nix::unistd::gethostname().ok();
+    name.and_then(|name| name.into_string().ok()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn text(path: PathBuf) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,212 @@
+//! The output lane: sessions' bytes to those who watch, never further than each has granted.
+//!
+//! A watch reads the ring on disk at its own pace. A slow viewer holds up itself alone: neither
+//! the agent nor another viewer, and no memory but one frame.
+
+use crate::link::Link;
+use crate::session::Session;
+use crate::task::{Board, LiveSession, RunState, Shop, run_folder};
+use crate::terminal::ring::{Read, RingReader};
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{TaskId, WatchId};
+use hayward_shared::protocol::output::{Body, Frame, MAX_BODY};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Watches that one daemon serves at once; more are refused.
+const MOST: usize = 256;
+
+/// The watches of one link.
+#[derive(Debug)]
+pub struct Watches {
+    shop: Arc<Shop>,
+    board: Board,
+    link: Link,
+    live: HashMap<WatchId, Watch>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    grant: watch::Sender<u64>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a viewer asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// The viewer's name for it.
+    pub watch: WatchId,
+    /// The task whose last run is watched.
+    pub task: TaskId,
+    /// The first byte to send.
+    pub from: u64,
+    /// Whether to go on until the session ends.
+    pub follow: bool,
+    /// Send no byte at or past this offset.
+    pub grant: u64,
+}
+
+impl Watches {
+    /// No watches yet; frames go out over `link`.
+    #[must_use]
+    pub fn new(shop: Arc<Shop>, board: Board, link: Link) -> Self {
+        Self { shop, board, link, live: HashMap::new() }
+    }
+
+    /// Begins a watch; one of the same name ends. Answers `{runId, start, end}`: what is held.
+    ///
+    /// # Errors
+    /// No run of the task is known here, or there are too many watches.
+    pub async fn begin(&mut self, view: View) -> Result<Value, Fault> {
+        self.live.retain(|_, watch| !watch.task.is_finished());
+        if self.live.len() >= MOST {
+            let text = format!("{MOST} watches are served already");
+            return Err(Fault::new(Code::Unavailable, text));
+        }
+        let row = self.shop.journal.last_run::<RunState>(view.task).await.map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "a run cannot be read");
+            Fault::new(Code::Internal, "the daemon's journal cannot be read")
+        })?;
+        let row = row.ok_or_else(|| Fault::not_found("output of task", view.task.short()))?;
+        let ring =
+            RingReader::open(&run_folder(&self.shop.home, row.key.run_id, &row.state).ring());
+        let unreadable =
+            |error| Fault::new(Code::Failed, format!("the output cannot be read: {error}"));
+        let start = ring.start().map_err(unreadable)?;
+        let end = ring.end().map_err(unreadable)?;
+        let (grant, granted) = watch::channel(view.grant);
+        let viewing = Viewing {
+            view,
+            position: view.from,
+            stop: (!view.follow).then_some(end),
+            ring,
+            live: if view.follow { self.board.session(view.task).await } else { None },
+            granted,
+            link: self.link.clone(),
+        };
+        let task = tokio::spawn(viewing.run());
+        self.live.insert(view.watch, Watch { grant, task });
+        Ok(json!({ "runId": row.key.run_id, "start": start, "end": end }))
+    }
+
+    /// Lets a watch send further.
+    pub fn grant(&self, id: WatchId, up_to: u64) {
+        if let Some(watch) = self.live.get(&id) {
+            watch.grant.send_if_modified(|grant| {
+                let more = up_to > *grant;
+                *grant = up_to.max(*grant);
+                more
+            });
+        }
+    }
+
+    /// Ends a watch.
+    pub fn end(&mut self, id: WatchId) {
+        self.live.remove(&id);
+    }
+
+    /// Ends all of them: the link is gone, and the viewers with it.
+    pub fn clear(&mut self) {
+        self.live.clear();
+    }
+}
+
+/// One watch under way.
+struct Viewing {
+    view: View,
+    position: u64,
+    stop: Option<u64>,
+    ring: RingReader,
+    live: Option<LiveSession>,
+    granted: watch::Receiver<u64>,
+    link: Link,
+}
+
+impl Viewing {
+    async fn run(mut self) {
+        let mut buffer = vec![0; MAX_BODY];
+        loop {
+            let Some(room) = self.room(buffer.len()).await else {
+                self.send(Body::End).await;
+                return;
+            };
+            let read = match self.ring.read(self.position, &mut buffer[..room]) {
+                Ok(read) => read,
+                Err(error) => {
+                    tracing::warn!(%error, task = %self.view.task, "the output cannot be read");
+                    Read::AtEnd
+                }
+            };
+            let sent = match read {
+                Read::Bytes { len, .. } => {
+                    let sent = self.send(Body::Bytes(&buffer[..len])).await;
+                    self.position += len as u64;
+                    sent
+                }
+                Read::Gap { to, .. } => {
+                    let sent = self.send(Body::Gap { until: to }).await;
+                    self.position = to;
+                    sent
+                }
+                Read::AtEnd if self.grows().await => true,
+                Read::AtEnd => {
+                    self.send(Body::End).await;
+                    return;
+                }
+            };
+            if !sent {
+                return;
+            }
+        }
+    }
+
+    /// How many bytes may be sent now, at most `most`; waits while it is none. Nothing when the
+    /// viewer has all that it asked for.
+    async fn room(&mut self, most: usize) -> Option<usize> {
+        let (position, stop) = (self.position, self.stop.unwrap_or(u64::MAX));
+        if position >= stop {
+            return None;
+        }
+        let granted = *self.granted.wait_for(|grant| *grant > position).await.ok()?;
+        let room = granted.min(stop) - position;
+        Some(usize::try_from(room).unwrap_or(usize::MAX).min(most))
+    }
+
+    /// Waits until there may be more; false when there never will.
+    async fn grows(&mut self) -> bool {
+        let Some(live) = &mut self.live else { return false };
+        let session: Option<Session> = live.borrow_and_update().clone();
+        let Some(session) = session else {
+            // not started yet, or ended before it was
+            if live.changed().await.is_err() {
+                self.live = None;
+            }
+            return true;
+        };
+        let mut output = session.output();
+        let position = self.position;
+        tokio::select! {
+            grown = output.wait_for(|end| *end > position) => {
+                if grown.is_err() {
+                    self.live = None;
+                }
+            }
+            _ = session.exited() => self.live = None,
+        }
+        true
+    }
+
+    async fn send(&self, body: Body<'_>) -> bool {
+        let frame = Frame { watch: self.view.watch, offset: self.position, body };
+        self.link.output(frame.encode().into()).await
+    }
+}

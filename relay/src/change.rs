@@ -1,0 +1,94 @@
+//! A task while it is changed, with the events that will tell of it. Pure.
+
+use crate::store::events::Draft;
+use crate::store::tasks::Stored;
+use hayward_shared::event::{Actor, ActorKind, Kind, StatusChanged, Subject};
+use hayward_shared::id::TaskId;
+use hayward_shared::task::{IllegalTransition, Reason, Status};
+use hayward_shared::time::Timestamp;
+use serde_json::{Value, json};
+
+/// A change of one task: what it becomes, and what is told of it. Stored in one transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Change {
+    pub(crate) row: Stored,
+    pub(crate) drafts: Vec<Draft>,
+}
+
+impl Change {
+    /// No change yet.
+    pub(crate) fn of(row: Stored) -> Self {
+        Self { row, drafts: Vec::new() }
+    }
+
+    /// Moves the task, or says why it may not; nothing changes then.
+    pub(crate) fn step(
+        &mut self,
+        to: Status,
+        reason: Option<Reason>,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<(), IllegalTransition> {
+        let old = self.row.task.status;
+        self.row.task.advance(to, reason, now)?;
+        if old == to {
+            return Ok(());
+        }
+        if to == Status::Queued {
+            self.row.queued_at = Some(now);
+        }
+        if !to.is_held() {
+            self.row.lease_expires_at = None;
+        }
+        let message = match to {
+            Status::Failed | Status::Deferred | Status::TimedOut => {
+                self.row.task.results.error_message.clone()
+            }
+            _ => None,
+        };
+        let payload = StatusChanged { old_status: old, new_status: to, reason, message };
+        self.say(
+            Kind::TaskStatusChanged,
+            by,
+            now,
+            serde_json::to_value(payload).unwrap_or_default(),
+        );
+        Ok(())
+    }
+
+    /// Takes the task from whoever holds it: an older report is refused from now on.
+    pub(crate) fn fence(&mut self) {
+        self.row.task.holding.lease_epoch += 1;
+    }
+
+    /// Tells something of the task.
+    pub(crate) fn say(&mut self, kind: Kind, by: &Actor, at: Timestamp, payload: Value) {
+        let task = &self.row.task;
+        let held = task.holding.run_id.is_some();
+        self.drafts.push(Draft {
+            kind,
+            at,
+            actor: by.clone(),
+            subject: task_subject(task.id),
+            lease_epoch: held.then_some(task.holding.lease_epoch),
+            channel: None,
+            payload,
+        });
+    }
+
+    /// Counts a change of fields, and tells which.
+    pub(crate) fn updated(&mut self, fields: &[&str], by: &Actor, now: Timestamp) {
+        self.row.task.version += 1;
+        self.say(Kind::TaskUpdated, by, now, json!({ "updatedFields": fields }));
+    }
+}
+
+/// How events name a task.
+pub(crate) fn task_subject(id: TaskId) -> Subject {
+    Subject { kind: "task".into(), id: id.to_string() }
+}
+
+/// The relay itself, as events name it.
+pub(crate) fn system() -> Actor {
+    Actor { kind: ActorKind::System, id: String::new() }
+}

@@ -1,0 +1,72 @@
+//! What a relay is told when it starts.
+
+use hayward_shared::run::{LEASE_MS, QUEUE_MS, SETTLE_MS, SWEEP_MS};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where a relay keeps its data, where it listens and whom it lets in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The SQLite file; made, with mode 0600, when it is absent. Its folder must be there.
+    pub database: PathBuf,
+    /// The address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Origins of web pages that may call, exactly as browsers send them. Empty: no page may.
+    pub allowed_origins: Vec<String>,
+    /// The name under which a relay on loopback may be called, besides `localhost` and addresses.
+    pub public_name: Option<String>,
+    /// How long things take; only tests change it.
+    pub timing: Timing,
+}
+
+impl Config {
+    /// A relay with the usual bounds that lets no web page in.
+    #[must_use]
+    pub fn new(database: impl Into<PathBuf>, listen: SocketAddr) -> Self {
+        Self {
+            database: database.into(),
+            listen,
+            allowed_origins: Vec::new(),
+            public_name: None,
+            timing: Timing::default(),
+        }
+    }
+}
+
+/// How long things take. The defaults are the wire's; see [`hayward_shared::run`].
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// A lease holds this many milliseconds after the last beat that named its run.
+    pub lease_ms: i64,
+    /// Milliseconds between two looks for what is overdue.
+    pub sweep_ms: i64,
+    /// A queued task expires after this many milliseconds.
+    pub queue_ms: i64,
+    /// A link that follows a broken one gets no new work before this many milliseconds.
+    pub settle_ms: i64,
+    /// A stranger has this long to say who it is.
+    pub hello: Duration,
+    /// Every link is pinged this often.
+    pub ping: Duration,
+    /// A link that was silent for this long is dead.
+    pub dead: Duration,
+    /// A daemon has this long to answer a command.
+    pub reply: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            lease_ms: LEASE_MS,
+            sweep_ms: SWEEP_MS,
+            queue_ms: QUEUE_MS,
+            settle_ms: SETTLE_MS,
+            hello: Duration::from_secs(10),
+            ping: Duration::from_secs(20),
+            // two pings may be lost
+            dead: Duration::from_secs(45),
+            reply: Duration::from_secs(10),
+        }
+    }
+}

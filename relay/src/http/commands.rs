@@ -1,0 +1,203 @@
+//! What is done to a task: its state is checked first, its daemon asked where that takes one.
+
+use super::caller::Bearer;
+use super::fault::{Refusal, invalid};
+use super::params::{Body, Id};
+use super::tasks::{again, find, make};
+use crate::change::Change;
+use crate::core::Core;
+use crate::lease;
+use crate::store::tasks;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use hayward_shared::api::{InterruptBody, MessageBody};
+use hayward_shared::event::{Kind, MAX_TEXT, bounded, task_stream};
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::TaskId;
+use hayward_shared::protocol::ToDaemon;
+use hayward_shared::task::{IllegalTransition, Status, Task};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// After the daemon said that it did so, its report is on its way: the answer waits this long.
+const REPORT: Duration = Duration::from_secs(2);
+
+/// The most bytes of a message to an agent.
+const MAX_MESSAGE: usize = 64 * 1024;
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+pub(super) async fn run(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+) -> Answer<Task> {
+    caller.commands()?;
+    let task = find(&core, &caller, &id).await?.task;
+    let mut tx = core.store.write().await?;
+    let row = again(&mut tx, &task).await?;
+    if row.task.status != Status::Pending {
+        return Err(IllegalTransition { from: row.task.status, to: Status::Queued }.into());
+    }
+    let mut change = Change::of(row);
+    change.step(Status::Queued, None, &caller.actor(), crate::clock::now())?;
+    let task = tasks::apply(&mut tx, change).await?;
+    tx.commit().await?;
+    Ok(Json(task))
+}
+
+pub(super) async fn pause(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+) -> Answer<Task> {
+    caller.commands()?;
+    let task = find(&core, &caller, &id).await?.task;
+    let body = ToDaemon::PauseTask { task_id: task.id };
+    freeze(&core, task, (Status::Running, Status::Paused), body).await
+}
+
+pub(super) async fn resume(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+) -> Answer<Task> {
+    caller.commands()?;
+    let task = find(&core, &caller, &id).await?.task;
+    let body = ToDaemon::ResumeTask { task_id: task.id };
+    freeze(&core, task, (Status::Paused, Status::Running), body).await
+}
+
+/// Has the daemon freeze an agent or let it go on; the status follows from its report alone.
+async fn freeze(
+    core: &Core,
+    task: Task,
+    (from, to): (Status, Status),
+    body: ToDaemon,
+) -> Answer<Task> {
+    if task.status != from {
+        return Err(IllegalTransition { from: task.status, to }.into());
+    }
+    let mut live = core.store.listen();
+    ask(core, &task, body).await?;
+    let stream = task_stream(task.id);
+    let reported = async {
+        while let Ok(event) = live.recv().await {
+            if event.stream == stream && event.kind == Kind::TaskStatusChanged {
+                return;
+            }
+        }
+    };
+    // a report that is late is seen in the task's events
+    drop(timeout(REPORT, reported).await);
+    let found = tasks::find(&mut *core.store.read().await?, task.workspace_id, task.id).await?;
+    Ok(Json(found.map_or(task, |row| row.task)))
+}
+
+async fn ask(core: &Core, task: &Task, body: ToDaemon) -> Result<Value, Fault> {
+    let Some(daemon) = task.holding.daemon_id else {
+        return Err(Fault::new(Code::Conflict, "no daemon has run the task yet"));
+    };
+    core.registry.ask(daemon, body, core.timing.reply).await
+}
+
+fn must_run(task: &Task, what: &str) -> Result<(), Fault> {
+    if task.status == Status::Running {
+        return Ok(());
+    }
+    let text = format!("a {} task cannot be {what}", task.status);
+    Err(Fault::new(Code::IllegalTransition, text))
+}
+
+pub(super) async fn interrupt(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+    Body(body): Body<InterruptBody>,
+) -> Answer<Task> {
+    caller.commands()?;
+    let task = find(&core, &caller, &id).await?.task;
+    must_run(&task, "interrupted")?;
+    let command = ToDaemon::InterruptTask { task_id: task.id, graceful: !body.force };
+    ask(&core, &task, command).await?;
+    Ok(Json(task))
+}
+
+pub(super) async fn message(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+    Body(body): Body<MessageBody>,
+) -> Answer<Task> {
+    caller.commands()?;
+    let task = find(&core, &caller, &id).await?.task;
+    must_run(&task, "sent a message")?;
+    if body.message.is_empty() || body.message.len() > MAX_MESSAGE {
+        return Err(invalid("message: from 1 byte to 64 KiB").into());
+    }
+    let text = bounded(&body.message, MAX_TEXT).0.to_owned();
+    let command = ToDaemon::SendMessage { task_id: task.id, message: body.message };
+    ask(&core, &task, command).await?;
+    let mut tx = core.store.write().await?;
+    let mut change = Change::of(again(&mut tx, &task).await?);
+    let payload = json!({ "text": text });
+    change.say(Kind::TaskMessage, &caller.actor(), crate::clock::now(), payload);
+    let task = tasks::apply(&mut tx, change).await?;
+    tx.commit().await?;
+    Ok(Json(task))
+}
+
+pub(super) async fn cancel(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+) -> Answer<Task> {
+    caller.commands()?;
+    let task = find(&core, &caller, &id).await?.task;
+    let mut tx = core.store.write().await?;
+    let row = again(&mut tx, &task).await?;
+    let held = row.task.status.is_held();
+    let change = lease::cancel(row, &caller.actor(), crate::clock::now())?;
+    let task = tasks::apply(&mut tx, change).await?;
+    tx.commit().await?;
+    if let Some(daemon) = task.holding.daemon_id.filter(|_| held) {
+        let told = core.registry.tell(daemon, ToDaemon::CancelTask { task_id: task.id }).await;
+        if told.is_err() {
+            tracing::info!(task = %task.id, %daemon, "cancelled; its daemon learns when it returns");
+        }
+    }
+    Ok(Json(task))
+}
+
+pub(super) async fn retry(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+) -> Result<(StatusCode, Json<Task>), Refusal> {
+    caller.commands()?;
+    let task = find(&core, &caller, &id).await?.task;
+    if !task.status.is_final() {
+        let text = format!("a {} task cannot be retried: it has not ended", task.status);
+        return Err(Fault::new(Code::IllegalTransition, text).into());
+    }
+    let mut order = task.order;
+    order.retry_of = Some(task.id);
+    // the new try starts from what the base names now
+    order.base_commit = None;
+    let mut tx = core.store.write().await?;
+    let new = make(&mut tx, &caller, TaskId::fresh(), order).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(new)))
+}
+
+pub(super) async fn diff(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+) -> Answer<Value> {
+    let task = find(&core, &caller, &id).await?.task;
+    Ok(Json(ask(&core, &task, ToDaemon::ReadDiff { task_id: task.id }).await?))
+}

@@ -1,0 +1,172 @@
+//! What makes an order a good one. Pure.
+
+use super::fault::invalid;
+use hayward_shared::fault::Fault;
+use hayward_shared::task::{CompletionAction, Order};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+const MAX_PRIORITY: i32 = 1_000;
+const MAX_ATTEMPTS: u32 = 20;
+const MAX_NAME: usize = 200;
+/// Large enough for any prompt, small enough for one frame with room for the rest of the order.
+const MAX_PLAN: usize = 512 * 1024;
+const MAX_LABELS: usize = 32;
+/// Characters of a label's key or value.
+const MAX_LABEL: usize = 200;
+/// Characters of a name that is made from a plan.
+const MADE_NAME: usize = 60;
+
+/// Every field that an order may have.
+const FIELDS: [&str; 21] = [
+    "name",
+    "plan",
+    "command",
+    "agent",
+    "model",
+    "priority",
+    "parentTaskId",
+    "labels",
+    "repositoryUrl",
+    "baseBranch",
+    "baseCommit",
+    "targetBranch",
+    "completionAction",
+    "mergeMode",
+    "retryOf",
+    "requeueAfter",
+    "maxAttempts",
+    "timeoutSeconds",
+    "requireChanges",
+    "wantedDaemonId",
+    "continueFromTaskId",
+];
+
+const LISTS: [&str; 1] = ["copyFiles"];
+
+/// The order that a body asks for, checked and with its name filled in.
+pub(super) fn read(body: Value) -> Result<Order, Fault> {
+    let Value::Object(fields) = &body else { return Err(invalid("the body must be an object")) };
+    let known = |name: &str| FIELDS.contains(&name) || LISTS.contains(&name);
+    let odd: Vec<_> = fields.keys().filter(|name| !known(name)).map(String::as_str).collect();
+    if !odd.is_empty() {
+        return Err(invalid(format!("unknown fields: {}", odd.join(", "))));
+    }
+    let order: Order = serde_json::from_value(body).map_err(|e| invalid(format!("order: {e}")))?;
+    check(order)
+}
+
+fn check(mut order: Order) -> Result<Order, Fault> {
+    if order.plan.trim().is_empty() {
+        if order.command.is_empty() {
+            return Err(invalid("plan: a plan or a command is needed"));
+        }
+        order.plan = order.command.join(" ");
+    }
+    if order.retry_of.is_some() {
+        return Err(invalid("retryOf: is set by a retry alone"));
+    }
+    if order.completion_action != CompletionAction::None
+        && order.repository_url.as_deref() == Some("")
+    {
+        return Err(invalid("repositoryUrl: is empty"));
+    }
+    if !(1..=MAX_ATTEMPTS).contains(&order.max_attempts) {
+        return Err(invalid(format!("maxAttempts: from 1 to {MAX_ATTEMPTS}")));
+    }
+    if order.requeue_after == Some(0) {
+        return Err(invalid("requeueAfter: 1 minute at least"));
+    }
+    if order.name.trim().is_empty() {
+        order.name = made_name(&order.plan);
+    }
+    priority(order.priority)?;
+    name(&order.name)?;
+    plan(&order.plan)?;
+    labels(&order.labels)?;
+    Ok(order)
+}
+
+pub(super) fn priority(priority: i32) -> Result<(), Fault> {
+    let fits = (-MAX_PRIORITY..=MAX_PRIORITY).contains(&priority);
+    fits.then_some(())
+        .ok_or_else(|| invalid(format!("priority: from -{MAX_PRIORITY} to {MAX_PRIORITY}")))
+}
+
+pub(super) fn name(name: &str) -> Result<(), Fault> {
+    let fits = !name.trim().is_empty() && name.chars().count() <= MAX_NAME;
+    fits.then_some(()).ok_or_else(|| invalid(format!("name: from 1 to {MAX_NAME} characters")))
+}
+
+pub(super) fn plan(plan: &str) -> Result<(), Fault> {
+    let fits = !plan.trim().is_empty() && plan.len() <= MAX_PLAN;
+    fits.then_some(()).ok_or_else(|| invalid("plan: from 1 byte to 512 KiB"))
+}
+
+pub(super) fn labels(labels: &BTreeMap<String, String>) -> Result<(), Fault> {
+    let short = |text: &str| text.chars().count() <= MAX_LABEL;
+    let fits = labels.len() <= MAX_LABELS
+        && labels.iter().all(|(key, value)| !key.is_empty() && short(key) && short(value));
+    fits.then_some(()).ok_or_else(|| {
+        invalid(format!("labels: {MAX_LABELS} at the most, of {MAX_LABEL} characters each"))
+    })
+}
+
+fn made_name(plan: &str) -> String {
+    let line = plan.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("task");
+    let name: String = line.chars().take(MADE_NAME).collect();
+    name.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_field_of_an_order_is_known_here() {
+        let full = Order {
+            command: vec!["x".into()],
+            model: Some("m".into()),
+            timeout_seconds: Some(1),
+            require_changes: true,
+            wanted_daemon_id: Some(hayward_shared::id::DaemonId::fresh()),
+            continue_from_task_id: Some(hayward_shared::id::TaskId::fresh()),
+            copy_files: vec!["f".into()],
+            max_attempts: 1,
+            ..Order::default()
+        };
+        let value = serde_json::to_value(&full).unwrap();
+        assert_eq!(value.as_object().unwrap().len(), FIELDS.len() + LISTS.len());
+        assert_eq!(read(value).unwrap().plan, "x");
+    }
+
+    #[test]
+    fn a_bad_order_is_refused_by_the_name_of_its_field() {
+        let label: BTreeMap<_, _> = (0..33).map(|n| (n.to_string(), "v")).collect();
+        let cases = [
+            (json!({}), "plan"),
+            (json!({"plan": "x", "colour": 1, "size": 2}), "colour, size"),
+            (json!({"plan": "x", "priority": 1001}), "priority"),
+            (json!({"plan": "x", "maxAttempts": 0}), "maxAttempts"),
+            (json!({"plan": "x", "maxAttempts": 21}), "maxAttempts"),
+            (json!({"plan": "x", "name": "n".repeat(201)}), "name"),
+            (json!({"plan": "x".repeat(MAX_PLAN + 1), "name": "n"}), "plan"),
+            (json!({"plan": "x", "labels": label}), "labels"),
+            (json!({"plan": "x", "completionAction": "explode"}), "explode"),
+            (json!([]), "object"),
+        ];
+        for (body, part) in cases {
+            let fault = read(body).unwrap_err();
+            assert!(fault.message.contains(part), "{}", fault.message);
+        }
+    }
+
+    #[test]
+    fn a_name_is_made_from_the_first_line_of_the_plan() {
+        let order = read(json!({"plan": format!("\n  {}\nmore", "é".repeat(80))})).unwrap();
+        assert_eq!(order.name, "é".repeat(60));
+        let order = read(json!({"command": ["make", "test"]})).unwrap();
+        assert_eq!((order.name.as_str(), order.max_attempts), ("make test", 1));
+    }
+}

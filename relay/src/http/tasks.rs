@@ -1,0 +1,289 @@
+//! Tasks: made, read, changed, discarded.
+
+use super::caller::Bearer;
+use super::fault::{Refusal, invalid};
+use super::order;
+use super::params::{Body, Id, Params, next_cursor};
+use crate::auth::{Caller, Who};
+use crate::change::Change;
+use crate::core::Core;
+use crate::lease;
+use crate::store::tasks::{self, Filter, Stored};
+use crate::store::{Tx, daemons};
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use hayward_shared::api::{TaskPage, TaskPatch};
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{Fragment, TaskId};
+use hayward_shared::task::{Holding, Order, Results, Status, Task, Usage};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Parts of parts end here: deeper ones are a loop, not a plan.
+const MAX_DEPTH: u32 = 5;
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+/// The task that `{id}` names, when the caller may read it; absent and foreign ones are one.
+pub(super) async fn find(core: &Core, caller: &Caller, id: &Id) -> Result<Stored, Refusal> {
+    caller.reads_tasks()?;
+    let mut reader = core.store.read().await?;
+    let task = match id.fragment.whole() {
+        Some(whole) => TaskId(whole),
+        None => {
+            let found =
+                tasks::matching(&mut reader, caller.workspace, &id.fragment.to_string()).await?;
+            id.only("task", &found)?
+        }
+    };
+    let absent = || Fault::not_found("task", &id.typed);
+    let row = tasks::find(&mut reader, caller.workspace, task).await?.ok_or_else(absent)?;
+    if let Who::Task(own) = caller.who {
+        let mut at = Some(row.task.clone());
+        while let Some(task) = at.take() {
+            if task.id == own {
+                return Ok(row);
+            }
+            if let Some(parent) = task.order.parent_task_id {
+                at = tasks::find(&mut reader, caller.workspace, parent).await?.map(|p| p.task);
+            }
+        }
+        return Err(absent().into());
+    }
+    Ok(row)
+}
+
+/// The task again, inside a transaction that changes it.
+pub(super) async fn again(tx: &mut Tx, task: &Task) -> Result<Stored, Refusal> {
+    let found = tasks::find(tx.conn(), task.workspace_id, task.id).await?;
+    found.ok_or_else(|| Fault::not_found("task", task.id).into())
+}
+
+pub(super) async fn list(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    params: Params,
+) -> Answer<TaskPage> {
+    caller.reads()?;
+    let status = params.one("status").map(read_status).transpose()?;
+    let mut labels = Vec::new();
+    for label in params.all("label") {
+        let (key, value) = label.split_once('=').ok_or_else(|| invalid("label: as key=value"))?;
+        labels.push((key.to_owned(), value.to_owned()));
+    }
+    let parent = match params.read::<Fragment>("parent")? {
+        Some(fragment) => {
+            let typed = params.one("parent").unwrap_or_default().to_owned();
+            Some(find(&core, &caller, &Id { typed, fragment }).await?.task.id)
+        }
+        None => None,
+    };
+    page(&core, &caller, &params, Filter { status, parent, labels, ..Filter::default() }).await
+}
+
+fn read_status(name: &str) -> Result<Status, Fault> {
+    serde_json::from_value(Value::from(name))
+        .map_err(|_| invalid(format!("status: '{name}' is none")))
+}
+
+async fn page(core: &Core, caller: &Caller, params: &Params, filter: Filter) -> Answer<TaskPage> {
+    let limit = params.limit()?;
+    let filter = Filter { before: params.cursor()?, ..filter };
+    let mut reader = core.store.read().await?;
+    let tasks = tasks::page(&mut reader, caller.workspace, &filter, limit).await?;
+    let next_cursor = next_cursor(&tasks, limit, |t| (t.created_at.millis(), t.id.0));
+    Ok(Json(TaskPage { tasks, next_cursor }))
+}
+
+pub(super) async fn show(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+) -> Answer<Task> {
+    Ok(Json(find(&core, &caller, &id).await?.task))
+}
+
+pub(super) async fn usage(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+) -> Answer<Usage> {
+    Ok(Json(find(&core, &caller, &id).await?.task.results.usage))
+}
+
+pub(super) async fn subtasks(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+    params: Params,
+) -> Answer<TaskPage> {
+    let task = find(&core, &caller, &id).await?.task;
+    let filter = Filter { parent: Some(task.id), ..Filter::default() };
+    page(&core, &caller, &params, filter).await
+}
+
+pub(super) async fn siblings(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+    params: Params,
+) -> Answer<TaskPage> {
+    let task = find(&core, &caller, &id).await?.task;
+    caller.reads()?;
+    match task.order.parent_task_id {
+        None => Ok(Json(TaskPage { tasks: Vec::new(), next_cursor: None })),
+        parent => {
+            let filter = Filter { parent, except: Some(task.id), ..Filter::default() };
+            page(&core, &caller, &params, filter).await
+        }
+    }
+}
+
+pub(super) async fn create(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    headers: HeaderMap,
+    Body(body): Body<Value>,
+) -> Result<(StatusCode, Json<Task>), Refusal> {
+    caller.commands()?;
+    let order = order::read(body)?;
+    let wanted = headers
+        .get("idempotency-key")
+        .map(|key| key.to_str().ok().and_then(|key| key.parse::<TaskId>().ok()));
+    let wanted = match wanted {
+        Some(None) => return Err(invalid("Idempotency-Key: must be a UUID").into()),
+        Some(wanted) => wanted,
+        None => None,
+    };
+    let mut tx = core.store.write().await?;
+    if let Some(id) = wanted
+        && let Some(row) = tasks::find(tx.conn(), caller.workspace, id).await?
+    {
+        return Ok((StatusCode::OK, Json(row.task)));
+    }
+    let id = wanted.unwrap_or_else(TaskId::fresh);
+    let task = make(&mut tx, &caller, id, order).await?;
+    tx.commit().await?;
+    Ok((StatusCode::CREATED, Json(task)))
+}
+
+/// Stores a new task, once all that its order names was found in the workspace.
+pub(super) async fn make(
+    tx: &mut Tx,
+    caller: &Caller,
+    id: TaskId,
+    order: Order,
+) -> Result<Task, Refusal> {
+    let workspace = caller.workspace;
+    let mut depth = 0;
+    if let Some(parent) = order.parent_task_id {
+        let found = tasks::find(tx.conn(), workspace, parent).await?;
+        let row = found.ok_or_else(|| Fault::not_found("task", parent))?;
+        depth = row.task.depth + 1;
+        if depth > MAX_DEPTH {
+            return Err(invalid(format!("parentTaskId: parts go {MAX_DEPTH} deep")).into());
+        }
+    }
+    if let Some(other) = order.continue_from_task_id {
+        let found = tasks::find(tx.conn(), workspace, other).await?;
+        found.ok_or_else(|| Fault::not_found("task", other))?;
+    }
+    if let Some(daemon) = order.wanted_daemon_id {
+        let found = daemons::find(tx.conn(), workspace, daemon).await?;
+        found.ok_or_else(|| Fault::not_found("daemon", daemon))?;
+    }
+    let task = Task {
+        id,
+        workspace_id: workspace,
+        status: Status::Queued,
+        reason: None,
+        depth,
+        order,
+        holding: Holding::default(),
+        results: Results::default(),
+        created_at: crate::clock::now(),
+        started_at: None,
+        completed_at: None,
+        version: 1,
+    };
+    tasks::set_labels(tx.conn(), &task).await?;
+    Ok(tasks::apply(tx, lease::created(Stored::new(task), &caller.actor())).await?)
+}
+
+pub(super) async fn patch(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+    Body(patch): Body<TaskPatch>,
+) -> Answer<Task> {
+    caller.commands()?;
+    let task = find(&core, &caller, &id).await?.task;
+    let mut tx = core.store.write().await?;
+    let row = again(&mut tx, &task).await?;
+    if row.task.version != patch.version {
+        let text = format!("the task is at version {}, not {}", row.task.version, patch.version);
+        return Err(Fault::new(Code::VersionConflict, text).into());
+    }
+    let mut change = Change::of(row);
+    let fields = take_over(&mut change.row.task, patch)?;
+    if fields.is_empty() {
+        return Ok(Json(change.row.task));
+    }
+    change.updated(&fields, &caller.actor(), crate::clock::now());
+    tasks::set_labels(tx.conn(), &change.row.task).await?;
+    let task = tasks::apply(&mut tx, change).await?;
+    tx.commit().await?;
+    Ok(Json(task))
+}
+
+/// Changes what `patch` names; which fields that were.
+fn take_over(task: &mut Task, patch: TaskPatch) -> Result<Vec<&'static str>, Fault> {
+    let mut fields = Vec::new();
+    let idle = matches!(task.status, Status::Pending | Status::Queued | Status::Deferred);
+    let busy = |field: &str| {
+        let text = format!("{field}: cannot be changed while the task is {}", task.status);
+        Fault::new(Code::Conflict, text)
+    };
+    if let Some(plan) = patch.plan {
+        idle.then_some(()).ok_or_else(|| busy("plan"))?;
+        order::plan(&plan)?;
+        task.order.plan = plan;
+        fields.push("plan");
+    }
+    if let Some(priority) = patch.priority {
+        idle.then_some(()).ok_or_else(|| busy("priority"))?;
+        order::priority(priority)?;
+        task.order.priority = priority;
+        fields.push("priority");
+    }
+    if let Some(name) = patch.name {
+        order::name(&name)?;
+        task.order.name = name;
+        fields.push("name");
+    }
+    if let Some(labels) = patch.labels {
+        order::labels(&labels)?;
+        task.order.labels = labels;
+        fields.push("labels");
+    }
+    Ok(fields)
+}
+
+pub(super) async fn discard(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+) -> Answer<Task> {
+    caller.commands()?;
+    let task = find(&core, &caller, &id).await?.task;
+    let mut tx = core.store.write().await?;
+    let row = again(&mut tx, &task).await?;
+    if !row.task.status.is_final() {
+        let text = format!("a {} task cannot be discarded: cancel it first", row.task.status);
+        return Err(Fault::new(Code::IllegalTransition, text).into());
+    }
+    tasks::discard(&mut tx, caller.workspace, row.task.id).await?;
+    tx.commit().await?;
+    Ok(Json(row.task))
+}

@@ -1,0 +1,423 @@
+//! Who is connected: the one owner of links, open requests and watches.
+//!
+//! All of it is volatile and can be made anew from what peers say. Locks are short and never held
+//! across an await.
+
+use crate::socket::pipe::Outlet;
+use bytes::Bytes;
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{DaemonId, RequestId, TaskId, WatchId, WorkspaceId};
+use hayward_shared::protocol::output::{Body, Frame, watch_of};
+use hayward_shared::protocol::{ClientNotice, Reply, Tagged, ToDaemon, encode};
+use hayward_shared::time::Timestamp;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout};
+
+/// A link that broke is remembered this long: a machine that flaps does so within the hour.
+const REMEMBER_MS: i64 = 3_600_000;
+
+/// Watches that one client may have at once.
+const MAX_WATCHES: usize = 32;
+
+/// One link of a daemon; of two links of the same daemon the higher is the present one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LinkId(u64);
+
+/// One connected client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClientId(u64);
+
+/// Who is connected.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    links: HashMap<DaemonId, Link>,
+    watches: HashMap<WatchId, Watch>,
+    broken: HashMap<DaemonId, Timestamp>,
+}
+
+#[derive(Debug)]
+struct Link {
+    id: LinkId,
+    workspace: WorkspaceId,
+    replies: bool,
+    outlet: Outlet,
+    work: Arc<Notify>,
+    open: HashMap<RequestId, Waiter>,
+}
+
+#[derive(Debug)]
+enum Waiter {
+    Command(oneshot::Sender<Reply>),
+    Watch(WatchId),
+}
+
+#[derive(Debug)]
+struct Watch {
+    daemon: DaemonId,
+    client: ClientId,
+    outlet: Outlet,
+    /// Until when the daemon must have answered; absent once it has.
+    answer_by: Option<Instant>,
+}
+
+/// A place among the links.
+pub(crate) struct Joined {
+    pub(crate) link: LinkId,
+    /// Told when there may be work.
+    pub(crate) work: Arc<Notify>,
+    /// Whether the link follows one that broke without a farewell.
+    pub(crate) after_break: bool,
+}
+
+/// A link to be registered.
+pub(crate) struct NewLink {
+    pub(crate) daemon: DaemonId,
+    pub(crate) workspace: WorkspaceId,
+    pub(crate) replies: bool,
+    pub(crate) outlet: Outlet,
+}
+
+/// What a client wants to see of a task's output.
+pub(crate) struct NewWatch {
+    pub(crate) client: ClientId,
+    pub(crate) outlet: Outlet,
+    pub(crate) daemon: DaemonId,
+    pub(crate) task: TaskId,
+    pub(crate) watch: WatchId,
+    pub(crate) from: u64,
+    pub(crate) follow: bool,
+    pub(crate) grant: u64,
+}
+
+fn offline() -> Fault {
+    Fault::new(Code::DaemonOffline, "the task's daemon is away")
+}
+
+fn command(body: ToDaemon, request: Option<RequestId>) -> Result<String, Fault> {
+    let message = request.map_or_else(|| body.clone().into(), |r| Tagged::asking(body.clone(), r));
+    encode(&message).map_err(|_| Fault::new(Code::Internal, "a command could not be written"))
+}
+
+/// The text of a notice; the types of the wire can always be written.
+pub(crate) fn notice(notice: &ClientNotice) -> String {
+    serde_json::to_string(notice).unwrap_or_default()
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a link; an older one of the same daemon is told to end.
+    pub(crate) fn join(&self, new: NewLink, now: Timestamp) -> Joined {
+        let mut inner = self.lock();
+        inner.broken.retain(|_, at| now.since(*at) < REMEMBER_MS);
+        let after_break = inner.broken.remove(&new.daemon).is_some();
+        inner.next += 1;
+        let (id, work) = (LinkId(inner.next), Arc::new(Notify::new()));
+        let link = Link {
+            id,
+            workspace: new.workspace,
+            replies: new.replies,
+            outlet: new.outlet,
+            work: work.clone(),
+            open: HashMap::new(),
+        };
+        let old = inner.links.insert(new.daemon, link);
+        let replaced = old.is_some();
+        if let Some(old) = old {
+            old.outlet.end();
+            inner.fail_watches_of(new.daemon);
+        }
+        Joined { link: id, work, after_break: after_break || replaced }
+    }
+
+    /// Whether this is the present link of the daemon.
+    pub(crate) fn is_current(&self, daemon: DaemonId, link: LinkId) -> bool {
+        self.lock().links.get(&daemon).is_some_and(|l| l.id == link)
+    }
+
+    /// Forgets a link that ended; `broke` when without a farewell. Whether it was the present one.
+    pub(crate) fn leave(
+        &self,
+        daemon: DaemonId,
+        link: LinkId,
+        broke: bool,
+        now: Timestamp,
+    ) -> bool {
+        let mut inner = self.lock();
+        if inner.links.get(&daemon).is_none_or(|l| l.id != link) {
+            return false;
+        }
+        inner.links.remove(&daemon);
+        if broke {
+            inner.broken.insert(daemon, now);
+        }
+        inner.fail_watches_of(daemon);
+        true
+    }
+
+    /// Whether a daemon's link is up.
+    pub(crate) fn is_online(&self, daemon: DaemonId) -> bool {
+        self.lock().links.contains_key(&daemon)
+    }
+
+    /// Tells the daemons of a workspace that there may be work.
+    pub(crate) fn hint(&self, workspace: WorkspaceId) {
+        for link in self.lock().links.values().filter(|l| l.workspace == workspace) {
+            link.work.notify_one();
+        }
+    }
+
+    /// Tells every daemon that there may be work.
+    pub(crate) fn hint_all(&self) {
+        self.lock().links.values().for_each(|link| link.work.notify_one());
+    }
+
+    /// Sends a command that needs no answer; an absent daemon learns of it when it returns.
+    pub(crate) async fn tell(&self, daemon: DaemonId, body: ToDaemon) -> Result<(), Fault> {
+        let outlet =
+            self.lock().links.get(&daemon).map(|l| l.outlet.clone()).ok_or_else(offline)?;
+        outlet.text(command(body, None)?).await.map_err(|_| offline())
+    }
+
+    /// Sends a command and waits for its answer; a plain peer answers nothing.
+    pub(crate) async fn ask(
+        &self,
+        daemon: DaemonId,
+        body: ToDaemon,
+        within: Duration,
+    ) -> Result<Value, Fault> {
+        let request = RequestId::fresh();
+        let (answer, answered) = oneshot::channel();
+        let (outlet, replies) = {
+            let mut inner = self.lock();
+            let link = inner.links.get_mut(&daemon).ok_or_else(offline)?;
+            if link.replies {
+                link.open.insert(request, Waiter::Command(answer));
+            }
+            (link.outlet.clone(), link.replies)
+        };
+        let _open = Open { registry: self, daemon, request };
+        let exchange = async {
+            outlet.text(command(body, replies.then_some(request))?).await.map_err(|_| offline())?;
+            if !replies {
+                return Ok(Value::Null);
+            }
+            answered.await.map_err(|_| offline())?.into_result()
+        };
+        timeout(within, exchange).await.unwrap_or_else(|_| {
+            Err(Fault::new(Code::Unavailable, "the task's daemon did not answer in time"))
+        })
+    }
+
+    /// Takes a daemon's answer to whoever waits for it; an answer to nothing is dropped.
+    pub(crate) fn answer(&self, daemon: DaemonId, request: RequestId, reply: Reply) {
+        let mut inner = self.lock();
+        let waiter = inner.links.get_mut(&daemon).and_then(|l| l.open.remove(&request));
+        match waiter {
+            // whoever asked may have gone meanwhile
+            Some(Waiter::Command(answer)) => drop(answer.send(reply)),
+            Some(Waiter::Watch(id)) => inner.watch_answered(id, reply),
+            None => {}
+        }
+    }
+
+    /// A place among the clients.
+    pub(crate) fn join_client(&self) -> ClientId {
+        let mut inner = self.lock();
+        inner.next += 1;
+        ClientId(inner.next)
+    }
+
+    /// Forgets a client and ends its watches.
+    pub(crate) fn leave_client(&self, client: ClientId) {
+        let mut inner = self.lock();
+        let gone: Vec<_> = inner.watches_of(client);
+        for id in gone {
+            inner.unwatch(id);
+        }
+    }
+
+    /// Asks a daemon for output. The answer and all that follows go to the client by themselves.
+    pub(crate) fn watch(&self, new: NewWatch, answer_by: Instant) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        if inner.watches.contains_key(&new.watch) {
+            return Err(Fault::new(Code::Conflict, "that watch id is in use"));
+        }
+        if inner.watches_of(new.client).len() >= MAX_WATCHES {
+            let most = format!("a client may have {MAX_WATCHES} watches at once");
+            return Err(Fault::new(Code::RateLimited, most));
+        }
+        let request = RequestId::fresh();
+        let body = ToDaemon::WatchOutput {
+            watch_id: new.watch,
+            task_id: new.task,
+            from: new.from,
+            follow: new.follow,
+            grant: new.grant,
+        };
+        let link = inner.links.get_mut(&new.daemon).ok_or_else(offline)?;
+        if !link.replies {
+            return Err(Fault::new(Code::Unavailable, "the task's daemon cannot show its output"));
+        }
+        link.outlet
+            .try_text(command(body, Some(request))?)
+            .map_err(|_| Fault::new(Code::Unavailable, "the daemon's link is congested"))?;
+        link.open.insert(request, Waiter::Watch(new.watch));
+        let (daemon, client, outlet) = (new.daemon, new.client, new.outlet);
+        let watch = Watch { daemon, client, outlet, answer_by: Some(answer_by) };
+        inner.watches.insert(new.watch, watch);
+        Ok(())
+    }
+
+    /// Lets a daemon send more of a watch; of a foreign or absent watch nothing is said.
+    pub(crate) fn grant(
+        &self,
+        client: ClientId,
+        watch_id: WatchId,
+        up_to: u64,
+    ) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        let absent = || Fault::not_found("watch", watch_id);
+        let watch =
+            inner.watches.get(&watch_id).filter(|w| w.client == client).ok_or_else(absent)?;
+        let daemon = watch.daemon;
+        let text = command(ToDaemon::GrantOutput { watch_id, up_to }, None)?;
+        let sent = inner.links.get(&daemon).is_some_and(|l| l.outlet.try_text(text).is_ok());
+        if !sent {
+            // a grant that is lost would stop the watch for ever
+            inner.fail(watch_id, Fault::new(Code::Unavailable, "the daemon's link is congested"));
+        }
+        Ok(())
+    }
+
+    /// Ends a watch of a client.
+    pub(crate) fn unwatch(&self, client: ClientId, watch_id: WatchId) -> Result<(), Fault> {
+        let mut inner = self.lock();
+        if inner.watches.get(&watch_id).is_none_or(|w| w.client != client) {
+            return Err(Fault::not_found("watch", watch_id));
+        }
+        inner.unwatch(watch_id);
+        Ok(())
+    }
+
+    /// Fails the watches of a client that no daemon answered by `now`.
+    pub(crate) fn expire(&self, client: ClientId, now: Instant) {
+        let mut inner = self.lock();
+        let late: Vec<_> = inner
+            .watches
+            .iter()
+            .filter(|(_, w)| w.client == client && w.answer_by.is_some_and(|by| by <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            let fault = Fault::new(Code::Unavailable, "the daemon did not answer in time");
+            inner.fail(id, fault);
+        }
+    }
+
+    /// Takes a daemon's output frame to the client whose watch it names.
+    pub(crate) fn frame(&self, daemon: DaemonId, bytes: Bytes) {
+        let Some(id) = watch_of(&bytes) else { return };
+        let mut inner = self.lock();
+        let Some(watch) = inner.watches.get(&id).filter(|w| w.daemon == daemon) else {
+            // its end crossed this frame, or was lost: say it (again)
+            inner.tell_unwatch(daemon, id);
+            return;
+        };
+        let end = match Frame::decode(&bytes) {
+            Ok(frame) => frame.body == Body::End,
+            Err(e) => {
+                let fault = Fault::new(Code::Failed, format!("the daemon sent {e}"));
+                inner.fail(id, fault);
+                return;
+            }
+        };
+        if watch.outlet.frame(bytes).is_err() {
+            inner.fail(id, Fault::new(Code::RateLimited, "the client takes output too slowly"));
+        } else if end {
+            inner.watches.remove(&id);
+        }
+    }
+}
+
+impl Inner {
+    fn watches_of(&self, client: ClientId) -> Vec<WatchId> {
+        self.watches.iter().filter(|(_, w)| w.client == client).map(|(id, _)| *id).collect()
+    }
+
+    fn watch_answered(&mut self, id: WatchId, reply: Reply) {
+        let Some(watch) = self.watches.get_mut(&id) else { return };
+        watch.answer_by = None;
+        match reply.into_result() {
+            Ok(payload) => {
+                let started = ClientNotice::WatchStarted { watch_id: id, payload };
+                watch.outlet.urgent(notice(&started));
+            }
+            Err(error) => {
+                let failed = ClientNotice::WatchFailed { watch_id: id, error };
+                watch.outlet.urgent(notice(&failed));
+                self.watches.remove(&id);
+            }
+        }
+    }
+
+    /// Ends a watch and tells both sides.
+    fn fail(&mut self, id: WatchId, error: Fault) {
+        let Some(watch) = self.watches.remove(&id) else { return };
+        watch.outlet.urgent(notice(&ClientNotice::WatchFailed { watch_id: id, error }));
+        self.tell_unwatch(watch.daemon, id);
+    }
+
+    /// Ends a watch and tells its daemon.
+    fn unwatch(&mut self, id: WatchId) {
+        if let Some(watch) = self.watches.remove(&id) {
+            self.tell_unwatch(watch.daemon, id);
+        }
+    }
+
+    fn tell_unwatch(&self, daemon: DaemonId, watch_id: WatchId) {
+        let Some(link) = self.links.get(&daemon) else { return };
+        if let Ok(text) = command(ToDaemon::UnwatchOutput { watch_id }, None) {
+            // where there is no room, the daemon's next frame makes us say it again
+            drop(link.outlet.try_text(text));
+        }
+    }
+
+    fn fail_watches_of(&mut self, daemon: DaemonId) {
+        let ids: Vec<_> =
+            self.watches.iter().filter(|(_, w)| w.daemon == daemon).map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Some(watch) = self.watches.remove(&id) {
+                let failed = ClientNotice::WatchFailed { watch_id: id, error: offline() };
+                watch.outlet.urgent(notice(&failed));
+            }
+        }
+    }
+}
+
+/// An open request; forgotten when whoever asked gives up.
+struct Open<'a> {
+    registry: &'a Registry,
+    daemon: DaemonId,
+    request: RequestId,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        if let Some(link) = self.registry.lock().links.get_mut(&self.daemon) {
+            link.open.remove(&self.request);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! A running relay: started, asked for credentials by its own process, stopped.
+
+use crate::auth::{Secret, Who};
+use crate::config::Config;
+use crate::core::{Core, Links};
+use crate::http;
+use crate::http::gate::Gate;
+use crate::registry::Registry;
+use crate::store::tokens::{self, Issue};
+use crate::store::{Store, StoreError, users};
+use crate::sweep;
+use hayward_shared::api::Role;
+use hayward_shared::id::{UserId, WorkspaceId};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// A stopping relay waits this long for requests and links to end.
+const STOPPING: Duration = Duration::from_secs(5);
+
+/// The file beside a new database that holds the first owner's token.
+const OWNER_FILE: &str = "owner.token";
+
+/// The relay could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The database cannot be used.
+    #[error("cannot open the database {path}")]
+    Store {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: is another relay running?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The first owner's token cannot be written down.
+    #[error("cannot write the first token to {path}")]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The first owner of a workspace. The secret is known nowhere else.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    /// The workspace.
+    pub workspace: WorkspaceId,
+    /// Its owner.
+    pub user: UserId,
+    /// The owner's token (`hwu_`).
+    pub token: Secret,
+}
+
+/// A running relay. Owns its listener and every task that serves; dropping it cuts all of them
+/// off, [`Relay::stop`] lets them end.
+pub struct Relay {
+    core: Arc<Core>,
+    address: SocketAddr,
+    bootstrap: Option<Bootstrap>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+    loops: [JoinHandle<()>; 2],
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// Opens the database, listens, and begins to serve.
+    ///
+    /// A database without a user gets a workspace with one owner, whose token is written to
+    /// `owner.token` beside it (mode 0600).
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let failed = |source| StartError::Store { path: config.database.clone(), source };
+        let store = Store::open(&config.database).await.map_err(failed)?;
+        let refused = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let (stop, stopping) = watch::channel(false);
+        let core = Arc::new(Core {
+            store,
+            registry: Registry::default(),
+            timing: config.timing,
+            gate: Gate::new(&config, address.ip().is_loopback()),
+            stopping: stopping.clone(),
+            links: Links::default(),
+        });
+        let bootstrap = found(&core).await.map_err(failed)?;
+        if let Some(first) = &bootstrap {
+            let path = config.database.with_file_name(OWNER_FILE);
+            write_token(&path, &first.token)
+                .map_err(|source| StartError::Token { path: path.clone(), source })?;
+            tracing::info!(path = %path.display(), "the first owner's token was written");
+        }
+        let loops =
+            [tokio::spawn(sweep::run(core.clone())), tokio::spawn(sweep::hint(core.clone()))];
+        let server = tokio::spawn(serve(listener, core.clone(), stopping));
+        tracing::info!(%address, database = %config.database.display(), "relay started");
+        Ok(Self { core, address, bootstrap, stop, server, loops })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The first owner, when this start made one.
+    #[must_use]
+    pub fn bootstrap(&self) -> Option<&Bootstrap> {
+        self.bootstrap.as_ref()
+    }
+
+    /// The oldest workspace: the one that the first start made.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn first_workspace(&self) -> Result<Option<WorkspaceId>, StoreError> {
+        users::first_workspace(&mut *self.core.store.read().await?).await
+    }
+
+    /// Adds a workspace with an owner; `None` when a user of that name is there already.
+    ///
+    /// # Errors
+    /// When the store fails; nothing is added then.
+    pub async fn add_workspace(
+        &self,
+        name: &str,
+        owner: &str,
+    ) -> Result<Option<Bootstrap>, StoreError> {
+        add_workspace(&self.core, name, owner).await
+    }
+
+    /// A new token for a daemon of a workspace (`hwd_`). It does not expire; earlier ones stay good.
+    ///
+    /// # Errors
+    /// When the store fails, or there is no such workspace.
+    pub async fn issue_daemon_token(&self, workspace: WorkspaceId) -> Result<Secret, StoreError> {
+        let issue = Issue { workspace, who: Who::Daemon, role: Role::Viewer, expires_at: None };
+        let mut tx = self.core.store.write().await?;
+        let (secret, _) = tokens::issue(tx.conn(), issue, crate::clock::now()).await?;
+        tx.commit().await?;
+        Ok(secret)
+    }
+
+    /// Stops: takes no new request, ends those under way, says goodbye on every link.
+    ///
+    /// What has not ended within 5 s is cut off. All that was answered is stored.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let ended = async {
+            self.core.links.drain(STOPPING).await;
+            (&mut self.server).await
+        };
+        if timeout(STOPPING, ended).await.is_err() {
+            tracing::warn!("requests that did not end in time were cut");
+        }
+        self.loops.iter().for_each(JoinHandle::abort);
+        drop(timeout(STOPPING, self.core.store.close()).await);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        self.server.abort();
+        self.loops.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn serve(listener: TcpListener, core: Arc<Core>, mut stopping: watch::Receiver<bool>) {
+    use axum::serve::ListenerExt;
+    let listener = listener.tap_io(|stream| {
+        // without it small messages wait for the peer's delayed ack
+        if let Err(e) = stream.set_nodelay(true) {
+            tracing::debug!("nodelay was refused: {e}");
+        }
+    });
+    let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
+    let served = axum::serve(listener, http::router(core)).with_graceful_shutdown(stop).await;
+    if let Err(e) = served {
+        tracing::error!("the listener failed: {e}");
+    }
+}
+
+/// Founds the first workspace of a database that has no user.
+async fn found(core: &Core) -> Result<Option<Bootstrap>, StoreError> {
+    if users::total(&mut *core.store.read().await?).await? > 0 {
+        return Ok(None);
+    }
+    add_workspace(core, "default", "owner").await
+}
+
+async fn add_workspace(
+    core: &Core,
+    name: &str,
+    owner: &str,
+) -> Result<Option<Bootstrap>, StoreError> {
+    let now = crate::clock::now();
+    let mut tx = core.store.write().await?;
+    let workspace = users::add_workspace(tx.conn(), name, now).await?;
+    let Some(user) = users::add(tx.conn(), workspace, owner, Role::Owner, now).await? else {
+        return Ok(None);
+    };
+    let who = Who::User(user.id);
+    let issue = Issue { workspace, who, role: Role::Owner, expires_at: None };
+    let (token, _) = tokens::issue(tx.conn(), issue, now).await?;
+    tx.commit().await?;
+    Ok(Some(Bootstrap { workspace, user: user.id, token }))
+}
+
+/// Writes a secret to a file that its owner alone can read; an older one is replaced.
+fn write_token(path: &Path, token: &Secret) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    writeln!(file, "{}", token.expose())?;
+    file.sync_all()
+}

@@ -1,0 +1,361 @@
+//! Routing: what a daemon's message means for a task. Pure: the task and the message go in, the
+//! change or the refusal comes out.
+
+use crate::change::Change;
+use crate::lease;
+use crate::store::events::Draft;
+use crate::store::tasks::Stored;
+use hayward_shared::event::{
+    Actor, ActorKind, Channel, Kind, MAX_SUMMARY, MAX_TEXT, Subject, bounded,
+};
+use hayward_shared::id::{DaemonId, RunId};
+use hayward_shared::protocol::{Details, FromDaemon, StatusReport, TaskEvent};
+use hayward_shared::task::{Reason, Retry, Status, Usage, retry_delay_ms};
+use hayward_shared::time::Timestamp;
+use serde_json::{Value, json};
+
+/// The most bytes of a payload, written as JSON: a bounded text or two bounded summaries, escaped.
+const MAX_PAYLOAD: usize = 4 * MAX_TEXT;
+
+/// Whose message it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender {
+    pub(crate) daemon: DaemonId,
+    /// The fence that the message carries; plain peers have none.
+    pub(crate) epoch: Option<u64>,
+}
+
+impl Sender {
+    /// How events name a daemon.
+    pub(crate) fn actor(&self) -> Actor {
+        Actor { kind: ActorKind::Daemon, id: self.daemon.to_string() }
+    }
+}
+
+/// What a message means.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The task changes.
+    Apply(Box<Change>),
+    /// The task changes, and its run used this much so far.
+    Spent(Box<Change>, RunId, Usage),
+    /// Nothing changes, for this reason.
+    Pass(&'static str),
+    /// The run was handed over: its agent must end.
+    Stale(u64),
+    /// For this daemon there is no such task.
+    Absent,
+}
+
+/// How long things take, for the answers that need it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) now: Timestamp,
+    pub(crate) lease_ms: i64,
+    /// In 0..1; spreads retries.
+    pub(crate) jitter: f64,
+}
+
+/// The task that a message is about, when it may change one.
+pub(crate) fn subject(message: &FromDaemon) -> Option<hayward_shared::id::TaskId> {
+    match message {
+        FromDaemon::TaskStatusChange(report) => Some(report.task_id),
+        FromDaemon::TaskEvent(event) => Some(event.task_id),
+        FromDaemon::TaskProgress { task_id, .. }
+        | FromDaemon::TaskComplete { task_id, .. }
+        | FromDaemon::TaskOutput { task_id, .. } => Some(*task_id),
+        _ => None,
+    }
+}
+
+/// What `message` means for `row`.
+pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Moment) -> Verdict {
+    let epoch = row.task.holding.lease_epoch;
+    if let Some(told) = from.epoch.filter(|told| *told < epoch) {
+        return Verdict::Stale(told);
+    }
+    if row.task.holding.daemon_id != Some(from.daemon) {
+        return Verdict::Absent;
+    }
+    if from.epoch.is_some_and(|told| told > epoch) {
+        return Verdict::Pass("its fence is newer than the task's");
+    }
+    let mut change = Change::of(row);
+    change.row.heard_epoch = epoch;
+    let by = from.actor();
+    match message {
+        FromDaemon::TaskStatusChange(report) => status(change, &by, report, from, moment),
+        FromDaemon::TaskComplete { success, error, .. } => {
+            let report = plain_end(&change, success, error);
+            status(change, &by, report, from, moment)
+        }
+        FromDaemon::TaskProgress { summary, .. } => {
+            lease::heard(&mut change, &by, moment.now, moment.lease_ms);
+            let summary = bounded(&summary, MAX_SUMMARY).0.to_owned();
+            change.row.task.version += 1;
+            change.say(Kind::TaskProgress, &by, moment.now, json!({ "summary": summary }));
+            change.row.task.results.progress_summary = Some(summary);
+            Verdict::Apply(Box::new(change))
+        }
+        FromDaemon::TaskOutput { output, .. } => {
+            lease::heard(&mut change, &by, moment.now, moment.lease_ms);
+            let (text, cut) = bounded(&output, MAX_TEXT);
+            change.say(
+                Kind::SessionOutput,
+                &by,
+                moment.now,
+                json!({ "text": text, "truncated": cut }),
+            );
+            if let Some(draft) = change.drafts.last_mut() {
+                draft.channel = Some(Channel::Text);
+            }
+            Verdict::Apply(Box::new(change))
+        }
+        FromDaemon::TaskEvent(event) => happened(change, &by, event, moment),
+        _ => Verdict::Pass("it is about no task"),
+    }
+}
+
+fn plain_end(change: &Change, success: bool, error: Option<String>) -> StatusReport {
+    StatusReport {
+        task_id: change.row.task.id,
+        old_status: change.row.task.status,
+        new_status: if success { Status::Completed } else { Status::Failed },
+        at: None,
+        reason: (!success).then_some(Reason::AgentExit),
+        next_retry_at: None,
+        details: Some(Details { error_message: error, ..Details::default() }),
+    }
+}
+
+fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) -> Verdict {
+    let holding = &change.row.task.holding;
+    if holding.run_id != Some(event.run_id) {
+        return Verdict::Stale(holding.lease_epoch);
+    }
+    let epoch = holding.lease_epoch;
+    lease::heard(&mut change, by, moment.now, moment.lease_ms);
+    let usage = (event.event == Kind::UsageReported)
+        .then(|| serde_json::from_value::<Usage>(event.payload.clone()).ok())
+        .flatten();
+    if event.event == Kind::SessionStarted
+        && let Some(session) = event.payload.get("sessionId").and_then(Value::as_str)
+    {
+        change.row.task.results.session_id = Some(session.to_owned());
+        change.row.task.version += 1;
+    }
+    change.drafts.push(Draft {
+        kind: event.event,
+        at: event.at,
+        actor: by.clone(),
+        subject: Subject { kind: "run".into(), id: event.run_id.to_string() },
+        lease_epoch: Some(epoch),
+        channel: event.channel,
+        payload: bounded_payload(event.payload),
+    });
+    match usage {
+        Some(usage) => Verdict::Spent(Box::new(change), event.run_id, usage),
+        None => Verdict::Apply(Box::new(change)),
+    }
+}
+
+/// A payload within the bounds of what the relay keeps: a long text is cut, all else is left out.
+fn bounded_payload(mut payload: Value) -> Value {
+    if let Some(text) = payload.get("text").and_then(Value::as_str)
+        && let (cut, true) = bounded(text, MAX_TEXT)
+    {
+        let cut = cut.to_owned();
+        payload["text"] = cut.into();
+        payload["truncated"] = true.into();
+    }
+    if payload.to_string().len() > MAX_PAYLOAD {
+        return json!({ "truncated": true });
+    }
+    payload
+}
+
+fn status(
+    mut change: Change,
+    by: &Actor,
+    report: StatusReport,
+    from: Sender,
+    moment: Moment,
+) -> Verdict {
+    let now = moment.now;
+    let merged = report.details.as_ref().is_some_and(|details| merge(&mut change, details));
+    let (old, to) = (change.row.task.status, report.new_status);
+    if old == to && (to.is_final() || change.row.task.reason == report.reason) {
+        if merged {
+            change.updated(&["results"], by, now);
+        }
+        lease::heard(&mut change, by, now, moment.lease_ms);
+        return Verdict::Apply(Box::new(change));
+    }
+    if !old.is_held() {
+        return Verdict::Pass("the task is not held by anyone");
+    }
+    lease::heard(&mut change, by, now, moment.lease_ms);
+    let plain = from.epoch.is_none();
+    // a plain peer may end a run that it never said was begun
+    let skipped = plain && change.row.task.status == Status::Dispatched && to.is_final();
+    if skipped && change.step(Status::Running, None, by, now).is_err() {
+        return Verdict::Pass("the run cannot have begun");
+    }
+    if change.row.task.status != to && advance(&mut change, by, &report, moment).is_err() {
+        return Verdict::Pass("the table does not allow that step");
+    }
+    Verdict::Apply(Box::new(change))
+}
+
+fn advance(
+    change: &mut Change,
+    by: &Actor,
+    report: &StatusReport,
+    moment: Moment,
+) -> Result<(), hayward_shared::task::IllegalTransition> {
+    let holding = &change.row.task.holding;
+    let attempt = holding.attempt;
+    let spent = attempt >= change.row.task.order.max_attempts;
+    match report.new_status {
+        Status::Deferred if spent => change.step(Status::Failed, report.reason, by, moment.now),
+        Status::Deferred => {
+            change.step(Status::Deferred, report.reason, by, moment.now)?;
+            let due = report
+                .next_retry_at
+                .unwrap_or_else(|| moment.now.plus_millis(retry_delay_ms(attempt, moment.jitter)));
+            change.row.task.holding.next_retry_at = Some(due);
+            if report.reason.is_some_and(|reason| reason.retry() == Retry::Fresh) {
+                change.row.task.results.session_id = None;
+            }
+            Ok(())
+        }
+        Status::Queued => {
+            change.fence();
+            change.step(Status::Queued, None, by, moment.now)
+        }
+        to => change.step(to, report.reason, by, moment.now),
+    }
+}
+
+/// Takes over what is known of the result; whether that was anything new.
+fn merge(change: &mut Change, details: &Details) -> bool {
+    let task = &mut change.row.task;
+    let before = (task.results.clone(), task.order.base_commit.clone(), task.order.agent.clone());
+    let results = &mut task.results;
+    if task.order.base_commit.is_none() {
+        task.order.base_commit.clone_from(&details.base_commit);
+    }
+    if task.order.agent.is_none() {
+        task.order.agent.clone_from(&details.agent);
+    }
+    take(&mut results.branch, details.branch.as_ref());
+    take(&mut results.head_commit, details.head_commit.as_ref());
+    take(&mut results.outcome, details.outcome.as_ref());
+    take(&mut results.diff_stat, details.diff_stat.as_ref());
+    take(&mut results.exit_code, details.exit_code.as_ref());
+    take(&mut results.session_id, details.session_id.as_ref());
+    if let Some(files) = &details.withheld_files {
+        results.withheld_files.clone_from(files);
+    }
+    if let Some(message) = &details.error_message {
+        results.error_message = Some(bounded(message, MAX_SUMMARY).0.to_owned());
+    }
+    before != (task.results.clone(), task.order.base_commit.clone(), task.order.agent.clone())
+}
+
+fn take<T: Clone>(known: &mut Option<T>, told: Option<&T>) {
+    if let Some(told) = told {
+        *known = Some(told.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::tests::{at, running};
+    use hayward_shared::task::Order;
+
+    const MOMENT: fn() -> Moment = || Moment { now: at(9_000), lease_ms: 60_000, jitter: 0.0 };
+
+    fn report(row: &Stored, to: Status) -> FromDaemon {
+        FromDaemon::TaskStatusChange(StatusReport {
+            task_id: row.task.id,
+            old_status: row.task.status,
+            new_status: to,
+            at: None,
+            reason: None,
+            next_retry_at: None,
+            details: None,
+        })
+    }
+
+    fn applied(verdict: Verdict) -> Change {
+        match verdict {
+            Verdict::Apply(change) => *change,
+            other => panic!("not applied: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn f28_an_old_fence_and_a_foreign_daemon_change_nothing() {
+        let me = DaemonId::fresh();
+        let row = running(Order::default(), me);
+        let old = Sender { daemon: me, epoch: Some(0) };
+        let message = report(&row, Status::Completed);
+        assert!(matches!(judge(row.clone(), old, message.clone(), MOMENT()), Verdict::Stale(0)));
+        let foreign = Sender { daemon: DaemonId::fresh(), epoch: Some(1) };
+        assert!(matches!(judge(row, foreign, message, MOMENT()), Verdict::Absent));
+    }
+
+    #[test]
+    fn f29_a_late_end_restores_the_run_and_ends_it() {
+        let me = DaemonId::fresh();
+        let row = running(Order::default(), me);
+        let away = lease::overdue(&row, at(99_000), &crate::config::Timing::default()).unwrap().row;
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let change = applied(judge(away, from, report(&row, Status::Completed), MOMENT()));
+        assert_eq!(change.row.task.status, Status::Completed);
+        assert_eq!(change.drafts.len(), 2);
+    }
+
+    #[test]
+    fn a_cancelled_task_cannot_complete_but_takes_the_details_of_its_end() {
+        let me = DaemonId::fresh();
+        let row = running(Order::default(), me);
+        let by = Sender { daemon: me, epoch: Some(1) };
+        let gone = lease::cancel(row, &by.actor(), at(5_000)).unwrap().row;
+        let verdict = judge(gone.clone(), by, report(&gone, Status::Completed), MOMENT());
+        assert!(matches!(verdict, Verdict::Pass(_)));
+        let FromDaemon::TaskStatusChange(mut told) = report(&gone, Status::Cancelled) else {
+            panic!()
+        };
+        told.details = Some(Details { exit_code: Some(143), ..Details::default() });
+        let change = applied(judge(gone, by, FromDaemon::TaskStatusChange(told), MOMENT()));
+        assert_eq!(change.row.task.results.exit_code, Some(143));
+        assert_eq!(change.row.task.status, Status::Cancelled);
+    }
+
+    #[test]
+    fn a_retry_without_attempts_left_is_a_failure() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        for (most, expected) in [(1, Status::Failed), (2, Status::Deferred)] {
+            let row = running(Order { max_attempts: most, ..Order::default() }, me);
+            let change =
+                applied(judge(row.clone(), from, report(&row, Status::Deferred), MOMENT()));
+            assert_eq!(change.row.task.status, expected);
+            let due = change.row.task.holding.next_retry_at;
+            assert_eq!(due.is_some(), expected == Status::Deferred);
+        }
+    }
+
+    #[test]
+    fn f30_odd_and_long_texts_are_kept_within_bounds() {
+        let long = "\u{0}\u{fffd}é".repeat(MAX_TEXT);
+        let payload = bounded_payload(json!({ "text": long }));
+        assert!(payload["text"].as_str().unwrap().len() <= MAX_TEXT);
+        assert_eq!(payload["truncated"], true);
+        let payload = bounded_payload(json!({ "other": "x".repeat(MAX_PAYLOAD) }));
+        assert_eq!(payload, json!({ "truncated": true }));
+    }
+}

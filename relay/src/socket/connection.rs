@@ -1,0 +1,252 @@
+//! The actor of one daemon's link: reads its messages one by one and stores what they say.
+//!
+//! The loop only gathers what happened; [`Connection::on`] handles it. Reading waits while a
+//! message is stored, so a fast daemon is held back by its own link.
+
+use super::pipe::{Ended, Outlet, Pipe};
+use super::{hello, reconcile};
+use crate::core::Core;
+use crate::registry::LinkId;
+use crate::store::{StoreError, daemons};
+use axum::extract::ws::{Message, WebSocket, close_code};
+use futures_util::StreamExt;
+use futures_util::stream::SplitStream;
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{DaemonId, RunId, TaskId, TokenId, WorkspaceId};
+use hayward_shared::protocol::{
+    DecodeError, FromDaemon, MAX_TEXT, Tagged, Tags, ToDaemon, decode, encode,
+};
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// State messages that are stored before an ack must go out, while more of them are at hand.
+const ACK_EVERY: u32 = 32;
+
+/// Why a link ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    /// The daemon said goodbye.
+    #[error("the daemon said goodbye")]
+    Farewell,
+    /// The socket broke, or was silent for too long.
+    #[error("the link broke")]
+    Broken,
+    /// A newer link of the same daemon took its place, or it was congested.
+    #[error("the link was replaced or congested")]
+    Replaced,
+    /// The relay stops.
+    #[error("the relay stops")]
+    Stopping,
+    /// The daemon broke the rules; it was told.
+    #[error("the daemon was refused: {0}")]
+    Refused(Fault),
+    /// The store failed.
+    #[error("a message could not be stored")]
+    Store(#[from] StoreError),
+}
+
+impl From<Ended> for End {
+    fn from(_: Ended) -> Self {
+        Self::Broken
+    }
+}
+
+/// Serves a daemon until its link ends. Owns the link.
+pub(crate) async fn serve(socket: WebSocket, core: Arc<Core>) {
+    let (sink, mut stream) = futures_util::StreamExt::split(socket);
+    let pipe = Pipe::open(sink, core.timing.ping);
+    let outlet = pipe.outlet();
+    let end = match hello::greet(&mut stream, &outlet, &core).await {
+        Ok(connection) => connection.run(stream).await,
+        Err(end) => end,
+    };
+    if let End::Refused(fault) = &end
+        && let Ok(text) = encode(&error(fault, None))
+    {
+        // it may have gone already
+        drop(outlet.text(text).await);
+    }
+    let (code, reason) = match end {
+        End::Stopping => (close_code::AWAY, "the relay stops"),
+        End::Refused(_) => (close_code::POLICY, "refused"),
+        End::Store(_) => (close_code::ERROR, "the relay failed"),
+        _ => (close_code::NORMAL, "done"),
+    };
+    pipe.close(code, reason).await;
+}
+
+/// `error`, as a daemon is told it.
+pub(super) fn error(fault: &Fault, task_id: Option<TaskId>) -> Tagged<ToDaemon> {
+    let (code, message) = (fault.code.name().to_owned(), fault.message.clone());
+    ToDaemon::Error { code, message, task_id }.into()
+}
+
+/// Who is at the other end.
+pub(super) struct Peer {
+    pub(super) daemon: DaemonId,
+    pub(super) workspace: WorkspaceId,
+    pub(super) token: TokenId,
+    pub(super) plain: bool,
+    pub(super) profile: daemons::Profile,
+}
+
+/// A link with a daemon that was let in.
+pub(super) struct Connection {
+    pub(super) core: Arc<Core>,
+    pub(super) peer: Peer,
+    pub(super) link: LinkId,
+    pub(super) outlet: Outlet,
+    pub(super) work: Arc<Notify>,
+    /// Nothing new is handed out before.
+    pub(super) settled_at: Instant,
+    /// Runs that it should hold but did not name in its hello.
+    pub(super) unnamed: Vec<(TaskId, RunId)>,
+    /// The last state message that was stored, and how many since the last ack.
+    pub(super) stored: (u64, u32),
+}
+
+enum Event {
+    Frame(Message),
+    Gone(End),
+    Work,
+    Idle,
+}
+
+impl Connection {
+    async fn run(mut self, mut stream: SplitStream<WebSocket>) -> End {
+        let mut stopping = self.core.stopping.clone();
+        let mut settled = false;
+        let mut heard = Instant::now();
+        let end = loop {
+            let event = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stop| *stop) => Event::Gone(End::Stopping),
+                () = self.outlet.asked_to_end() => Event::Gone(End::Replaced),
+                event = next(&mut stream, heard + self.core.timing.dead) => {
+                    heard = Instant::now();
+                    event
+                }
+                () = std::future::ready(()), if self.stored.1 > 0 => Event::Idle,
+                () = self.work.notified(), if settled => Event::Work,
+                () = sleep_until(self.settled_at), if !settled => {
+                    settled = true;
+                    Event::Work
+                }
+            };
+            if let Err(end) = self.on(event).await {
+                break end;
+            }
+        };
+        self.leave(&end).await;
+        end
+    }
+
+    async fn on(&mut self, event: Event) -> Result<(), End> {
+        match event {
+            Event::Gone(end) => return Err(end),
+            Event::Idle => return self.ack().await,
+            Event::Work => return self.offer().await,
+            Event::Frame(Message::Text(text)) => self.text(text.as_str()).await?,
+            Event::Frame(Message::Binary(bytes)) => {
+                self.core.registry.frame(self.peer.daemon, bytes);
+            }
+            Event::Frame(Message::Close(_)) => return Err(End::Farewell),
+            Event::Frame(Message::Ping(_) | Message::Pong(_)) => {}
+        }
+        if self.stored.1 >= ACK_EVERY { self.ack().await } else { Ok(()) }
+    }
+
+    async fn text(&mut self, text: &str) -> Result<(), End> {
+        if !self.core.registry.is_current(self.peer.daemon, self.link) {
+            return Err(End::Replaced);
+        }
+        match decode::<FromDaemon>(text, MAX_TEXT) {
+            Ok(message) => self.message(message).await,
+            Err(e) => self.odd(text, &e).await,
+        }
+    }
+
+    async fn message(&mut self, message: Tagged<FromDaemon>) -> Result<(), End> {
+        let Tagged { body, tags } = message;
+        if let Some(seq) = tags.seq {
+            return self.numbered(seq, tags, Some(body)).await;
+        }
+        match body {
+            FromDaemon::Heartbeat { active_tasks } => self.beat(&active_tasks).await,
+            FromDaemon::Claim { slots } => {
+                self.settle_unnamed(&[]).await?;
+                self.claim(slots).await
+            }
+            FromDaemon::Reply(reply) => {
+                if let Some(request) = tags.request_id {
+                    self.core.registry.answer(self.peer.daemon, request, reply);
+                }
+                Ok(())
+            }
+            FromDaemon::Error { code, message } => {
+                let daemon = self.peer.daemon;
+                tracing::warn!(%daemon, code, message, "the daemon did not take a message");
+                Ok(())
+            }
+            FromDaemon::Authenticate(_) => {
+                let fault = Fault::new(Code::Invalid, "a link is authenticated once");
+                self.say(&error(&fault, None)).await
+            }
+            body => self.unnumbered(tags, body).await,
+        }
+    }
+
+    /// A message that could not be understood. If it has a number, that is used up: the daemon
+    /// would send it again for ever otherwise.
+    async fn odd(&mut self, text: &str, e: &DecodeError) -> Result<(), End> {
+        #[derive(Deserialize)]
+        struct Number {
+            seq: Option<u64>,
+        }
+        self.say(&error(&e.fault(), None)).await?;
+        match serde_json::from_str::<Number>(text) {
+            Ok(Number { seq: Some(seq) }) => self.numbered(seq, Tags::default(), None).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the daemon up to where its messages are stored.
+    async fn ack(&mut self) -> Result<(), End> {
+        let (seq, _) = self.stored;
+        self.stored.1 = 0;
+        self.say(&ToDaemon::Ack { seq }.into()).await
+    }
+
+    pub(super) async fn say(&self, message: &Tagged<ToDaemon>) -> Result<(), End> {
+        let Ok(text) = encode(message) else {
+            let fault = Fault::new(Code::Internal, "a message could not be written");
+            return Err(End::Refused(fault));
+        };
+        Ok(self.outlet.text(text).await?)
+    }
+
+    async fn leave(&self, end: &End) {
+        let Peer { daemon, workspace, .. } = self.peer;
+        let now = crate::clock::now();
+        let broke = matches!(end, End::Broken);
+        if let End::Store(source) = end {
+            tracing::error!(%daemon, error = source as &dyn std::error::Error, "link ended");
+        }
+        if !self.core.registry.leave(daemon, self.link, broke, now) {
+            return;
+        }
+        tracing::info!(%daemon, workspace = %workspace, "daemon offline: {end}");
+        if let Err(e) = reconcile::tell_presence(&self.core, &self.peer, false, now).await {
+            tracing::warn!(%daemon, error = &e as &dyn std::error::Error, "offline not stored");
+        }
+    }
+}
+
+async fn next(stream: &mut SplitStream<WebSocket>, dead_at: Instant) -> Event {
+    match timeout_at(dead_at, stream.next()).await {
+        Ok(Some(Ok(message))) => Event::Frame(message),
+        Ok(Some(Err(_)) | None) | Err(_) => Event::Gone(End::Broken),
+    }
+}

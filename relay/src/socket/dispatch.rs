@@ -1,0 +1,151 @@
+//! Handing out work: claims, and pushes to peers that do not claim.
+
+use super::connection::{Connection, End, Peer};
+use crate::auth::Who;
+use crate::change::Change;
+use crate::lease;
+use crate::placement::{self, Candidate};
+use crate::routing::Sender;
+use crate::store::tasks::{self, Stored};
+use crate::store::tokens::{self, Issue};
+use crate::store::{StoreError, Tx, daemons};
+use hayward_shared::api::Role;
+use hayward_shared::protocol::{RunOrder, SpawnTask, Tagged, ToDaemon};
+use hayward_shared::task::{CompletionAction, Task};
+use hayward_shared::time::Timestamp;
+use tokio::time::Instant;
+
+/// Runs that one claim gets at the most, whatever it asks for.
+const MAX_SLOTS: u32 = 64;
+
+/// Queued tasks that are looked at together.
+const QUEUE_PAGE: u32 = 64;
+
+impl Connection {
+    /// There may be work: ours are told, plain peers are given what they have room for.
+    pub(super) async fn offer(&mut self) -> Result<(), End> {
+        if Instant::now() < self.settled_at {
+            return Ok(());
+        }
+        let Peer { workspace, daemon, plain, .. } = self.peer;
+        let mut reader = self.core.store.read().await?;
+        if tasks::queue(&mut reader, workspace, daemon, (1, 0)).await?.is_empty() {
+            return Ok(());
+        }
+        if !plain {
+            drop(reader);
+            return self.say(&ToDaemon::WorkAvailable {}.into()).await;
+        }
+        let held = daemons::find(&mut reader, workspace, daemon).await?.map_or(0, |d| d.held);
+        drop(reader);
+        self.claim(self.peer.profile.capacity.saturating_sub(held)).await
+    }
+
+    /// Gives the daemon at most `slots` runs, best first; each is stored before it is sent.
+    pub(super) async fn claim(&mut self, slots: u32) -> Result<(), End> {
+        if Instant::now() < self.settled_at {
+            // it is told again once it has settled
+            return Ok(());
+        }
+        for _ in 0..slots.min(MAX_SLOTS) {
+            let Some(spawn) = self.claim_one().await? else { break };
+            self.say(&spawn).await?;
+        }
+        Ok(())
+    }
+
+    async fn claim_one(&self) -> Result<Option<Tagged<ToDaemon>>, StoreError> {
+        let now = crate::clock::now();
+        let by = Sender { daemon: self.peer.daemon, epoch: None }.actor();
+        let mut tx = self.core.store.write().await?;
+        let mut skip = 0;
+        loop {
+            let Some(row) = self.best(&mut tx, &mut skip).await? else { return Ok(None) };
+            let mut change = Change::of(row);
+            let lease_ms = self.core.timing.lease_ms;
+            if let Err(e) = lease::claim(&mut change, self.peer.daemon, &by, now, lease_ms) {
+                tracing::error!(task = %change.row.task.id, "a queued task cannot be claimed: {e}");
+                continue;
+            }
+            let task = tasks::apply(&mut tx, change).await?;
+            let spawn = order(&mut tx, &task, now).await?;
+            tx.commit().await?;
+            return Ok(Some(spawn));
+        }
+    }
+
+    /// The best queued task, past the first `skip`, that this daemon may run.
+    async fn best(&self, tx: &mut Tx, skip: &mut u32) -> Result<Option<Stored>, StoreError> {
+        let Peer { workspace, daemon, plain, .. } = self.peer;
+        let runtimes = self.peer.profile.runtimes.clone();
+        let candidate = Candidate { id: daemon, plain, runtimes };
+        loop {
+            let page = tasks::queue(tx.conn(), workspace, daemon, (QUEUE_PAGE, *skip)).await?;
+            if page.is_empty() {
+                return Ok(None);
+            }
+            for row in page {
+                *skip += 1;
+                let continued = match row.task.order.continue_from_task_id {
+                    Some(id) => tasks::find(tx.conn(), workspace, id)
+                        .await?
+                        .and_then(|other| other.task.holding.daemon_id),
+                    None => None,
+                };
+                match placement::explain(&row.task, continued, &candidate) {
+                    Ok(()) => return Ok(Some(row)),
+                    Err(why) => tracing::debug!(task = %row.task.id, %daemon, "not placed: {why}"),
+                }
+            }
+        }
+    }
+}
+
+/// `spawnTask` for a task that was just claimed, with a new credential for its agent.
+pub(super) async fn order(
+    tx: &mut Tx,
+    task: &Task,
+    now: Timestamp,
+) -> Result<Tagged<ToDaemon>, StoreError> {
+    let issue = Issue {
+        workspace: task.workspace_id,
+        who: Who::Task(task.id),
+        role: Role::Viewer,
+        expires_at: None,
+    };
+    let (secret, _) = tokens::issue(tx.conn(), issue, now).await?;
+    let parts = tasks::has_parts(tx.conn(), task.workspace_id, task.id).await?;
+    Ok(spawn(task, parts, secret.expose().to_owned()))
+}
+
+fn spawn(task: &Task, parts: bool, token: String) -> Tagged<ToDaemon> {
+    let order = &task.order;
+    let acts = order.completion_action != CompletionAction::None;
+    let local = order.repository_url.clone().filter(|url| acts && placement::is_local(url));
+    let run = task.holding.run_id.map(|run_id| RunOrder {
+        run_id,
+        attempt: task.holding.attempt,
+        order: order.clone(),
+        resume_session_id: task.results.session_id.clone(),
+        task_token: Some(token),
+    });
+    let mut message: Tagged<ToDaemon> = ToDaemon::SpawnTask(Box::new(SpawnTask {
+        task_id: task.id,
+        task_name: order.name.clone(),
+        plan: order.plan.clone(),
+        repo_url: order.repository_url.clone(),
+        base_branch: order.base_branch.clone(),
+        target_branch: order.target_branch.clone(),
+        parent_task_id: order.parent_task_id,
+        depth: task.depth,
+        is_orchestrator: task.depth == 0 && parts,
+        target_repo_path: local,
+        completion_action: Some(order.completion_action),
+        continue_from_task_id: order.continue_from_task_id,
+        copy_files: (!order.copy_files.is_empty()).then(|| order.copy_files.clone()),
+        run,
+    }))
+    .into();
+    message.tags.lease_epoch = Some(task.holding.lease_epoch);
+    message
+}

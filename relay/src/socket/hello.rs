@@ -1,0 +1,130 @@
+//! Letting a daemon in: its first message, its token, its row, its place among the links.
+
+use super::connection::{Connection, End, Peer};
+use super::handshake::{self, Manners};
+use super::pipe::Outlet;
+use super::reconcile;
+use crate::auth::{self, Who};
+use crate::core::Core;
+use crate::registry::NewLink;
+use crate::store::{daemons, tokens};
+use axum::extract::ws::{Message, WebSocket};
+use futures_util::StreamExt;
+use futures_util::stream::SplitStream;
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::TokenId;
+use hayward_shared::id::WorkspaceId;
+use hayward_shared::protocol::{Authenticate, MAX_PREAUTH, Tagged, ToDaemon};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// Waits for the hello and answers it; a link that is let in has been reconciled.
+pub(super) async fn greet(
+    stream: &mut SplitStream<WebSocket>,
+    outlet: &Outlet,
+    core: &Arc<Core>,
+) -> Result<Connection, End> {
+    let mut stopping = core.stopping.clone();
+    let text = tokio::select! {
+        text = timeout(core.timing.hello, first(stream)) => text.map_err(|_| late())??,
+        _ = stopping.wait_for(|stop| *stop) => return Err(End::Stopping),
+    };
+    let (hello, manners) = handshake::read(&text).map_err(End::Refused)?;
+    let (workspace, token) = admit(core, &hello.api_key).await?;
+    enter(core, outlet, (workspace, token), hello, manners).await
+}
+
+fn late() -> End {
+    End::Refused(Fault::new(Code::Unauthorized, "no authenticate came in time"))
+}
+
+async fn first(stream: &mut SplitStream<WebSocket>) -> Result<String, End> {
+    loop {
+        match stream.next().await {
+            Some(Ok(Message::Text(text))) => return Ok(text.to_string()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Binary(bytes))) if bytes.len() > MAX_PREAUTH => {
+                let fault = Fault::new(Code::TooLarge, "the first message is over 64 KiB");
+                return Err(End::Refused(fault));
+            }
+            Some(Ok(Message::Binary(_))) => return Err(End::Refused(handshake::refusal())),
+            Some(Ok(Message::Close(_))) => return Err(End::Farewell),
+            Some(Err(_)) | None => return Err(End::Broken),
+        }
+    }
+}
+
+async fn admit(core: &Core, key: &str) -> Result<(WorkspaceId, TokenId), End> {
+    let now = crate::clock::now();
+    let hash = auth::hash(key);
+    let found = tokens::find(&mut *core.store.read().await?, &hash).await?;
+    let caller = found.as_ref().and_then(|credential| credential.admit(&hash, now));
+    match caller {
+        Some(caller) if caller.who == Who::Daemon => {
+            let mut tx = core.store.write().await?;
+            tokens::used(tx.conn(), caller.token, now).await?;
+            tx.commit().await?;
+            Ok((caller.workspace, caller.token))
+        }
+        _ => Err(End::Refused(Fault::new(Code::Unauthorized, "the daemon's token is not valid"))),
+    }
+}
+
+async fn enter(
+    core: &Arc<Core>,
+    outlet: &Outlet,
+    (workspace, token): (WorkspaceId, TokenId),
+    hello: Authenticate,
+    manners: Manners,
+) -> Result<Connection, End> {
+    let now = crate::clock::now();
+    let profile = daemons::Profile {
+        hostname: hello.hostname,
+        version: hello.version,
+        capacity: hello.max_concurrent_tasks,
+        labels: hello.labels,
+        runtimes: hello.runtimes,
+        directories: None,
+    };
+    let mut tx = core.store.write().await?;
+    let daemon = daemons::welcome(tx.conn(), workspace, hello.machine_id, profile, now).await?;
+    tx.commit().await?;
+    let joined = core.registry.join(
+        NewLink { daemon: daemon.id, workspace, replies: manners.replies, outlet: outlet.clone() },
+        now,
+    );
+    // an older link may have stored something between the two
+    let acked = daemons::acked(&mut *core.store.read().await?, daemon.id).await?;
+    let settle = if joined.after_break { core.timing.settle_ms } else { 0 };
+    let settle = Duration::from_millis(u64::try_from(settle).unwrap_or(0));
+    let peer =
+        Peer { daemon: daemon.id, workspace, token, plain: manners.plain, profile: daemon.profile };
+    let mut connection = Connection {
+        core: core.clone(),
+        peer,
+        link: joined.link,
+        outlet: outlet.clone(),
+        work: joined.work,
+        settled_at: Instant::now() + settle,
+        unnamed: Vec::new(),
+        stored: (acked.unwrap_or(0), 0),
+    };
+    let welcome = ToDaemon::Authenticated(handshake::welcome(daemon.id, manners, acked));
+    let begun = async {
+        connection.say(&Tagged::from(welcome)).await?;
+        reconcile::tell_presence(core, &connection.peer, true, now).await?;
+        tracing::info!(daemon = %daemon.id, %workspace, "daemon online");
+        if manners.plain {
+            return Ok(());
+        }
+        connection.reconcile(&hello.resume.unwrap_or_default().runs).await
+    };
+    match begun.await {
+        Ok(()) => Ok(connection),
+        Err(end) => {
+            core.registry.leave(daemon.id, joined.link, true, crate::clock::now());
+            Err(end)
+        }
+    }
+}

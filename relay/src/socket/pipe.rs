@@ -1,0 +1,142 @@
+//! The writing half of a link: one task that owns the sink, and bounded queues into it.
+//!
+//! State goes through `text` and waits for room. Notices go through `urgent`, output through
+//! `frames`; neither waits: who finds them full ends the link, or the watch, in the open.
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::SinkExt;
+use futures_util::stream::SplitSink;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// State messages that may wait for a slow reader; then their senders wait too.
+const TEXT: usize = 256;
+
+/// Notices that may wait: one for each watch that a client may have.
+const URGENT: usize = 64;
+
+/// Output frames that may wait, 64 KiB each.
+const FRAMES: usize = 32;
+
+/// A peer that takes nothing for this long is gone.
+const WRITE: Duration = Duration::from_secs(20);
+
+/// A closing link has this long to send what is queued.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// The queues of a link. Whoever holds one may send; [`Outlet::end`] asks the link to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Outlet {
+    urgent: mpsc::Sender<Message>,
+    text: mpsc::Sender<Message>,
+    frames: mpsc::Sender<Message>,
+    ended: Arc<Notify>,
+}
+
+/// The link takes nothing more.
+#[derive(Debug, thiserror::Error)]
+#[error("the link has ended")]
+pub(crate) struct Ended;
+
+impl Outlet {
+    /// Sends a state message; waits for room.
+    pub(crate) async fn text(&self, text: String) -> Result<(), Ended> {
+        self.text.send(Message::text(text)).await.map_err(|_| Ended)
+    }
+
+    /// Sends a state message if there is room at once.
+    pub(crate) fn try_text(&self, text: String) -> Result<(), Ended> {
+        self.text.try_send(Message::text(text)).map_err(|_| Ended)
+    }
+
+    /// Sends a notice before all else; a link that has no room even for it is ended.
+    pub(crate) fn urgent(&self, text: String) {
+        if self.urgent.try_send(Message::text(text)).is_err() {
+            self.end();
+        }
+    }
+
+    /// Sends an output frame if there is room.
+    pub(crate) fn frame(&self, frame: bytes::Bytes) -> Result<(), Ended> {
+        self.frames.try_send(Message::Binary(frame)).map_err(|_| Ended)
+    }
+
+    /// Asks the link to end.
+    pub(crate) fn end(&self) {
+        self.ended.notify_one();
+    }
+
+    /// Resolves once the link was asked to end.
+    pub(crate) async fn asked_to_end(&self) {
+        self.ended.notified().await;
+    }
+}
+
+/// The writer of a link; owned by the link, ends with it.
+pub(crate) struct Pipe {
+    outlet: Outlet,
+    writer: JoinHandle<()>,
+}
+
+impl Pipe {
+    /// Begins to write to `sink`, and to ping it.
+    pub(crate) fn open(sink: SplitSink<WebSocket, Message>, ping: Duration) -> Self {
+        let (urgent, urgent_queue) = mpsc::channel(URGENT);
+        let (text, text_queue) = mpsc::channel(TEXT);
+        let (frames, frame_queue) = mpsc::channel(FRAMES);
+        let queues = Queues { urgent: urgent_queue, text: text_queue, frames: frame_queue };
+        let writer = tokio::spawn(write(sink, queues, ping));
+        Self { outlet: Outlet { urgent, text, frames, ended: Arc::new(Notify::new()) }, writer }
+    }
+
+    /// The queues into it.
+    pub(crate) fn outlet(&self) -> Outlet {
+        self.outlet.clone()
+    }
+
+    /// Sends what is queued, then a close frame.
+    pub(crate) async fn close(mut self, code: u16, reason: &'static str) {
+        let frame = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        let end = async {
+            if self.outlet.text.send(frame).await.is_ok() {
+                drop((&mut self.writer).await);
+            }
+        };
+        // a peer that reads no more is left; dropping the writer ends it
+        drop(timeout(CLOSING, end).await);
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.writer.abort();
+    }
+}
+
+struct Queues {
+    urgent: mpsc::Receiver<Message>,
+    text: mpsc::Receiver<Message>,
+    frames: mpsc::Receiver<Message>,
+}
+
+async fn write(mut sink: SplitSink<WebSocket, Message>, mut queues: Queues, ping: Duration) {
+    let mut pings = interval(ping);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let message = tokio::select! {
+            biased;
+            Some(message) = queues.urgent.recv() => message,
+            Some(message) = queues.text.recv() => message,
+            _ = pings.tick() => Message::Ping(bytes::Bytes::new()),
+            Some(message) = queues.frames.recv() => message,
+        };
+        let last = matches!(message, Message::Close(_));
+        let written = timeout(WRITE, sink.send(message)).await;
+        if last || !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What a returning daemon holds, against what the relay holds of it.
+//!
+//! A run that the hello names goes on, or is told to end. A claimed run that it does not name and
+//! of which nothing was ever reported was never delivered: it is delivered again. Of the others
+//! we ask no more than the daemon's next beat or claim: then they are given up.
+
+use super::connection::{Connection, End, Peer, error};
+use crate::change::Change;
+use crate::core::Core;
+use crate::lease;
+use crate::routing::Sender;
+use crate::store::events::{self, Draft, Stream};
+use crate::store::tasks::{self, Stored};
+use crate::store::{StoreError, daemons, tokens};
+use hayward_shared::event::{Kind, Subject};
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{DaemonId, TaskId};
+use hayward_shared::protocol::{Tagged, ToDaemon};
+use hayward_shared::run::RunKey;
+use hayward_shared::task::Status;
+use hayward_shared::time::Timestamp;
+use serde_json::json;
+
+fn sender(daemon: DaemonId) -> Sender {
+    Sender { daemon, epoch: None }
+}
+
+/// Tells that a daemon came or went.
+pub(super) async fn tell_presence(
+    core: &Core,
+    peer: &Peer,
+    online: bool,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let draft = Draft {
+        kind: if online { Kind::DaemonOnline } else { Kind::DaemonOffline },
+        at: now,
+        actor: sender(peer.daemon).actor(),
+        subject: Subject { kind: "daemon".into(), id: peer.daemon.to_string() },
+        lease_epoch: None,
+        channel: None,
+        payload: json!({ "hostname": peer.profile.hostname }),
+    };
+    let mut tx = core.store.write().await?;
+    daemons::seen(tx.conn(), peer.daemon, now).await?;
+    events::append(&mut tx, peer.workspace, Stream::Daemon(peer.daemon), vec![draft]).await?;
+    tx.commit().await
+}
+
+/// What a daemon must be told of a run that it names.
+enum Answer {
+    GoesOn,
+    Ends,
+    Stale,
+}
+
+impl Connection {
+    /// Compares what the hello names with what the relay holds.
+    pub(super) async fn reconcile(&mut self, named: &[RunKey]) -> Result<(), End> {
+        for key in named {
+            match self.named(key).await? {
+                Answer::GoesOn => {}
+                Answer::Ends => {
+                    self.say(&ToDaemon::CancelTask { task_id: key.task_id }.into()).await?;
+                }
+                Answer::Stale => self.stale(key.task_id, key.lease_epoch).await?,
+            }
+        }
+        let Peer { workspace, daemon, .. } = self.peer;
+        let held = tasks::held_by(&mut *self.core.store.read().await?, workspace, daemon).await?;
+        for row in held {
+            let run = row.task.holding.run_id;
+            let Some(run) = run.filter(|run| !named.iter().any(|key| key.run_id == *run)) else {
+                continue;
+            };
+            let unheard = row.heard_epoch < row.task.holding.lease_epoch;
+            if row.task.status == Status::Dispatched && unheard {
+                self.deliver_again(row).await?;
+            } else {
+                self.unnamed.push((row.task.id, run));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a run that was handed over; its agent must end.
+    pub(super) async fn stale(&self, task: TaskId, epoch: u64) -> Result<(), End> {
+        let fault = Fault::new(Code::StaleLease, "the run was handed over");
+        let mut message = error(&fault, Some(task));
+        message.tags.lease_epoch = Some(epoch);
+        self.say(&message).await
+    }
+
+    async fn named(&self, key: &RunKey) -> Result<Answer, StoreError> {
+        let now = crate::clock::now();
+        let mut tx = self.core.store.write().await?;
+        let found = tasks::find(tx.conn(), self.peer.workspace, key.task_id).await?;
+        let Some(row) = found else {
+            // its reports will be answered; a lost row is no reason to end an agent
+            tracing::warn!(task = %key.task_id, "a daemon names a task that is not here");
+            return Ok(Answer::GoesOn);
+        };
+        let holding = &row.task.holding;
+        if key.lease_epoch < holding.lease_epoch {
+            return Ok(Answer::Stale);
+        }
+        if holding.run_id != Some(key.run_id) || holding.daemon_id != Some(self.peer.daemon) {
+            return Ok(Answer::GoesOn);
+        }
+        if row.task.status.is_final() {
+            return Ok(Answer::Ends);
+        }
+        let mut change = Change::of(row);
+        change.row.heard_epoch = key.lease_epoch;
+        lease::heard(
+            &mut change,
+            &sender(self.peer.daemon).actor(),
+            now,
+            self.core.timing.lease_ms,
+        );
+        tasks::apply(&mut tx, change).await?;
+        tx.commit().await?;
+        Ok(Answer::GoesOn)
+    }
+
+    async fn deliver_again(&self, mut row: Stored) -> Result<(), End> {
+        let now = crate::clock::now();
+        let mut tx = self.core.store.write().await?;
+        // the secret of the first delivery is not known any more
+        tokens::drop_of_task(tx.conn(), row.task.workspace_id, row.task.id).await?;
+        row.lease_expires_at = Some(now.plus_millis(self.core.timing.lease_ms));
+        tasks::save(tx.conn(), &row).await?;
+        let spawn = super::dispatch::order(&mut tx, &row.task, now).await?;
+        tx.commit().await?;
+        self.say(&spawn).await
+    }
+
+    /// Gives up the runs that the daemon named neither in its hello nor in this beat.
+    pub(super) async fn settle_unnamed(&mut self, beat: &[TaskId]) -> Result<(), End> {
+        for (task, run) in std::mem::take(&mut self.unnamed) {
+            if beat.contains(&task) {
+                continue;
+            }
+            let now = crate::clock::now();
+            let mut tx = self.core.store.write().await?;
+            let found = tasks::find(tx.conn(), self.peer.workspace, task).await?;
+            let still = found
+                .filter(|row| row.task.holding.run_id == Some(run) && row.task.status.is_held());
+            let Some(row) = still else { continue };
+            let by = sender(self.peer.daemon).actor();
+            match lease::disowned(&row, &by, now, self.core.jitter()) {
+                Ok(change) => {
+                    tasks::apply(&mut tx, change).await?;
+                    tx.commit().await?;
+                }
+                Err(e) => tracing::error!(%task, "a disowned run stays: {e}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// A beat: the named runs are alive, and so is the daemon.
+    pub(super) async fn beat(&mut self, active: &[TaskId]) -> Result<(), End> {
+        let now = crate::clock::now();
+        let Peer { workspace, daemon, token, .. } = self.peer;
+        let mut ended = Vec::new();
+        let mut tx = self.core.store.write().await?;
+        if !tokens::is_good(tx.conn(), token, now).await? {
+            return Err(End::Refused(Fault::new(Code::Unauthorized, "the token was revoked")));
+        }
+        daemons::seen(tx.conn(), daemon, now).await?;
+        for task in active {
+            let Some(row) = tasks::find(tx.conn(), workspace, *task).await? else { continue };
+            if row.task.holding.daemon_id != Some(daemon) {
+                continue;
+            }
+            if row.task.status.is_final() {
+                ended.push(*task);
+                continue;
+            }
+            let mut change = Change::of(row);
+            lease::heard(&mut change, &sender(daemon).actor(), now, self.core.timing.lease_ms);
+            tasks::apply(&mut tx, change).await?;
+        }
+        tx.commit().await?;
+        for task_id in ended {
+            // it was cancelled, and the word was lost
+            self.say(&Tagged::from(ToDaemon::CancelTask { task_id })).await?;
+        }
+        self.settle_unnamed(active).await
+    }
+}

@@ -1,0 +1,175 @@
+//! Events: append-only, one contiguous count per stream.
+
+use super::{Doing, StoreError, Tx, count, from_json, int, json, text};
+use hayward_shared::event::{
+    Actor, Channel, ENVELOPE_VERSION, Envelope, Kind, Subject, task_stream,
+};
+use hayward_shared::id::{DaemonId, EventId, TaskId, WorkspaceId};
+use hayward_shared::time::Timestamp;
+use serde_json::Value;
+use sqlx::SqliteConnection;
+use std::sync::Arc;
+
+/// An event before it has its place in a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Draft {
+    pub(crate) kind: Kind,
+    pub(crate) at: Timestamp,
+    pub(crate) actor: Actor,
+    pub(crate) subject: Subject,
+    pub(crate) lease_epoch: Option<u64>,
+    pub(crate) channel: Option<Channel>,
+    pub(crate) payload: Value,
+}
+
+/// Where an event goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Stream {
+    /// All that happens to a task and its runs.
+    Task(TaskId),
+    /// The comings and goings of a daemon.
+    Daemon(DaemonId),
+}
+
+impl Stream {
+    /// Its name on the wire.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Task(id) => task_stream(id),
+            Self::Daemon(id) => format!("daemon:{id}"),
+        }
+    }
+
+    /// The stream of that name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        match name.split_once(':')? {
+            ("task", id) => id.parse().ok().map(Self::Task),
+            ("daemon", id) => id.parse().ok().map(Self::Daemon),
+            _ => None,
+        }
+    }
+}
+
+/// Appends events to a stream, in order; they are heard when the transaction is committed.
+pub(crate) async fn append(
+    tx: &mut Tx,
+    workspace: WorkspaceId,
+    stream: Stream,
+    drafts: Vec<Draft>,
+) -> Result<(), StoreError> {
+    if drafts.is_empty() {
+        return Ok(());
+    }
+    let stream = stream.name();
+    let mut seq = next_seq(tx.conn(), workspace, &stream).await?;
+    for draft in drafts {
+        let event = Envelope {
+            v: ENVELOPE_VERSION,
+            id: EventId::fresh(),
+            stream: stream.clone(),
+            seq,
+            kind: draft.kind,
+            at: draft.at,
+            workspace_id: workspace,
+            actor: draft.actor,
+            subject: draft.subject,
+            request_id: None,
+            lease_epoch: draft.lease_epoch,
+            channel: draft.channel,
+            payload: draft.payload,
+        };
+        sqlx::query(
+            "INSERT INTO events (workspace_id, stream, seq, kind, document) \
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(text(workspace.0))
+        .bind(&stream)
+        .bind(int(seq))
+        .bind(column(&event.kind))
+        .bind(json(&event, "event")?)
+        .execute(tx.conn())
+        .await
+        .doing("append an event")?;
+        tx.fresh.push(Arc::new(event));
+        seq += 1;
+    }
+    Ok(())
+}
+
+/// A kind as its column holds it: a peer's own word may hold what no database takes.
+fn column(kind: &Kind) -> String {
+    kind.name().chars().filter(char::is_ascii_graphic).take(64).collect()
+}
+
+/// The number that the stream's next event will have.
+pub(crate) async fn next_seq(
+    conn: &mut SqliteConnection,
+    workspace: WorkspaceId,
+    stream: &str,
+) -> Result<u64, StoreError> {
+    let next: i64 = sqlx::query_scalar(
+        "SELECT COALESCE(MAX(seq) + 1, 0) FROM events WHERE workspace_id = $1 AND stream = $2",
+    )
+    .bind(text(workspace.0))
+    .bind(stream)
+    .fetch_one(conn)
+    .await
+    .doing("count a stream")?;
+    Ok(count(next))
+}
+
+/// At most `limit` events of a stream, from number `from` on.
+pub(crate) async fn read(
+    conn: &mut SqliteConnection,
+    workspace: WorkspaceId,
+    stream: &str,
+    from: u64,
+    limit: u32,
+) -> Result<Vec<Envelope>, StoreError> {
+    let rows: Vec<String> = sqlx::query_scalar(
+        "SELECT document FROM events WHERE workspace_id = $1 AND stream = $2 AND seq >= $3 \
+         ORDER BY seq LIMIT $4",
+    )
+    .bind(text(workspace.0))
+    .bind(stream)
+    .bind(int(from))
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await
+    .doing("read events")?;
+    rows.iter().map(|document| from_json(document, "event")).collect()
+}
+
+/// One page of a stream's events of one kind, and how many there are in all.
+pub(crate) async fn of_kind(
+    conn: &mut SqliteConnection,
+    workspace: WorkspaceId,
+    stream: &str,
+    kind: &Kind,
+    (limit, offset): (u32, u64),
+) -> Result<(Vec<Envelope>, u64), StoreError> {
+    let total: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM events WHERE workspace_id = $1 AND stream = $2 AND kind = $3",
+    )
+    .bind(text(workspace.0))
+    .bind(stream)
+    .bind(column(kind))
+    .fetch_one(&mut *conn)
+    .await
+    .doing("count events")?;
+    let rows: Vec<String> = sqlx::query_scalar(
+        "SELECT document FROM events WHERE workspace_id = $1 AND stream = $2 AND kind = $3 \
+         ORDER BY seq LIMIT $4 OFFSET $5",
+    )
+    .bind(text(workspace.0))
+    .bind(stream)
+    .bind(column(kind))
+    .bind(i64::from(limit))
+    .bind(int(offset))
+    .fetch_all(conn)
+    .await
+    .doing("read events")?;
+    let page =
+        rows.iter().map(|document| from_json(document, "event")).collect::<Result<_, _>>()?;
+    Ok((page, count(total)))
+}

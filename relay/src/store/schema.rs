@@ -1,0 +1,104 @@
+//! The tables, as a list of migrations that only grows.
+
+use super::StoreError;
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::SqlitePool;
+
+/// Every migration that this version knows: number, name, statements. Never edited once released.
+const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", FIRST)];
+
+const FIRST: &str = "
+CREATE TABLE workspaces (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, created_at BIGINT NOT NULL);
+CREATE TABLE users (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at BIGINT NOT NULL);
+CREATE TABLE members (
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    user_id TEXT NOT NULL REFERENCES users (id),
+    role TEXT NOT NULL,
+    PRIMARY KEY (workspace_id, user_id));
+CREATE TABLE tokens (
+    id TEXT PRIMARY KEY,
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    kind TEXT NOT NULL, role TEXT NOT NULL,
+    user_id TEXT REFERENCES users (id), task_id TEXT,
+    hash BLOB NOT NULL UNIQUE,
+    created_at BIGINT NOT NULL, expires_at BIGINT, revoked_at BIGINT, last_used_at BIGINT);
+CREATE INDEX tokens_of_task ON tokens (workspace_id, task_id);
+CREATE TABLE daemons (
+    id TEXT PRIMARY KEY,
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    machine_id TEXT NOT NULL,
+    acked_seq BIGINT, last_seen_at BIGINT NOT NULL,
+    document TEXT NOT NULL,
+    UNIQUE (workspace_id, machine_id));
+CREATE TABLE tasks (
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    id TEXT NOT NULL,
+    status TEXT NOT NULL, priority BIGINT NOT NULL,
+    created_at BIGINT NOT NULL, queued_at BIGINT,
+    parent_task_id TEXT, wanted_daemon_id TEXT, daemon_id TEXT,
+    lease_epoch BIGINT NOT NULL, heard_epoch BIGINT NOT NULL,
+    lease_expires_at BIGINT, next_retry_at BIGINT,
+    version BIGINT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (workspace_id, id));
+CREATE INDEX tasks_by_age ON tasks (workspace_id, created_at, id);
+CREATE INDEX tasks_to_claim ON tasks (workspace_id, status, priority DESC, created_at, id);
+CREATE INDEX tasks_by_status ON tasks (status);
+CREATE INDEX tasks_of_parent ON tasks (workspace_id, parent_task_id, created_at);
+CREATE INDEX tasks_of_daemon ON tasks (daemon_id, status);
+CREATE TABLE task_labels (
+    workspace_id TEXT NOT NULL, task_id TEXT NOT NULL, label TEXT NOT NULL,
+    PRIMARY KEY (workspace_id, task_id, label));
+CREATE TABLE run_usage (
+    workspace_id TEXT NOT NULL, task_id TEXT NOT NULL, run_id TEXT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (workspace_id, task_id, run_id));
+CREATE TABLE events (
+    workspace_id TEXT NOT NULL, stream TEXT NOT NULL, seq BIGINT NOT NULL,
+    kind TEXT NOT NULL, document TEXT NOT NULL,
+    PRIMARY KEY (workspace_id, stream, seq));
+CREATE INDEX events_of_kind ON events (workspace_id, stream, kind, seq);
+";
+
+/// Brings the database to this version; refuses one that knows a migration we do not.
+pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|(version, name, sql)| {
+            Migration::new(
+                *version,
+                (*name).into(),
+                MigrationType::Simple,
+                (*sql).into_sql_str(),
+                false,
+            )
+        })
+        .collect();
+    Migrator::with_migrations(migrations).run(pool).await.map_err(StoreError::Migrate)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::{Store, StoreError};
+
+    #[tokio::test]
+    async fn a_database_of_a_newer_relay_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("relay.db");
+        let store = Store::open(&path).await.unwrap();
+        let mut tx = store.write().await.unwrap();
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, \
+             execution_time) VALUES (9999, 'later', TRUE, X'00', 0)",
+        )
+        .execute(tx.conn())
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        store.close().await;
+        assert!(matches!(Store::open(&path).await, Err(StoreError::Migrate(_))));
+    }
+}

@@ -1,0 +1,362 @@
+//! Tasks: the whole task as a document, and beside it the columns that are asked for.
+//!
+//! Every question names the workspace; a foreign id is not found, exactly as an absent one.
+
+use super::events::{self, Stream};
+use super::{Doing, StoreError, Tx, count, from_json, int, json, moment, read_id, text, tokens};
+use crate::change::Change;
+use hayward_shared::id::{DaemonId, RunId, TaskId, WorkspaceId};
+use hayward_shared::task::{Status, Task, Usage};
+use hayward_shared::time::Timestamp;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+
+/// A task, and what of it only the relay knows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) task: Task,
+    /// When it last became queued.
+    pub(crate) queued_at: Option<Timestamp>,
+    /// Until when its holder need not be heard.
+    pub(crate) lease_expires_at: Option<Timestamp>,
+    /// The last hand-over of which the holder reported something.
+    pub(crate) heard_epoch: u64,
+}
+
+impl Stored {
+    /// A task that nobody has held.
+    pub(crate) fn new(task: Task) -> Self {
+        let queued_at = (task.status == Status::Queued).then_some(task.created_at);
+        Self { task, queued_at, lease_expires_at: None, heard_epoch: 0 }
+    }
+}
+
+type Row = (String, Option<i64>, Option<i64>, i64);
+
+const COLUMNS: &str = "SELECT document, queued_at, lease_expires_at, heard_epoch FROM tasks ";
+
+fn stored((document, queued, lease, heard): Row) -> Result<Stored, StoreError> {
+    Ok(Stored {
+        task: from_json(&document, "task")?,
+        queued_at: moment(queued),
+        lease_expires_at: moment(lease),
+        heard_epoch: count(heard),
+    })
+}
+
+/// Stores a task as it is now, in one statement. Its labels are kept apart: see [`set_labels`].
+pub(crate) async fn save(conn: &mut SqliteConnection, row: &Stored) -> Result<(), StoreError> {
+    let task = &row.task;
+    sqlx::query(
+        "INSERT INTO tasks (workspace_id, id, status, priority, created_at, queued_at, \
+         parent_task_id, wanted_daemon_id, daemon_id, lease_epoch, heard_epoch, \
+         lease_expires_at, next_retry_at, version, document) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+         ON CONFLICT (workspace_id, id) DO UPDATE SET status = excluded.status, \
+         priority = excluded.priority, queued_at = excluded.queued_at, \
+         daemon_id = excluded.daemon_id, lease_epoch = excluded.lease_epoch, \
+         heard_epoch = excluded.heard_epoch, lease_expires_at = excluded.lease_expires_at, \
+         next_retry_at = excluded.next_retry_at, version = excluded.version, \
+         document = excluded.document",
+    )
+    .bind(text(task.workspace_id.0))
+    .bind(text(task.id.0))
+    .bind(task.status.name())
+    .bind(i64::from(task.order.priority))
+    .bind(task.created_at.millis())
+    .bind(row.queued_at.map(Timestamp::millis))
+    .bind(task.order.parent_task_id.map(|id| text(id.0)))
+    .bind(task.order.wanted_daemon_id.map(|id| text(id.0)))
+    .bind(task.holding.daemon_id.map(|id| text(id.0)))
+    .bind(int(task.holding.lease_epoch))
+    .bind(int(row.heard_epoch))
+    .bind(row.lease_expires_at.map(Timestamp::millis))
+    .bind(task.holding.next_retry_at.map(Timestamp::millis))
+    .bind(int(task.version))
+    .bind(json(task, "task")?)
+    .execute(&mut *conn)
+    .await
+    .doing("store a task")?;
+    if task.status.is_final() {
+        tokens::drop_of_task(conn, task.workspace_id, task.id).await?;
+    }
+    Ok(())
+}
+
+fn label(key: &str, value: &str) -> Result<String, StoreError> {
+    json(&[key, value], "label")
+}
+
+/// Stores the labels of a task, in place of those it had.
+pub(crate) async fn set_labels(conn: &mut SqliteConnection, task: &Task) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM task_labels WHERE workspace_id = $1 AND task_id = $2")
+        .bind(text(task.workspace_id.0))
+        .bind(text(task.id.0))
+        .execute(&mut *conn)
+        .await
+        .doing("store labels")?;
+    for (key, value) in &task.order.labels {
+        sqlx::query("INSERT INTO task_labels (workspace_id, task_id, label) VALUES ($1, $2, $3)")
+            .bind(text(task.workspace_id.0))
+            .bind(text(task.id.0))
+            .bind(label(key, value)?)
+            .execute(&mut *conn)
+            .await
+            .doing("store labels")?;
+    }
+    Ok(())
+}
+
+/// A task of a workspace.
+pub(crate) async fn find(
+    conn: &mut SqliteConnection,
+    workspace: WorkspaceId,
+    id: TaskId,
+) -> Result<Option<Stored>, StoreError> {
+    let sql = format!("{COLUMNS} WHERE workspace_id = $1 AND id = $2");
+    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(text(workspace.0))
+        .bind(text(id.0))
+        .fetch_optional(conn)
+        .await
+        .doing("read a task")?;
+    row.map(stored).transpose()
+}
+
+/// Ids of a workspace's tasks that begin or end with `fragment` (hex digits); two at the most.
+pub(crate) async fn matching(
+    conn: &mut SqliteConnection,
+    workspace: WorkspaceId,
+    fragment: &str,
+) -> Result<Vec<TaskId>, StoreError> {
+    let ids: Vec<String> = sqlx::query_scalar(
+        "SELECT id FROM tasks WHERE workspace_id = $1 AND (id LIKE $2 OR id LIKE $3) LIMIT 2",
+    )
+    .bind(text(workspace.0))
+    .bind(format!("{fragment}%"))
+    .bind(format!("%{fragment}"))
+    .fetch_all(conn)
+    .await
+    .doing("look a task up")?;
+    ids.iter().map(|id| read_id(id).map(TaskId)).collect()
+}
+
+/// Which tasks a list shows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    pub(crate) status: Option<Status>,
+    pub(crate) parent: Option<TaskId>,
+    pub(crate) except: Option<TaskId>,
+    pub(crate) labels: Vec<(String, String)>,
+    /// Only tasks older than this one: its moment and id.
+    pub(crate) before: Option<(i64, String)>,
+}
+
+/// At most `limit` tasks of a workspace, newest first.
+pub(crate) async fn page(
+    conn: &mut SqliteConnection,
+    workspace: WorkspaceId,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Vec<Task>, StoreError> {
+    let mut sql = QueryBuilder::<Sqlite>::new("SELECT document FROM tasks t WHERE workspace_id = ");
+    sql.push_bind(text(workspace.0));
+    if let Some(status) = filter.status {
+        sql.push(" AND status = ").push_bind(status.name());
+    }
+    if let Some(parent) = filter.parent {
+        sql.push(" AND parent_task_id = ").push_bind(text(parent.0));
+    }
+    if let Some(except) = filter.except {
+        sql.push(" AND id <> ").push_bind(text(except.0));
+    }
+    for (key, value) in &filter.labels {
+        sql.push(
+            " AND EXISTS (SELECT 1 FROM task_labels l WHERE l.workspace_id = t.workspace_id \
+             AND l.task_id = t.id AND l.label = ",
+        )
+        .push_bind(label(key, value)?)
+        .push(")");
+    }
+    if let Some((at, id)) = &filter.before {
+        sql.push(" AND (created_at, id) < (").push_bind(*at).push(", ").push_bind(id.clone());
+        sql.push(")");
+    }
+    sql.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(limit));
+    let rows: Vec<String> =
+        sql.build_query_scalar().fetch_all(conn).await.doing("read the tasks")?;
+    rows.iter().map(|document| from_json(document, "task")).collect()
+}
+
+/// Queued tasks that are not meant for another daemon, best first; `skip` of them are passed over.
+pub(crate) async fn queue(
+    conn: &mut SqliteConnection,
+    workspace: WorkspaceId,
+    daemon: DaemonId,
+    (limit, skip): (u32, u32),
+) -> Result<Vec<Stored>, StoreError> {
+    let sql = format!(
+        "{COLUMNS} WHERE workspace_id = $1 AND status = 'queued' \
+         AND (wanted_daemon_id IS NULL OR wanted_daemon_id = $2) \
+         ORDER BY priority DESC, created_at, id LIMIT $3 OFFSET $4"
+    );
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(text(workspace.0))
+        .bind(text(daemon.0))
+        .bind(i64::from(limit))
+        .bind(i64::from(skip))
+        .fetch_all(conn)
+        .await
+        .doing("read the queue")?;
+    rows.into_iter().map(stored).collect()
+}
+
+/// The tasks of which a daemon holds a run.
+pub(crate) async fn held_by(
+    conn: &mut SqliteConnection,
+    workspace: WorkspaceId,
+    daemon: DaemonId,
+) -> Result<Vec<Stored>, StoreError> {
+    let sql = format!(
+        "{COLUMNS} WHERE workspace_id = $1 AND daemon_id = $2 \
+         AND status IN ('dispatched', 'waiting', 'running', 'paused') ORDER BY created_at, id"
+    );
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(text(workspace.0))
+        .bind(text(daemon.0))
+        .fetch_all(conn)
+        .await
+        .doing("read what a daemon holds")?;
+    rows.into_iter().map(stored).collect()
+}
+
+/// At most `limit` tasks of any workspace that may be overdue at `now`, oldest first.
+///
+/// `queued_before` is when a task must have been queued to have expired.
+pub(crate) async fn overdue(
+    conn: &mut SqliteConnection,
+    now: Timestamp,
+    queued_before: Timestamp,
+    limit: u32,
+) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT workspace_id, id FROM tasks WHERE \
+         (status IN ('dispatched', 'running') AND lease_expires_at <= $1) \
+         OR (status = 'deferred' AND (next_retry_at IS NULL OR next_retry_at <= $1)) \
+         OR (status = 'queued' AND queued_at <= $2) ORDER BY created_at, id LIMIT $3",
+    )
+    .bind(now.millis())
+    .bind(queued_before.millis())
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await
+    .doing("look for what is overdue")?;
+    keys(&rows)
+}
+
+/// Tasks of any workspace whose holder was not heard since before `now`, after the one named.
+pub(crate) async fn abandoned(
+    conn: &mut SqliteConnection,
+    now: Timestamp,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT workspace_id, id FROM tasks WHERE status IN ('waiting', 'paused') \
+         AND lease_expires_at <= $1 AND id > $2 ORDER BY id LIMIT $3",
+    )
+    .bind(now.millis())
+    .bind(after)
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await
+    .doing("look for what was abandoned")?;
+    keys(&rows)
+}
+
+fn keys(rows: &[(String, String)]) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
+    rows.iter().map(|(w, t)| Ok((WorkspaceId(read_id(w)?), TaskId(read_id(t)?)))).collect()
+}
+
+/// Whether a task has parts.
+pub(crate) async fn has_parts(
+    conn: &mut SqliteConnection,
+    workspace: WorkspaceId,
+    id: TaskId,
+) -> Result<bool, StoreError> {
+    let part: Option<i64> = sqlx::query_scalar(
+        "SELECT version FROM tasks WHERE workspace_id = $1 AND parent_task_id = $2 LIMIT 1",
+    )
+    .bind(text(workspace.0))
+    .bind(text(id.0))
+    .fetch_optional(conn)
+    .await
+    .doing("look for parts")?;
+    Ok(part.is_some())
+}
+
+/// Notes what a run used so far, and sums up all runs of its task.
+pub(crate) async fn note_usage(
+    conn: &mut SqliteConnection,
+    workspace: WorkspaceId,
+    (task, run): (TaskId, RunId),
+    usage: &Usage,
+) -> Result<Usage, StoreError> {
+    sqlx::query(
+        "INSERT INTO run_usage (workspace_id, task_id, run_id, document) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (workspace_id, task_id, run_id) DO UPDATE SET document = excluded.document",
+    )
+    .bind(text(workspace.0))
+    .bind(text(task.0))
+    .bind(text(run.0))
+    .bind(json(usage, "usage")?)
+    .execute(&mut *conn)
+    .await
+    .doing("store usage")?;
+    let rows: Vec<String> = sqlx::query_scalar(
+        "SELECT document FROM run_usage WHERE workspace_id = $1 AND task_id = $2 ORDER BY run_id",
+    )
+    .bind(text(workspace.0))
+    .bind(text(task.0))
+    .fetch_all(conn)
+    .await
+    .doing("sum usage up")?;
+    rows.iter().try_fold(Usage::default(), |sum, row| Ok(sum.plus(from_json(row, "usage")?)))
+}
+
+/// Deletes a task and all that is stored of it.
+pub(crate) async fn discard(
+    tx: &mut Tx,
+    workspace: WorkspaceId,
+    id: TaskId,
+) -> Result<(), StoreError> {
+    let stream = hayward_shared::event::task_stream(id);
+    for sql in [
+        "DELETE FROM task_labels WHERE workspace_id = $1 AND task_id = $2",
+        "DELETE FROM run_usage WHERE workspace_id = $1 AND task_id = $2",
+        "DELETE FROM tokens WHERE workspace_id = $1 AND task_id = $2",
+        "DELETE FROM tasks WHERE workspace_id = $1 AND id = $2",
+    ] {
+        sqlx::query(sql)
+            .bind(text(workspace.0))
+            .bind(text(id.0))
+            .execute(tx.conn())
+            .await
+            .doing("discard a task")?;
+    }
+    sqlx::query("DELETE FROM events WHERE workspace_id = $1 AND stream = $2")
+        .bind(text(workspace.0))
+        .bind(stream)
+        .execute(tx.conn())
+        .await
+        .doing("discard a task's events")?;
+    Ok(())
+}
+
+/// Stores a change and appends its events; they are heard when the transaction is committed.
+pub(crate) async fn apply(tx: &mut Tx, change: Change) -> Result<Task, StoreError> {
+    let Change { row, drafts } = change;
+    save(tx.conn(), &row).await?;
+    let task = row.task;
+    events::append(tx, task.workspace_id, Stream::Task(task.id), drafts).await?;
+    Ok(task)
+}
