@@ -1,6 +1,8 @@
 //! `hayward daemon`.
 
+use super::compose::{self, Setting};
 use super::context::Context;
+use super::up;
 use crate::exit::{End, Outcome};
 use hayward_shared::fault::{Code, Fault};
 
@@ -25,6 +27,14 @@ pub(crate) async fn run(args: DaemonArgs, context: &Context) -> Outcome {
     Ok(End::Done)
 }
 
-async fn serve(_context: &Context) -> Result<(), Fault> {
-    Err(Fault::new(Code::Failed, "not in this build"))
+async fn serve(context: &Context) -> Result<(), Fault> {
+    compose::log(context.is_verbose());
+    let (home, config) = (context.home()?, context.config()?);
+    let remote = compose::remote(context, &home, &config)?.ok_or_else(|| {
+        Fault::new(Code::Usage, "no relay is configured for this daemon").with_hint(
+            "give --relay URL, or set [relay] url; `hayward up` brings a relay of its own",
+        )
+    })?;
+    let setting = Setting { home: home.clone(), config, remote: Some(remote), listen: None };
+    compose::serve(setting, |running| up::tell(running, &home, context)).await
 }

@@ -60,7 +60,7 @@ fn farewell(agents: Option<u32>) -> String {
     }
 }
 
-async fn stop(process: ProcessId) -> Result<(), Fault> {
+pub(crate) async fn stop(process: ProcessId) -> Result<(), Fault> {
     let pid = process.pid;
     let sent = process.signal(Signal::SIGTERM);
     sent.map_err(|error| Fault::new(Code::Failed, format!("cannot stop process {pid}: {error}")))?;

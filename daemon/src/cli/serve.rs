@@ -1,8 +1,12 @@
 //! `hayward relay`.
 
+use super::compose::{self, Ending};
 use super::context::Context;
-use crate::exit::{End, Outcome};
+use super::print::tone::Tone;
+use crate::exit::{End, Outcome, chain};
+use hayward_relay::{Config, Relay};
 use hayward_shared::fault::{Code, Fault};
+use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -39,7 +43,23 @@ pub(crate) async fn run(args: RelayArgs, context: &Context) -> Outcome {
     Ok(End::Done)
 }
 
-async fn serve(args: ServeArgs, _context: &Context) -> Result<(), Fault> {
-    let ServeArgs { listen: _, database: _ } = args;
-    Err(Fault::new(Code::Failed, "not in this build"))
+async fn serve(args: ServeArgs, context: &Context) -> Result<(), Fault> {
+    compose::log(context.is_verbose());
+    let database = match args.database {
+        Some(file) => file,
+        None => context.home()?.relay_database(),
+    };
+    let mut ending = Ending::new()?;
+    let relay = Relay::start(Config::new(database, args.listen))
+        .await
+        .map_err(|error| Fault::new(Code::Failed, chain(&error)))?;
+    let url = format!("http://{}", relay.address());
+    if context.out.json() {
+        context.out.value(&json!({ "relay": url, "pid": std::process::id() }))?;
+    } else {
+        context.out.line(Tone::Plain, &format!("the relay serves at {url}"))?;
+    }
+    ending.wait().await;
+    relay.stop().await;
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! `hayward up`.
 
+use super::compose::{self, Setting};
 use super::context::{Context, homely};
 use super::detach;
 use super::print::tone::Tone;
@@ -49,7 +50,7 @@ pub(crate) async fn run(args: UpArgs, context: &Context) -> Outcome {
 }
 
 /// Prints where daemon and relay are.
-fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> {
+pub(crate) fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> {
     let Running { relay, daemon_id, pid, .. } = running;
     if context.out.json() {
         let answer =
@@ -60,7 +61,16 @@ fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> 
     context.out.line(Tone::Plain, &format!("hayward runs: relay {relay}, pid {pid}, state {place}"))
 }
 
-/// Runs daemon and relay in this process until it is told to stop.
-async fn serve(_args: UpArgs, _context: &Context) -> Result<(), Fault> {
-    Err(Fault::new(Code::Failed, "not in this build"))
+/// Runs daemon and relay in this process until it is told to stop. When a daemon runs on the state
+/// folder already, says where.
+async fn serve(args: UpArgs, context: &Context) -> Result<(), Fault> {
+    compose::log(context.is_verbose());
+    let home = context.home()?;
+    if let Some(running) = context.finder()?.running()? {
+        return tell(&running, &home, context);
+    }
+    let config = context.config()?;
+    let remote = compose::remote(context, &home, &config)?;
+    let setting = Setting { home: home.clone(), config, remote, listen: args.listen };
+    compose::serve(setting, |running| tell(running, &home, context)).await
 }
