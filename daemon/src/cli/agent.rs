@@ -5,7 +5,7 @@ use super::print::table::{Table, fixed, flexible};
 use super::print::tone::Tone;
 use crate::client::read;
 use crate::exit::{End, Outcome};
-use hayward_daemon::agent::discover::{Found, discover, resolve, search_path};
+use hayward_daemon::agent::discover::{Found, PROBE_PATIENCE, discover, resolve, search_path};
 use hayward_daemon::agent::environment::Variables;
 use hayward_daemon::agent::login_shell::PATIENCE;
 use hayward_daemon::config::{AgentSection, Config, nearest};
@@ -126,7 +126,7 @@ async fn check(wanted: Option<&str>, context: &Context) -> Outcome {
     if let Some(silent) = &search.silent {
         context.out.note(Tone::Warn, &crate::exit::chain(silent));
     }
-    let found = discover(&search.path, &parent).await;
+    let found = discover(&search.path, &parent, PROBE_PATIENCE).await;
     let mut rows = checked(&found, &config, &search.path);
     if let Some(wanted) = wanted {
         rows = vec![pick(wanted, rows)?];

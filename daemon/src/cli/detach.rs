@@ -85,10 +85,12 @@ async fn ready(finder: &Finder, child: &mut Child) -> Result<Running, Fault> {
     let mut until = begun + READY;
     let mut ended = None;
     loop {
-        if let Some(running) = finder.running()?
-            && is_healthy(&running).await
+        let running = finder.running()?;
+        if let Some(running) = &running
+            && !running.daemon_id.is_empty()
+            && is_healthy(running).await
         {
-            return Ok(running);
+            return Ok(running.clone());
         }
         if ended.is_none() {
             ended = child.try_wait().or_fault(Code::Failed)?;
@@ -97,18 +99,28 @@ async fn ready(finder: &Finder, child: &mut Child) -> Result<Running, Fault> {
             }
         }
         if Instant::now() >= until {
-            let message = match ended {
-                Some(status) => format!("the daemon ended at once ({status})"),
-                None => format!("the daemon is not ready after {} s", READY.as_secs()),
-            };
-            return Err(Fault::new(Code::Failed, message));
+            return Err(match (running, ended) {
+                (Some(running), _) => {
+                    let Running { pid, relay, .. } = running;
+                    let message =
+                        format!("the daemon runs (pid {pid}), but not its relay at {relay}");
+                    Fault::new(Code::Unavailable, message)
+                }
+                (None, Some(status)) => {
+                    Fault::new(Code::Failed, format!("the daemon ended at once ({status})"))
+                }
+                (None, None) => {
+                    let message = format!("the daemon is not ready after {} s", READY.as_secs());
+                    Fault::new(Code::Failed, message)
+                }
+            });
         }
         sleep(POLL).await;
     }
 }
 
 /// Whether the relay of this daemon answers.
-pub(crate) async fn is_healthy(running: &Running) -> bool {
+async fn is_healthy(running: &Running) -> bool {
     let Ok(url) = running.relay.parse() else { return false };
     let Ok(client) = Client::new(Place { url, token: String::new() }) else { return false };
     matches!(timeout(HEALTH, client.get(&["health"], &[])).await, Ok(Ok(_)))

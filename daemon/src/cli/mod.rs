@@ -2,6 +2,7 @@
 
 mod agent;
 mod completions;
+mod compose;
 mod context;
 mod daemon;
 mod demo;

@@ -1,8 +1,12 @@
 //! `hayward relay`.
 
+use super::compose;
 use super::context::Context;
-use crate::exit::{End, Outcome};
+use super::print::tone::Tone;
+use crate::exit::{End, OrFault, Outcome};
+use hayward_relay::{Config, Relay};
 use hayward_shared::fault::{Code, Fault};
+use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -39,7 +43,20 @@ pub(crate) async fn run(args: RelayArgs, context: &Context) -> Outcome {
     Ok(End::Done)
 }
 
-async fn serve(args: ServeArgs, _context: &Context) -> Result<(), Fault> {
-    let ServeArgs { listen: _, database: _ } = args;
-    Err(Fault::new(Code::Failed, "not in this build"))
+async fn serve(args: ServeArgs, context: &Context) -> Result<(), Fault> {
+    compose::log(context.is_verbose());
+    let database = match args.database {
+        Some(database) => database,
+        None => context.home()?.relay_database(),
+    };
+    let relay = Relay::start(Config::new(database, args.listen)).await.or_fault(Code::Failed)?;
+    let url = format!("http://{}", relay.address());
+    if context.out.json() {
+        context.out.value(&json!({ "relay": url, "pid": std::process::id() }))?;
+    } else {
+        context.out.line(Tone::Plain, &format!("the relay listens at {url}"))?;
+    }
+    compose::told_to_end().await?;
+    relay.stop().await;
+    Ok(())
 }

@@ -30,8 +30,7 @@ pub(crate) struct Finder {
 impl Finder {
     /// The daemon that runs on the state folder, if one does.
     pub(crate) fn running(&self) -> Result<Option<Running>, Fault> {
-        let running = self.home.running().or_fault(Code::Failed)?;
-        Ok(running.filter(|running| process(running).is_some_and(|process| process.alive())))
+        alive(&self.home)
     }
 
     /// The relay that the command line or the configuration names.
@@ -74,6 +73,12 @@ impl Finder {
         let token = token.filter(|token| !token.is_empty()).ok_or_else(missing)?;
         Ok(Place { url, token })
     }
+}
+
+/// The daemon that told of itself in this folder, if it still runs.
+pub(crate) fn alive(home: &Home) -> Result<Option<Running>, Fault> {
+    let running = home.running().or_fault(Code::Failed)?;
+    Ok(running.filter(|running| process(running).is_some_and(|process| process.alive())))
 }
 
 /// The process of a daemon that told of itself.

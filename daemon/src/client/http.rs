@@ -74,11 +74,6 @@ impl Client {
         Ok(Self { place, http })
     }
 
-    /// The relay's address.
-    pub(crate) fn url(&self) -> &Url {
-        &self.place.url
-    }
-
     /// `GET`.
     pub(crate) async fn get(&self, path: &[&str], query: &Query) -> Result<Value, Fault> {
         self.send(self.http.request(Method::GET, self.address(path, query))).await

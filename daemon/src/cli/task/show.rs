@@ -11,7 +11,7 @@ use crate::exit::{End, Outcome};
 use hayward_shared::fault::Fault;
 use hayward_shared::id::Fragment;
 use hayward_shared::task::{Task, Usage};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Shows all of one task.
 pub(super) async fn task(id: &Fragment, context: &Context) -> Outcome {
@@ -218,6 +218,7 @@ mod tests {
     use super::*;
     use crate::cli::sample;
     use hayward_shared::task::{DiffStat, Reason, Status};
+    use serde_json::json;
 
     #[test]
     fn facts_tell_what_is_there_and_nothing_else() {
