@@ -4,6 +4,7 @@ use super::compose::{self, Remote, Setting};
 use super::context::{Context, homely};
 use super::detach;
 use super::print::tone::Tone;
+use crate::client::shown;
 use crate::exit::{End, OrFault, Outcome};
 use hayward_daemon::home::{Home, Running, read_if_there};
 use hayward_shared::api::TokenKind;
@@ -87,9 +88,9 @@ pub(crate) fn remote(url: &Url, home: &Home, context: &Context) -> Result<Remote
         None => read_if_there(&home.daemon_token()).or_fault(Code::Failed)?,
     };
     let missing = || {
-        Fault::new(Code::Unauthorized, format!("no daemon's token for the relay at {url}"))
+        Fault::new(Code::Unauthorized, format!("no daemon's token for the relay at {}", shown(url)))
             .with_hint("an owner makes one: hayward token create --kind daemon; give it as --token")
     };
-    let url = url.as_str().trim_end_matches('/').to_owned();
+    let url = shown(url).to_owned();
     token.map(|token| Remote { url, token }).ok_or_else(missing)
 }
