@@ -86,6 +86,11 @@ impl Context {
         self.globals.relay.as_deref()
     }
 
+    /// The token that `--token` gives.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.globals.token.as_deref()
+    }
+
     /// Whether messages for people are to say more.
     pub(crate) fn is_verbose(&self) -> bool {
         self.globals.verbose

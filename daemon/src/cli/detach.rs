@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::print::tone::Tone;
-use crate::client::{Client, Finder, Place};
+use crate::client::{Client, Place, alive};
 use crate::exit::OrFault;
 use hayward_daemon::home::{Home, Running};
 use hayward_shared::fault::{Code, Fault};
@@ -30,14 +30,32 @@ const HEALTH: Duration = Duration::from_secs(2);
 const TAIL_BYTES: u64 = 16 * 1024;
 const TAIL_LINES: usize = 10;
 
-/// The daemon of this state folder: the one that runs, else a new one in the background.
+/// What a daemon is told on its way.
+#[derive(Default)]
+struct Told<'a> {
+    listen: Option<SocketAddr>,
+    relay: Option<&'a str>,
+    token: Option<&'a str>,
+}
+
+/// The daemon of the user's state folder: the one that runs, else a new one in the background.
 pub(crate) async fn start(
     home: &Home,
     listen: Option<SocketAddr>,
     context: &Context,
 ) -> Result<Running, Fault> {
-    let finder = context.finder()?;
-    if let Some(running) = finder.running()? {
+    let told = Told { listen, relay: context.relay(), token: context.token() };
+    start_told(home, &told, context).await
+}
+
+/// The daemon of a state folder of its own, which has nothing to do with the relay and the token
+/// that the command line or the environment names.
+pub(crate) async fn start_alone(home: &Home, context: &Context) -> Result<Running, Fault> {
+    start_told(home, &Told::default(), context).await
+}
+
+async fn start_told(home: &Home, told: &Told<'_>, context: &Context) -> Result<Running, Fault> {
+    if let Some(running) = alive(home)? {
         return Ok(running);
     }
     home.furnish().or_fault(Code::Failed)?;
@@ -47,28 +65,29 @@ pub(crate) async fn start(
     })?;
     // an error can only mean an odd file; then all of it counts as new
     let before = log.seek(SeekFrom::End(0)).unwrap_or(0);
-    let mut child = spawn(home, listen, context, log)?;
-    match ready(&finder, &mut child).await {
+    let mut child = spawn(home, told, context, log)?;
+    match ready(home, &mut child).await {
         Ok(running) => Ok(running),
         Err(fault) => Err(explain(fault, home, before, context)),
     }
 }
 
-fn spawn(
-    home: &Home,
-    listen: Option<SocketAddr>,
-    context: &Context,
-    log: File,
-) -> Result<Child, Fault> {
+fn spawn(home: &Home, told: &Told<'_>, context: &Context, log: File) -> Result<Child, Fault> {
     let cannot =
         |error: std::io::Error| Fault::new(Code::Failed, format!("cannot start hayward: {error}"));
     let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
     command.arg("--home").arg(home.root()).args(["up", "--own-session"]);
-    if let Some(listen) = listen {
+    if let Some(listen) = told.listen {
         command.arg("--listen").arg(listen.to_string());
     }
-    if let Some(relay) = context.relay() {
+    // what the environment says was read already, and counts only where it is told on
+    command.env_remove("HAYWARD_HOME").env_remove("HAYWARD_RELAY").env_remove("HAYWARD_TOKEN");
+    if let Some(relay) = told.relay {
         command.arg("--relay").arg(relay);
+    }
+    if let Some(token) = told.token {
+        // others on the machine could read it on a command line
+        command.env("HAYWARD_TOKEN", token);
     }
     if context.is_verbose() {
         command.arg("--verbose");
@@ -80,15 +99,17 @@ fn spawn(
 }
 
 /// Waits until a daemon has told of itself and its relay answers.
-async fn ready(finder: &Finder, child: &mut Child) -> Result<Running, Fault> {
+async fn ready(home: &Home, child: &mut Child) -> Result<Running, Fault> {
     let begun = Instant::now();
     let mut until = begun + READY;
     let mut ended = None;
     loop {
-        if let Some(running) = finder.running()?
-            && is_healthy(&running).await
+        let running = alive(home)?;
+        if let Some(running) = &running
+            && !running.daemon_id.is_empty()
+            && is_healthy(running).await
         {
-            return Ok(running);
+            return Ok(running.clone());
         }
         if ended.is_none() {
             ended = child.try_wait().or_fault(Code::Failed)?;
@@ -97,18 +118,28 @@ async fn ready(finder: &Finder, child: &mut Child) -> Result<Running, Fault> {
             }
         }
         if Instant::now() >= until {
-            let message = match ended {
-                Some(status) => format!("the daemon ended at once ({status})"),
-                None => format!("the daemon is not ready after {} s", READY.as_secs()),
-            };
-            return Err(Fault::new(Code::Failed, message));
+            return Err(match (running, ended) {
+                (Some(running), _) => {
+                    let Running { pid, relay, .. } = running;
+                    let message =
+                        format!("the daemon runs (pid {pid}), but not its relay at {relay}");
+                    Fault::new(Code::Unavailable, message)
+                }
+                (None, Some(status)) => {
+                    Fault::new(Code::Failed, format!("the daemon ended at once ({status})"))
+                }
+                (None, None) => {
+                    let message = format!("the daemon is not ready after {} s", READY.as_secs());
+                    Fault::new(Code::Failed, message)
+                }
+            });
         }
         sleep(POLL).await;
     }
 }
 
 /// Whether the relay of this daemon answers.
-pub(crate) async fn is_healthy(running: &Running) -> bool {
+async fn is_healthy(running: &Running) -> bool {
     let Ok(url) = running.relay.parse() else { return false };
     let Ok(client) = Client::new(Place { url, token: String::new() }) else { return false };
     matches!(timeout(HEALTH, client.get(&["health"], &[])).await, Ok(Ok(_)))

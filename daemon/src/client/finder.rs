@@ -16,6 +16,18 @@ pub(crate) struct Place {
     pub(crate) token: String,
 }
 
+impl Place {
+    /// The address as people write it: without the slash that stands for no path.
+    pub(crate) fn shown(&self) -> &str {
+        shown(&self.url)
+    }
+}
+
+/// A URL without the slash that stands for no path.
+pub(crate) fn shown(url: &Url) -> &str {
+    url.as_str().trim_end_matches('/')
+}
+
 /// Finds the relay anew each time it is asked, for an embedded one moves with its daemon.
 #[derive(Clone)]
 pub(crate) struct Finder {
@@ -30,8 +42,7 @@ pub(crate) struct Finder {
 impl Finder {
     /// The daemon that runs on the state folder, if one does.
     pub(crate) fn running(&self) -> Result<Option<Running>, Fault> {
-        let running = self.home.running().or_fault(Code::Failed)?;
-        Ok(running.filter(|running| process(running).is_some_and(|process| process.alive())))
+        alive(&self.home)
     }
 
     /// The relay that the command line or the configuration names.
@@ -67,13 +78,21 @@ impl Finder {
         };
         let file = self.home.user_token();
         let missing = || {
-            Fault::new(Code::Unauthorized, format!("no token for the relay at {url}")).with_hint(
-                format!("give --token or set HAYWARD_TOKEN; {} has none", file.display()),
-            )
+            Fault::new(Code::Unauthorized, format!("no token for the relay at {}", shown(&url)))
+                .with_hint(format!(
+                    "give --token or set HAYWARD_TOKEN; {} has none",
+                    file.display()
+                ))
         };
         let token = token.filter(|token| !token.is_empty()).ok_or_else(missing)?;
         Ok(Place { url, token })
     }
+}
+
+/// The daemon that told of itself in this folder, if it still runs.
+pub(crate) fn alive(home: &Home) -> Result<Option<Running>, Fault> {
+    let running = home.running().or_fault(Code::Failed)?;
+    Ok(running.filter(|running| process(running).is_some_and(|process| process.alive())))
 }
 
 /// The process of a daemon that told of itself.
