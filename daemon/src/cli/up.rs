@@ -53,7 +53,7 @@ pub(crate) async fn run(args: UpArgs, context: &Context) -> Outcome {
 }
 
 /// Prints where daemon and relay are.
-pub(crate) fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> {
+fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> {
     let Running { relay, daemon_id, pid, .. } = running;
     if context.out.json() {
         let answer =
