@@ -1,5 +1,6 @@
 //! The composition root: a daemon, and a relay in the same process where none is configured.
 
+use super::context::Context;
 use crate::exit::chain as causes;
 use hayward_daemon::config::Config;
 use hayward_daemon::home::{Held, Home, HomeError, Running, read_if_there, write_private};
@@ -155,12 +156,6 @@ impl Ending {
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-/// Waits until this process is told to end.
-pub(crate) async fn told_to_end() -> Result<(), Fault> {
-    Ending::new()?.wait().await;
-    Ok(())
 }
 
 /// Starts the embedded relay, and sees to it that user and daemon have tokens for it.

@@ -67,7 +67,8 @@ pub(crate) async fn run(args: DemoArgs, context: &Context) -> Outcome {
         .tempdir()
         .map_err(|error| failed("make a folder for the demonstration", &error))?;
     let stage = Stage::set(root.path())?;
-    let running = detach::start_alone(&stage.home, context).await?;
+    let place = context.at(stage.home.root());
+    let running = detach::start(&stage.home, None, &place).await?;
     let outcome = show(&stage, &running, context).await;
     let stopped = super::down::stop(&stage.home).await;
     if args.keep {

@@ -30,31 +30,13 @@ const HEALTH: Duration = Duration::from_secs(2);
 const TAIL_BYTES: u64 = 16 * 1024;
 const TAIL_LINES: usize = 10;
 
-/// What a daemon is told on its way.
-#[derive(Default)]
-struct Told<'a> {
-    listen: Option<SocketAddr>,
-    relay: Option<&'a str>,
-    token: Option<&'a str>,
-}
-
-/// The daemon of the user's state folder: the one that runs, else a new one in the background.
+/// The daemon of this state folder: the one that runs, else a new one in the background. It is
+/// told the relay and the token of the context.
 pub(crate) async fn start(
     home: &Home,
     listen: Option<SocketAddr>,
     context: &Context,
 ) -> Result<Running, Fault> {
-    let told = Told { listen, relay: context.relay(), token: context.token() };
-    start_told(home, &told, context).await
-}
-
-/// The daemon of a state folder of its own, which has nothing to do with the relay and the token
-/// that the command line or the environment names.
-pub(crate) async fn start_alone(home: &Home, context: &Context) -> Result<Running, Fault> {
-    start_told(home, &Told::default(), context).await
-}
-
-async fn start_told(home: &Home, told: &Told<'_>, context: &Context) -> Result<Running, Fault> {
     if let Some(running) = alive(home)? {
         return Ok(running);
     }
@@ -65,27 +47,32 @@ async fn start_told(home: &Home, told: &Told<'_>, context: &Context) -> Result<R
     })?;
     // an error can only mean an odd file; then all of it counts as new
     let before = log.seek(SeekFrom::End(0)).unwrap_or(0);
-    let mut child = spawn(home, told, context, log)?;
+    let mut child = spawn(home, listen, context, log)?;
     match ready(home, &mut child).await {
         Ok(running) => Ok(running),
         Err(fault) => Err(explain(fault, home, before, context)),
     }
 }
 
-fn spawn(home: &Home, told: &Told<'_>, context: &Context, log: File) -> Result<Child, Fault> {
+fn spawn(
+    home: &Home,
+    listen: Option<SocketAddr>,
+    context: &Context,
+    log: File,
+) -> Result<Child, Fault> {
     let cannot =
         |error: std::io::Error| Fault::new(Code::Failed, format!("cannot start hayward: {error}"));
     let mut command = Command::new(std::env::current_exe().map_err(cannot)?);
     command.arg("--home").arg(home.root()).args(["up", "--own-session"]);
-    if let Some(listen) = told.listen {
+    if let Some(listen) = listen {
         command.arg("--listen").arg(listen.to_string());
     }
     // what the environment says was read already, and counts only where it is told on
     command.env_remove("HAYWARD_HOME").env_remove("HAYWARD_RELAY").env_remove("HAYWARD_TOKEN");
-    if let Some(relay) = told.relay {
+    if let Some(relay) = context.relay() {
         command.arg("--relay").arg(relay);
     }
-    if let Some(token) = told.token {
+    if let Some(token) = context.token() {
         // others on the machine could read it on a command line
         command.env("HAYWARD_TOKEN", token);
     }
