@@ -50,7 +50,7 @@ pub(crate) async fn run(args: UpArgs, context: &Context) -> Outcome {
 }
 
 /// Prints where daemon and relay are.
-fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> {
+pub(crate) fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> {
     let Running { relay, daemon_id, pid, .. } = running;
     if context.out.json() {
         let answer =
