@@ -2,7 +2,7 @@
 
 use crate::agent::environment::Variables;
 use crate::agent::roster::{Roster, Search};
-use crate::config::Config;
+use crate::config::{AgentSection, Config};
 use crate::dispatch::Dispatch;
 use crate::git::Repositories;
 use crate::home::{Home, HomeError};
@@ -11,6 +11,7 @@ use crate::link::{self, Facts, Identity, Link, Linked, Standing};
 use crate::task::{Kept, Shop, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +89,8 @@ impl Daemon {
         });
         let (board, kept) = board::open(shop.clone()).await?;
         let (runtimes, known) = watch::channel(Vec::new());
-        let telling = tokio::spawn(tell_runtimes(shop.agents.watch(), runtimes));
+        let telling =
+            tokio::spawn(tell_runtimes(shop.agents.watch(), shop.config.agents.clone(), runtimes));
         let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
         let (link, linked, commands) = link::start(identity, journal, facts).await?;
         let dispatch = tokio::spawn(Dispatch::new(shop, board, link.clone()).run(commands));
@@ -112,14 +114,40 @@ impl Daemon {
 
 async fn tell_runtimes(
     mut roster: watch::Receiver<Option<Roster>>,
+    agents: BTreeMap<String, AgentSection>,
     to: watch::Sender<Vec<Runtime>>,
 ) {
     while let Ok(known) = roster.wait_for(Option::is_some).await.map(|known| known.clone()) {
-        to.send_replace(known.map(|roster| roster.runtimes()).unwrap_or_default());
+        let found = known.map(|roster| roster.runtimes()).unwrap_or_default();
+        to.send_replace(with_configured(found, &agents));
         if roster.changed().await.is_err() {
             return;
         }
     }
+}
+
+/// What was found, and the configured agents that stand on it.
+fn with_configured(
+    mut found: Vec<Runtime>,
+    agents: &BTreeMap<String, AgentSection>,
+) -> Vec<Runtime> {
+    for (name, agent) in agents {
+        if found.iter().any(|runtime| runtime.name == *name) {
+            continue;
+        }
+        let runtime = agent.runtime.as_deref().unwrap_or(name);
+        let beneath = found.iter().find(|one| one.name == runtime).cloned();
+        found.push(match beneath {
+            Some(beneath) => Runtime { name: name.clone(), ..beneath },
+            None => Runtime {
+                name: name.clone(),
+                version: None,
+                healthy: false,
+                reason: Some(format!("its runtime '{runtime}' is not installed")),
+            },
+        });
+    }
+    found
 }
 
 fn hostname() -> String {

@@ -59,6 +59,8 @@ pub(crate) fn explain(
     match named {
         _ if command => (!daemon.plain).then_some(()).ok_or(Unfit::Plain),
         None => Ok(()),
+        // nobody else may run it, and the daemon itself says best what is wrong with the agent
+        Some(_) if task.order.wanted_daemon_id == Some(daemon.id) => Ok(()),
         Some(name) => agent(name, daemon),
     }
 }
