@@ -60,7 +60,7 @@ impl Dispatch {
         if let Some(request) = request
             && let Some(reply) = self.known(request).await
         {
-            self.link.reply(request, reply).await;
+            self.answer(Some(request), reply);
             return;
         }
         match body {
@@ -90,10 +90,7 @@ impl Dispatch {
             ToDaemon::WatchOutput { watch_id, task_id, from, follow, grant } => {
                 let view = View { watch: watch_id, task: task_id, from, follow, grant };
                 let begun = self.watches.begin(view).await;
-                if let Some(request) = request {
-                    let reply = begun.map_or_else(Reply::refused, Reply::done);
-                    self.link.reply(request, reply).await;
-                }
+                self.answer(request, begun.map_or_else(Reply::refused, Reply::done));
             }
             ToDaemon::GrantOutput { watch_id, up_to } => self.watches.grant(watch_id, up_to),
             ToDaemon::UnwatchOutput { watch_id } => self.watches.end(watch_id),
@@ -109,7 +106,7 @@ impl Dispatch {
             | ToDaemon::CheckMergeComplete { .. }
             | ToDaemon::RetryCompletionAction { .. }
             | ToDaemon::CloneWorktree { .. }
-            | ToDaemon::CheckTargetExists { .. } => self.unsupported(request, &body).await,
+            | ToDaemon::CheckTargetExists { .. } => self.unsupported(request, &body),
         }
     }
 
@@ -136,11 +133,17 @@ impl Dispatch {
         });
     }
 
-    async fn unsupported(&self, request: Option<RequestId>, body: &ToDaemon) {
+    fn unsupported(&mut self, request: Option<RequestId>, body: &ToDaemon) {
         let text = format!("this daemon does not do '{}' yet", body.type_name());
         tracing::warn!(text);
+        self.answer(request, Reply::refused(Fault::new(Code::UnknownType, text)));
+    }
+
+    /// Sends an answer aside: the dispatcher never waits for the link, which may wait for it.
+    fn answer(&mut self, request: Option<RequestId>, reply: Reply) {
         if let Some(request) = request {
-            self.link.reply(request, Reply::refused(Fault::new(Code::UnknownType, text))).await;
+            let link = self.link.clone();
+            self.answers.spawn(async move { link.reply(request, reply).await });
         }
     }
 }

@@ -1,30 +1,35 @@
 //! The `hayward` program.
 
-use std::error::Error;
+mod cli;
+mod client;
+mod exit;
+
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    match arguments.as_slice() {
-        [word, folder] if word == "keeper" => {
-            match hayward_daemon::keeper::run(Path::new(folder)) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(fault) => {
-                    eprintln!("hayward keeper: {fault}{}", cause(&fault));
-                    ExitCode::FAILURE
-                }
-            }
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // these two are processes of their own that must touch as little as possible
+    if let [_, word, folder] = arguments.as_slice() {
+        if word == "keeper" {
+            return keep(Path::new(folder));
         }
-        [word, folder] if word == hayward_daemon::keeper::BECOME_AGENT => {
+        if word == hayward_daemon::keeper::BECOME_AGENT {
             let fault = hayward_daemon::keeper::become_agent(Path::new(folder));
             eprintln!("hayward: {fault}");
-            ExitCode::from(127)
+            return ExitCode::from(127);
         }
-        _ => ExitCode::FAILURE,
     }
+    ExitCode::from(cli::main(arguments))
 }
 
-fn cause(fault: &dyn Error) -> String {
-    fault.source().map(|source| format!(": {source}")).unwrap_or_default()
+fn keep(folder: &Path) -> ExitCode {
+    match hayward_daemon::keeper::run(folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("hayward keeper: {}", exit::chain(&fault));
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,11 +1,11 @@
 //! The composition root: a daemon, and a relay in the same process where none is configured.
 
+use crate::exit::chain as causes;
 use hayward_daemon::config::Config;
 use hayward_daemon::home::{Held, Home, HomeError, Running, read_if_there, write_private};
 use hayward_daemon::process::ProcessId;
 use hayward_daemon::service::{Daemon, StartError};
 use hayward_relay::{Config as RelayConfig, Relay, Secret, StoreError};
-use crate::exit::chain as causes;
 use hayward_shared::fault::{Code, Fault};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -102,7 +102,8 @@ async fn run(
 
 fn own_process() -> Result<ProcessId, Fault> {
     let pid = nix::unistd::getpid().as_raw();
-    let found = ProcessId::of(pid).map_err(|error| internal("read this process's start", &error))?;
+    let found =
+        ProcessId::of(pid).map_err(|error| internal("read this process's start", &error))?;
     found.ok_or_else(|| Fault::new(Code::Failed, "this process is not in /proc"))
 }
 
@@ -111,9 +112,18 @@ fn own_process() -> Result<ProcessId, Fault> {
 pub(crate) fn log(verbose: bool) {
     use std::io::IsTerminal;
     let terminal = std::io::stderr().is_terminal();
-    let usual = if verbose { "debug" } else if terminal { "warn" } else { "info" };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("HAYWARD_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("warn,hayward={usual},hayward_daemon={usual},hayward_relay={usual}")));
+    let usual = if verbose {
+        "debug"
+    } else if terminal {
+        "warn"
+    } else {
+        "info"
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("HAYWARD_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!(
+            "warn,hayward={usual},hayward_daemon={usual},hayward_relay={usual}"
+        ))
+    });
     let set = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -145,6 +155,12 @@ impl Ending {
             _ = self.interrupt.recv() => {}
         }
     }
+}
+
+/// Waits until this process is told to end.
+pub(crate) async fn told_to_end() -> Result<(), Fault> {
+    Ending::new()?.wait().await;
+    Ok(())
 }
 
 /// Starts the embedded relay, and sees to it that user and daemon have tokens for it.

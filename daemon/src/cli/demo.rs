@@ -102,7 +102,8 @@ impl Stage {
         let token = read_if_there(&self.home.user_token())
             .map_err(|error| failed("read the token", &error))?
             .unwrap_or_default();
-        let url = running.relay.parse().map_err(|error| failed("read the relay's address", &error))?;
+        let url =
+            running.relay.parse().map_err(|error| failed("read the relay's address", &error))?;
         Client::new(Place { url, token })
     }
 }
@@ -264,10 +265,7 @@ async fn preview(repository: &Repository, ours: &str, theirs: &str) -> Result<Pr
         repository.resolve(ours).await.map_err(unknown)?,
         repository.resolve(theirs).await.map_err(unknown)?,
     );
-    repository
-        .preview(&ours, &theirs)
-        .await
-        .map_err(|error| failed("preview a merge", &error))
+    repository.preview(&ours, &theirs).await.map_err(|error| failed("preview a merge", &error))
 }
 
 fn verdict(preview: &Preview) -> String {

@@ -56,6 +56,8 @@ enum Done {
     Found(Found),
     /// How to start.
     Ready(Box<Result<Start, Failure>>),
+    /// The session was asked to end; its end is seen elsewhere.
+    Asked,
 }
 
 /// What the actor woke up for.
@@ -226,7 +228,7 @@ impl Actor {
             }
             Effect::Find => {
                 let folder = self.folder();
-                self.work.spawn(async move { Done::Found(session::find(&folder).await) });
+                self.work.spawn(async move { Done::Found(find(&folder).await) });
             }
             Effect::Attend | Effect::Arm(_) | Effect::End | Effect::Over => {
                 self.begin_here(effect).await;
@@ -248,11 +250,11 @@ impl Actor {
         match effect {
             Effect::Arm(at) => self.alarm = Some(at),
             Effect::End => {
-                let session = self.attended.as_ref().and_then(Attended::session).cloned();
-                if let Some(session) = session
-                    && let Err(error) = session.end(Duration::from_millis(GRACE_MS)).await
-                {
-                    tracing::warn!(task = %self.key.task_id, text = prepare::chain(&error), "ending the session");
+                if let Some(session) = self.session().cloned() {
+                    self.work.spawn(async move {
+                        end(&session).await;
+                        Done::Asked
+                    });
                 }
             }
             Effect::Over => self.over = true,
@@ -283,6 +285,7 @@ impl Actor {
                 self.take(Event::Failed(failure)).await;
             }
             Done::Found(found) => self.found(found).await,
+            Done::Asked => {}
         }
     }
 
@@ -330,7 +333,7 @@ impl Actor {
         let folder = self.folder();
         self.work.spawn(async move {
             tokio::time::sleep(ASK_AGAIN).await;
-            Done::Found(session::find(&folder).await)
+            Done::Found(find(&folder).await)
         });
     }
 
@@ -408,6 +411,28 @@ impl Actor {
 
     fn folder(&self) -> RunFolder {
         run_folder(&self.shop.home, self.key.run_id, self.machine.state())
+    }
+}
+
+/// A folder that was never made is one in which no agent started: it is made, to be barred.
+async fn find(folder: &RunFolder) -> Found {
+    if let Err(error) = folder.create() {
+        tracing::warn!(%error, folder = %folder.path().display(), "a run folder cannot be made");
+    }
+    session::find(folder).await
+}
+
+/// Asks until it is heard: a cancelled agent must not go on because its keeper was slow once.
+async fn end(session: &Session) {
+    while let Err(error) = session.end(Duration::from_millis(GRACE_MS)).await {
+        if matches!(error, session::SessionError::Ended) {
+            return;
+        }
+        tracing::warn!(
+            text = prepare::chain(&error),
+            "a session was asked to end and did not answer"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

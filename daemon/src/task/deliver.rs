@@ -5,6 +5,7 @@ use super::shop::Shop;
 use super::state::{Place, Work};
 use crate::git::commit::{CommitError, Hooks, Limits, Message, WorkOrder};
 use crate::git::diff::Side;
+use crate::git::staging::Withheld;
 use crate::git::{CommitId, Repository, commit};
 use hayward_shared::id::TaskId;
 use hayward_shared::run::Failure;
@@ -12,6 +13,10 @@ use hayward_shared::task::{DiffStat, Order, Outcome, Reason, WithheldFile};
 
 /// The longest subject line: what one-line logs show whole.
 const SUBJECT: usize = 72;
+
+/// Withheld files that a report names: a message of the wire takes a mebibyte, and nobody reads
+/// more.
+const MOST_NAMED: usize = 200;
 
 /// Commits what the agent left and frees the branch, or with action `none` only looks. Doing it
 /// again after a crash finds the commit made and says the same.
@@ -64,17 +69,13 @@ async fn commit_on(
             .await
             .map_err(|error| Failure::new(Reason::CommitFailed, chain(&error)))?;
     }
-    let withheld = work.withheld.iter().map(|file| WithheldFile {
-        path: file.path.to_string_lossy().into_owned(),
-        why: file.why.to_string(),
-    });
     Ok(Work {
         outcome: if delivered { Outcome::Delivered } else { Outcome::NoChanges },
         branch: delivered.then(|| branch.to_owned()),
         head_commit: delivered.then(|| work.head.to_string()),
         commits: work.commits as u64,
         stat: stat(&work.stat),
-        withheld: withheld.collect(),
+        withheld: named(&work.withheld),
     })
 }
 
@@ -92,6 +93,19 @@ async fn look(repository: &Repository, place: &Place, base: CommitId) -> Result<
         stat,
         withheld: vec![],
     })
+}
+
+/// The withheld files for the report, at most [`MOST_NAMED`] and then how many more there are.
+fn named(withheld: &[Withheld]) -> Vec<WithheldFile> {
+    let name = |file: &Withheld| WithheldFile {
+        path: file.path.to_string_lossy().into_owned(),
+        why: file.why.to_string(),
+    };
+    let mut named: Vec<_> = withheld.iter().take(MOST_NAMED).map(name).collect();
+    if let Some(more) = withheld.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        named.push(WithheldFile { path: "…".to_owned(), why: format!("and {more} more files") });
+    }
+    named
 }
 
 fn refused(error: CommitError) -> Failure {

@@ -6,7 +6,7 @@
 use super::state::{
     Chosen, ExitFacts, Phase, Place, RunState, Terms, Wish, Work, details_of, details_of_failure,
 };
-use hayward_shared::event::{Channel, Kind};
+use hayward_shared::event::{Channel, Kind, MAX_TEXT, bounded};
 use hayward_shared::protocol::{Details, FromDaemon, StatusReport, TaskEvent};
 use hayward_shared::run::Failure;
 use hayward_shared::task::{Outcome, Reason, Retry, Status, retry_delay_ms};
@@ -336,7 +336,7 @@ impl Machine {
         let again =
             failure.reason.retry() != Retry::Never && self.terms.attempt < self.terms.max_attempts;
         let mut details = self.with_exit(details);
-        details.error_message = Some(failure.message);
+        details.error_message = Some(bounded(&failure.message, MAX_TEXT).0.to_owned());
         self.state.failed = Some(failure.reason);
         if again {
             if self.state.status == Status::Paused {

@@ -1,0 +1,151 @@
+//! `hayward status`.
+
+use super::context::Context;
+use super::print::table::{Table, fixed, flexible};
+use super::print::tone::{Tone, of_status};
+use crate::client::{Client, Filter, read};
+use crate::exit::{End, Outcome};
+use hayward_shared::api::DaemonView;
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::task::{STATUSES, Status};
+use serde_json::{Map, Value, json};
+
+/// What was learnt of the relay.
+#[derive(Default)]
+struct Picture {
+    url: Option<String>,
+    version: Option<String>,
+    daemons: Vec<Value>,
+    counts: Vec<(Status, usize)>,
+    /// Why it could not be reached.
+    away: Option<Fault>,
+}
+
+/// Shows the relay, its daemons and how many tasks there are.
+pub(crate) async fn run(context: &Context) -> Outcome {
+    let picture = look(context).await?;
+    if context.out.json() {
+        context.out.value(&value(&picture))?;
+    } else {
+        show(&picture, context)?;
+    }
+    match picture.away {
+        Some(fault) if context.out.json() => {
+            context.out.note(Tone::Warn, &fault.message);
+            Ok(End::Unreachable)
+        }
+        Some(fault) => Err(fault),
+        None => Ok(End::Done),
+    }
+}
+
+/// A relay that is away is an answer too; that it refuses us is a fault.
+async fn look(context: &Context) -> Result<Picture, Fault> {
+    let mut picture = Picture::default();
+    match fill(&mut picture, context).await {
+        Err(fault) if fault.code == Code::Unavailable => picture.away = Some(fault),
+        Err(fault) => return Err(fault),
+        Ok(()) => {}
+    }
+    Ok(picture)
+}
+
+async fn fill(picture: &mut Picture, context: &Context) -> Result<(), Fault> {
+    let finder = context.finder()?;
+    picture.url = Some(address(finder.relay()?.as_str()));
+    let client = Client::new(finder.place()?)?;
+    let health = client.get(&["health"], &[]).await?;
+    picture.version = health.get("version").and_then(Value::as_str).map(str::to_owned);
+    picture.daemons = client.all(&["api", "v1", "daemons"], &[], "daemons").await?;
+    let tasks = client.tasks(&Filter::default()).await?;
+    let count = |status: Status| tasks.iter().filter(|task| task.body.status == status).count();
+    picture.counts = STATUSES.iter().map(|status| (*status, count(*status))).collect();
+    Ok(())
+}
+
+/// A URL as people write it: without the slash that stands for no path.
+fn address(url: &str) -> String {
+    url.trim_end_matches('/').to_owned()
+}
+
+fn value(picture: &Picture) -> Value {
+    let counts: Map<_, _> =
+        picture.counts.iter().map(|(status, n)| (status.name().to_owned(), json!(n))).collect();
+    json!({
+        "relay": {
+            "url": picture.url,
+            "reachable": picture.away.is_none(),
+            "version": picture.version,
+        },
+        "daemons": picture.daemons,
+        "tasks": counts,
+    })
+}
+
+fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
+    let url = picture.url.as_deref().unwrap_or("none");
+    let state = match (&picture.away, &picture.version) {
+        (Some(_), _) => "unreachable".to_owned(),
+        (None, version) => format!("version {}", version.as_deref().unwrap_or("unknown")),
+    };
+    context.out.line(Tone::Strong, &format!("relay {url}, {state}"))?;
+    if picture.away.is_some() {
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        fixed("DAEMON"),
+        flexible("HOST"),
+        fixed("STATE"),
+        fixed("RUNS"),
+        flexible("AGENTS"),
+    ]);
+    for view in picture.daemons.iter().map(read::<DaemonView>) {
+        let view = view?;
+        let (state, tone) =
+            if view.online { ("online", Tone::Good) } else { ("offline", Tone::Warn) };
+        let agents: Vec<_> = view.runtimes.iter().filter(|r| r.healthy).map(|r| &*r.name).collect();
+        table.toned([
+            (view.id.short(), Tone::Plain),
+            (view.hostname, Tone::Plain),
+            (state.to_owned(), tone),
+            (format!("{}/{}", view.active_runs, view.capacity), Tone::Plain),
+            (agents.join(" "), Tone::Plain),
+        ]);
+    }
+    context.out.table(&table)?;
+    let mut told = false;
+    for (status, number) in picture.counts.iter().filter(|(_, number)| *number > 0) {
+        context.out.line(of_status(*status), &format!("{number:>6} {status}"))?;
+        told = true;
+    }
+    if !told {
+        context.out.line(Tone::Dim, "no tasks yet")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_value_has_the_shape_of_the_contract() {
+        let picture = Picture {
+            url: Some(address("http://127.0.0.1:1/")),
+            version: Some("0.1.0".into()),
+            counts: vec![(Status::Queued, 0), (Status::Running, 2)],
+            ..Picture::default()
+        };
+        let expected = json!({
+            "relay": { "url": "http://127.0.0.1:1", "reachable": true, "version": "0.1.0" },
+            "daemons": [],
+            "tasks": { "queued": 0, "running": 2 },
+        });
+        assert_eq!(value(&picture), expected);
+        let away = Picture { away: Some(Fault::new(Code::Unavailable, "x")), ..Picture::default() };
+        assert_eq!(
+            value(&away)["relay"],
+            json!({ "url": null, "reachable": false, "version": null })
+        );
+    }
+}
