@@ -32,3 +32,11 @@ pub fn skip(name: &str, reason: &str) {
     // past the test runner's capture, which would hide it
     drop(writeln!(std::io::stderr(), "\nSKIP {name}: {reason}"));
 }
+
+/// A number that this process gives only once, and other processes hardly ever.
+#[must_use]
+pub fn unique() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    (u64::from(std::process::id()) << 32) + NEXT.fetch_add(1, Ordering::Relaxed)
+}

@@ -39,7 +39,7 @@ impl Process {
     pub fn signal(self, signal: Signal) {
         if self.alive() {
             // it may end at this very moment, which is no fault
-            drop(kill(Pid::from_raw(self.pid), signal));
+            let _gone = kill(Pid::from_raw(self.pid), signal);
         }
     }
 

@@ -31,6 +31,12 @@ impl Relay {
         relay
     }
 
+    /// Its database.
+    #[must_use]
+    pub fn database(&self) -> std::path::PathBuf {
+        self.home.file("relay.db")
+    }
+
     /// `HOST:PORT`.
     #[must_use]
     pub fn address(&self) -> &str {
