@@ -1,5 +1,7 @@
 //! The journal on a real database: nothing twice, nothing lost, numbers never used again.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use hayward_daemon::journal::{Journal, JournalError, Step};
 use hayward_shared::event::Kind;
 use hayward_shared::fault::{Code, Fault};

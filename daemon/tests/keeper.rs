@@ -394,6 +394,128 @@ async fn an_agent_that_cannot_start_is_an_end_with_its_cause() {
     launch.env.clear();
     let unnamed = cause(start(&folder, &launch, Path::new(PROGRAM)).await.unwrap()).await;
     assert!(matches!(unnamed, LaunchFault::BadLaunch { .. }), "{unnamed:?}");
+    // what no process can be started with
+    let large: BTreeMap<_, _> = (0..64).map(|i| (format!("V{i}"), "x".repeat(50_000))).collect();
+    let long = BTreeMap::from([("LONG".to_owned(), "x".repeat(200_000))]);
+    for (mode, env) in [(PTY, &long), (PTY, &large), (Mode::Pipe, &long), (Mode::Pipe, &large)] {
+        let (folder, mut launch) = home.launch(&["true"], mode);
+        launch.env.extend(env.clone());
+        let excess = cause(start(&folder, &launch, Path::new(PROGRAM)).await.unwrap()).await;
+        assert!(matches!(excess, LaunchFault::BadLaunch { .. }), "{excess:?}");
+    }
+    let (_, launch) = home.launch(&["true", &"x".repeat(200_000)], PTY);
+    let folder = RunFolder::new(home.0.path().join("argument"));
+    let excess = cause(start(&folder, &launch, Path::new(PROGRAM)).await.unwrap()).await;
+    assert!(matches!(excess, LaunchFault::NotExecutable { .. }), "{excess:?}");
+}
+
+/// What the open descriptors of a process stand for.
+fn descriptors(pid: i32) -> Vec<String> {
+    let all = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let mut named: Vec<_> = all
+        .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.display().to_string()))
+        .collect();
+    named.sort();
+    named
+}
+
+#[tokio::test]
+async fn f11_a_terminal_is_held_by_few_descriptors_and_handed_on_as_three() {
+    let home = Home::new();
+    let session = home.start(&["sleep", "60"], PTY).await;
+    let (keeper, agent) = (session.keeper_pid().pid, session.agent_pid().unwrap().pid);
+    until("the agent", || fs::read_to_string(format!("/proc/{agent}/comm")).unwrap() == "sleep\n")
+        .await;
+    let slave = &descriptors(agent)[0];
+    assert!(slave.starts_with("/dev/pts/"), "{slave}");
+    assert_eq!(descriptors(agent), vec![slave.clone(); 3]);
+    let held = descriptors(keeper);
+    let count = |wanted: &str| held.iter().filter(|name| name.as_str() == wanted).count();
+    // one master to read, one to type, and the agent's end
+    assert_eq!((count("/dev/ptmx") + count("/dev/pts/ptmx"), count(slave)), (2, 1), "{held:?}");
+    for side in 1..=100 {
+        session.resize(side, side).await.unwrap();
+    }
+    assert_eq!(descriptors(keeper), held);
+    session.end(Duration::ZERO).await.unwrap();
+    exit(&session).await;
+    until("the keeper's end", || !session.keeper_pid().alive()).await;
+}
+
+#[tokio::test]
+async fn the_agent_leads_a_session_whose_terminal_is_its_own() {
+    let home = Home::new();
+    for (mode, has_terminal) in [(PTY, true), (Mode::Pipe, false)] {
+        let session = home.start(&["cat", "/proc/self/stat"], mode).await;
+        let agent = session.agent_pid().unwrap().pid;
+        exit(&session).await;
+        let stat = text(&session);
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<i64> =
+            fields.split_ascii_whitespace().skip(2).take(4).map(|f| f.parse().unwrap()).collect();
+        // its group, its session, its terminal, the group in the terminal's foreground
+        let pid = i64::from(agent);
+        assert_eq!((fields[0], fields[1]), (pid, pid));
+        assert_eq!((fields[2] != 0, fields[3] == pid), (has_terminal, has_terminal));
+    }
+}
+
+#[tokio::test]
+async fn the_agents_environment_is_that_of_the_launch_record_and_no_more() {
+    let home = Home::new();
+    for (mode, shell) in [(PTY, None), (PTY, Some("/bin/mine")), (Mode::Pipe, None)] {
+        let (folder, mut launch) = home.launch(&["env"], mode);
+        launch.env.extend(shell.map(|shell| ("SHELL".to_owned(), shell.to_owned())));
+        let session = start(&folder, &launch, Path::new(PROGRAM)).await.unwrap();
+        assert_eq!(exit(&session).await.how, How::Exited { code: 0 });
+        let seen = text(&session);
+        let seen: BTreeMap<_, _> = seen.lines().filter_map(|line| line.split_once('=')).collect();
+        let wanted = launch.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        assert_eq!(seen, wanted.collect());
+    }
+}
+
+/// Whether any file of a run folder holds `secret`.
+fn keeps(folder: &Path, secret: &str) -> bool {
+    fs::read_dir(folder).unwrap().flatten().any(|entry| {
+        let kind = entry.file_type().unwrap();
+        let holds = || String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).contains(secret);
+        if kind.is_dir() { keeps(&entry.path(), secret) } else { kind.is_file() && holds() }
+    })
+}
+
+#[tokio::test]
+async fn an_agents_secrets_leave_the_disk_once_it_was_started() {
+    const SECRET: &str = "hush-hush-hush";
+    let home = Home::new();
+    for mode in [PTY, Mode::Pipe] {
+        let (folder, mut launch) =
+            home.launch(&["sh", "-c", "echo ${#TOKEN}; read x; exit 4"], mode);
+        launch.env.insert("TOKEN".into(), SECRET.into());
+        let session = start(&folder, &launch, Path::new(PROGRAM)).await.unwrap();
+        shows(&session, "14").await;
+        assert!(!keeps(folder.path(), SECRET));
+        let bare = Launch { env: BTreeMap::new(), ..launch };
+        assert_eq!(folder.read().unwrap(), Some(bare));
+        // what is left is enough to be found again, living and ended
+        let Found::Live(again) = find(&folder).await else { panic!("not found again") };
+        again.input(Bytes::from_static(b"x\n")).await.unwrap();
+        assert_eq!(exit(&session).await.how, How::Exited { code: 4 });
+        assert!(matches!(find(&folder).await, Found::Ended(_)));
+    }
+    let with_secret = |argv: &[&str]| {
+        let (folder, mut launch) = home.launch(argv, PTY);
+        launch.env.insert("TOKEN".into(), SECRET.into());
+        (folder, launch)
+    };
+    let (failed, launch) = with_secret(&["no-such-program"]);
+    exit(&start(&failed, &launch, Path::new(PROGRAM)).await.unwrap()).await;
+    assert!(!keeps(failed.path(), SECRET));
+    let (never, launch) = with_secret(&["true"]);
+    never.create().unwrap();
+    never.write(&launch).unwrap();
+    assert!(keeps(never.path(), SECRET));
+    assert!(matches!(find(&never).await, Found::Never) && !keeps(never.path(), SECRET));
 }
 
 #[tokio::test]

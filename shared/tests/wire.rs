@@ -1,5 +1,6 @@
 //! Every message of the wire against its frozen golden file: exact text, round trip, and what
 //! becomes of it when it is damaged.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use hayward_shared::protocol::{
     DecodeError, FROM_DAEMON_TYPES, FromDaemon, MAX_TEXT, TO_DAEMON_TYPES, Tagged, ToDaemon,

@@ -5,6 +5,7 @@ use super::print::table::{Table, fixed, flexible};
 use super::print::tone::Tone;
 use crate::client::read;
 use crate::exit::{End, Outcome};
+use hayward_daemon::agent::Runtime;
 use hayward_daemon::agent::discover::{Found, PROBE_PATIENCE, discover, resolve, search_path};
 use hayward_daemon::agent::environment::Variables;
 use hayward_daemon::agent::login_shell::PATIENCE;
@@ -13,6 +14,9 @@ use hayward_shared::api::DaemonView;
 use hayward_shared::fault::{Code, Fault};
 use serde::Serialize;
 use serde_json::{Value, json};
+
+/// How to get the agent that this version drives best.
+const INSTALL: &str = "install Claude Code: npm install -g @anthropic-ai/claude-code";
 
 /// What to do with agents.
 #[derive(clap::Args)]
@@ -189,9 +193,12 @@ fn pick(wanted: &str, rows: Vec<Checked>) -> Result<Checked, Fault> {
     if let Some(row) = rows.into_iter().find(|row| row.name == wanted) {
         return Ok(row);
     }
-    let near = nearest(wanted, names.iter().map(String::as_str)).unwrap_or("command");
     let message = format!("no agent '{wanted}' on this machine");
-    let hint = format!("did you mean '{near}'? hayward agent check shows what is there");
+    let hint = match nearest(wanted, names.iter().map(String::as_str)) {
+        _ if wanted == Runtime::Claude.name() => INSTALL.to_owned(),
+        Some(near) if near != Runtime::Command.name() => format!("did you mean '{near}'?"),
+        _ => "hayward agent check shows what is there".to_owned(),
+    };
     Err(Fault::new(Code::Failed, message).with_hint(hint))
 }
 
@@ -215,10 +222,11 @@ fn show(rows: &[Checked], context: &Context) -> Result<(), Fault> {
         ]);
     }
     context.out.table(&table)?;
-    if !rows.iter().any(|row| row.usable && row.runtime != "command") {
-        let hint = "no agent here takes a prompt: install Claude Code (npm install -g \
-            @anthropic-ai/claude-code), or give a command: hayward run -- COMMAND";
-        context.out.note(Tone::Warn, hint);
+    if !rows.iter().any(|row| row.usable && row.runtime != Runtime::Command.name()) {
+        let hint = format!(
+            "no agent here takes a prompt: {INSTALL}; or give a command: hayward run -- COMMAND"
+        );
+        context.out.note(Tone::Warn, &hint);
     }
     Ok(())
 }
@@ -226,7 +234,6 @@ fn show(rows: &[Checked], context: &Context) -> Result<(), Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hayward_daemon::agent::Runtime;
 
     fn found(name: Runtime, healthy: bool) -> Found {
         let driven = name.driver().is_some();

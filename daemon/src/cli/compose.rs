@@ -1,11 +1,13 @@
 //! The composition root: a daemon, and a relay in the same process where none is configured.
 
+use super::context::Context;
 use crate::exit::chain as causes;
 use hayward_daemon::config::Config;
 use hayward_daemon::home::{Held, Home, HomeError, Running, read_if_there, write_private};
 use hayward_daemon::process::ProcessId;
 use hayward_daemon::service::{Daemon, StartError};
 use hayward_relay::{Config as RelayConfig, Relay, Secret, StoreError};
+use hayward_shared::api::TokenKind;
 use hayward_shared::fault::{Code, Fault};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,11 +39,33 @@ pub(crate) struct Remote {
     pub(crate) token: String,
 }
 
+/// The relay elsewhere that the options or the configuration name, if any. A user's token among
+/// the options is not the daemon's, and is passed over.
+pub(crate) fn remote(
+    context: &Context,
+    home: &Home,
+    config: &Config,
+) -> Result<Option<Remote>, Fault> {
+    let Some(url) = context.relay().or(config.relay.url.as_deref()) else { return Ok(None) };
+    let given = context.token().filter(|token| token.starts_with(TokenKind::Daemon.prefix()));
+    let token = match given {
+        Some(token) => token.to_owned(),
+        None => read_if_there(&home.daemon_token()).map_err(home_fault)?.ok_or_else(|| {
+            Fault::new(Code::Unauthorized, format!("there is no daemon's token for {url}"))
+                .with_hint("make one with `hayward token create --kind daemon`, and give --token")
+        })?,
+    };
+    Ok(Some(Remote { url: url.to_owned(), token }))
+}
+
 /// Serves until the process is told to end. `ready` is told once, when the daemon does its work.
 ///
 /// # Errors
 /// [`Fault`] when something cannot be started; nothing is left running then.
-pub(crate) async fn serve(setting: Setting, ready: impl FnOnce(&Running)) -> Result<(), Fault> {
+pub(crate) async fn serve(
+    setting: Setting,
+    ready: impl FnOnce(&Running) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let Setting { home, config, remote, listen } = setting;
     let held = home.hold().map_err(home_fault)?;
     let (relay, remote) = match remote {
@@ -65,7 +89,7 @@ async fn run(
     home: &Home,
     config: Config,
     remote: Remote,
-    ready: impl FnOnce(&Running),
+    ready: impl FnOnce(&Running) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let relay = remote.url.clone();
     let daemon =
@@ -84,7 +108,7 @@ async fn run(
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     home.announce(&running).map_err(home_fault)?;
-    ready(&running);
+    ready(&running)?;
     if linked.is_none() {
         tracing::warn!(relay = running.relay, "the relay is away; trying on");
         tokio::select! {
@@ -135,13 +159,13 @@ pub(crate) fn log(verbose: bool) {
 }
 
 /// The wish that this process end.
-struct Ending {
+pub(crate) struct Ending {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 impl Ending {
-    fn new() -> Result<Self, Fault> {
+    pub(crate) fn new() -> Result<Self, Fault> {
         let listen = |kind| signal(kind).map_err(|error| internal("listen for signals", &error));
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -149,18 +173,12 @@ impl Ending {
         })
     }
 
-    async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
-}
-
-/// Waits until this process is told to end.
-pub(crate) async fn told_to_end() -> Result<(), Fault> {
-    Ending::new()?.wait().await;
-    Ok(())
 }
 
 /// Starts the embedded relay, and sees to it that user and daemon have tokens for it.
@@ -214,15 +232,13 @@ fn port_file(home: &Home) -> std::path::PathBuf {
 }
 
 fn configured(config: &Config) -> Result<Option<SocketAddr>, Fault> {
-    config.relay.listen.as_deref().map(parse_address).transpose()
-}
-
-/// An address to listen on.
-pub(crate) fn parse_address(text: &str) -> Result<SocketAddr, Fault> {
-    text.parse().map_err(|_| {
-        Fault::new(Code::Usage, format!("'{text}' is no address to listen on"))
-            .with_hint("give ADDRESS:PORT, as 127.0.0.1:7171")
-    })
+    let parse = |text: &str| {
+        text.parse().map_err(|_| {
+            Fault::new(Code::Usage, format!("[relay] listen = '{text}' is no address"))
+                .with_hint("give ADDRESS:PORT, as 127.0.0.1:7420")
+        })
+    };
+    config.relay.listen.as_deref().map(parse).transpose()
 }
 
 fn home_fault(error: HomeError) -> Fault {

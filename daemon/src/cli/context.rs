@@ -59,6 +59,12 @@ impl Context {
         Self { globals, out }
     }
 
+    /// The same wishes for the output, on another state folder and the relay that is there.
+    pub(crate) fn at(&self, home: &Path) -> Self {
+        let home = Some(home.to_owned());
+        Self::new(Globals { home, relay: None, token: None, ..self.globals.clone() })
+    }
+
     /// The state folder; made when it is not there.
     pub(crate) fn home(&self) -> Result<Home, Fault> {
         let user = std::env::var_os("HOME").map(PathBuf::from);

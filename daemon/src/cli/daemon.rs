@@ -2,7 +2,7 @@
 
 use super::compose::{self, Setting};
 use super::context::Context;
-use super::up::remote;
+use super::up;
 use crate::exit::{End, Outcome};
 use hayward_shared::fault::{Code, Fault};
 
@@ -29,16 +29,12 @@ pub(crate) async fn run(args: DaemonArgs, context: &Context) -> Outcome {
 
 async fn serve(context: &Context) -> Result<(), Fault> {
     compose::log(context.is_verbose());
-    let finder = context.finder()?;
-    let url = finder.configured()?.ok_or_else(|| {
-        Fault::new(Code::Usage, "no relay is configured for this daemon")
-            .with_hint("give --relay, or start one within the daemon: hayward up")
+    let (home, config) = (context.home()?, context.config()?);
+    let remote = compose::remote(context, &home, &config)?.ok_or_else(|| {
+        Fault::new(Code::Usage, "no relay is configured for this daemon").with_hint(
+            "give --relay URL, or set [relay] url; `hayward up` brings a relay of its own",
+        )
     })?;
-    let home = finder.home;
-    let remote = Some(remote(&url, &home, context)?);
-    let setting = Setting { home, config: context.config()?, remote, listen: None };
-    compose::serve(setting, |running| {
-        tracing::info!(relay = running.relay, pid = running.pid, "ready");
-    })
-    .await
+    let setting = Setting { home: home.clone(), config, remote: Some(remote), listen: None };
+    compose::serve(setting, |running| up::tell(running, &home, context)).await
 }

@@ -4,9 +4,9 @@
 //! worktrees, and every claim on the screen is read back from git.
 
 use super::context::Context;
-use super::detach;
 use super::print::tone::Tone;
-use crate::client::{Client, Doc, Place};
+use super::{detach, down};
+use crate::client::{Client, Doc, Place, process};
 use crate::exit::{End, Outcome, chain as causes};
 use hayward_daemon::git::command::Git;
 use hayward_daemon::git::merge::Preview;
@@ -67,9 +67,13 @@ pub(crate) async fn run(args: DemoArgs, context: &Context) -> Outcome {
         .tempdir()
         .map_err(|error| failed("make a folder for the demonstration", &error))?;
     let stage = Stage::set(root.path())?;
-    let running = detach::start(&stage.home, None, context).await?;
+    let place = context.at(stage.home.root());
+    let running = detach::start(&stage.home, None, &place).await?;
     let outcome = show(&stage, &running, context).await;
-    let stopped = super::down::stop(&stage.home).await;
+    let stopped = match process(&running) {
+        Some(daemon) => down::stop(daemon).await,
+        None => Ok(()),
+    };
     if args.keep {
         let path = root.keep();
         context.out.say(Tone::Plain, &format!("kept: {}", path.join("project").display()));

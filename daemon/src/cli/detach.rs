@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::print::tone::Tone;
-use crate::client::{Client, Finder, Place};
+use crate::client::{Client, Place, alive};
 use crate::exit::OrFault;
 use hayward_daemon::home::{Home, Running};
 use hayward_shared::fault::{Code, Fault};
@@ -30,14 +30,14 @@ const HEALTH: Duration = Duration::from_secs(2);
 const TAIL_BYTES: u64 = 16 * 1024;
 const TAIL_LINES: usize = 10;
 
-/// The daemon of this state folder: the one that runs, else a new one in the background.
+/// The daemon of this state folder: the one that runs, else a new one in the background. It is
+/// told the relay and the token of the context.
 pub(crate) async fn start(
     home: &Home,
     listen: Option<SocketAddr>,
     context: &Context,
 ) -> Result<Running, Fault> {
-    let finder = context.finder()?;
-    if let Some(running) = finder.running()? {
+    if let Some(running) = alive(home)? {
         return Ok(running);
     }
     home.furnish().or_fault(Code::Failed)?;
@@ -48,7 +48,7 @@ pub(crate) async fn start(
     // an error can only mean an odd file; then all of it counts as new
     let before = log.seek(SeekFrom::End(0)).unwrap_or(0);
     let mut child = spawn(home, listen, context, log)?;
-    match ready(&finder, &mut child).await {
+    match ready(home, &mut child).await {
         Ok(running) => Ok(running),
         Err(fault) => Err(explain(fault, home, before, context)),
     }
@@ -67,8 +67,14 @@ fn spawn(
     if let Some(listen) = listen {
         command.arg("--listen").arg(listen.to_string());
     }
+    // what the environment says was read already, and counts only where it is told on
+    command.env_remove("HAYWARD_HOME").env_remove("HAYWARD_RELAY").env_remove("HAYWARD_TOKEN");
     if let Some(relay) = context.relay() {
         command.arg("--relay").arg(relay);
+    }
+    if let Some(token) = context.token() {
+        // others on the machine could read it on a command line
+        command.env("HAYWARD_TOKEN", token);
     }
     if context.is_verbose() {
         command.arg("--verbose");
@@ -80,12 +86,12 @@ fn spawn(
 }
 
 /// Waits until a daemon has told of itself and its relay answers.
-async fn ready(finder: &Finder, child: &mut Child) -> Result<Running, Fault> {
+async fn ready(home: &Home, child: &mut Child) -> Result<Running, Fault> {
     let begun = Instant::now();
     let mut until = begun + READY;
     let mut ended = None;
     loop {
-        let running = finder.running()?;
+        let running = alive(home)?;
         if let Some(running) = &running
             && !running.daemon_id.is_empty()
             && is_healthy(running).await

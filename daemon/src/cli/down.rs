@@ -3,9 +3,10 @@
 use super::context::{Context, homely};
 use super::print::tone::Tone;
 use super::print::words::count;
-use crate::client::{Client, Finder, alive, process, read};
+use crate::client::{Client, Finder, process, read};
 use crate::exit::{End, Outcome};
-use hayward_daemon::home::{Home, Running};
+use hayward_daemon::home::Running;
+use hayward_daemon::process::ProcessId;
 use hayward_shared::api::DaemonView;
 use hayward_shared::fault::{Code, Fault};
 use nix::sys::signal::Signal;
@@ -35,7 +36,9 @@ pub(crate) async fn run(context: &Context) -> Outcome {
     };
     let agents = timeout(ASK, agents(&finder, &running)).await.ok().flatten();
     let pid = running.pid;
-    end(&running).await?;
+    let process = process(&running)
+        .ok_or_else(|| Fault::new(Code::Failed, format!("{pid} is no process")))?;
+    stop(process).await?;
     if context.out.json() {
         let answer = json!({ "stopped": true, "pid": pid, "agentsAlive": agents });
         context.out.value(&answer)?;
@@ -57,17 +60,8 @@ fn farewell(agents: Option<u32>) -> String {
     }
 }
 
-/// Stops the daemon of this state folder, if one runs.
-pub(crate) async fn stop(home: &Home) -> Result<(), Fault> {
-    match alive(home)? {
-        Some(running) => end(&running).await,
-        None => Ok(()),
-    }
-}
-
 /// Asks the process to end, and waits until it has.
-async fn end(running: &Running) -> Result<(), Fault> {
-    let Some(process) = process(running) else { return Ok(()) };
+pub(crate) async fn stop(process: ProcessId) -> Result<(), Fault> {
     let pid = process.pid;
     let sent = process.signal(Signal::SIGTERM);
     sent.map_err(|error| Fault::new(Code::Failed, format!("cannot stop process {pid}: {error}")))?;

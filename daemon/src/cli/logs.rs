@@ -5,10 +5,10 @@ use super::print::Output;
 use super::print::escape::Filter;
 use super::print::tone::Tone;
 use super::print::words::count;
+use super::typed::Typed;
 use crate::client::{Client, Doc, Sink, Watch};
 use crate::exit::{End, Outcome};
 use hayward_shared::fault::Fault;
-use hayward_shared::id::Fragment;
 use hayward_shared::task::Task;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(500);
 #[derive(clap::Args)]
 pub(crate) struct LogsArgs {
     /// The task
-    id: Fragment,
+    id: Typed,
 
     /// Go on as the agent prints, until it ends
     #[arg(short, long)]
@@ -39,7 +39,7 @@ pub(crate) struct LogsArgs {
 /// Prints what the agent of a task printed.
 pub(crate) async fn run(args: LogsArgs, context: &Context) -> Outcome {
     let client = context.client()?;
-    let task = client.task(&args.id.to_string()).await?;
+    let task = client.task(&args.id.task()?).await?;
     let task = if args.follow { begun(&client, task, context).await? } else { task };
     let mut paper = Paper::new(&args, context.out);
     if task.body.holding.attempt == 0 {

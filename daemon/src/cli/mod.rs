@@ -17,6 +17,7 @@ mod serve;
 mod status;
 mod task;
 mod token;
+mod typed;
 mod up;
 mod user;
 mod version;

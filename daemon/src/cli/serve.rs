@@ -1,9 +1,9 @@
 //! `hayward relay`.
 
-use super::compose;
+use super::compose::{self, Ending};
 use super::context::Context;
 use super::print::tone::Tone;
-use crate::exit::{End, OrFault, Outcome};
+use crate::exit::{End, Outcome, chain};
 use hayward_relay::{Config, Relay};
 use hayward_shared::fault::{Code, Fault};
 use serde_json::json;
@@ -46,17 +46,20 @@ pub(crate) async fn run(args: RelayArgs, context: &Context) -> Outcome {
 async fn serve(args: ServeArgs, context: &Context) -> Result<(), Fault> {
     compose::log(context.is_verbose());
     let database = match args.database {
-        Some(database) => database,
+        Some(file) => file,
         None => context.home()?.relay_database(),
     };
-    let relay = Relay::start(Config::new(database, args.listen)).await.or_fault(Code::Failed)?;
+    let mut ending = Ending::new()?;
+    let relay = Relay::start(Config::new(database, args.listen))
+        .await
+        .map_err(|error| Fault::new(Code::Failed, chain(&error)))?;
     let url = format!("http://{}", relay.address());
     if context.out.json() {
         context.out.value(&json!({ "relay": url, "pid": std::process::id() }))?;
     } else {
-        context.out.line(Tone::Plain, &format!("the relay listens at {url}"))?;
+        context.out.line(Tone::Plain, &format!("the relay serves at {url}"))?;
     }
-    compose::told_to_end().await?;
+    ending.wait().await;
     relay.stop().await;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::print::table::{Table, fixed, flexible};
 use super::print::tone::{Tone, of_status};
-use crate::client::{Client, Filter, read};
+use crate::client::{Client, Filter, read, shown};
 use crate::exit::{End, Outcome};
 use hayward_shared::api::DaemonView;
 use hayward_shared::fault::{Code, Fault};
@@ -52,7 +52,7 @@ async fn look(context: &Context) -> Result<Picture, Fault> {
 
 async fn fill(picture: &mut Picture, context: &Context) -> Result<(), Fault> {
     let finder = context.finder()?;
-    picture.url = Some(address(finder.relay()?.as_str()));
+    picture.url = Some(shown(&finder.relay()?).to_owned());
     let client = Client::new(finder.place()?)?;
     let health = client.get(&["health"], &[]).await?;
     picture.version = health.get("version").and_then(Value::as_str).map(str::to_owned);
@@ -61,11 +61,6 @@ async fn fill(picture: &mut Picture, context: &Context) -> Result<(), Fault> {
     let count = |status: Status| tasks.iter().filter(|task| task.body.status == status).count();
     picture.counts = STATUSES.iter().map(|status| (*status, count(*status))).collect();
     Ok(())
-}
-
-/// A URL as people write it: without the slash that stands for no path.
-fn address(url: &str) -> String {
-    url.trim_end_matches('/').to_owned()
 }
 
 fn value(picture: &Picture) -> Value {
@@ -131,7 +126,7 @@ mod tests {
     #[test]
     fn the_value_has_the_shape_of_the_contract() {
         let picture = Picture {
-            url: Some(address("http://127.0.0.1:1/")),
+            url: Some("http://127.0.0.1:1".into()),
             version: Some("0.1.0".into()),
             counts: vec![(Status::Queued, 0), (Status::Running, 2)],
             ..Picture::default()

@@ -4,13 +4,14 @@ use super::context::Context;
 use super::print::table::{Table, fixed};
 use super::print::tone::Tone;
 use super::print::words::{age, seconds};
+use super::typed::Typed;
 use crate::client::{Doc, read};
 use crate::exit::{End, Outcome};
 use clap::ValueEnum;
 use hayward_daemon::clock;
 use hayward_shared::api::{IssuedToken, NewToken, Role, TokenKind, TokenView};
 use hayward_shared::fault::Fault;
-use hayward_shared::id::{Fragment, UserId};
+use hayward_shared::id::UserId;
 use serde_json::json;
 
 /// What to do with tokens.
@@ -29,14 +30,14 @@ enum TokenCommand {
     /// End a token at once
     Revoke {
         /// The token's id, not its secret
-        id: Fragment,
+        id: Typed,
     },
 }
 
 #[derive(clap::Args)]
 struct CreateArgs {
-    /// Whom it speaks for
-    #[arg(long, value_enum, default_value_t = Kind::User)]
+    /// Whom it speaks for: user or daemon
+    #[arg(long, value_enum, hide_possible_values = true, default_value_t = Kind::User)]
     kind: Kind,
 
     /// What it may do: owner, member or viewer [default: what its user may]
@@ -130,8 +131,9 @@ pub(super) fn word(name: &impl serde::Serialize) -> String {
     json!(name).as_str().unwrap_or_default().to_owned()
 }
 
-async fn revoke(id: &Fragment, context: &Context) -> Result<(), Fault> {
-    let raw = context.client()?.delete(&["api", "v1", "tokens", &id.to_string()]).await?;
+async fn revoke(id: &Typed, context: &Context) -> Result<(), Fault> {
+    let part = id.fragment("token")?;
+    let raw = context.client()?.delete(&["api", "v1", "tokens", &part.to_string()]).await?;
     if context.out.json() {
         return context.out.value(&raw);
     }

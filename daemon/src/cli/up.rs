@@ -1,14 +1,12 @@
 //! `hayward up`.
 
-use super::compose::{self, Remote, Setting};
+use super::compose::{self, Setting};
 use super::context::{Context, homely};
 use super::detach;
 use super::print::tone::Tone;
-use crate::exit::{End, OrFault, Outcome};
-use hayward_daemon::home::{Home, Running, read_if_there};
-use hayward_shared::api::TokenKind;
+use crate::exit::{End, Outcome};
+use hayward_daemon::home::{Home, Running};
 use hayward_shared::fault::{Code, Fault};
-use reqwest::Url;
 use serde_json::json;
 use std::net::SocketAddr;
 
@@ -52,7 +50,7 @@ pub(crate) async fn run(args: UpArgs, context: &Context) -> Outcome {
 }
 
 /// Prints where daemon and relay are.
-fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> {
+pub(crate) fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> {
     let Running { relay, daemon_id, pid, .. } = running;
     if context.out.json() {
         let answer =
@@ -63,33 +61,16 @@ fn tell(running: &Running, home: &Home, context: &Context) -> Result<(), Fault> 
     context.out.line(Tone::Plain, &format!("hayward runs: relay {relay}, pid {pid}, state {place}"))
 }
 
-/// Runs daemon and relay in this process until it is told to stop.
+/// Runs daemon and relay in this process until it is told to stop. When a daemon runs on the state
+/// folder already, says where.
 async fn serve(args: UpArgs, context: &Context) -> Result<(), Fault> {
     compose::log(context.is_verbose());
-    let finder = context.finder()?;
-    let home = finder.home.clone();
-    if let Some(running) = finder.running()? {
+    let home = context.home()?;
+    if let Some(running) = context.finder()?.running()? {
         return tell(&running, &home, context);
     }
-    let remote = finder.configured()?.map(|url| remote(&url, &home, context)).transpose()?;
-    let setting = Setting { config: context.config()?, home, remote, listen: args.listen };
-    let place = setting.home.clone();
-    let mut told = Ok(());
-    compose::serve(setting, |running| told = tell(running, &place, context)).await?;
-    told
-}
-
-/// The relay at `url`, with the token that lets this daemon in.
-pub(crate) fn remote(url: &Url, home: &Home, context: &Context) -> Result<Remote, Fault> {
-    let given = context.token().filter(|token| token.starts_with(TokenKind::Daemon.prefix()));
-    let token = match given {
-        Some(token) => Some(token.to_owned()),
-        None => read_if_there(&home.daemon_token()).or_fault(Code::Failed)?,
-    };
-    let missing = || {
-        Fault::new(Code::Unauthorized, format!("no daemon's token for the relay at {url}"))
-            .with_hint("an owner makes one: hayward token create --kind daemon; give it as --token")
-    };
-    let url = url.as_str().trim_end_matches('/').to_owned();
-    token.map(|token| Remote { url, token }).ok_or_else(missing)
+    let config = context.config()?;
+    let remote = compose::remote(context, &home, &config)?;
+    let setting = Setting { home: home.clone(), config, remote, listen: args.listen };
+    compose::serve(setting, |running| tell(running, &home, context)).await
 }

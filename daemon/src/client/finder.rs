@@ -16,6 +16,18 @@ pub(crate) struct Place {
     pub(crate) token: String,
 }
 
+impl Place {
+    /// The address as people write it: without the slash that stands for no path.
+    pub(crate) fn shown(&self) -> &str {
+        shown(&self.url)
+    }
+}
+
+/// A URL without the slash that stands for no path.
+pub(crate) fn shown(url: &Url) -> &str {
+    url.as_str().trim_end_matches('/')
+}
+
 /// Finds the relay anew each time it is asked, for an embedded one moves with its daemon.
 #[derive(Clone)]
 pub(crate) struct Finder {
@@ -66,9 +78,11 @@ impl Finder {
         };
         let file = self.home.user_token();
         let missing = || {
-            Fault::new(Code::Unauthorized, format!("no token for the relay at {url}")).with_hint(
-                format!("give --token or set HAYWARD_TOKEN; {} has none", file.display()),
-            )
+            Fault::new(Code::Unauthorized, format!("no token for the relay at {}", shown(&url)))
+                .with_hint(format!(
+                    "give --token or set HAYWARD_TOKEN; {} has none",
+                    file.display()
+                ))
         };
         let token = token.filter(|token| !token.is_empty()).ok_or_else(missing)?;
         Ok(Place { url, token })

@@ -163,13 +163,13 @@ impl Client {
             return Ok(Value::Null);
         }
         serde_json::from_slice(&body).map_err(|_| {
-            let url = &self.place.url;
+            let url = self.place.shown();
             Fault::new(Code::Incompatible, format!("what answers at {url} is no relay of Hayward"))
         })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Fault {
-        let url = &self.place.url;
+        let url = self.place.shown();
         let why = match (error.is_timeout(), std::error::Error::source(error)) {
             (true, _) => "it does not answer in time".to_owned(),
             (false, Some(cause)) => innermost(cause),
@@ -196,11 +196,11 @@ fn refusal(status: u16, body: &[u8]) -> Fault {
         |body| body.error,
     );
     let hint = match fault.code {
-        _ if fault.hint.is_some() => return fault,
+        // the relay's own hint is for those who speak HTTP themselves
         Code::Unauthorized => {
             "check --token, HAYWARD_TOKEN or the file 'token' of the state folder"
         }
-        Code::Ambiguous => "give more digits of the id",
+        _ if fault.hint.is_some() => return fault,
         Code::DaemonOffline => "hayward status shows which daemons are online",
         _ => return fault,
     };

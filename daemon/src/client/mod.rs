@@ -7,7 +7,7 @@ mod output;
 mod socket;
 mod tasks;
 
-pub(crate) use finder::{Finder, Place, alive, process};
+pub(crate) use finder::{Finder, Place, alive, process, shown};
 pub(crate) use follower::{Followed, Follower};
 pub(crate) use http::{Client, Doc, array, read};
 pub(crate) use output::{Sink, Watch};

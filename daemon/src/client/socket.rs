@@ -44,7 +44,7 @@ pub(super) struct Socket {
 impl Socket {
     /// Connects to the relay's client endpoint.
     pub(super) async fn open(place: &Place) -> Result<Self, Fault> {
-        let base = place.url.as_str().trim_end_matches('/').replacen("http", "ws", 1);
+        let base = place.shown().replacen("http", "ws", 1);
         let mut request = format!("{base}/api/v1/ws/client")
             .into_client_request()
             .map_err(|error| refused(place, &error))?;
@@ -68,7 +68,7 @@ impl Socket {
             .map_err(|error| Fault::new(Code::Internal, chain(&error)))?;
         match tokio::time::timeout(SEND, self.stream.send(Message::text(text))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(lost(&chain(&error))),
+            Ok(Err(error)) => Err(broken(&error)),
             Err(_) => Err(lost("takes no message")),
         }
     }
@@ -79,7 +79,7 @@ impl Socket {
         loop {
             let message = match tokio::time::timeout(SILENCE, self.stream.next()).await {
                 Ok(Some(Ok(message))) => message,
-                Ok(Some(Err(error))) => return Err(lost(&chain(&error))),
+                Ok(Some(Err(error))) => return Err(broken(&error)),
                 Ok(None) => return Err(lost("closed the connection")),
                 Err(_) => return Err(lost("went silent")),
             };
@@ -108,8 +108,12 @@ fn lost(how: &str) -> Fault {
     Fault::new(Code::Unavailable, format!("the relay {how}"))
 }
 
+fn broken(error: &tungstenite::Error) -> Fault {
+    Fault::new(Code::Unavailable, format!("the connection to the relay broke: {}", chain(error)))
+}
+
 fn refused(place: &Place, error: &tungstenite::Error) -> Fault {
-    let url = &place.url;
+    let url = place.shown();
     let code = match error {
         tungstenite::Error::Http(answer) => match answer.status().as_u16() {
             401 => Code::Unauthorized,

@@ -3,7 +3,7 @@
 use super::http::{Client, Doc, array};
 use super::{may_pass, pause};
 use hayward_shared::api::{InterruptBody, MessageBody, TaskPatch};
-use hayward_shared::fault::Fault;
+use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
 use hayward_shared::task::{Order, Task};
 use serde_json::Value;
@@ -49,7 +49,11 @@ const TRIES: u32 = 6;
 impl Client {
     /// A task, by its id or a part of it.
     pub(crate) async fn task(&self, id: &str) -> Result<Doc<Task>, Fault> {
-        Doc::read(self.get(&["api", "v1", "tasks", id], &[]).await?)
+        let found = self.get(&["api", "v1", "tasks", id], &[]).await;
+        Doc::read(found.map_err(|fault| match fault.code {
+            Code::NotFound => fault.with_hint("hayward task ls shows what is there"),
+            _ => fault,
+        })?)
     }
 
     /// A task, from a relay that may be starting anew just now.

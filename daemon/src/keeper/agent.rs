@@ -1,13 +1,20 @@
 //! Starting the agent, in two steps, so that neither needs `unsafe`: the keeper starts its own
-//! program again with the agent's streams and environment ([`start`]); that process takes the
-//! terminal as its own, enters the folder and becomes the agent ([`become_agent`]). Its pid and
-//! start time stay the same throughout.
+//! program again with the agent's streams and environment ([`start`]); that process sets right
+//! what is not yet as a fresh login has it, enters the folder and becomes the agent
+//! ([`become_agent`]). Its pid and start time stay the same throughout.
+//!
+//! With a terminal, the terminal crate makes the session and gives it the terminal; with pipes,
+//! the second step makes the session.
 
+use super::descriptor;
 use super::folder::{Launch, LaunchFault, MAX_SIDE, Mode, RUN_VARIABLE, RunFolder};
 use crate::process::ProcessId;
 use nix::sys::signal::{SigSet, Signal};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use portable_pty::{CommandBuilder, PtySize, SlavePty, native_pty_system};
 use rustix::termios::{Winsize, tcsetwinsize};
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,6 +26,22 @@ use tokio::signal::unix::SignalKind;
 /// The word by which the program is told to become the agent of a run folder.
 pub const BECOME_AGENT: &str = "become-agent";
 
+/// Our own program, also when its file was replaced since.
+const OURSELVES: &str = "/proc/self/exe";
+/// Stands for an agent's environment that names no shell. The terminal crate adds the user's where
+/// none is named, after a search of the user database: any program spares that, and this one is
+/// nobody's shell. The second step takes it away.
+const NO_SHELL: &str = OURSELVES;
+/// The variable that names the user's shell.
+const SHELL: &str = "SHELL";
+
+/// The longest variable, `NAME=value`, in bytes: what Linux passes on, less the end's mark.
+const MAX_VARIABLE: usize = (128 << 10) - 1;
+/// The largest environment, in bytes: half of what Linux passes on with its usual stack limit, the
+/// other half being for arguments. What exceeds either is refused here, because the terminal crate
+/// hides that a program could not be started at all.
+const MAX_ENVIRONMENT: usize = 1 << 20;
+
 /// A started agent and the keeper's ends of its streams.
 pub(super) struct Agent {
     pub(super) id: ProcessId,
@@ -29,25 +52,19 @@ pub(super) struct Agent {
 pub(super) enum Streams {
     /// `held` is the agent's end. While the keeper holds it too, the output cannot end early when
     /// the agent closes its own for a moment.
-    Terminal { master: OwnedFd, held: OwnedFd },
+    Terminal { master: OwnedFd, held: Box<dyn SlavePty + Send> },
     /// Standard input, output and error.
     Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
 }
 
-/// Starts the agent of `folder`.
+/// Starts the agent of `folder`, and never waits for it: the keeper's loop reaps all that ends.
 pub(super) fn start(launch: &Launch, folder: &RunFolder) -> Result<Agent, LaunchFault> {
     check(launch)?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("hayward").arg(BECOME_AGENT).arg(folder.path());
-    command.env_clear().envs(&launch.env);
-    let streams = match launch.mode {
-        Mode::Pty { rows, cols } => terminal(&mut command, rows, cols),
-        Mode::Pipe => pipes(&mut command),
+    let (pid, streams) = match launch.mode {
+        Mode::Pty { rows, cols } => in_terminal(launch, folder, rows, cols)?,
+        Mode::Pipe => with_pipes(launch, folder).map_err(no_resources)?,
     };
-    let streams = streams.map_err(no_resources)?;
-    let child = command.spawn().map_err(no_resources)?;
-    // dropped without waiting: the keeper's loop reaps all that ends
-    let pid = i32::try_from(child.id()).unwrap_or_default();
+    let pid = i32::try_from(pid).unwrap_or_default();
     let id = ProcessId::of(pid).ok().flatten().unwrap_or(ProcessId { pid, start: 0 });
     Ok(Agent { id, streams })
 }
@@ -62,9 +79,24 @@ fn check(launch: &Launch) -> Result<(), LaunchFault> {
         Mode::Pty { rows, cols } if !is_size(rows, cols) => {
             format!("a terminal cannot be {rows} by {cols}")
         }
-        _ => return Ok(()),
+        _ => match excess(&launch.env) {
+            Some(excess) => excess,
+            None => return Ok(()),
+        },
     };
     Err(LaunchFault::BadLaunch { detail })
+}
+
+/// What of an environment is more than a process can be started with.
+fn excess(env: &BTreeMap<String, String>) -> Option<String> {
+    let len = |(name, value): (&String, &String)| name.len() + 1 + value.len();
+    if let Some((name, _)) = env.iter().find(|one| len(*one) > MAX_VARIABLE) {
+        return Some(format!("its variable {name} is longer than {MAX_VARIABLE} bytes"));
+    }
+    // each has an end's mark and a pointer besides
+    let all: usize = env.iter().map(|one| len(one) + 9).sum();
+    (all > MAX_ENVIRONMENT)
+        .then(|| format!("its environment has {all} bytes, more than {MAX_ENVIRONMENT}"))
 }
 
 /// Whether a terminal can have this size.
@@ -78,22 +110,43 @@ pub(super) fn resize(terminal: &OwnedFd, rows: u16, cols: u16) -> io::Result<()>
     Ok(tcsetwinsize(terminal, size)?)
 }
 
-fn terminal(command: &mut Command, rows: u16, cols: u16) -> io::Result<Streams> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let master = openpt(flags)?;
-    unlockpt(&master)?;
-    let held = ioctl_tiocgptpeer(&master, flags)?;
-    resize(&held, rows, cols)?;
-    command.stdin(held.try_clone()?).stdout(held.try_clone()?).stderr(held.try_clone()?);
-    Ok(Streams::Terminal { master, held })
+fn in_terminal(
+    launch: &Launch,
+    folder: &RunFolder,
+    rows: u16,
+    cols: u16,
+) -> Result<(u32, Streams), LaunchFault> {
+    let refused = |detail: String| LaunchFault::NoResources { detail };
+    let size = PtySize { rows, cols, pixel_width: 0, pixel_height: 0 };
+    let pair = native_pty_system().openpty(size).map_err(|fault| refused(format!("{fault:#}")))?;
+    let number = pair.master.as_raw_fd();
+    let number = number.ok_or_else(|| refused("its terminal has no descriptor".to_owned()))?;
+    // the first of the two is closed at this function's end
+    let master = descriptor::owned(number).map_err(no_resources)?;
+    let mut command = CommandBuilder::new(OURSELVES);
+    command.args([OsStr::new(BECOME_AGENT), folder.path().as_os_str()]);
+    command.cwd(folder.path());
+    command.env_clear();
+    command.env(SHELL, NO_SHELL);
+    for (name, value) in &launch.env {
+        command.env(name, value);
+    }
+    let child = pair.slave.spawn_command(command).map_err(|fault| refused(format!("{fault:#}")))?;
+    let pid = child.process_id().ok_or_else(|| refused("the agent has no pid".to_owned()))?;
+    Ok((pid, Streams::Terminal { master, held: pair.slave }))
 }
 
-fn pipes(command: &mut Command) -> io::Result<Streams> {
+fn with_pipes(launch: &Launch, folder: &RunFolder) -> io::Result<(u32, Streams)> {
     let (their_input, stdin) = io::pipe()?;
     let (stdout, their_output) = io::pipe()?;
     let (stderr, their_error) = io::pipe()?;
+    let mut command = Command::new(OURSELVES);
+    command.arg0("hayward").arg(BECOME_AGENT).arg(folder.path());
+    command.env_clear().envs(&launch.env);
     command.stdin(their_input).stdout(their_output).stderr(their_error);
-    Ok(Streams::Pipes { stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() })
+    let pid = command.spawn()?.id();
+    let (stdin, stdout, stderr) = (stdin.into(), stdout.into(), stderr.into());
+    Ok((pid, Streams::Pipes { stdin, stdout, stderr }))
 }
 
 fn no_resources(fault: io::Error) -> LaunchFault {
@@ -120,31 +173,28 @@ fn try_become(folder: &RunFolder) -> LaunchFault {
     let Some((program, arguments)) = launch.argv.split_first() else {
         return LaunchFault::BadLaunch { detail: "it names no program".to_owned() };
     };
-    if let Err(fault) = take_session(launch.mode) {
-        return no_resources(fault);
+    if launch.mode == Mode::Pipe
+        && let Err(fault) = nix::unistd::setsid()
+    {
+        return no_resources(fault.into());
     }
     let defaults = match default_signals() {
         Ok(defaults) => defaults,
         Err(fault) => return no_resources(fault),
     };
-    if let Err(fault) = std::env::set_current_dir(&launch.cwd) {
+    if let Err(fault) = env::set_current_dir(&launch.cwd) {
         return LaunchFault::NoFolder { path: launch.cwd, detail: fault.to_string() };
     }
-    let fault = Command::new(program).args(arguments).exec();
+    let mut command = Command::new(program);
+    if env::var_os(SHELL).is_some_and(|shell| shell == NO_SHELL) {
+        command.env_remove(SHELL);
+    }
+    let fault = command.args(arguments).exec();
     drop(defaults);
     match fault.kind() {
         io::ErrorKind::NotFound => LaunchFault::NoProgram { program: program.clone() },
         _ => LaunchFault::NotExecutable { program: program.clone(), detail: fault.to_string() },
     }
-}
-
-/// A session of its own, and with it the terminal.
-fn take_session(mode: Mode) -> io::Result<()> {
-    nix::unistd::setsid()?;
-    if let Mode::Pty { .. } = mode {
-        rustix::process::ioctl_tiocsctty(io::stdin())?;
-    }
-    Ok(())
 }
 
 /// Gives the agent every signal as a fresh login has it: none blocked, none ignored.
@@ -184,6 +234,16 @@ fn ignored_signals(status: &str) -> Vec<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_environment_is_measured_as_the_kernel_does() {
+        let one = |len| BTreeMap::from([("V".to_owned(), "x".repeat(len))]);
+        assert_eq!(excess(&one(MAX_VARIABLE - 2)), None);
+        assert!(excess(&one(MAX_VARIABLE - 1)).unwrap().contains("variable V"));
+        let many = |count| (10..10 + count).map(|i| (i.to_string(), "x".repeat(65_524))).collect();
+        assert_eq!(excess(&many(16)), None);
+        assert!(excess(&many(17)).is_some());
+    }
 
     #[test]
     fn ignored_signals_are_read_from_the_status() {

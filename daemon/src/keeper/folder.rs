@@ -94,6 +94,20 @@ impl RunFolder {
         }
     }
 
+    /// Takes the agent's environment, and with it its secrets, out of the launch record; the rest
+    /// stands. Only for whoever owns the session's start: the agent was started, or never will be.
+    ///
+    /// # Errors
+    /// The record cannot be read or written; it stands as it was.
+    pub fn forget_environment(&self) -> io::Result<()> {
+        match self.read::<Launch>()? {
+            Some(launch) if !launch.env.is_empty() => {
+                self.write(&Launch { env: BTreeMap::new(), ..launch })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn stage<R: Kept>(&self, record: &R) -> io::Result<tempfile::NamedTempFile> {
         let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.0)?;
         file.write_all(&serde_json::to_vec(record)?)?;
@@ -112,8 +126,9 @@ pub trait Kept: Serialize + DeserializeOwned {
     const NAME: &'static str;
 }
 
-/// What to run and how. Written by the daemon before it starts the keeper. Holds the agent's
-/// secrets, as its environment does: readable by the user only.
+/// What to run and how. Written by the daemon before it starts the keeper, readable by the user
+/// only. It holds the agent's secrets, as its environment does, until the keeper has started the
+/// agent; from then on it stands without them ([`RunFolder::forget_environment`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Launch {
@@ -125,7 +140,9 @@ pub struct Launch {
     pub argv: Vec<String>,
     /// The absolute folder that the agent starts in.
     pub cwd: PathBuf,
-    /// The whole environment: nothing is inherited. Must hold [`RUN_VARIABLE`].
+    /// The whole environment: nothing is inherited. Must hold [`RUN_VARIABLE`]; 128 KiB a variable
+    /// and 1 MiB in all at most. Empty on the disk once the agent was started.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// Terminal or pipes.
     pub mode: Mode,
@@ -303,6 +320,30 @@ mod tests {
         assert!(!folder.write_first(&late).unwrap());
         assert_eq!(folder.read::<Owner>().unwrap(), Some(Owner::Barred));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_environment_is_forgotten_and_all_else_of_the_launch_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(home.path());
+        folder.forget_environment().unwrap();
+        let launch = Launch {
+            run: "01939d3a-7c00-7000-8000-0000deadbeef".parse().unwrap(),
+            task: "01939d3a-7c00-7000-8000-0000deadbee0".parse().unwrap(),
+            argv: vec!["true".into()],
+            cwd: "/".into(),
+            env: BTreeMap::from([("TOKEN".into(), "s3cret".into())]),
+            mode: Mode::Pipe,
+            ring_bytes: 1,
+        };
+        folder.write(&launch).unwrap();
+        for _ in 0..2 {
+            folder.forget_environment().unwrap();
+            let bare = Launch { env: BTreeMap::new(), ..launch.clone() };
+            assert_eq!(folder.read().unwrap(), Some(bare));
+            let text = fs::read_to_string(folder.path().join(Launch::NAME)).unwrap();
+            assert!(!text.contains("s3cret") && !text.contains("env"), "{text}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 mod agent;
 mod client;
+mod descriptor;
 pub mod folder;
 mod input;
 mod machine;
@@ -86,10 +87,13 @@ pub fn run(path: &Path) -> Result<(), KeeperFault> {
         // the agent runs: it is found by its environment if it must be
         eprintln!("the agent's id could not be recorded: {fault}");
     }
-    let mut session = Session::new(folder, known.run, known.keeper, listener)?;
+    let mut session = Session::new(folder.clone(), known.run, known.keeper, listener)?;
     match started {
         Ok(Agent { id, streams }) => session.attend(id, streams, rings)?,
         Err(cause) => session.never_started(cause),
+    }
+    if let Err(fault) = folder.forget_environment() {
+        eprintln!("the agent's environment could not be taken off the disk: {fault}");
     }
     session.run()
 }

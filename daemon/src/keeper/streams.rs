@@ -6,6 +6,7 @@ use super::input::InputQueue;
 use super::output::Output;
 use super::wire::Fault;
 use crate::terminal::ring::RingWriter;
+use portable_pty::SlavePty;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -18,7 +19,7 @@ pub(super) struct Held {
     output: Option<Output>,
     stderr: Option<Output>,
     /// The agent's end of its terminal.
-    terminal: Option<OwnedFd>,
+    terminal: Option<Box<dyn SlavePty + Send>>,
 }
 
 impl Held {

@@ -59,6 +59,17 @@ pub enum Doubt {
 /// Finds out what became of the session of `folder`, in a few seconds at most. Only one caller at
 /// a time may ask for a folder.
 pub async fn find(folder: &RunFolder) -> Found {
+    let found = tell(folder).await;
+    let is_over = matches!(found, Found::Never | Found::Ended(_) | Found::Lost(_));
+    // its keeper did so after the start, unless it never got that far
+    if is_over && let Err(fault) = folder.forget_environment() {
+        let folder = folder.path().display();
+        tracing::warn!(%folder, %fault, "an agent's environment stays on the disk");
+    }
+    found
+}
+
+async fn tell(folder: &RunFolder) -> Found {
     let deadline = Instant::now() + PROBE_LIMIT;
     loop {
         let probed = timeout(PROBE_LIMIT, probe(folder)).await;

@@ -143,6 +143,8 @@ pub async fn start(
         .env_clear()
         // each arena would cost the small keeper its own pages
         .env("MALLOC_ARENA_MAX", "1")
+        // or the terminal crate searches the user database, which loads code and may be remote
+        .env("SHELL", "/bin/sh")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -6,7 +6,7 @@ use super::machine::{Effect, Event, GRACE_MS, Machine, Turn};
 use super::prepare::{self, Start};
 use super::shop::Shop;
 use super::state::{ExitFacts, Phase, RunState, Terms, Unwritten};
-use super::telling::tell;
+use super::telling::{seen_from, tell};
 use super::{deliver, order::RunOrder};
 use crate::agent::ending::{Ending, Exit};
 use crate::agent::event::AgentEvent;
@@ -339,22 +339,24 @@ impl Actor {
 
     /// What the decoder said: told and kept in one write, then done.
     pub(super) async fn steps(&mut self, steps: Vec<Step>) {
-        self.note(steps, vec![]).await;
+        self.note(steps).await;
         self.write_to_agent().await;
     }
 
-    /// Keeps what the decoder said, behind `messages`, in one write.
-    pub(super) async fn note(&mut self, steps: Vec<Step>, mut messages: Vec<FromDaemon>) {
-        let now = clock::now();
-        let key = self.key;
+    /// Keeps what the decoder said, and what is to be told of it, in one write.
+    pub(super) async fn note(&mut self, steps: Vec<Step>) {
+        let (now, key) = (clock::now(), self.key);
+        let worktree = self.machine.state().place.as_ref().map(|place| place.path.clone());
         let reading = self.machine.reading();
+        let mut messages = Vec::new();
         for step in steps {
             match step {
                 Step::Event(seen) => {
                     if let AgentEvent::Session { id, .. } = &seen {
                         reading.session_id = Some(id.clone());
                     }
-                    messages.push(tell(key, &seen, &mut reading.open_tools, now));
+                    let seen = seen_from(seen, worktree.as_deref());
+                    messages.extend(tell(key, &seen, &mut reading.telling, now));
                 }
                 Step::Write(bytes) => reading.unwritten.push(text(bytes)),
                 Step::CloseInput => reading.unwritten.push(Unwritten::Close),

@@ -194,11 +194,13 @@ impl Owner {
         }
     }
 
-    async fn spawn(&mut self, spawn: Tagged<SpawnTask>) {
-        let Some(run) = &spawn.body.run else {
+    async fn spawn(&mut self, mut spawn: Tagged<SpawnTask>) {
+        let Some(run) = &mut spawn.body.run else {
             tracing::warn!(task = %spawn.body.task_id, "a task came without a run; not begun");
             return;
         };
+        // no agent of this version is given it, and what is not needed is not kept on disk
+        run.task_token = None;
         let key = RunKey {
             task_id: spawn.body.task_id,
             run_id: run.run_id,

@@ -4,13 +4,9 @@ use super::actor::{Actor, answer};
 use super::machine::Event;
 use super::prepare::chain;
 use crate::agent::{Decode, Message};
-use crate::clock;
 use crate::session::{Session, SessionError};
-use hayward_shared::event::{Kind, MAX_TEXT, bounded};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::protocol::{FromDaemon, TaskEvent};
 use hayward_shared::task::Status;
-use serde_json::json;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -102,20 +98,10 @@ impl Actor {
         let Some(decoder) = &mut self.machine.reading().decoder else {
             return Err(Fault::new(Code::Conflict, "the agent is not ready to be told anything"));
         };
-        let told = Message { id, text: text.clone() };
         let steps = decoder
-            .message(&told)
+            .message(&Message { id, text })
             .map_err(|error| Fault::new(Code::Conflict, error.to_string()))?;
-        let (shown, _) = bounded(&text, MAX_TEXT);
-        let event = FromDaemon::TaskEvent(TaskEvent {
-            task_id: self.key.task_id,
-            run_id: self.key.run_id,
-            event: Kind::TaskMessage,
-            at: clock::now(),
-            channel: None,
-            payload: json!({ "text": shown }),
-        });
-        self.note(steps, vec![event]).await;
+        self.note(steps).await;
         self.try_write_to_agent().await.map_err(|error| refused(&error))
     }
 

@@ -1,6 +1,6 @@
 //! What the journal keeps of a run.
 
-use super::telling::OpenTools;
+use super::telling::Telling;
 use crate::agent::Decoder;
 use hayward_shared::protocol::Details;
 use hayward_shared::run::{Failure, RunKey};
@@ -99,8 +99,8 @@ pub struct Reading {
     pub decoder: Option<Decoder>,
     /// What the decoder wants written to the agent and may not have been yet, oldest first.
     pub unwritten: Vec<Unwritten>,
-    /// Tool calls that began and did not end yet.
-    pub open_tools: OpenTools,
+    /// What was told so far, as far as what follows depends on it.
+    pub telling: Telling,
     /// The agent's own session.
     pub session_id: Option<String>,
 }

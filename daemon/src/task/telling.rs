@@ -6,31 +6,59 @@ use hayward_shared::protocol::{FromDaemon, TaskEvent};
 use hayward_shared::run::RunKey;
 use hayward_shared::task::Usage;
 use hayward_shared::time::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 
-/// The starts of tool calls whose end was not seen yet, by the agent's id of the call.
-///
-/// Bounded by what one turn of an agent has open; a call that never ends goes with its run.
-pub(super) type OpenTools = BTreeMap<String, Timestamp>;
+/// What was told of a run, as far as what follows depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Telling {
+    /// The starts of tool calls whose end was not seen yet, by the agent's id of the call. Bounded
+    /// by what one turn of an agent has open; a call that never ends goes with its run.
+    open: BTreeMap<String, Timestamp>,
+    /// Whether the agent said something in this turn: then its result is known already.
+    said: bool,
+}
 
-/// The event that tells of it, for the run `key` at `at`.
+/// The event that tells of it, for the run `key` at `at`; none for what was told already.
 pub(super) fn tell(
     key: RunKey,
     seen: &AgentEvent,
-    open: &mut OpenTools,
+    telling: &mut Telling,
     at: Timestamp,
-) -> FromDaemon {
-    let (event, channel, payload) = translate(seen, open, at);
-    FromDaemon::TaskEvent(TaskEvent {
+) -> Option<FromDaemon> {
+    let known = match seen {
+        AgentEvent::Text { .. } => {
+            telling.said = true;
+            false
+        }
+        AgentEvent::Result { .. } => std::mem::take(&mut telling.said),
+        _ => false,
+    };
+    let (event, channel, payload) = translate(seen, &mut telling.open, at);
+    (!known).then_some(FromDaemon::TaskEvent(TaskEvent {
         task_id: key.task_id,
         run_id: key.run_id,
         event,
         at,
         channel,
         payload,
-    })
+    }))
+}
+
+/// The same with titles as seen from the worktree: `src/main.rs` in place of the whole path.
+pub(super) fn seen_from(mut seen: AgentEvent, worktree: Option<&Path>) -> AgentEvent {
+    if let AgentEvent::ToolStarted { title, .. } | AgentEvent::PermissionRequested { title, .. } =
+        &mut seen
+        && let Some(worktree) = worktree
+        && let Ok(inside) = Path::new(title.as_str()).strip_prefix(worktree)
+        && !inside.as_os_str().is_empty()
+    {
+        *title = inside.to_string_lossy().into_owned();
+    }
+    seen
 }
 
 /// Usage in the words of the wire.
@@ -46,7 +74,7 @@ pub(super) fn usage(usage: &AgentUsage) -> Usage {
 
 fn translate(
     seen: &AgentEvent,
-    open: &mut OpenTools,
+    open: &mut BTreeMap<String, Timestamp>,
     at: Timestamp,
 ) -> (Kind, Option<Channel>, Value) {
     match seen {
@@ -132,7 +160,7 @@ mod tests {
     #[test]
     fn a_tool_call_ends_with_the_moment_at_which_it_began() {
         let key = RunKey { task_id: TaskId::fresh(), run_id: RunId::fresh(), lease_epoch: 1 };
-        let mut open = OpenTools::new();
+        let mut telling = Telling::default();
         let started = AgentEvent::ToolStarted {
             id: "t".into(),
             name: "Bash".into(),
@@ -146,12 +174,37 @@ mod tests {
             latency_ms: Some(40),
             summary: "a".into(),
         };
-        tell(key, &started, &mut open, Timestamp::from_millis(10));
-        let told = tell(key, &finished, &mut open, Timestamp::from_millis(50));
-        let FromDaemon::TaskEvent(event) = told else { panic!() };
+        tell(key, &started, &mut telling, Timestamp::from_millis(10)).unwrap();
+        let told = tell(key, &finished, &mut telling, Timestamp::from_millis(50));
+        let Some(FromDaemon::TaskEvent(event)) = told else { panic!() };
         let payload: ToolFinished = serde_json::from_value(event.payload).unwrap();
         assert_eq!(payload.started_at, Some(Timestamp::from_millis(10)));
         assert_eq!((payload.latency_ms, payload.outcome.as_str()), (Some(40), "ok"));
-        assert!(open.is_empty());
+        assert_eq!(telling, Telling::default());
+    }
+
+    #[test]
+    fn a_result_is_told_only_where_the_agent_had_not_said_it() {
+        let key = RunKey { task_id: TaskId::fresh(), run_id: RunId::fresh(), lease_epoch: 1 };
+        let mut telling = Telling::default();
+        let mut told = |seen| tell(key, &seen, &mut telling, Timestamp::from_millis(1)).is_some();
+        let result = || AgentEvent::Result { text: "done".into(), is_error: false };
+        assert!(told(AgentEvent::Text { text: "done".into() }));
+        assert!(!told(result()));
+        assert!(told(result()));
+    }
+
+    #[test]
+    fn titles_are_seen_from_the_worktree() {
+        let started = |title: &str| AgentEvent::ToolStarted {
+            id: "t".into(),
+            name: "Write".into(),
+            title: title.into(),
+            input: String::new(),
+        };
+        let seen = |title| seen_from(started(title), Some(Path::new("/w/x")));
+        assert_eq!(seen("/w/x/src/a.rs"), started("src/a.rs"));
+        assert_eq!(seen("/w/xy/a.rs"), started("/w/xy/a.rs"));
+        assert_eq!(seen("ls -l /w/x"), started("ls -l /w/x"));
     }
 }

@@ -3,14 +3,18 @@
 use super::fault::invalid;
 use hayward_shared::fault::Fault;
 use hayward_shared::task::{CompletionAction, Order};
+use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 const MAX_PRIORITY: i32 = 1_000;
 const MAX_ATTEMPTS: u32 = 20;
 const MAX_NAME: usize = 200;
-/// Large enough for any prompt, small enough for one frame with room for the rest of the order.
-const MAX_PLAN: usize = 512 * 1024;
+/// Bytes of a plan as JSON. A run's order carries the plan twice, once for plain peers, and a text
+/// frame takes a mebibyte: so twice this and the rest of the order must stay below that.
+const MAX_PLAN: usize = 200 * 1024;
+/// Bytes of a whole order as JSON.
+const MAX_ORDER: usize = 400 * 1024;
 const MAX_LABELS: usize = 32;
 /// Characters of a label's key or value.
 const MAX_LABEL: usize = 200;
@@ -84,7 +88,15 @@ fn check(mut order: Order) -> Result<Order, Fault> {
     name(&order.name)?;
     plan(&order.plan)?;
     labels(&order.labels)?;
+    if encoded(&order) > MAX_ORDER {
+        return Err(invalid("the order is over 400 KiB of JSON: put what is long into a file"));
+    }
     Ok(order)
+}
+
+/// Bytes that something takes on the wire.
+fn encoded(what: &impl Serialize) -> usize {
+    serde_json::to_vec(what).map_or(usize::MAX, |bytes| bytes.len())
 }
 
 pub(super) fn priority(priority: i32) -> Result<(), Fault> {
@@ -99,8 +111,8 @@ pub(super) fn name(name: &str) -> Result<(), Fault> {
 }
 
 pub(super) fn plan(plan: &str) -> Result<(), Fault> {
-    let fits = !plan.trim().is_empty() && plan.len() <= MAX_PLAN;
-    fits.then_some(()).ok_or_else(|| invalid("plan: from 1 byte to 512 KiB"))
+    let fits = !plan.trim().is_empty() && encoded(&plan) <= MAX_PLAN;
+    fits.then_some(()).ok_or_else(|| invalid("plan: from 1 byte to 200 KiB of JSON"))
 }
 
 pub(super) fn labels(labels: &BTreeMap<String, String>) -> Result<(), Fault> {

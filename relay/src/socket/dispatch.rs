@@ -36,18 +36,23 @@ impl Connection {
             drop(reader);
             return self.say(&ToDaemon::WorkAvailable {}.into()).await;
         }
-        let held = daemons::find(&mut reader, workspace, daemon).await?.map_or(0, |d| d.held);
         drop(reader);
-        self.claim(self.peer.profile.capacity.saturating_sub(held)).await
+        self.claim(u32::MAX).await
     }
 
-    /// Gives the daemon at most `slots` runs, best first; each is stored before it is sent.
+    /// Gives the daemon at most `slots` runs, best first; each is stored before it is sent. Never
+    /// more than its capacity in all: a claim that crossed another asks for places that are taken.
     pub(super) async fn claim(&mut self, slots: u32) -> Result<(), End> {
         if Instant::now() < self.settled_at {
             // it is told again once it has settled
             return Ok(());
         }
-        for _ in 0..slots.min(MAX_SLOTS) {
+        let Peer { workspace, daemon, .. } = self.peer;
+        let mut reader = self.core.store.read().await?;
+        let held = daemons::find(&mut reader, workspace, daemon).await?.map_or(0, |d| d.held);
+        drop(reader);
+        let free = self.peer.profile.capacity.saturating_sub(held);
+        for _ in 0..slots.min(free).min(MAX_SLOTS) {
             let Some(spawn) = self.claim_one().await? else { break };
             self.say(&spawn).await?;
         }

@@ -17,12 +17,12 @@ const USUAL_COLUMNS: usize = 80;
 pub(crate) struct Live {
     on: bool,
     colours: bool,
-    shown: bool,
+    shown: Option<String>,
 }
 
 impl Live {
     pub(super) fn new(on: bool, colours: bool) -> Self {
-        Self { on, colours, shown: false }
+        Self { on, colours, shown: None }
     }
 
     /// Whether anything is shown at all.
@@ -32,19 +32,19 @@ impl Live {
 
     /// Shows this in place of what was there.
     pub(crate) fn show(&mut self, text: &str) {
-        if !self.on {
+        if !self.on || self.shown.as_deref() == Some(text) {
             return;
         }
         // the last column stays free: some terminals wrap when it is written
         let room = columns(&io::stderr()).unwrap_or(USUAL_COLUMNS).saturating_sub(1);
         let line = painted(Tone::Dim, &cut(text, room), self.colours);
         self.write(&format!("{WIPE}{line}"));
-        self.shown = true;
+        self.shown = Some(text.to_owned());
     }
 
     /// Takes it away, for other lines to be printed.
     pub(crate) fn wipe(&mut self) {
-        if std::mem::take(&mut self.shown) {
+        if self.shown.take().is_some() {
             self.write(WIPE);
         }
     }

@@ -10,13 +10,14 @@ use super::context::Context;
 use super::detach;
 use super::print::tone::Tone;
 use super::print::words::seconds;
-use crate::client::{Client, Doc, Finder, read};
+use super::typed::Typed;
+use crate::client::{Client, Doc, Finder, read, shown};
 use crate::exit::{End, Outcome};
 use clap::ValueEnum;
 use follow::Ended;
 use hayward_shared::api::DaemonView;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{DaemonId, Fragment, TaskId};
+use hayward_shared::id::{DaemonId, TaskId};
 use hayward_shared::task::{CompletionAction, Order, Status, Task};
 use order::{Place, label};
 use std::path::PathBuf;
@@ -63,8 +64,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "BRANCH")]
     target: Option<String>,
 
-    /// What becomes of the work
-    #[arg(long, value_enum, value_name = "ACTION", default_value_t = On::Branch)]
+    /// What becomes of the work: none, branch, merge or pr
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "ACTION", default_value_t = On::Branch)]
     on: On,
 
     /// A short name; the branch is called after it [default: from the prompt]
@@ -77,11 +78,11 @@ pub(crate) struct RunArgs {
 
     /// The task whose part this is
     #[arg(long, value_name = "ID")]
-    parent: Option<Fragment>,
+    parent: Option<Typed>,
 
     /// The task whose worktree this one goes on in
     #[arg(long = "continue", value_name = "ID")]
-    go_on: Option<Fragment>,
+    go_on: Option<Typed>,
 
     /// An ignored file to bring along from your checkout; may be given several times
     #[arg(long = "copy", value_name = "FILE")]
@@ -93,7 +94,7 @@ pub(crate) struct RunArgs {
 
     /// The daemon that is to run it [default: the one of this machine]
     #[arg(long, value_name = "ID")]
-    daemon: Option<Fragment>,
+    daemon: Option<Typed>,
 
     /// End the agent after so many seconds; 15m and 2h are read too
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -170,19 +171,28 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> Outcome {
             Ok(End::Interrupted)
         }
         Ended::All { tasks, places } => {
+            for (tone, text) in tasks.iter().filter_map(|task| summary::bad_news(&task.body)) {
+                context.out.say(tone, &text);
+            }
             if context.out.json() {
                 print(&tasks, many, context)?;
-            } else {
-                for task in &tasks {
-                    let place = places.get(&task.body.id).map(String::as_str);
-                    for (tone, text) in summary::lines(&task.body, place, many) {
-                        context.out.line(tone, &text)?;
-                    }
+                return Ok(verdict(&tasks));
+            }
+            for Doc { body: task, .. } in &tasks {
+                let place = places.get(&task.id).map(String::as_str);
+                for (tone, text) in summary::lines(task, place, many) {
+                    context.out.line(tone, &text)?;
                 }
             }
-            Ok(verdict(&tasks, context))
+            Ok(verdict(&tasks))
         }
     }
+}
+
+/// Whether all have completed.
+pub(crate) fn verdict(tasks: &[Doc<Task>]) -> End {
+    let all = tasks.iter().all(|task| task.body.status == Status::Completed);
+    if all { End::Done } else { End::NotCompleted }
 }
 
 /// The daemon of this machine; started where none runs and nothing says that another is meant.
@@ -199,23 +209,28 @@ async fn own_daemon(
         }
         None => None,
     };
-    match running {
-        Some(running) => running.daemon_id.parse().map(Some).map_err(|_| {
-            Fault::new(Code::Failed, format!("'{}' is no id of a daemon", running.daemon_id))
-        }),
-        None if needed => {
-            let message = "no daemon runs on this machine, which has the repository";
-            Err(Fault::new(Code::Unavailable, message)
-                .with_hint("start it with hayward up, or name another with --daemon"))
+    let linked = running.filter(|running| !running.daemon_id.is_empty());
+    let relay = finder.relay()?;
+    let missing = match &linked {
+        Some(running) if running.relay.trim_end_matches('/') == shown(&relay) => {
+            return running.daemon_id.parse().map(Some).map_err(|_| {
+                Fault::new(Code::Failed, format!("'{}' is no id of a daemon", running.daemon_id))
+            });
         }
-        None => Ok(None),
-    }
+        _ if !needed => return Ok(None),
+        Some(running) => format!("the daemon of this machine is linked to {}", running.relay),
+        None => "no daemon of this machine is linked".to_owned(),
+    };
+    let message = format!("{missing}; the task would go to {}", shown(&relay));
+    Err(Fault::new(Code::Unavailable, message)
+        .with_hint("start one with hayward up, or name another with --daemon"))
 }
 
-async fn find_daemon(client: &Client, wanted: &Fragment) -> Result<DaemonId, Fault> {
+async fn find_daemon(client: &Client, wanted: &Typed) -> Result<DaemonId, Fault> {
     let rows = client.all(&["api", "v1", "daemons"], &[], "daemons").await?;
     let views: Vec<DaemonView> = rows.iter().map(read).collect::<Result<_, _>>()?;
-    let mut matching = views.iter().filter(|view| wanted.matches(&view.id.0));
+    let fragment = wanted.fragment("daemon")?;
+    let mut matching = views.iter().filter(|view| fragment.matches(&view.id.0));
     match (matching.next(), matching.next()) {
         (Some(view), None) => Ok(view.id),
         (Some(_), Some(_)) => {
@@ -225,9 +240,9 @@ async fn find_daemon(client: &Client, wanted: &Fragment) -> Result<DaemonId, Fau
     }
 }
 
-async fn task_id(client: &Client, id: Option<&Fragment>) -> Result<Option<TaskId>, Fault> {
+async fn task_id(client: &Client, id: Option<&Typed>) -> Result<Option<TaskId>, Fault> {
     match id {
-        Some(id) => Ok(Some(client.task(&id.to_string()).await?.body.id)),
+        Some(id) => Ok(Some(client.task(&id.task()?).await?.body.id)),
         None => Ok(None),
     }
 }
@@ -287,19 +302,4 @@ fn say_how_to_go_on(open: &[TaskId], context: &Context) {
     let cancel: Vec<_> =
         open.iter().map(|id| format!("hayward task cancel {}", id.short())).collect();
     context.out.say(Tone::Plain, &format!("cancel:  {}", cancel.join("; ")));
-}
-
-/// Says on stderr what a program that reads stdout alone would miss, and how it all ended.
-fn verdict(tasks: &[Doc<Task>], context: &Context) -> End {
-    let mut end = End::Done;
-    for Doc { body: task, .. } in tasks {
-        if task.status != Status::Completed {
-            end = End::NotCompleted;
-            context.out.say(Tone::Bad, &summary::headline(task));
-        } else if summary::changed_nothing(task) {
-            let text = format!("task {} changed nothing", task.id.short());
-            context.out.say(Tone::Warn, &text);
-        }
-    }
-    end
 }

@@ -19,6 +19,9 @@ pub(super) type Line = (Tone, String);
 /// Until approvals exist, this is so; nobody is to learn it from what an agent did.
 const TRUSTED: &str = "agents run trusted: what they do in their worktree is not asked about first";
 
+/// The agent that is no agent but a command of the user.
+const COMMAND: &str = "command";
+
 /// Calls of one agent that are under way at the most; an agent that ends none is not kept track of.
 const MOST_CALLS: usize = 256;
 
@@ -189,7 +192,8 @@ impl Row {
         self.place = payload.get("path").and_then(Value::as_str).map(str::to_owned);
         let agent = line(word(payload, "agent"));
         let why = line(word(payload, "why"));
-        match (agent.is_empty(), why.is_empty()) {
+        match (agent.is_empty() || agent == COMMAND, why.is_empty()) {
+            // a command is what the user typed
             (true, _) => Vec::new(),
             (false, true) => vec![(Tone::Plain, format!("agent {agent}"))],
             (false, false) => vec![(Tone::Plain, format!("agent {agent}: {why}"))],

@@ -1,20 +1,32 @@
 //! What is said of a task that has ended.
 
 use crate::cli::print::escape::line;
-use crate::cli::print::tone::{Tone, of_status};
+use crate::cli::print::tone::Tone;
 use crate::cli::print::words::{count, elapsed, quoted, short};
 use hayward_shared::task::{Outcome, Status, Task};
 
+/// A line and its tone.
+type Line = (Tone, String);
+
 /// Whether it ended well without a change.
-pub(crate) fn changed_nothing(task: &Task) -> bool {
+fn changed_nothing(task: &Task) -> bool {
     task.status == Status::Completed && task.results.outcome == Some(Outcome::NoChanges)
 }
 
-/// How it ended, in one line.
+/// How it ended, in one line: `task deadbeef failed (agent_exit) after 0:03: exit code 3`.
 pub(crate) fn headline(task: &Task) -> String {
     let mut text = format!("task {} {}", task.id.short(), task.status);
     if let Some(reason) = task.reason {
         text.push_str(&format!(" ({reason})"));
+    }
+    if let (Some(from), Some(to)) = (task.started_at, task.completed_at) {
+        let word = if task.status == Status::Completed { "in" } else { "after" };
+        text.push_str(&format!(" {word} {}", elapsed(to.since(from))));
+    }
+    let usage = &task.results.usage;
+    let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
+    if tokens > 0 {
+        text.push_str(&format!(", {} tokens", short(tokens)));
     }
     if let Some(message) = &task.results.error_message {
         text.push_str(&format!(": {}", line(message)));
@@ -22,9 +34,21 @@ pub(crate) fn headline(task: &Task) -> String {
     text
 }
 
-/// How it ended, what it brought and what to type next. `place` is its worktree.
-pub(crate) fn lines(task: &Task, place: Option<&str>, brief: bool) -> Vec<(Tone, String)> {
-    let mut lines = vec![(of_status(task.status), format!("{}{}", headline(task), spent(task)))];
+/// How it ended, as bad news is told: nothing when it ended well.
+pub(crate) fn bad_news(task: &Task) -> Option<Line> {
+    if task.status != Status::Completed {
+        return Some((Tone::Bad, headline(task)));
+    }
+    changed_nothing(task).then(|| (Tone::Warn, format!("task {} changed nothing", task.id.short())))
+}
+
+/// What it brought and what to type next; how it ended only where that is good news. `place` is
+/// its worktree.
+pub(crate) fn lines(task: &Task, place: Option<&str>, brief: bool) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if task.status == Status::Completed {
+        lines.push((Tone::Good, headline(task)));
+    }
     let results = &task.results;
     if let Some(branch) = &results.branch {
         let stat = results.diff_stat.map_or_else(String::new, |stat| {
@@ -43,20 +67,6 @@ pub(crate) fn lines(task: &Task, place: Option<&str>, brief: bool) -> Vec<(Tone,
         lines.extend(next(task).into_iter().map(|text| (Tone::Dim, format!("  next      {text}"))));
     }
     lines
-}
-
-/// Time and tokens.
-fn spent(task: &Task) -> String {
-    let mut text = String::new();
-    if let (Some(from), Some(to)) = (task.started_at, task.completed_at) {
-        text.push_str(&format!(" in {}", elapsed(to.since(from))));
-    }
-    let usage = &task.results.usage;
-    let tokens = usage.input_tokens.saturating_add(usage.output_tokens);
-    if tokens > 0 {
-        text.push_str(&format!(", {} tokens", short(tokens)));
-    }
-    text
 }
 
 /// The commands that come next.
@@ -113,25 +123,21 @@ mod tests {
     fn a_failure_says_why_and_how_to_look() {
         let mut task = sample::task(Status::Failed);
         task.reason = Some(Reason::AgentExit);
+        task.started_at = Some(Timestamp::from_millis(0));
+        task.completed_at = Some(Timestamp::from_millis(3_000));
         task.results.error_message = Some("exit code 3\x1b]0;x\x07".into());
-        let expected = "task deadbeef failed (agent_exit): exit code 3\n  \
-            next      hayward logs deadbeef\n  \
+        let (_, news) = bad_news(&task).unwrap();
+        assert_eq!(news, "task deadbeef failed (agent_exit) after 0:03: exit code 3");
+        let expected = "  worktree  /w\n  next      hayward logs deadbeef\n  \
             next      hayward task retry deadbeef";
-        assert_eq!(
-            text(&task, Some("/w")),
-            format!(
-                "{}\n  worktree  /w\n{}",
-                expected.lines().next().unwrap(),
-                expected.split_once('\n').unwrap().1
-            )
-        );
+        assert_eq!(text(&task, Some("/w")), expected);
     }
 
     #[test]
     fn no_changes_is_seen() {
         let mut task = sample::task(Status::Completed);
         task.results.outcome = Some(Outcome::NoChanges);
-        assert!(changed_nothing(&task));
+        assert_eq!(bad_news(&task).unwrap().1, "task deadbeef changed nothing");
         assert_eq!(text(&task, Some("/w")), "task deadbeef completed");
         task.results.outcome = Some(Outcome::Delivered);
         assert_eq!(text(&task, Some("/w")), "task deadbeef completed\n  worktree  /w");

@@ -3,19 +3,19 @@
 use super::PlanArgs;
 use crate::cli::context::Context;
 use crate::cli::print::tone::Tone;
+use crate::cli::typed::Typed;
 use crate::client::{Client, Doc, Verb};
 use crate::exit::{End, Outcome};
 use hayward_shared::api::TaskPatch;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::Fragment;
 use hayward_shared::task::{Status, Task};
 
 /// Tries to change a task that others change meanwhile.
 const TRIES: u32 = 3;
 
 /// Pauses, resumes, cancels or retries.
-pub(super) async fn verb(id: &Fragment, verb: Verb, context: &Context) -> Outcome {
-    let task = context.client()?.act(&id.to_string(), verb).await?;
+pub(super) async fn verb(id: &Typed, verb: Verb, context: &Context) -> Outcome {
+    let task = context.client()?.act(&id.task()?, verb).await?;
     let what = match verb {
         Verb::Retry => format!("task {} is new, like {id}", task.body.id.short()),
         _ => stands(&task.body),
@@ -24,9 +24,9 @@ pub(super) async fn verb(id: &Fragment, verb: Verb, context: &Context) -> Outcom
 }
 
 /// Removes a task that has ended.
-pub(super) async fn discard(id: &Fragment, context: &Context) -> Outcome {
+pub(super) async fn discard(id: &Typed, context: &Context) -> Outcome {
     let client = context.client()?;
-    let task = client.task(&id.to_string()).await?;
+    let task = client.task(&id.task()?).await?;
     client.discard(task.body.id).await?;
     let mut what = format!("task {} is discarded", task.body.id.short());
     if let Some(branch) = &task.body.results.branch {
@@ -36,21 +36,21 @@ pub(super) async fn discard(id: &Fragment, context: &Context) -> Outcome {
 }
 
 /// Stops what the agent does.
-pub(super) async fn interrupt(id: &Fragment, force: bool, context: &Context) -> Outcome {
-    let task = context.client()?.interrupt(&id.to_string(), force).await?;
+pub(super) async fn interrupt(id: &Typed, force: bool, context: &Context) -> Outcome {
+    let task = context.client()?.interrupt(&id.task()?, force).await?;
     tell(&task, &format!("the agent of task {} is told to stop", task.body.id.short()), context)
 }
 
 /// Tells the agent something.
-pub(super) async fn message(id: &Fragment, text: &str, context: &Context) -> Outcome {
-    let task = context.client()?.message(&id.to_string(), text).await?;
+pub(super) async fn message(id: &Typed, text: &str, context: &Context) -> Outcome {
+    let task = context.client()?.message(&id.task()?, text).await?;
     tell(&task, &format!("the agent of task {} is told", task.body.id.short()), context)
 }
 
 /// Changes the plan where no agent has read it yet; else tells the agent.
 pub(super) async fn plan(args: PlanArgs, context: &Context) -> Outcome {
     let client = context.client()?;
-    let found = client.task(&args.id.to_string()).await?;
+    let found = client.task(&args.id.task()?).await?;
     let id = found.body.id.to_string();
     if !is_unread(found.body.status) {
         if args.interrupt {

@@ -20,7 +20,7 @@ const MOST: usize = 200;
 /// Prints events, one a line.
 pub(super) async fn run(args: EventsArgs, context: &Context) -> Outcome {
     let client = context.client()?;
-    let task = client.task(&args.id.to_string()).await?.body;
+    let task = client.task(&args.id.task()?).await?.body;
     // what has ended is all stored
     if args.follow && !task.status.is_final() {
         follow(task.id, args.since, context).await?;

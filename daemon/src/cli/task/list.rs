@@ -19,7 +19,7 @@ pub(super) async fn run(args: ListArgs, context: &Context) -> Outcome {
     let whole = args.parent.is_none() && args.labels.is_empty();
     let filter = Filter {
         status: args.status.map(|status| status.name().to_owned()),
-        parent: args.parent.map(|parent| parent.to_string()),
+        parent: args.parent.map(|parent| parent.task()).transpose()?,
         labels: args.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
     };
     let tasks = context.client()?.tasks(&filter).await?;

@@ -8,8 +8,8 @@ mod wait;
 
 use super::context::Context;
 use super::run::order::label;
+use super::typed::Typed;
 use crate::exit::Outcome;
-use hayward_shared::id::Fragment;
 use hayward_shared::task::{STATUSES, Status};
 
 /// What to do with tasks.
@@ -62,7 +62,7 @@ struct ListArgs {
 
     /// Only the parts of this task
     #[arg(long, value_name = "ID")]
-    parent: Option<Fragment>,
+    parent: Option<Typed>,
 
     /// Only those with this label; may be given several times
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
@@ -73,7 +73,7 @@ struct ListArgs {
 #[derive(clap::Args)]
 struct OneArgs {
     /// The task
-    id: Fragment,
+    id: Typed,
 }
 
 /// Which tasks, and for how long.
@@ -81,7 +81,7 @@ struct OneArgs {
 struct WaitArgs {
     /// The tasks
     #[arg(required = true, value_name = "ID")]
-    ids: Vec<Fragment>,
+    ids: Vec<Typed>,
 
     /// Give up after so many seconds, with exit code 7
     #[arg(long, value_name = "S")]
@@ -92,7 +92,7 @@ struct WaitArgs {
 #[derive(clap::Args)]
 struct InterruptArgs {
     /// The task
-    id: Fragment,
+    id: Typed,
 
     /// End the agent instead of asking it
     #[arg(long)]
@@ -103,7 +103,7 @@ struct InterruptArgs {
 #[derive(clap::Args)]
 struct TellArgs {
     /// The task
-    id: Fragment,
+    id: Typed,
 
     /// What to tell its agent
     text: String,
@@ -113,7 +113,7 @@ struct TellArgs {
 #[derive(clap::Args)]
 struct PlanArgs {
     /// The task
-    id: Fragment,
+    id: Typed,
 
     /// The new plan
     text: String,
@@ -127,7 +127,7 @@ struct PlanArgs {
 #[derive(clap::Args)]
 struct EventsArgs {
     /// The task
-    id: Fragment,
+    id: Typed,
 
     /// Only those after the event with this number
     #[arg(long, value_name = "SEQ")]
@@ -142,7 +142,7 @@ struct EventsArgs {
 #[derive(clap::Args)]
 struct DiffArgs {
     /// The task
-    id: Fragment,
+    id: Typed,
 
     /// Only the names of the files and how much changed in them
     #[arg(long)]
@@ -153,7 +153,7 @@ struct DiffArgs {
 #[derive(clap::Args)]
 struct TracesArgs {
     /// The task
-    id: Fragment,
+    id: Typed,
 
     /// At most so many
     #[arg(long, value_name = "N")]

@@ -6,16 +6,16 @@ use crate::cli::print::escape::{line, lines};
 use crate::cli::print::table::{Table, fixed, flexible};
 use crate::cli::print::tone::Tone;
 use crate::cli::print::words::{count, quoted, short, took};
+use crate::cli::typed::Typed;
 use crate::client::{array, read};
 use crate::exit::{End, Outcome};
 use hayward_shared::fault::Fault;
-use hayward_shared::id::Fragment;
 use hayward_shared::task::{Task, Usage};
 use serde_json::Value;
 
 /// Shows all of one task.
-pub(super) async fn task(id: &Fragment, context: &Context) -> Outcome {
-    let task = context.client()?.task(&id.to_string()).await?;
+pub(super) async fn task(id: &Typed, context: &Context) -> Outcome {
+    let task = context.client()?.task(&id.task()?).await?;
     if context.out.json() {
         context.out.value(&task.raw)?;
         return Ok(End::Done);
@@ -94,8 +94,8 @@ fn tokens(usage: &Usage) -> String {
 }
 
 /// Shows the tokens that a task used.
-pub(super) async fn usage(id: &Fragment, context: &Context) -> Outcome {
-    let raw = context.client()?.get(&["api", "v1", "tasks", &id.to_string(), "usage"], &[]).await?;
+pub(super) async fn usage(id: &Typed, context: &Context) -> Outcome {
+    let raw = context.client()?.get(&["api", "v1", "tasks", &id.task()?, "usage"], &[]).await?;
     if context.out.json() {
         context.out.value(&raw)?;
     } else {
@@ -106,7 +106,7 @@ pub(super) async fn usage(id: &Fragment, context: &Context) -> Outcome {
 
 /// Shows what a task has changed.
 pub(super) async fn diff(args: &DiffArgs, context: &Context) -> Outcome {
-    let path = ["api", "v1", "tasks", &args.id.to_string(), "diff"];
+    let path = ["api", "v1", "tasks", &args.id.task()?, "diff"];
     let mut raw = context.client()?.get(&path, &[]).await?;
     if context.out.json() {
         if args.stat
@@ -177,7 +177,7 @@ pub(super) async fn traces(args: &TracesArgs, context: &Context) -> Outcome {
     let mut query = Vec::new();
     query.extend(args.limit.map(|limit| ("limit", limit.to_string())));
     query.extend(args.offset.map(|offset| ("offset", offset.to_string())));
-    let path = ["api", "v1", "tasks", &args.id.to_string(), "traces"];
+    let path = ["api", "v1", "tasks", &args.id.task()?, "traces"];
     let mut raw = context.client()?.get(&path, &query).await?;
     if context.out.json() {
         context.out.value(&raw)?;
@@ -200,6 +200,10 @@ pub(super) async fn traces(args: &TracesArgs, context: &Context) -> Outcome {
             (latency.map_or_else(|| "?".to_owned(), took), Tone::Plain),
             (word(row, "title"), Tone::Plain),
         ]);
+    }
+    if rows.is_empty() {
+        context.out.note(Tone::Dim, "no tool calls");
+        return Ok(End::Done);
     }
     context.out.table(&table)?;
     if left > 0 {

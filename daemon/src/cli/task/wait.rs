@@ -3,9 +3,9 @@
 use super::WaitArgs;
 use crate::cli::context::Context;
 use crate::cli::print::tone::{Tone, of_status};
-use crate::cli::run::summary;
+use crate::cli::run::{summary, verdict};
 use crate::client::{Doc, Followed, Follower};
-use crate::exit::{End, Outcome};
+use crate::exit::Outcome;
 use hayward_shared::event::{Envelope, Kind, StatusChanged, task_stream};
 use hayward_shared::fault::Fault;
 use hayward_shared::id::TaskId;
@@ -21,8 +21,8 @@ pub(super) async fn run(args: WaitArgs, context: &Context) -> Outcome {
     let client = context.client()?;
     let mut ids = Vec::new();
     let mut open = BTreeSet::new();
-    for fragment in &args.ids {
-        let task = client.task(&fragment.to_string()).await?.body;
+    for typed in &args.ids {
+        let task = client.task(&typed.task()?).await?.body;
         if !ids.contains(&task.id) {
             ids.push(task.id);
         }
@@ -45,11 +45,6 @@ pub(super) async fn run(args: WaitArgs, context: &Context) -> Outcome {
         context.out.say(Tone::Warn, &format!("{late} of {} did not end in time", tasks.len()));
     }
     Ok(verdict(&tasks))
-}
-
-fn verdict(tasks: &[Doc<Task>]) -> End {
-    let all = tasks.iter().all(|task| task.body.status == Status::Completed);
-    if all { End::Done } else { End::NotCompleted }
 }
 
 /// Follows the tasks until each has ended.
@@ -105,6 +100,7 @@ fn print(tasks: &[Doc<Task>], context: &Context) -> Result<(), Fault> {
 mod tests {
     use super::*;
     use crate::cli::sample;
+    use crate::exit::End;
 
     #[test]
     fn a_final_status_is_the_end_and_a_snapshot_tells_it_too() {
