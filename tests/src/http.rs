@@ -100,8 +100,7 @@ impl Api {
             ("Connection", "close"),
             ("Authorization", if self.token.is_empty() { "" } else { &bearer }),
         ];
-        let replaced =
-            |name: &str| more.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
+        let replaced = |name: &str| more.iter().any(|(other, _)| other.eq_ignore_ascii_case(name));
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         let kept = usual.iter().filter(|(name, _)| !replaced(name));
         for (name, value) in kept.chain(more).filter(|(_, value)| !value.is_empty()) {
@@ -136,18 +135,25 @@ impl Api {
     }
 }
 
-/// Reads to the end, or, where the connection became a socket, to the end of the head.
+/// Reads until the answer is whole; one that opens a socket is whole with its head.
 fn read_answer(stream: &mut TcpStream, answer: &mut Vec<u8>) -> std::io::Result<()> {
     let mut part = [0; 16 * 1024];
     loop {
         let count = stream.read(&mut part)?;
         answer.extend_from_slice(&part[..count]);
-        let switched = answer.starts_with(b"HTTP/1.1 101")
-            && answer.windows(4).any(|end| end == b"\r\n\r\n");
-        if count == 0 || switched {
+        if count == 0 || is_whole(answer) {
             return Ok(());
         }
     }
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(head) = answer.windows(4).position(|end| end == b"\r\n\r\n") else { return false };
+    let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length: Option<usize> = length.and_then(|length| length.trim().parse().ok());
+    text.starts_with("http/1.1 101")
+        || length.is_some_and(|length| answer.len() >= head + 4 + length)
 }
 
 fn parse(answer: &[u8]) -> Reply {

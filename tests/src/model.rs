@@ -144,15 +144,15 @@ fn reply(stream: &TcpStream, turn: Turn, streamed: bool) -> std::io::Result<()> 
         Turn::Say(text) => (json!({"type": "text", "text": text}), "end_turn"),
         Turn::Cut | Turn::Always(_) => (json!({"type": "text", "text": "half of it"}), "end_turn"),
     };
-    if !streamed {
-        let body = message(&json!([content]), Some(stop), USED[1]);
-        return answer(stream, 200, "application/json", body.to_string().as_bytes());
-    }
-    let mut text = stream_of(&content, stop);
+    let (kind, text) = match streamed {
+        true => ("text/event-stream", stream_of(&content, stop)),
+        false => ("application/json", message(&json!([content]), Some(stop), USED[1]).to_string()),
+    };
     if matches!(turn, Turn::Cut) {
-        text.truncate(text.len() / 2);
+        let half = &text.as_bytes()[..text.len() / 2];
+        return begin(stream, 200, kind, text.len()).and_then(|mut stream| stream.write_all(half));
     }
-    answer(stream, 200, "text/event-stream", text.as_bytes())
+    answer(stream, 200, kind, text.as_bytes())
 }
 
 fn message(content: &Value, stop: Option<&str>, output: u64) -> Value {
@@ -203,24 +203,22 @@ fn stream_of(content: &Value, stop: &str) -> String {
     events.iter().map(line).collect()
 }
 
-fn answer(mut stream: &TcpStream, status: u16, kind: &str, body: &[u8]) -> std::io::Result<()> {
+fn answer(stream: &TcpStream, status: u16, kind: &str, body: &[u8]) -> std::io::Result<()> {
+    begin(stream, status, kind, body.len())?.write_all(body)
+}
+
+/// Sends the head of an answer whose body is to have `length` bytes.
+fn begin<'a>(
+    mut stream: &'a TcpStream,
+    status: u16,
+    kind: &str,
+    length: usize,
+) -> std::io::Result<&'a TcpStream> {
     let retry = if status == 429 { "retry-after: 0\r\n" } else { "" };
-    // no length: the end of the line ends the body, so that half of it can be seen as a cut
-    let length = if kind == "text/event-stream" {
-        "transfer-encoding: chunked\r\n".to_owned()
-    } else {
-        format!("content-length: {}\r\n", body.len())
-    };
     let head = format!(
-        "HTTP/1.1 {status} told\r\ncontent-type: {kind}\r\nconnection: close\r\n{retry}{length}\r\n"
+        "HTTP/1.1 {status} told\r\ncontent-type: {kind}\r\nconnection: close\r\n{retry}\
+         content-length: {length}\r\n\r\n"
     );
     stream.write_all(head.as_bytes())?;
-    if kind != "text/event-stream" {
-        return stream.write_all(body);
-    }
-    write!(stream, "{:x}\r\n", body.len())?;
-    stream.write_all(body)?;
-    stream.write_all(b"\r\n")?;
-    let is_whole = body.ends_with(b"\n\n");
-    if is_whole { stream.write_all(b"0\r\n\r\n") } else { Ok(()) }
+    Ok(stream)
 }

@@ -74,7 +74,8 @@ impl Relay {
     #[must_use]
     pub fn token(&self) -> String {
         let path = self.home.file("owner.token");
-        let text = wait::until("the first token is written", READY, || fs::read_to_string(&path).ok());
+        let text =
+            wait::until("the first token is written", READY, || fs::read_to_string(&path).ok());
         text.trim().to_owned()
     }
 
@@ -143,9 +144,17 @@ impl Linked {
     pub fn online(&self) -> bool {
         let status = self.home.run(&["--json", "status"]);
         let announced = self.home.state().join("daemon.json").exists();
-        let daemons = if status.code == 0 { status.json()["daemons"].clone() } else { return false };
+        let daemons =
+            if status.code == 0 { status.json()["daemons"].clone() } else { return false };
         let is_up = |daemon: &serde_json::Value| daemon["online"] == true;
         announced && daemons.as_array().is_some_and(|all| all.iter().any(is_up))
+    }
+
+    /// Its id. A task that goes to the relay by another way than the daemon's own must name it.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let status = self.home.json(&["status"]);
+        status["daemons"][0]["id"].as_str().unwrap_or_default().to_owned()
     }
 
     /// Its process.

@@ -16,8 +16,7 @@ fn fifty_tasks_share_four_slots_by_priority_then_age() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
     home.configure(&format!("[daemon]\nmax_concurrent_tasks = {CAPACITY}\n"));
     home.up();
-    let blocker =
-        Script::new().sign(home.file("agents")).wait_for(home.file("gate")).command();
+    let blocker = Script::new().sign(home.file("agents")).wait_for(home.file("gate")).command();
     let blockers: Vec<Value> = (0..CAPACITY)
         .map(|_| home.submit_command(repo.path(), &["--on", "none"], &blocker))
         .collect();
@@ -28,8 +27,7 @@ fn fifty_tasks_share_four_slots_by_priority_then_age() {
     let script = Script::new().sign(home.file("agents")).then(Step::Linger { ms: 40 });
     let mut tasks = Vec::new();
     for priority in 0..5 {
-        let options =
-            ["--on", "none", "--count", "10", "--priority", &priority.to_string()];
+        let options = ["--on", "none", "--count", "10", "--priority", &priority.to_string()];
         let made = home.submit(repo.path(), &options, &script);
         tasks.extend(made.as_array().cloned().unwrap_or_default());
     }

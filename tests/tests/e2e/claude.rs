@@ -153,3 +153,19 @@ fn claude_whose_answer_is_cut_once_goes_on_and_for_ever_fails_as_network() {
     let ended = (&task["status"], &task["reason"]);
     assert_eq!(ended, (&"failed".into(), &"provider_network".into()), "{task:#}");
 }
+
+#[test]
+fn f07_claude_is_given_a_prompt_of_100_kib_whole() {
+    let Some(bin) = installed("f07_claude_is_given_a_prompt_of_100_kib") else { return };
+    let repo = ScratchRepo::new();
+    let model = Model::start(vec![Turn::Say("that was long")]);
+    let home = house(&bin, &model, 1);
+    let text: String = (0..20_000).map(|n| format!("{n:04} ")).collect();
+    std::fs::write(home.file("prompt"), &text).unwrap();
+    let words = ["--json", "run", "--prompt-file", home.files().join("prompt").to_str().unwrap()]
+        .map(str::to_owned);
+    let task = home.run_in(repo.path(), &words.each_ref().map(String::as_str)).expect(0).json();
+    assert_eq!(task["outcome"], "no_changes");
+    let heard = model.asked().last().unwrap().to_string();
+    assert!(heard.contains(text.trim()), "the prompt was cut");
+}

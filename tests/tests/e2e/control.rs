@@ -25,9 +25,11 @@ fn cancel_ends_a_stubborn_agent_with_its_children_and_keeps_the_repository_clean
     let (home, repo) = (Home::new(), ScratchRepo::new());
     let before = repo.snapshot();
     let ledger = home.file("children");
-    let first = Script::new()
-        .then(Step::Stubborn)
-        .then(Step::Children { count: 2, own_session: 1, ledger });
+    let first = Script::new().then(Step::Stubborn).then(Step::Children {
+        count: 2,
+        own_session: 1,
+        ledger,
+    });
     let (task, agent) = waiting(&home, &repo, &[], first);
     let cancelled = home.json(&["task", "cancel", id(&task)]);
     assert_eq!(cancelled["status"], "cancelled");
@@ -35,8 +37,11 @@ fn cancel_ends_a_stubborn_agent_with_its_children_and_keeps_the_repository_clean
     until_true("agent and children are gone", Duration::from_secs(15), || {
         !all.iter().any(|process| process.alive())
     });
-    assert_eq!(home.task(&task)["status"], "cancelled");
-    home.run(&["task", "cancel", id(&task)]).expect(4);
+    let ended = home.task(&task);
+    assert_eq!(ended["status"], "cancelled");
+    // once more changes nothing
+    home.run(&["task", "cancel", id(&task)]);
+    assert_eq!(home.task(&task), ended);
     home.run(&["task", "pause", id(&task)]).expect(4);
     home.run(&["task", "message", id(&task), "x"]).expect(4);
     home.run(&["task", "wait", id(&task)]).expect(7);
@@ -76,6 +81,10 @@ fn pause_freezes_the_agent_and_resume_lets_it_go_on() {
     home.json(&["task", "resume", id(&task)]);
     let task = home.reaches(&task, "completed");
     assert_eq!(task["outcome"], "delivered");
+    for action in ["cancel", "pause", "resume", "interrupt"] {
+        home.run(&["task", action, id(&task)]).expect(4);
+    }
+    assert_eq!(home.task(&task), task);
     assert_eq!(home.statuses(&task), ["dispatched", "running", "paused", "running", "completed"]);
 }
 
@@ -180,7 +189,8 @@ fn events_are_contiguous_and_can_be_taken_up_anywhere() {
     assert_eq!(rest.lines().count(), all.len() - 3);
     assert_eq!(home.statuses(&task), ["dispatched", "running", "completed"]);
     let kinds: Vec<_> = all.iter().filter_map(|event| event["type"].as_str()).collect();
-    for kind in ["task.created", "run.prepared", "run.started", "session.exited", "work.committed"] {
+    for kind in ["task.created", "run.prepared", "run.started", "session.exited", "work.committed"]
+    {
         assert_eq!(kinds.iter().filter(|seen| **seen == kind).count(), 1, "{kind}");
     }
 }

@@ -30,10 +30,10 @@ fn a_killed_relay_costs_no_output_and_no_agent() {
     let mut relay = Relay::start();
     let linked = Linked::start(&relay, &relay.url(), "");
     let (home, repo) = (&linked.home, ScratchRepo::new());
-    let script = Script::new().then(Step::Raw).sign(home.file("starts")).then(Step::Stream {
-        ledger: home.file("printed"),
-        until: home.file("gate"),
-    });
+    let script = Script::new()
+        .then(Step::Raw)
+        .sign(home.file("starts"))
+        .then(Step::Stream { ledger: home.file("printed"), until: home.file("gate") });
     let task = home.submit(repo.path(), &["--on", "none"], &script);
     home.reaches(&task, "running");
     for _ in 0..2 {
@@ -56,9 +56,9 @@ fn a_killed_relay_costs_no_output_and_no_agent() {
 fn f28_at_most_one_live_run_whatever_the_line_and_the_daemon_do() {
     let relay = Relay::start();
     let cable = Cable::to(relay.address());
-    let mut linked =
-        Linked::start(&relay, &cable.url(), "[daemon]\nmax_concurrent_tasks = 4\n");
+    let mut linked = Linked::start(&relay, &cable.url(), "[daemon]\nmax_concurrent_tasks = 4\n");
     let repo = ScratchRepo::new();
+    let daemon = linked.id();
     let tasks: Vec<Value> = (0..12)
         .map(|number| {
             let home = &linked.home;
@@ -66,7 +66,7 @@ fn f28_at_most_one_live_run_whatever_the_line_and_the_daemon_do() {
                 .sign(home.file(&format!("starts{number}")))
                 .wait_for(home.file("gate"))
                 .write("work", "work\n");
-            home.submit(repo.path(), &[], &script)
+            home.submit(repo.path(), &["--daemon", &daemon], &script)
         })
         .collect();
     let open = linked.home.file("gate");
@@ -115,10 +115,8 @@ fn f29_an_end_while_the_relay_is_away_is_recorded_once_within_30_s_of_its_return
     let mut relay = Relay::start();
     let linked = Linked::start(&relay, &relay.url(), "");
     let (home, repo) = (&linked.home, ScratchRepo::new());
-    let script = Script::new()
-        .sign(home.file("starts"))
-        .wait_for(home.file("gate"))
-        .write("work", "work\n");
+    let script =
+        Script::new().sign(home.file("starts")).wait_for(home.file("gate")).write("work", "work\n");
     let task = home.submit(repo.path(), &[], &script);
     home.reaches(&task, "running");
     relay.crash();
@@ -127,7 +125,8 @@ fn f29_an_end_while_the_relay_is_away_is_recorded_once_within_30_s_of_its_return
     until_true("the agent ends", LONG, || !agent.alive());
     until_true("its work is on the branch, without a relay", LONG, || {
         let refs = repo.git(&["for-each-ref", "--format=%(refname)", "refs/heads/hayward"]);
-        refs.lines().any(|branch| repo.try_git(&["cat-file", "-e", &format!("{branch}:work")]).code == 0)
+        refs.lines()
+            .any(|branch| repo.try_git(&["cat-file", "-e", &format!("{branch}:work")]).code == 0)
     });
     // long enough that the daemon's pauses between its calls have grown
     sleep(Duration::from_secs(10));
@@ -144,8 +143,7 @@ fn f29_a_run_whose_daemon_is_gone_waits_after_its_lease_and_goes_on_when_the_dae
     let relay = Relay::start();
     let mut linked = Linked::start(&relay, &relay.url(), "");
     let repo = ScratchRepo::new();
-    let script =
-        Script::new().sign(linked.home.file("starts")).wait_for(linked.home.file("gate"));
+    let script = Script::new().sign(linked.home.file("starts")).wait_for(linked.home.file("gate"));
     let task = linked.home.submit(repo.path(), &["--on", "none"], &script);
     let before = linked.home.reaches(&task, "running");
     linked.crash();
@@ -180,7 +178,7 @@ fn f31_a_cancel_during_a_cut_ends_the_agent_within_2_s_of_the_reconnect() {
         .then(Step::Children { count: 1, own_session: 1, ledger })
         .sign(home.file("starts"))
         .wait_for(home.file("gate"));
-    let task = home.submit(repo.path(), &["--on", "none"], &script);
+    let task = home.submit(repo.path(), &["--on", "none", "--daemon", &linked.id()], &script);
     home.reaches(&task, "running");
     let agent = until("the agent signed", LONG, || home.signed("starts").first().copied());
     cable.cut();
@@ -204,10 +202,9 @@ fn followers_find_the_relay_again_and_miss_nothing() {
     let mut relay = Relay::start();
     let linked = Linked::start(&relay, &relay.url(), "");
     let (home, repo) = (&linked.home, ScratchRepo::new());
-    let script = Script::new().then(Step::Raw).then(Step::Stream {
-        ledger: home.file("printed"),
-        until: home.file("gate"),
-    });
+    let script = Script::new()
+        .then(Step::Raw)
+        .then(Step::Stream { ledger: home.file("printed"), until: home.file("gate") });
     let task = home.submit(repo.path(), &["--on", "none"], &script);
     home.reaches(&task, "running");
     let mut logs = home.spawn("logs", repo.path(), &["logs", id(&task), "-f", "--raw"]);
@@ -221,6 +218,11 @@ fn followers_find_the_relay_again_and_miss_nothing() {
     home.open_gate("gate");
     home.reaches(&task, "completed");
     assert_eq!(hayward_tests::program::wait(&mut logs, LONG), Some(0), "{}", home.read("logs.err"));
-    assert_eq!(hayward_tests::program::wait(&mut waiter, LONG), Some(0), "{}", home.read("wait.err"));
+    assert_eq!(
+        hayward_tests::program::wait(&mut waiter, LONG),
+        Some(0),
+        "{}",
+        home.read("wait.err")
+    );
     assert!(home.read("logs.out") == home.read("printed"), "the followed bytes differ");
 }
