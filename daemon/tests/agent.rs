@@ -622,14 +622,15 @@ struct Live {
 
 /// `None`, with the reason printed, where the machine lacks what it takes.
 async fn live() -> Option<Live> {
-    let folders = std::env::var("HAYWARD_TEST_AGENTS").unwrap_or_default();
+    let prefix = std::env::var("HAYWARD_TEST_AGENTS").unwrap_or_default();
+    let folders = format!("{prefix}/bin");
     let Some(claude) = discover::resolve("claude", &folders) else {
-        eprintln!("skipped: no `claude` in the folders of HAYWARD_TEST_AGENTS");
+        eprintln!("SKIP driver against the real claude: none in $HAYWARD_TEST_AGENTS/bin");
         return None;
     };
     let stub = std::env::var_os("HAYWARD_TEST_STUB").map(PathBuf::from).filter(|it| it.is_file());
     let Some(stub) = stub else {
-        eprintln!("skipped: HAYWARD_TEST_STUB names no stub model");
+        eprintln!("SKIP driver against the real claude: $HAYWARD_TEST_STUB names no stub model");
         return None;
     };
     let home = tempfile::tempdir().unwrap();
