@@ -26,19 +26,9 @@ pub fn must<T, E: std::fmt::Display>(doing: &str, result: Result<T, E>) -> T {
     }
 }
 
-/// Says on stderr that a test does not apply here, and why. A runner hides what a passing test
-/// says, so it is also added to the file that `HAYWARD_SKIPS` names, for the summary.
+/// Says on stderr that a test does not apply here, and why; `scripts/test` counts these lines.
 pub fn skip(name: &str, reason: &str) {
     eprintln!("SKIP {name}: {reason}");
-    let Some(path) = std::env::var_os("HAYWARD_SKIPS") else { return };
-    let mut file = must(
-        "open the list of skips",
-        std::fs::OpenOptions::new().create(true).append(true).open(path),
-    );
-    must(
-        "list a skip",
-        std::io::Write::write_all(&mut file, format!("{name}: {reason}\n").as_bytes()),
-    );
 }
 
 /// A number that this process gives only once, and other processes hardly ever.

@@ -270,15 +270,6 @@ fn f06_no_last_line_is_lost_in_24_runs() {
     assert_eq!(f06_runs(3, 8), 24);
 }
 
-/// Run by `scripts/bench`.
-#[test]
-#[ignore = "takes minutes; scripts/bench runs it"]
-fn f06_no_last_line_is_lost_in_1000_runs() {
-    let exact = f06_runs(50, 20);
-    println!("f06: {exact} of 1000 runs of 64 KiB byte-exact, their end the last event");
-    assert_eq!(exact, 1000);
-}
-
 /// A task whose terminal lets every byte pass from `raw_after` on, and nobody reads until then.
 fn typed(home: &Home, repo: &ScratchRepo, raw_after: u64, then: Step) -> Value {
     let script = Script::new()
