@@ -1,0 +1,14 @@
+//! End to end: the built `hayward` binary, real git, real processes. Tests that cover a failure of
+//! the list in `FAILURES` begin with its id.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot do its part fails its test")]
+
+mod agents;
+mod capacity;
+mod claude;
+mod control;
+mod errors;
+mod git;
+mod link;
+mod processes;
+mod relay;
