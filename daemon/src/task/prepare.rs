@@ -65,6 +65,12 @@ pub(super) async fn prepare(
             "this version brings work home as a branch: use the action 'branch' or 'none'",
         ));
     }
+    if order.continue_from_task_id.is_some() || !order.copy_files.is_empty() {
+        return Err(Failure::new(
+            Reason::ActionUnsupported,
+            "this version neither continues another task's worktree nor copies ignored files",
+        ));
+    }
     let chosen = choose(shop, order).await?;
     if let Some(place) = former.and_then(|row| row.state.place.clone())
         && place.path.is_dir()

@@ -73,14 +73,18 @@ fn read(file: &Path) -> Result<String, Fault> {
 
 /// What this version does not do yet is refused before a task is made of it.
 pub(super) fn refuse_what_is_to_come(args: &RunArgs) -> Result<(), Fault> {
-    let what = match args.on {
-        On::Merge => "merge",
-        On::Pr => "pr",
+    let (what, hint) = match args.on {
+        On::Merge => ("--on merge", "leave it out, and merge the branch once it is there"),
+        On::Pr => ("--on pr", "leave it out, and push the branch once it is there"),
+        On::None | On::Branch if args.go_on.is_some() => {
+            ("--continue", "start from its branch: --base hayward/…")
+        }
+        On::None | On::Branch if !args.copies.is_empty() => {
+            ("--copy", "let the command copy what it needs from your checkout")
+        }
         On::None | On::Branch => return Ok(()),
     };
-    let message = format!("--on {what} is not in this version: a task ends with a branch");
-    Err(Fault::new(Code::Invalid, message)
-        .with_hint("leave it out, and merge the branch yourself once it is there"))
+    Err(Fault::new(Code::Invalid, format!("{what} is not in this version")).with_hint(hint))
 }
 
 /// The orders, all alike but for the numbers in their names.
