@@ -6,7 +6,7 @@ use hayward_tests::script::{Script, Step};
 use hayward_tests::wait::{LONG, until_true};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const CAPACITY: usize = 4;
 const TASKS: usize = 50;
@@ -67,4 +67,25 @@ fn fifty_tasks_share_four_slots_by_priority_then_age() {
     let order: Vec<_> = claims.into_values().collect();
     assert_eq!(order.len(), TASKS);
     assert!(order.is_sorted(), "{order:#?}");
+}
+
+#[test]
+fn one_slot_is_never_left_empty_while_tasks_wait() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    home.configure("[daemon]\nmax_concurrent_tasks = 1\n");
+    let script = Script::new().sign(home.file("agents"));
+    let options = ["--on", "none", "--count", "60"];
+    let made = home.submit(repo.path(), &options, &script);
+    assert_eq!(made.as_array().map(Vec::len), Some(60));
+    // an end that is told after the claim for its place must not lose that claim
+    let (mut last, mut since) = (0, Instant::now());
+    while last < 60 {
+        let now = home.starts("agents");
+        if now > last {
+            (last, since) = (now, Instant::now());
+        }
+        let idle = since.elapsed();
+        assert!(idle < Duration::from_secs(10), "{last} of 60 began, then nothing; {}", home.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
