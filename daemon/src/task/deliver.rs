@@ -113,14 +113,19 @@ fn refused(error: CommitError) -> Failure {
     Failure::new(reason, chain(&error))
 }
 
-/// The task's name as the subject, its plan as the body.
+/// The task's name as the subject, its plan as the body. What git refuses in a message (NUL) or a
+/// terminal would obey becomes a mark.
 fn message(task: TaskId, order: &Order) -> Message {
-    let name = order.name.trim();
-    let subject = if name.is_empty() { "Work of an agent" } else { name };
+    let shown = |text: &str| -> String {
+        let odd = |c: char| c.is_control() && c != '\n' && c != '\t';
+        text.trim().replace("\r\n", "\n").replace(odd, "\u{fffd}")
+    };
+    let (name, plan) = (shown(&order.name), shown(&order.plan));
+    let subject = if name.is_empty() { "Work of an agent" } else { &name };
     let (subject, _) = hayward_shared::event::bounded(subject, SUBJECT);
     let mut body = String::new();
-    if order.plan.trim() != order.name.trim() {
-        body.push_str(order.plan.trim());
+    if plan != name {
+        body.push_str(&plan);
         body.push_str("\n\n");
     }
     body.push_str(&format!("Hayward-Task: {task}\n"));
@@ -132,5 +137,23 @@ fn stat(stat: &crate::git::diff::DiffStat) -> DiffStat {
         files: stat.files as u64,
         insertions: stat.insertions as u64,
         deletions: stat.deletions as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f30_a_commit_message_holds_nothing_that_git_or_a_terminal_minds() {
+        let order = Order {
+            name: "a\u{0}b\u{1b}[31m".into(),
+            plan: "first\r\nsecond\u{0}".into(),
+            ..Order::default()
+        };
+        let task = TaskId::fresh();
+        let message = message(task, &order);
+        assert_eq!(message.subject, "a\u{fffd}b\u{fffd}[31m");
+        assert_eq!(message.body, format!("first\nsecond\u{fffd}\n\nHayward-Task: {task}\n"));
     }
 }
