@@ -60,11 +60,13 @@ fn without_an_agent_a_prompt_says_what_to_install() {
 #[test]
 fn a_relay_that_is_not_there_is_code_6() {
     let home = Home::new();
-    let (_, error) =
-        fails(&home, &home.user(), &["--relay", "http://127.0.0.1:1", "task", "ls"], 6);
+    let words = ["--relay", "http://127.0.0.1:1", "--token", "hwu_x", "task", "ls"];
+    let (_, error) = fails(&home, &home.user(), &words, 6);
     assert!(error["message"].as_str().is_some_and(|text| text.contains("127.0.0.1:1")), "{error}");
     let (ran, _) = fails(&home, &home.user(), &["task", "ls"], 6);
     assert!(ran.stderr.contains("hayward up"), "{}", ran.stderr);
+    home.up().crash();
+    fails(&home, &home.user(), &["task", "ls"], 6);
     let status = home.run(&["--json", "status"]);
     assert!(status.code == 6 || status.json()["relay"]["reachable"] == false, "{}", status.text());
 }

@@ -247,26 +247,21 @@ fn f57_nothing_delivered_is_never_just_completed() {
 }
 
 #[test]
-fn actions_that_this_version_does_not_run_are_refused_before_anything_starts() {
+fn what_this_version_does_not_do_is_refused_before_anything_starts() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
-    for action in ["merge", "pr"] {
-        let ran = home.follow(repo.path(), &["--on", action], &Script::new().write("a", "a\n"));
-        assert_ne!(ran.code, 0);
-        assert!(ran.json()["error"]["message"].as_str().is_some_and(|m| m.contains(action)));
+    for (options, named) in [
+        (["--on", "merge"], "merge"),
+        (["--on", "pr"], "pr"),
+        (["--copy", "ignored/cache"], "--copy"),
+    ] {
+        let script = Script::new().sign(home.file("starts")).write("a", "a\n");
+        let ran = home.follow(repo.path(), &options, &script).expect(2);
+        let message = ran.json()["error"]["message"].clone();
+        assert!(message.as_str().is_some_and(|text| text.contains(named)), "{message}");
     }
+    assert_eq!(home.starts("starts"), 0);
+    assert!(!home.state().join("daemon.json").exists(), "a daemon was started for nothing");
     assert_eq!(repo.git(&["for-each-ref", "refs/heads/hayward"]), "");
-}
-
-#[test]
-fn a_clone_brings_its_ignored_files_along_where_they_are_asked_for() {
-    let (home, repo) = (Home::new(), ScratchRepo::new());
-    repo.in_use();
-    let script = Script::new().shell("test \"$(cat ignored/cache)\" = cache").write("a", "a\n");
-    let options = ["--copy", "ignored/cache"];
-    let task = home.follow(repo.path(), &options, &script).expect(0).json();
-    let branch = task["branch"].as_str().unwrap();
-    let files = repo.git(&["ls-tree", "-r", "--name-only", branch]);
-    assert_eq!(files, ".gitignore\nREADME\na", "the ignored file was committed");
 }
 
 #[test]
