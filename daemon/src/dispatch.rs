@@ -21,8 +21,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// The most bytes of a patch that one answer carries: a text frame takes a mebibyte.
-const PATCH_BYTES: usize = 512 * 1024;
+/// The most bytes of a patch that one answer carries: a text frame takes a mebibyte, and JSON may
+/// double a text.
+const PATCH_BYTES: usize = 256 * 1024;
+
+/// The most files that one answer names.
+const MOST_FILES: usize = 2_000;
 
 /// The dispatcher. One actor owns it.
 #[derive(Debug)]
@@ -182,8 +186,9 @@ async fn diff(shop: &Shop, task: TaskId) -> Result<Value, Fault> {
         _ => Side::Worktree(place.path.clone()),
     };
     let diff = repository.diff(&base, side, PATCH_BYTES).await.map_err(|error| failed(&error))?;
-    let files: Vec<_> = diff.files.iter().map(file).collect();
-    Ok(json!({ "files": files, "patch": diff.patch, "truncated": diff.truncated }))
+    let files: Vec<_> = diff.files.iter().take(MOST_FILES).map(file).collect();
+    let truncated = diff.truncated || diff.files.len() > MOST_FILES;
+    Ok(json!({ "files": files, "patch": diff.patch, "truncated": truncated }))
 }
 
 fn file(file: &crate::git::diff::ChangedFile) -> Value {

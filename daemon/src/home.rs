@@ -4,7 +4,7 @@ use hayward_shared::id::{MachineId, RunId};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The state folder of one daemon. Only the user may enter it.
@@ -38,6 +38,12 @@ pub enum HomeError {
         home: PathBuf,
         /// The other daemon.
         pid: u32,
+    },
+    /// The machine's identity is damaged. A new one would leave its tasks waiting for ever.
+    #[error("{} holds no machine's id: put it back from a backup, or remove it to begin anew", path.display())]
+    NoMachine {
+        /// The file.
+        path: PathBuf,
     },
     /// A file of it does not hold what it should.
     #[error("{} is damaged", path.display())]
@@ -221,8 +227,8 @@ impl Home {
     /// [`HomeError::Io`] when it cannot be read or written.
     pub fn machine(&self) -> Result<MachineId, HomeError> {
         let path = self.root.join("machine-id");
-        if let Some(id) = read_if_there(&path)?.and_then(|text| text.trim().parse().ok()) {
-            return Ok(id);
+        if let Some(text) = read_if_there(&path)? {
+            return text.parse().map_err(|_| HomeError::NoMachine { path });
         }
         let id = MachineId::fresh();
         write_private(&path, &id.to_string())?;
@@ -256,12 +262,19 @@ pub fn write_private(path: &Path, text: &str) -> Result<(), HomeError> {
     Ok(())
 }
 
+/// Makes a folder that only the user may enter; one that is there is closed to others.
 fn make_folder(path: &Path) -> Result<(), HomeError> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(io_error("make the folder", path))
+        .map_err(io_error("make the folder", path))?;
+    let mode = fs::metadata(path).map_err(io_error("read", path))?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+        .map_err(io_error("close to others the folder", path))
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
@@ -297,5 +310,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(folder.path()), None).unwrap();
         assert_eq!(home.machine().unwrap(), home.machine().unwrap());
+        fs::write(folder.path().join("machine-id"), "x").unwrap();
+        assert!(matches!(home.machine(), Err(HomeError::NoMachine { .. })));
     }
 }

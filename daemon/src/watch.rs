@@ -13,11 +13,15 @@ use hayward_shared::protocol::output::{Body, Frame, MAX_BODY};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Watches that one daemon serves at once; more are refused.
 const MOST: usize = 256;
+
+/// A ring that cannot be read is tried again after this long.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// The watches of one link.
 #[derive(Debug)]
@@ -90,6 +94,7 @@ impl Watches {
             stop: (!view.follow).then_some(end),
             ring,
             live: if view.follow { self.board.session(view.task).await } else { None },
+            output: None,
             granted,
             link: self.link.clone(),
         };
@@ -127,6 +132,7 @@ struct Viewing {
     stop: Option<u64>,
     ring: RingReader,
     live: Option<LiveSession>,
+    output: Option<watch::Receiver<u64>>,
     granted: watch::Receiver<u64>,
     link: Link,
 }
@@ -143,6 +149,7 @@ impl Viewing {
                 Ok(read) => read,
                 Err(error) => {
                     tracing::warn!(%error, task = %self.view.task, "the output cannot be read");
+                    tokio::time::sleep(READ_AGAIN).await;
                     Read::AtEnd
                 }
             };
@@ -192,10 +199,10 @@ impl Viewing {
             }
             return true;
         };
-        let mut output = session.output();
-        let position = self.position;
+        // news alone wakes it: the announced end may lie beyond what the disk took
+        let output = self.output.get_or_insert_with(|| session.output());
         tokio::select! {
-            grown = output.wait_for(|end| *end > position) => {
+            grown = output.changed() => {
                 if grown.is_err() {
                     self.live = None;
                 }

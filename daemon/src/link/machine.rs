@@ -108,6 +108,8 @@ struct Up {
     transmitting: bool,
     /// Whether the first beat of this link went out.
     settled: bool,
+    /// Whether a claim waits for the outbox.
+    owes_claim: bool,
 }
 
 /// The link's state. Milliseconds of `now` count from any fixed moment and never go back.
@@ -154,9 +156,8 @@ impl Machine {
             }
             Event::Transmitted(last) => self.transmitted(last),
             Event::Room(slots) => {
-                let grew = slots > self.room;
                 self.room = slots;
-                if grew { self.claim() } else { vec![] }
+                self.claim()
             }
         }
     }
@@ -207,7 +208,12 @@ impl Machine {
                 let acked = welcome.acked_seq.unwrap_or(0);
                 let standing = Standing::Up(welcome.daemon_id);
                 self.outbox = self.outbox.max(acked);
-                self.state = State::Up(Up { sent: acked, transmitting: false, settled: false });
+                self.state = State::Up(Up {
+                    sent: acked,
+                    transmitting: false,
+                    settled: false,
+                    owes_claim: false,
+                });
                 let beat = self.arm(HEARTBEAT_MS.unsigned_abs());
                 let mut effects = vec![Effect::Acked(acked), Effect::Report(standing), beat];
                 effects.extend(self.transmit());
@@ -244,6 +250,9 @@ impl Machine {
         }
         let mut effects = self.transmit();
         effects.extend(self.settle());
+        if matches!(&self.state, State::Up(up) if up.owes_claim) {
+            effects.extend(self.claim());
+        }
         effects
     }
 
@@ -260,9 +269,14 @@ impl Machine {
         }
     }
 
-    fn claim(&self) -> Vec<Effect> {
-        match &self.state {
-            State::Up(up) if up.settled && self.room > 0 => vec![Effect::Claim(self.room)],
+    /// Asks for work, behind every end that the outbox holds: a place is free for the relay only
+    /// when it knows of the end that freed it.
+    fn claim(&mut self) -> Vec<Effect> {
+        match &mut self.state {
+            State::Up(up) if up.settled && self.room > 0 => {
+                up.owes_claim = up.sent < self.outbox;
+                if up.owes_claim { vec![] } else { vec![Effect::Claim(self.room)] }
+            }
             _ => vec![],
         }
     }
@@ -374,10 +388,14 @@ mod tests {
     }
 
     #[test]
-    fn room_that_grows_is_claimed_once_and_room_that_shrinks_is_not() {
+    fn a_free_place_is_claimed_behind_the_end_that_freed_it() {
         let (mut machine, _) = greeted(0, 0);
-        assert_eq!(machine.on(Event::Room(1), 3, 0.0), []);
-        assert_eq!(machine.on(Event::Room(2), 3, 0.0), [Effect::Claim(2)]);
+        assert_eq!(machine.on(Event::Room(0), 3, 0.0), []);
+        assert_eq!(machine.on(Event::OutboxGrew(1), 4, 0.0), [Effect::Transmit { after: 0 }]);
+        assert_eq!(machine.on(Event::Room(1), 4, 0.0), []);
+        assert_eq!(machine.on(Event::Transmitted(1), 5, 0.0), [Effect::Claim(1)]);
+        assert_eq!(machine.on(Event::Room(1), 6, 0.0), [Effect::Claim(1)]);
+        assert_eq!(machine.on(Event::Room(0), 6, 0.0), []);
     }
 
     proptest! {

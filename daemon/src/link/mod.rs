@@ -7,12 +7,15 @@ mod socket;
 
 pub use machine::Standing;
 
+use crate::clock::roll;
 use crate::journal::{Journal, JournalError};
 use bytes::Bytes;
 use hayward_shared::api::Runtime;
+use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{MachineId, RequestId, TaskId};
 use hayward_shared::protocol::{
-    Authenticate, FromDaemon, OURS, PROTOCOL_VERSION, Reply, Resume, Tagged, Tags, ToDaemon, encode,
+    Authenticate, DecodeError, FromDaemon, MAX_TEXT, OURS, PROTOCOL_VERSION, Reply, Resume, Tagged,
+    Tags, ToDaemon, encode,
 };
 use machine::{Effect, Event, Machine};
 use socket::{Incoming, Socket};
@@ -126,6 +129,8 @@ pub async fn start(
     let (commands_in, commands) = mpsc::channel(QUEUE);
     let (standing_in, standing) = watch::channel(Standing::Down);
     let (output_in, output) = watch::channel(None);
+    // listened to before it is read, so that nothing falls between
+    let grown = journal.grown();
     let outbox = journal.next_seq().await?.saturating_sub(1);
     let actor = Actor {
         machine: Machine::new(outbox),
@@ -139,7 +144,7 @@ pub async fn start(
         alarm: None,
         origin: Instant::now(),
     };
-    let task = tokio::spawn(actor.run(said));
+    let task = tokio::spawn(actor.run(said, grown));
     Ok((Link { say, output, standing }, Linked { task }, commands))
 }
 
@@ -159,15 +164,20 @@ struct Actor {
 /// What the actor woke up for.
 enum Woken {
     Event(Event),
-    Malformed(hayward_shared::protocol::DecodeError),
+    /// A place became free or taken; the end that freed it is in the outbox already.
+    Room,
+    Malformed(DecodeError),
     Say(Tagged<FromDaemon>),
     Runtimes,
     Over,
 }
 
 impl Actor {
-    async fn run(mut self, mut said: mpsc::Receiver<Tagged<FromDaemon>>) {
-        let mut grown = self.journal.grown();
+    async fn run(
+        mut self,
+        mut said: mpsc::Receiver<Tagged<FromDaemon>>,
+        mut grown: watch::Receiver<u64>,
+    ) {
         let room = *self.facts.room.borrow_and_update();
         let mut next = vec![Event::Room(room), Event::Start];
         loop {
@@ -175,16 +185,16 @@ impl Actor {
                 self.handle(event, &mut next).await;
             }
             if !next.is_empty() {
+                self.hear_what_waits(&mut next).await;
                 continue;
             }
             match self.gather(&mut said, &mut grown).await {
                 Woken::Event(event) => next.push(event),
-                Woken::Malformed(error) => {
-                    let fault = error.fault();
-                    tracing::warn!(%fault, "the relay sent what this daemon cannot read");
-                    let code = fault.code.name().to_owned();
-                    self.send(FromDaemon::Error { code, message: fault.message }.into()).await;
+                Woken::Room => {
+                    next.push(Event::OutboxGrew(*grown.borrow_and_update()));
+                    next.push(Event::Room(*self.facts.room.borrow_and_update()));
                 }
+                Woken::Malformed(error) => self.complain(&error).await,
                 Woken::Say(message) => self.send(message).await,
                 Woken::Runtimes => {
                     let runtimes = self.facts.runtimes.borrow_and_update().clone();
@@ -193,6 +203,30 @@ impl Actor {
                 Woken::Over => return,
             }
         }
+    }
+
+    /// What came meanwhile goes before more of our own: a long outbox must not keep a cancel
+    /// waiting.
+    async fn hear_what_waits(&mut self, next: &mut Vec<Event>) {
+        let mut heard = Vec::new();
+        while let Some(Ok(incoming)) = self.socket.as_mut().map(|s| s.incoming.try_recv()) {
+            match woken_by(incoming) {
+                Woken::Event(event) => heard.push(event),
+                Woken::Malformed(error) => self.complain(&error).await,
+                _ => {}
+            }
+        }
+        if let Some((id, _)) = self.alarm.filter(|(_, at)| *at <= Instant::now()) {
+            heard.push(Event::Due(id));
+        }
+        next.splice(0..0, heard);
+    }
+
+    async fn complain(&mut self, error: &DecodeError) {
+        let fault = error.fault();
+        tracing::warn!(%fault, "the relay sent what this daemon cannot read");
+        let code = fault.code.name().to_owned();
+        self.send(FromDaemon::Error { code, message: fault.message }.into()).await;
     }
 
     async fn gather(
@@ -217,19 +251,12 @@ impl Actor {
             }
         };
         tokio::select! {
-            incoming = incoming => match incoming {
-                Incoming::Heard => Woken::Event(Event::Heard),
-                Incoming::Message(message) => Woken::Event(Event::Received(message)),
-                Incoming::Malformed(error) => Woken::Malformed(error),
-                Incoming::Closed => Woken::Event(Event::Lost),
-            },
+            incoming = incoming => woken_by(incoming),
             id = due => Woken::Event(Event::Due(id)),
             Ok(()) = grown.changed() => {
                 Woken::Event(Event::OutboxGrew(*grown.borrow_and_update()))
             }
-            Ok(()) = self.facts.room.changed() => {
-                Woken::Event(Event::Room(*self.facts.room.borrow_and_update()))
-            }
+            Ok(()) = self.facts.room.changed() => Woken::Room,
             Ok(()) = self.facts.runtimes.changed() => Woken::Runtimes,
             message = said.recv() => message.map_or(Woken::Over, Woken::Say),
         }
@@ -271,9 +298,11 @@ impl Actor {
             }
             Effect::Greet => {
                 let hello = self.hello().await?;
+                let last = hello.resume.as_ref().map_or(0, |r| r.next_seq.saturating_sub(1));
+                next.push(Event::OutboxGrew(last));
                 self.send(FromDaemon::Authenticate(hello).into()).await;
             }
-            Effect::Acked(seq) => self.journal.acked(seq).await?,
+            Effect::Acked(seq) => self.acked(seq).await?,
             Effect::Transmit { after } => {
                 next.push(Event::Transmitted(self.transmit(after).await?))
             }
@@ -291,6 +320,21 @@ impl Actor {
             Effect::Report(standing) => self.report(standing).await,
         }
         Ok(())
+    }
+
+    /// Trimming can wait, on a full disk for one; only a number that the relay has and this disk
+    /// lost must be on disk before the next is given.
+    async fn acked(&self, seq: u64) -> Result<(), JournalError> {
+        match self.journal.acked(seq).await {
+            Err(error) if seq < self.journal.next_seq().await? => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the outbox is not trimmed"
+                );
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     async fn report(&mut self, standing: Standing) {
@@ -317,6 +361,9 @@ impl Actor {
 
     async fn hello(&mut self) -> Result<Authenticate, JournalError> {
         let runtimes = self.facts.runtimes.borrow_and_update().clone();
+        // the runs first: one that ends in between is named, and its end is counted
+        let runs = self.journal.live_keys().await?;
+        let next_seq = self.journal.next_seq().await?;
         let identity = &self.identity;
         Ok(Authenticate {
             api_key: identity.token.clone(),
@@ -328,10 +375,7 @@ impl Actor {
             capabilities: OURS.to_vec(),
             runtimes,
             labels: identity.labels.clone(),
-            resume: Some(Resume {
-                next_seq: self.journal.next_seq().await?,
-                runs: self.journal.live_keys().await?,
-            }),
+            resume: Some(Resume { next_seq, runs }),
         })
     }
 
@@ -354,7 +398,11 @@ impl Actor {
     /// Sends a message that is not numbered. Without a link it is dropped: such messages say how
     /// things stand, and are said anew on the next link.
     async fn send(&mut self, message: Tagged<FromDaemon>) {
-        match (encode(&message), &self.socket) {
+        let text = match encode(&message) {
+            Ok(text) if text.len() > MAX_TEXT => too_large(text.len(), message.tags),
+            text => text,
+        };
+        match (text, &self.socket) {
             (Ok(text), Some(socket)) => drop(socket.state.send(text).await),
             (Ok(_), None) => {}
             (Err(error), _) => tracing::error!(%error, "a message cannot be written"),
@@ -362,7 +410,18 @@ impl Actor {
     }
 }
 
-/// A number in 0..1 from the system's randomness; the middle when there is none.
-fn roll() -> f64 {
-    getrandom::u32().map_or(0.5, |n| f64::from(n) / (f64::from(u32::MAX) + 1.0))
+/// What goes out in place of an answer that no frame takes.
+fn too_large(size: usize, tags: Tags) -> Result<String, serde_json::Error> {
+    let text = format!("the answer of {size} bytes is over the limit of {MAX_TEXT}");
+    let reply = Reply::refused(Fault::new(Code::TooLarge, text));
+    encode(&Tagged { body: FromDaemon::Reply(reply), tags })
+}
+
+fn woken_by(incoming: Incoming) -> Woken {
+    match incoming {
+        Incoming::Heard => Woken::Event(Event::Heard),
+        Incoming::Message(message) => Woken::Event(Event::Received(message)),
+        Incoming::Malformed(error) => Woken::Malformed(error),
+        Incoming::Closed => Woken::Event(Event::Lost),
+    }
 }

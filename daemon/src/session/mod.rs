@@ -157,13 +157,27 @@ pub async fn start(
         match find::probe(folder).await {
             find::Probe::Live(link) => return Ok(actor::attend(folder.clone(), link, Some(child))),
             find::Probe::Ended(exit) => return Ok(Session::over(folder, &exit, Some(child))),
+            find::Probe::Dead(record) if gone => {
+                // it may have started the agent before it died
+                find::clear(record.as_ref(), folder).await;
+                forget(folder);
+                return Err(StartError::Refused { log: folder.log().display().to_string() });
+            }
             _ if gone => {
+                forget(folder);
                 return Err(StartError::Refused { log: folder.log().display().to_string() });
             }
             _ => sleep(START_LOOK).await,
         }
     }
     Err(StartError::Silent)
+}
+
+/// Nothing reads the environment any more, and there may be secrets in it.
+fn forget(folder: &RunFolder) {
+    if let Err(fault) = folder.forget_environment() {
+        tracing::warn!(%fault, "an agent's environment is left in its run folder");
+    }
 }
 
 impl Session {
@@ -191,10 +205,18 @@ impl Session {
     /// # Errors
     /// The agent did not read for 4.5 s, a line is too long for its terminal, or it has ended.
     pub async fn input(&self, bytes: Bytes) -> Result<(), SessionError> {
+        self.input_within(bytes, PATIENCE).await
+    }
+
+    /// As [`Session::input`], for an agent that may take up to `patience` before it reads.
+    ///
+    /// # Errors
+    /// As [`Session::input`].
+    pub async fn input_within(&self, bytes: Bytes, patience: Duration) -> Result<(), SessionError> {
         if bytes.len() > MAX_INPUT {
             return Err(SessionError::TooLarge(bytes.len()));
         }
-        self.ask(Asked::Input { bytes, patience: PATIENCE }).await
+        self.ask(Asked::Input { bytes, patience }).await
     }
 
     /// Ends the agent's standard input, after all that was typed before. Pipe mode only.
@@ -298,11 +320,15 @@ impl Session {
     }
 
     async fn ask(&self, asked: Asked) -> Result<(), SessionError> {
+        let limit = match &asked {
+            Asked::Input { patience, .. } => ANSWER_LIMIT + *patience,
+            Asked::Request(_) => ANSWER_LIMIT,
+        };
         let (answer, answered) = oneshot::channel();
         let asking = async {
             self.asks.send(Ask { asked, answer }).await.map_err(|_| SessionError::Ended)?;
             answered.await.unwrap_or(Err(SessionError::Unknown))
         };
-        tokio::time::timeout(ANSWER_LIMIT, asking).await.unwrap_or(Err(SessionError::Unknown))
+        tokio::time::timeout(limit, asking).await.unwrap_or(Err(SessionError::Unknown))
     }
 }

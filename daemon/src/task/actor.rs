@@ -2,6 +2,7 @@
 //! and only then acts on it.
 
 use super::attend::{Attended, Seen, agent_exit};
+use super::input::{Input, Wrote, text};
 use super::machine::{Effect, Event, GRACE_MS, Machine, Turn};
 use super::prepare::{self, Start};
 use super::shop::Shop;
@@ -11,11 +12,12 @@ use super::{deliver, order::RunOrder};
 use crate::agent::ending::{Ending, Exit};
 use crate::agent::event::AgentEvent;
 use crate::agent::{Decode, Step};
-use crate::clock;
+use crate::clock::{self, roll};
 use crate::home::Home;
 use crate::journal::{RunRow, Step as JournalStep};
 use crate::keeper::RunFolder;
 use crate::session::{self, End, Found, Session, StartError};
+use hayward_shared::fault::Fault;
 use hayward_shared::id::RunId;
 use hayward_shared::protocol::{FromDaemon, SpawnTask};
 use hayward_shared::run::{Failure, RunKey};
@@ -39,7 +41,8 @@ pub(super) struct Actor {
     pub(super) order: Order,
     pub(super) machine: Machine,
     pub(super) former: Option<RunRow<RunState>>,
-    work: JoinSet<Done>,
+    pub(super) work: JoinSet<Done>,
+    pub(super) input: Input,
     attended: Option<Attended>,
     session: watch::Sender<Option<Session>>,
     alarm: Option<Timestamp>,
@@ -47,7 +50,7 @@ pub(super) struct Actor {
 }
 
 /// What became of an effect.
-enum Done {
+pub(super) enum Done {
     /// The machine's answer.
     Event(Event),
     /// Keeper and agent were started.
@@ -56,8 +59,12 @@ enum Done {
     Found(Found),
     /// How to start.
     Ready(Box<Result<Start, Failure>>),
-    /// The session was asked to end; its end is seen elsewhere.
-    Asked,
+    /// The session did what a person ordered, or refused.
+    Asked(Option<Event>, oneshot::Sender<Result<(), Fault>>, Result<(), Fault>),
+    /// Input was written to the agent, as far as it went.
+    Wrote(Wrote),
+    /// Something whose end is seen elsewhere.
+    Nothing,
 }
 
 /// What the actor woke up for.
@@ -94,6 +101,7 @@ impl Actor {
             machine: Machine::new(terms, state),
             former,
             work: JoinSet::new(),
+            input: Input::default(),
             attended: None,
             session: watch::Sender::new(None),
             alarm: None,
@@ -121,8 +129,10 @@ impl Actor {
                 Woken::Seen(Ok(Seen::Steps(steps))) => self.steps(steps).await,
                 Woken::Seen(Ok(Seen::Over(end))) => self.ended(&end).await,
                 Woken::Seen(Err(error)) => {
-                    self.attended = None;
                     let text = format!("the output of the session cannot be read: {error}");
+                    if let Some(attended) = &mut self.attended {
+                        attended.stop_decoding();
+                    }
                     self.take(Event::Failed(Failure::new(Reason::Internal, text))).await;
                 }
                 Woken::TimeUp => {
@@ -180,7 +190,7 @@ impl Actor {
     }
 
     /// Returns only when state and messages are on disk.
-    async fn write_down(&mut self, messages: &[FromDaemon]) {
+    pub(super) async fn write_down(&mut self, messages: &[FromDaemon]) {
         loop {
             let step = JournalStep {
                 key: self.key,
@@ -253,19 +263,25 @@ impl Actor {
                 if let Some(session) = self.session().cloned() {
                     self.work.spawn(async move {
                         end(&session).await;
-                        Done::Asked
+                        Done::Nothing
                     });
+                } else if self.machine.state().phase == Phase::Running {
+                    self.find_later();
                 }
             }
             Effect::Over => self.over = true,
             // the session is attended from the moment it is there; what it wants is written now
-            _ => self.write_to_agent().await,
+            _ => self.write_on(),
         }
     }
 
     async fn done(&mut self, done: Done) {
         match done {
             Done::Event(event) => self.take(event).await,
+            Done::Ready(_) if self.machine.state().wish.is_some() => {
+                let text = "it was ended before its agent started";
+                self.take(Event::Failed(Failure::new(Reason::Internal, text))).await;
+            }
             Done::Ready(ready) => match *ready {
                 Ok(start) => self.launch(start).await,
                 Err(failure) => self.take(Event::Failed(failure)).await,
@@ -285,7 +301,14 @@ impl Actor {
                 self.take(Event::Failed(failure)).await;
             }
             Done::Found(found) => self.found(found).await,
-            Done::Asked => {}
+            Done::Asked(event, reply, result) => {
+                if let (Ok(()), Some(event)) = (&result, event) {
+                    self.take(event).await;
+                }
+                answer(reply, result);
+            }
+            Done::Wrote(wrote) => self.wrote(wrote).await,
+            Done::Nothing => {}
         }
     }
 
@@ -340,7 +363,7 @@ impl Actor {
     /// What the decoder said: told and kept in one write, then done.
     pub(super) async fn steps(&mut self, steps: Vec<Step>) {
         self.note(steps).await;
-        self.write_to_agent().await;
+        self.write_on();
     }
 
     /// Keeps what the decoder said, and what is to be told of it, in one write.
@@ -365,25 +388,6 @@ impl Actor {
         self.write_down(&messages).await;
     }
 
-    /// Writes what waits to the agent, as far as it takes it.
-    async fn write_to_agent(&mut self) {
-        if let Err(error) = self.try_write_to_agent().await {
-            tracing::warn!(task = %self.key.task_id, text = prepare::chain(&error), "writing to the agent");
-        }
-    }
-
-    pub(super) async fn try_write_to_agent(&mut self) -> Result<(), session::SessionError> {
-        let Some(session) = self.session().cloned() else { return Ok(()) };
-        let waiting = std::mem::take(&mut self.machine.reading().unwritten);
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let written = write(&session, waiting).await;
-        // kept, so that a restarted daemon types nothing twice
-        self.write_down(&[]).await;
-        written
-    }
-
     pub(super) fn session(&self) -> Option<&Session> {
         self.attended.as_ref().and_then(Attended::session)
     }
@@ -392,7 +396,7 @@ impl Actor {
         self.attended = None;
         let Some(exit) = agent_exit(end) else {
             let text = "the session's keeper was killed; its agent was ended with it";
-            self.take(Event::Failed(Failure::new(Reason::SessionLost, text))).await;
+            self.take(Event::Lost(Failure::new(Reason::SessionLost, text))).await;
             return;
         };
         let ending = match &self.machine.state().reading.decoder {
@@ -438,16 +442,6 @@ async fn end(session: &Session) {
     }
 }
 
-async fn write(session: &Session, waiting: Vec<Unwritten>) -> Result<(), session::SessionError> {
-    for one in waiting {
-        match one {
-            Unwritten::Text(text) => session.input(text.into_bytes().into()).await?,
-            Unwritten::Close => session.close_input().await?,
-        }
-    }
-    Ok(())
-}
-
 /// Where a run's session is. One whose folder was barred before its agent started has the next.
 pub(crate) fn run_folder(home: &Home, run: RunId, state: &RunState) -> RunFolder {
     let folder = home.run(run);
@@ -455,15 +449,6 @@ pub(crate) fn run_folder(home: &Home, run: RunId, state: &RunState) -> RunFolder
         0 => RunFolder::new(folder),
         n => RunFolder::new(folder.with_extension(n.to_string())),
     }
-}
-
-/// JSON lines and typed text are UTF-8; anything else could not have come from a driver.
-fn text(bytes: Vec<u8>) -> Unwritten {
-    Unwritten::Text(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn roll() -> f64 {
-    getrandom::u32().map_or(0.5, |n| f64::from(n) / (f64::from(u32::MAX) + 1.0))
 }
 
 /// Answers whoever gave an order; nobody may be waiting any more.

@@ -63,6 +63,11 @@ impl Attended {
         self.session.as_ref()
     }
 
+    /// Reads no more of the output; the end is seen all the same.
+    pub(super) fn stop_decoding(&mut self) {
+        self.decodes = false;
+    }
+
     /// Waits for something to happen. Safe to drop and call again: nothing is lost.
     ///
     /// # Errors

@@ -16,12 +16,16 @@ use hayward_shared::protocol::{SpawnTask, Tagged};
 use hayward_shared::run::RunKey;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
 /// Orders that wait for the board, and for a run. Full means wait: none is dropped.
 const QUEUE: usize = 32;
+
+/// A run that the journal did not take is tried again after this long.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the relay can order of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +137,7 @@ pub async fn open(shop: Arc<Shop>) -> Result<(Board, Kept), JournalError> {
     let mut owner = Owner {
         capacity: shop.config.daemon.max_concurrent_tasks as usize,
         shop,
+        asks: asks.downgrade(),
         live: HashMap::new(),
         waiting: VecDeque::new(),
         runs: JoinSet::new(),
@@ -150,6 +155,7 @@ pub async fn open(shop: Arc<Shop>) -> Result<(Board, Kept), JournalError> {
 struct Owner {
     capacity: usize,
     shop: Arc<Shop>,
+    asks: mpsc::WeakSender<Ask>,
     live: HashMap<TaskId, Live>,
     waiting: VecDeque<TaskId>,
     runs: JoinSet<TaskId>,
@@ -163,6 +169,8 @@ struct Live {
     session: LiveSession,
     /// The actor and its orders, while it waits for a place.
     waiting: Option<(Box<Actor>, mpsc::Receiver<RunOrder>)>,
+    /// The run that begins when this one has ended.
+    next: Option<Box<Tagged<SpawnTask>>>,
 }
 
 impl Owner {
@@ -182,7 +190,7 @@ impl Owner {
                     None => return,
                 },
                 Some(ended) = self.runs.join_next() => match ended {
-                    Ok(task) => self.ended(task),
+                    Ok(task) => self.ended(task).await,
                     Err(error) => {
                         tracing::error!(%error, "the actor of a run broke; it is adopted at the next start");
                         self.live.retain(|_, live| live.waiting.is_some() || !live.orders.is_closed());
@@ -206,8 +214,14 @@ impl Owner {
             run_id: run.run_id,
             lease_epoch: spawn.tags.lease_epoch.unwrap_or(0),
         };
-        if let Some(live) = self.live.get(&key.task_id) {
+        if let Some(live) = self.live.get_mut(&key.task_id) {
             tracing::info!(task = %key.task_id, run = %live.key.run_id, "a run of it lives already");
+            if live.key.lease_epoch < key.lease_epoch {
+                // the relay gave the task out anew: the old run ends, then the new one begins
+                live.next = Some(Box::new(spawn));
+                let (reply, _) = oneshot::channel();
+                self.command(key.task_id, Command::Fence { epoch: None }, reply).await;
+            }
             return;
         }
         match self.accept(key, &spawn.body).await {
@@ -215,9 +229,21 @@ impl Owner {
             Ok(None) => tracing::info!(task = %key.task_id, run = %key.run_id, "known already"),
             Err(error) => {
                 let text = super::prepare::chain(&error);
-                tracing::error!(task = %key.task_id, text, "not begun; the relay hands it out again");
+                tracing::error!(task = %key.task_id, text, "a run waits for the journal");
+                self.ask_again(spawn);
             }
         }
+    }
+
+    /// Comes back to a run that could not be written down, as when the disk is full.
+    fn ask_again(&self, spawn: Tagged<SpawnTask>) {
+        let asks = self.asks.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            if let Some(asks) = asks.upgrade() {
+                drop(asks.send(Ask::Spawn(Box::new(spawn))).await);
+            }
+        });
     }
 
     /// Writes the run down; none when it is known, else the run before it.
@@ -248,7 +274,8 @@ impl Owner {
         let (orders, ordered) = mpsc::channel(QUEUE);
         let begun = state.phase != super::state::Phase::Preparing;
         let actor = Actor::new(self.shop.clone(), key, spawn, state, former);
-        let mut live = Live { key, orders, session: actor.session_watch(), waiting: None };
+        let mut live =
+            Live { key, orders, session: actor.session_watch(), waiting: None, next: None };
         if begun || self.working() < self.capacity {
             self.begin(key.task_id, actor, ordered);
         } else {
@@ -269,8 +296,11 @@ impl Owner {
         self.live.values().filter(|live| live.waiting.is_none()).count()
     }
 
-    fn ended(&mut self, task: TaskId) {
-        self.live.remove(&task);
+    async fn ended(&mut self, task: TaskId) {
+        let next = self.live.remove(&task).and_then(|live| live.next);
+        if let Some(next) = next {
+            self.spawn(*next).await;
+        }
         self.admit();
     }
 

@@ -36,8 +36,10 @@ pub enum Event {
     },
     /// The folder of the keeper is barred and no agent ever started in it.
     NeverStarted,
-    /// The step that was under way failed.
+    /// Something of the run failed. Its agent, if one lives, is ended first.
     Failed(Failure),
+    /// The session is gone without a record, and nothing of it lives.
+    Lost(Failure),
     /// The agent's process ended and all its output was read.
     Exited(ExitFacts, Result<(), Failure>),
     /// The work is home.
@@ -140,7 +142,16 @@ impl Machine {
                     None => turn.effects.push(Effect::Start),
                 }
             }
-            Event::Failed(failure) => self.fail(failure, now, roll, &mut turn),
+            Event::Failed(failure) if phase == Phase::Running => {
+                // its agent may live: it ends first, and nothing fails that still runs
+                if self.state.broken.is_none() {
+                    self.state.broken = Some(failure);
+                    turn.effects.push(Effect::End);
+                }
+            }
+            Event::Failed(failure) | Event::Lost(failure) => {
+                self.fail(failure, now, roll, &mut turn);
+            }
             Event::Exited(exit, ending) if matches!(phase, Phase::Starting | Phase::Running) => {
                 self.exited(exit, ending, now, roll, &mut turn);
             }
@@ -214,7 +225,7 @@ impl Machine {
             };
             self.report(Status::Running, None, details, now, turn);
         }
-        if self.state.wish.is_some() {
+        if self.state.wish.is_some() || self.state.broken.is_some() {
             turn.effects.push(Effect::End);
         } else if let Some(ms) = self.terms.timeout_ms {
             turn.effects.push(Effect::Arm(started_at.plus_millis(ms)));
@@ -242,6 +253,7 @@ impl Machine {
         };
         self.state.exit = Some(exit);
         self.tell(Kind::SessionExited, Some(Channel::Status), payload, now, turn);
+        let ending = self.state.broken.take().map_or(ending, Err);
         match (self.state.wish, ending) {
             (Some(_), _) => self.finish_wish(now, details, turn),
             (None, Err(failure)) => self.fail(failure, now, roll, turn),

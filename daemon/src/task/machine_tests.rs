@@ -177,6 +177,17 @@ fn only_a_passing_failure_with_attempts_left_is_deferred() {
 }
 
 #[test]
+fn nothing_fails_whose_agent_still_runs() {
+    let mut machine = running(terms());
+    let broken = Failure::new(Reason::AgentProtocol, "half a line was written");
+    let turn = machine.on(Event::Failed(broken), at(3), 0.0);
+    assert_eq!((turn.messages.len(), turn.effects), (0, vec![Effect::End]));
+    let turn = machine.on(Event::Exited(exit(0), Ok(())), at(4), 0.0);
+    assert_eq!(statuses(&turn), [(Status::Running, Status::Failed)]);
+    assert_eq!(machine.state().failed, Some(Reason::AgentProtocol));
+}
+
+#[test]
 fn time_up_is_a_status_of_its_own() {
     let mut machine = running(terms());
     assert_eq!(machine.on(Event::TimeUp, at(60_002), 0.0).effects, [Effect::End]);
@@ -193,6 +204,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Adopted { pid: 9 }),
         Just(Event::NeverStarted),
         Just(Event::Failed(failure.clone())),
+        Just(Event::Lost(failure.clone())),
         Just(Event::Exited(exit(0), Ok(()))),
         Just(Event::Exited(exit(1), Err(failure))),
         Just(Event::Delivered(work(Outcome::Delivered))),

@@ -5,6 +5,7 @@ mod actor;
 mod attend;
 pub mod board;
 mod deliver;
+mod input;
 mod machine;
 mod order;
 mod prepare;

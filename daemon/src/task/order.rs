@@ -1,8 +1,8 @@
 //! Orders to a live run, and how they are carried out.
 
-use super::actor::{Actor, answer};
+use super::actor::{Actor, Done, answer};
+use super::input::fault;
 use super::machine::Event;
-use super::prepare::chain;
 use crate::agent::{Decode, Message};
 use crate::session::{Session, SessionError};
 use hayward_shared::fault::{Code, Fault};
@@ -10,12 +10,14 @@ use hayward_shared::task::Status;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+type Reply = oneshot::Sender<Result<(), Fault>>;
+
 /// What a run is told to do.
 #[derive(Debug)]
 pub(super) struct RunOrder {
     pub(super) what: What,
     /// Told when it is done or refused.
-    pub(super) reply: oneshot::Sender<Result<(), Fault>>,
+    pub(super) reply: Reply,
 }
 
 /// The orders.
@@ -55,54 +57,77 @@ impl Actor {
                 self.take(Event::Fence).await;
                 answer(reply, Ok(()));
             }
-            What::Pause => answer(reply, self.pause().await),
-            What::Resume => answer(reply, self.resume().await),
-            What::Interrupt { graceful } => answer(reply, self.interrupt(graceful).await),
-            What::Message { id, text } => answer(reply, self.message(id, text).await),
-        }
-    }
-
-    async fn pause(&mut self) -> Result<(), Fault> {
-        let session = self.live("paused")?;
-        session.pause().await.map_err(|error| refused(&error))?;
-        self.take(Event::Paused).await;
-        Ok(())
-    }
-
-    async fn resume(&mut self) -> Result<(), Fault> {
-        let session = self.live("resumed")?;
-        session.resume().await.map_err(|error| refused(&error))?;
-        self.take(Event::Resumed).await;
-        Ok(())
-    }
-
-    async fn interrupt(&mut self, graceful: bool) -> Result<(), Fault> {
-        let session = self.live("interrupted")?;
-        if !graceful {
-            return session.interrupt().await.map_err(|error| refused(&error));
-        }
-        let asked = self.machine.reading().decoder.as_mut().map(Decode::interrupt);
-        match asked {
-            Some(Ok(steps)) => {
-                self.steps(steps).await;
-                Ok(())
+            What::Pause => {
+                let ask = |session: Session| async move { session.pause().await };
+                self.ask(reply, "paused", Some(Event::Paused), ask);
             }
-            Some(Err(error)) => Err(Fault::new(Code::Conflict, error.to_string())),
-            None => session.interrupt().await.map_err(|error| refused(&error)),
+            What::Resume => {
+                let ask = |session: Session| async move { session.resume().await };
+                self.ask(reply, "resumed", Some(Event::Resumed), ask);
+            }
+            What::Interrupt { graceful } => self.interrupt(graceful, reply).await,
+            What::Message { id, text } => self.message(id, text, reply).await,
+        }
+    }
+
+    /// Asks the session aside; what follows from its consent happens when it is there.
+    fn ask<F>(
+        &mut self,
+        reply: Reply,
+        done: &str,
+        event: Option<Event>,
+        what: impl FnOnce(Session) -> F,
+    ) where
+        F: Future<Output = Result<(), SessionError>> + Send + 'static,
+    {
+        match self.live(done) {
+            Err(fault) => answer(reply, Err(fault)),
+            Ok(session) => {
+                let asked = what(session);
+                self.work.spawn(async move {
+                    Done::Asked(event, reply, asked.await.map_err(|error| fault(&error)))
+                });
+            }
+        }
+    }
+
+    async fn interrupt(&mut self, graceful: bool, reply: Reply) {
+        if let Err(fault) = self.live("interrupted") {
+            answer(reply, Err(fault));
+            return;
+        }
+        let decoder = self.machine.reading().decoder.as_mut().filter(|_| graceful);
+        match decoder.map(Decode::interrupt) {
+            Some(Ok(steps)) => {
+                self.note(steps).await;
+                self.write_and_answer(reply);
+            }
+            Some(Err(error)) => answer(reply, Err(Fault::new(Code::Conflict, error.to_string()))),
+            None => {
+                let ask = |session: Session| async move { session.interrupt().await };
+                self.ask(reply, "interrupted", None, ask);
+            }
         }
     }
 
     /// The message is in the journal before the agent has it, and goes to the agent once.
-    async fn message(&mut self, id: Uuid, text: String) -> Result<(), Fault> {
-        self.live("told anything")?;
-        let Some(decoder) = &mut self.machine.reading().decoder else {
-            return Err(Fault::new(Code::Conflict, "the agent is not ready to be told anything"));
-        };
-        let steps = decoder
-            .message(&Message { id, text })
-            .map_err(|error| Fault::new(Code::Conflict, error.to_string()))?;
-        self.note(steps).await;
-        self.try_write_to_agent().await.map_err(|error| refused(&error))
+    async fn message(&mut self, id: Uuid, text: String, reply: Reply) {
+        if let Err(fault) = self.live("told anything") {
+            answer(reply, Err(fault));
+            return;
+        }
+        let decoder = self.machine.reading().decoder.as_mut();
+        match decoder.map(|decoder| decoder.message(&Message { id, text })) {
+            Some(Ok(steps)) => {
+                self.note(steps).await;
+                self.write_and_answer(reply);
+            }
+            Some(Err(error)) => answer(reply, Err(Fault::new(Code::Conflict, error.to_string()))),
+            None => {
+                let text = "the agent is not ready to be told anything";
+                answer(reply, Err(Fault::new(Code::Conflict, text)));
+            }
+        }
     }
 
     fn live(&self, done: &str) -> Result<Session, Fault> {
@@ -117,14 +142,4 @@ impl Actor {
             )),
         }
     }
-}
-
-fn refused(error: &SessionError) -> Fault {
-    let code = match error {
-        SessionError::Ended => Code::Conflict,
-        SessionError::TooLarge(_) => Code::TooLarge,
-        SessionError::Unknown => Code::Unavailable,
-        SessionError::Refused(_) => Code::Failed,
-    };
-    Fault::new(code, chain(error))
 }

@@ -65,11 +65,15 @@ pub(super) async fn prepare(
             "this version brings work home as a branch: use the action 'branch' or 'none'",
         ));
     }
-    if order.continue_from_task_id.is_some() || !order.copy_files.is_empty() {
-        return Err(Failure::new(
-            Reason::ActionUnsupported,
-            "this version neither continues another task's worktree nor copies ignored files",
-        ));
+    let unknown = [
+        (order.continue_from_task_id.is_some(), "continues another task's worktree"),
+        (!order.copy_files.is_empty(), "copies ignored files"),
+        // it would have to end its own agent before another daemon may begin
+        (order.requeue_after.is_some(), "hands a run over to another daemon"),
+    ];
+    if let Some((_, what)) = unknown.iter().find(|(asked, _)| *asked) {
+        let text = format!("no daemon of this version {what}");
+        return Err(Failure::new(Reason::ActionUnsupported, text));
     }
     let chosen = choose(shop, order).await?;
     if let Some(place) = former.and_then(|row| row.state.place.clone())

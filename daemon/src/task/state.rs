@@ -117,7 +117,7 @@ pub enum Unwritten {
 
 /// The state of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct RunState {
     /// How far it is.
     pub phase: Phase,
@@ -135,6 +135,8 @@ pub struct RunState {
     pub started_at: Option<Timestamp>,
     /// How its agent ended.
     pub exit: Option<ExitFacts>,
+    /// Why it will have failed once its agent, which is being ended, has ended.
+    pub broken: Option<Failure>,
     /// Why it failed, once it did.
     pub failed: Option<Reason>,
     /// How far its output was understood.
@@ -152,6 +154,7 @@ impl Default for RunState {
             folder: 0,
             started_at: None,
             exit: None,
+            broken: None,
             failed: None,
             reading: Reading::default(),
         }

@@ -96,9 +96,9 @@ impl Connection {
         let mut tx = self.core.store.write().await?;
         let found = tasks::find(tx.conn(), self.peer.workspace, key.task_id).await?;
         let Some(row) = found else {
-            // its reports will be answered; a lost row is no reason to end an agent
+            // it was cancelled and discarded while the daemon was away; its worktree stays
             tracing::warn!(task = %key.task_id, "a daemon names a task that is not here");
-            return Ok(Answer::GoesOn);
+            return Ok(Answer::Ends);
         };
         let holding = &row.task.holding;
         if key.lease_epoch < holding.lease_epoch {

@@ -121,7 +121,12 @@ impl Connection {
         };
         match routing::judge(row, from, body, moment) {
             Verdict::Apply(change) => {
+                let freed = !change.row.task.status.is_held();
                 tasks::apply(tx, *change).await?;
+                if freed {
+                    // a claim that came before this report found the place taken
+                    self.work.notify_one();
+                }
             }
             Verdict::Spent(mut change, run, usage) => {
                 let sum = tasks::note_usage(tx.conn(), workspace, (task, run), &usage).await?;
