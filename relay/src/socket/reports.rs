@@ -35,17 +35,12 @@ impl Connection {
                 return Err(End::Refused(Fault::new(Code::Conflict, text)));
             }
         }
-        let ends = matches!(body, Some(FromDaemon::TaskStatusChange(_)));
         let answer = match body {
             Some(body) => self.take(&mut tx, tags, body).await?,
             None => None,
         };
         daemons::set_acked(tx.conn(), self.peer.daemon, seq).await?;
         tx.commit().await?;
-        if ends {
-            // the claim for the place that this freed may have come before it, and got nothing
-            self.work.notify_one();
-        }
         self.stored = (seq, self.stored.1 + 1);
         self.tell(answer).await
     }

@@ -37,7 +37,7 @@ const READERS: u32 = 4;
 const LIVE: usize = 4096;
 
 /// The store failed; the text says at what, the source why. Neither is for clients: see
-/// [`StoreError::fault`].
+/// `StoreError::fault`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
