@@ -1,0 +1,322 @@
+//! One live run per task: claims, fences, silence, returns.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod harness;
+
+use harness::{House, Run, house, house_with, quick};
+use serde_json::json;
+use std::time::Duration;
+use uuid::Uuid;
+
+async fn quick_house() -> House {
+    house_with(|config| config.timing = quick()).await
+}
+
+#[tokio::test]
+async fn f28_a_repeated_claim_never_gives_a_task_twice() {
+    let house = house().await;
+    let token = house.daemon_token().await;
+    let id = house.make(json!({"plan": "once"})).await;
+    let mut one = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let mut two = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let run = one.claim_one().await;
+    assert_eq!((run.task.as_str(), run.epoch), (id.as_str(), 1));
+    for daemon in [&mut one, &mut two] {
+        daemon.claim(8).await;
+        assert!(daemon.socket.silent_of("spawnTask", Duration::from_millis(200)).await);
+    }
+    let task = house.task(&id).await;
+    assert_eq!((&task["status"], &task["attempt"]), (&json!("dispatched"), &json!(1)));
+    assert!(run.spawn["run"]["taskToken"].as_str().unwrap().starts_with("hwt_"));
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f28_an_undelivered_claim_is_delivered_again_under_the_same_epoch() {
+    let house = house().await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    house.make(json!({"plan": "once"})).await;
+    let mut daemon = house.daemon(machine, &token, &[]).await;
+    let run = daemon.claim_one().await;
+    drop(daemon);
+    let mut back = house.daemon(machine, &token, &[]).await;
+    let again = Run::of(back.socket.until("spawnTask").await);
+    assert_eq!((again.run, again.epoch), (run.run, run.epoch));
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f28_reports_of_an_old_epoch_are_acked_and_refused() {
+    let house = house().await;
+    let token = house.daemon_token().await;
+    let id = house.make(json!({"plan": "x"})).await;
+    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let mut run = daemon.claim_one().await;
+    // the daemon gives it back, and claims it anew
+    daemon.store(run.status("dispatched", "running")).await;
+    daemon.store(run.status("running", "queued")).await;
+    let new = daemon.claim_one().await;
+    assert!(new.epoch > run.epoch);
+    run.epoch = 1;
+    let seq = daemon.report(run.status("running", "completed")).await;
+    let refused = daemon.socket.until("error").await;
+    assert_eq!((&refused["code"], &refused["taskId"]), (&json!("stale_lease"), &json!(id)));
+    assert_eq!(refused["leaseEpoch"], 1);
+    assert_eq!(daemon.socket.until("ack").await["upTo"], seq);
+    assert_eq!(house.task(&id).await["status"], "dispatched");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f29_silence_makes_a_run_wait_and_a_late_end_is_taken_once() {
+    let house = quick_house().await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    let id = house.make(json!({"plan": "x"})).await;
+    let mut daemon = house.daemon(machine, &token, &[]).await;
+    let run = daemon.claim_one().await;
+    daemon.store(run.status("dispatched", "running")).await;
+    drop(daemon);
+    let waiting = house.until(&id, "waiting").await;
+    assert_eq!((&waiting["reason"], &waiting["leaseEpoch"]), (&json!("daemon_offline"), &json!(1)));
+    let mut back = house.daemon(machine, &token, &[run.key()]).await;
+    assert_eq!(back.welcome["ackedSeq"], 0);
+    house.until(&id, "running").await;
+    back.store(run.status("running", "completed")).await;
+    house.until(&id, "completed").await;
+    let before = house.events(&id).await;
+    // what is stored already is dropped, and acked again
+    back.next = 0;
+    back.report(run.status("dispatched", "running")).await;
+    back.report(run.status("running", "completed")).await;
+    assert_eq!(back.socket.until("ack").await["upTo"], 1);
+    assert_eq!(house.events(&id).await, before);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f29_beats_keep_a_lease_alive() {
+    let house = quick_house().await;
+    let id = house.make(json!({"plan": "x"})).await;
+    let token = house.daemon_token().await;
+    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let run = daemon.claim_one().await;
+    daemon.store(run.status("dispatched", "running")).await;
+    for _ in 0..12 {
+        daemon.beat(&[&id]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(house.task(&id).await["status"], "running");
+    }
+    house.until(&id, "waiting").await;
+    daemon.beat(&[&id]).await;
+    house.until(&id, "running").await;
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f31_a_task_cancelled_during_a_partition_is_cancelled_at_the_next_hello() {
+    let house = house().await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    let id = house.make(json!({"plan": "x"})).await;
+    let mut daemon = house.daemon(machine, &token, &[]).await;
+    let run = daemon.claim_one().await;
+    daemon.store(run.status("dispatched", "running")).await;
+    drop(daemon);
+    let (status, task) = house.call("POST", &format!("/api/v1/tasks/{id}/cancel"), None).await;
+    assert_eq!((status, &task["status"]), (200, &json!("cancelled")));
+    let mut back = house.daemon(machine, &token, &[run.key()]).await;
+    assert_eq!(back.socket.until("cancelTask").await["taskId"], id);
+    // and again with each beat that still names it
+    back.socket.say(json!({"type": "heartbeat", "activeTasks": [id]})).await;
+    assert_eq!(back.socket.until("cancelTask").await["taskId"], id);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_run_that_the_daemon_lost_is_given_up_at_its_first_beat_and_not_before() {
+    let house = house().await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    let id = house.make(json!({"plan": "x"})).await;
+    let retried = house.make(json!({"plan": "y", "maxAttempts": 2})).await;
+    let mut daemon = house.daemon(machine, &token, &[]).await;
+    for _ in 0..2 {
+        let run = daemon.claim_one().await;
+        daemon.store(run.status("dispatched", "running")).await;
+    }
+    drop(daemon);
+    let mut back = house.daemon(machine, &token, &[]).await;
+    assert_eq!(house.task(&id).await["status"], "running");
+    back.beat(&[]).await;
+    let failed = house.until(&id, "failed").await;
+    assert_eq!(failed["reason"], "session_lost");
+    let later = house.until(&retried, "deferred").await;
+    assert!(later["nextRetryAt"].is_string());
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f33_a_link_after_a_broken_one_gets_nothing_before_it_has_settled() {
+    let house = quick_house().await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    let first = house.daemon(machine, &token, &[]).await;
+    // dropped without a farewell
+    drop(first);
+    wait_offline(&house).await;
+    house.make(json!({"plan": "x"})).await;
+    let mut back = house.daemon(machine, &token, &[]).await;
+    back.claim(1).await;
+    assert!(back.socket.silent_of("spawnTask", Duration::from_millis(100)).await);
+    back.socket.until("workAvailable").await;
+    back.claim_one().await;
+    house.stop().await;
+}
+
+async fn wait_offline(house: &House) {
+    for _ in 0..500 {
+        if house.get("/api/v1/daemons").await["daemons"][0]["online"] == false {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the daemon stays online");
+}
+
+#[tokio::test]
+async fn a_newer_link_replaces_the_older_one() {
+    let house = house().await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    let mut old = house.daemon(machine, &token, &[]).await;
+    let new = house.daemon(machine, &token, &[]).await;
+    assert_eq!(old.welcome["daemonId"], new.welcome["daemonId"]);
+    while old.socket.frame().await.is_some() {}
+    let view = house.get("/api/v1/daemons").await;
+    assert_eq!(view["daemons"].as_array().unwrap().len(), 1);
+    assert_eq!(view["daemons"][0]["online"], true);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn fifty_tasks_are_claimed_by_priority_then_age() {
+    let house = house().await;
+    let mut made = Vec::new();
+    for n in 0..50i64 {
+        let priority = (n * 7) % 5 - 2;
+        made.push((-priority, n, house.make(json!({"plan": "x", "priority": priority})).await));
+    }
+    made.sort();
+    let token = house.daemon_token().await;
+    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    daemon.claim(64).await;
+    for (_, _, id) in &made {
+        assert_eq!(&Run::of(daemon.socket.until("spawnTask").await).task, id);
+    }
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_gap_in_the_numbers_ends_the_link_and_changes_nothing() {
+    let house = house().await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    let id = house.make(json!({"plan": "x"})).await;
+    let mut daemon = house.daemon(machine, &token, &[]).await;
+    let run = daemon.claim_one().await;
+    daemon.store(run.status("dispatched", "running")).await;
+    daemon.next += 1;
+    daemon.report(run.status("running", "completed")).await;
+    assert_eq!(daemon.socket.until("error").await["code"], "conflict");
+    assert!(daemon.socket.frame().await.is_none());
+    assert_eq!(house.task(&id).await["status"], "running");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f35_what_is_too_large_or_odd_is_told_and_the_link_lives() {
+    let house = house().await;
+    let token = house.daemon_token().await;
+    let id = house.make(json!({"plan": "x"})).await;
+    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let run = daemon.claim_one().await;
+    daemon.report(run.event("agent.notice", json!({"text": "x".repeat(1024 * 1024)}))).await;
+    assert_eq!(daemon.socket.until("error").await["code"], "too_large");
+    daemon.report(json!({"type": "dance"})).await;
+    assert_eq!(daemon.socket.until("error").await["code"], "unknown_type");
+    daemon.report(json!({"type": "taskEvent", "taskId": 7})).await;
+    assert_eq!(daemon.socket.until("error").await["code"], "invalid");
+    // their numbers are used up, so that the daemon does not resend them for ever
+    daemon.store(run.status("dispatched", "running")).await;
+    assert_eq!(house.task(&id).await["status"], "running");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f35_strangers_are_refused_with_one_answer() {
+    let house = house().await;
+    let machine = Uuid::now_v7();
+    let owner = house.owner.token.expose().to_owned();
+    let poor = json!({"type": "authenticate", "apiKey": house.daemon_token().await,
+        "machineId": machine, "hostname": "h", "maxConcurrentTasks": 1, "protocolVersion": 1});
+    let cases = [
+        (harness::hello(machine, "hwd_wrong", &[]), "unauthorized"),
+        (harness::hello(machine, &owner, &[]), "unauthorized"),
+        (json!({"type": "heartbeat", "activeTasks": []}), "unauthorized"),
+        (json!({"type": "authenticate", "apiKey": "x".repeat(70_000)}), "too_large"),
+        (poor, "incompatible"),
+    ];
+    for (message, code) in cases {
+        let mut socket = house.socket("/api/v1/ws/daemon", &[]).await.unwrap();
+        socket.say(message).await;
+        assert_eq!(socket.hear().await.unwrap()["code"], code);
+        assert!(socket.frame().await.is_none());
+    }
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_plain_makima_peer_is_given_work_and_ends_it() {
+    let house = house().await;
+    let token = house.daemon_token().await;
+    let mut socket = house.socket("/api/v1/ws/daemon", &[]).await.unwrap();
+    let mut plain = harness::hello(Uuid::now_v7(), &token, &[]);
+    let fields = plain.as_object_mut().unwrap();
+    for ours in ["protocolVersion", "version", "capabilities", "runtimes", "resume"] {
+        fields.remove(ours);
+    }
+    fields["maxConcurrentTasks"] = 1.into();
+    socket.say(plain).await;
+    let welcome = socket.until("authenticated").await;
+    assert_eq!(welcome.as_object().unwrap().len(), 2, "{welcome}");
+    let first = house.make(json!({"plan": "one"})).await;
+    let second = house.make(json!({"plan": "two"})).await;
+    assert_eq!(socket.until("spawnTask").await["taskId"], first);
+    assert!(socket.silent_of("spawnTask", Duration::from_millis(200)).await);
+    for message in [
+        json!({"type": "taskStatusChange", "taskId": first, "oldStatus": "pending",
+            "newStatus": "running"}),
+        json!({"type": "taskOutput", "taskId": first, "output": "hi\u{0}", "isPartial": false}),
+        json!({"type": "taskProgress", "taskId": first, "summary": "half"}),
+        json!({"type": "taskComplete", "taskId": first, "success": true, "error": null}),
+    ] {
+        socket.say(message).await;
+    }
+    let done = house.until(&first, "completed").await;
+    assert_eq!(done["progressSummary"], "half");
+    assert_eq!(socket.until("spawnTask").await["taskId"], second);
+    socket
+        .say(json!({"type": "taskComplete", "taskId": second, "success": false,
+        "error": "it broke"}))
+        .await;
+    let failed = house.until(&second, "failed").await;
+    assert_eq!(
+        (&failed["reason"], &failed["errorMessage"]),
+        (&json!("agent_exit"), &json!("it broke"))
+    );
+    let output: Vec<_> = house.events(&first).await;
+    assert!(
+        output.iter().any(|e| e["type"] == "session.output" && e["payload"]["text"] == "hi\u{0}")
+    );
+    house.stop().await;
+}
