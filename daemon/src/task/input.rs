@@ -72,6 +72,7 @@ impl Actor {
             None => None,
             Some(SessionError::Unknown) => {
                 tracing::warn!(task = %self.key.task_id, "the keeper did not answer; writing again");
+                self.settle_waiting(count, None);
                 self.forget(gone).await;
                 self.work.spawn(async {
                     tokio::time::sleep(WRITE_AGAIN).await;
