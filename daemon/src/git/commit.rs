@@ -7,7 +7,7 @@ use super::command::{CommandError, Git};
 use super::diff::{ChangedFile, DiffStat, compare_trees};
 use super::leftover::is_checked_out;
 use super::parse::{self, ParseError};
-use super::repo::{Closed, CommitId, read};
+use super::repo::{Closed, CommitId, Repository, read};
 use super::staging::{Inspector, MAX_FILE, Plan, Withheld};
 use super::worktree::{EMAIL, NAME, detach, open_own, under_way};
 
@@ -221,8 +221,18 @@ struct Survey {
     hooks: Vec<String>,
 }
 
+impl Repository {
+    /// Commits what an agent left in its worktree; see [`WorkOrder`]. The agent must have ended.
+    ///
+    /// # Errors
+    /// [`CommitError`]; no file of the worktree changed then.
+    pub async fn commit_work(&self, order: WorkOrder) -> Result<Work, CommitError> {
+        self.in_turn(move |common| async move { commit(&common, order).await }).await?
+    }
+}
+
 /// Commits; runs in the repository's actor. Three commands of git, four when files were deleted.
-pub(super) async fn commit(common: &Path, order: WorkOrder) -> Result<Work, CommitError> {
+async fn commit(common: &Path, order: WorkOrder) -> Result<Work, CommitError> {
     let seen = blocking(common, &order, survey).await??;
     let strayed_to = settle(&order, &seen).await?;
     let status = Git::in_worktree(&order.worktree)

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,10 +11,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::branch;
-use super::commit::{self, CommitError, Work, WorkOrder};
-use super::worktree::{
-    self, DropError, NewWorktree, ReleaseError, RemoveError, Worktree, WorktreeError,
-};
 
 /// How many changes of one repository may wait; who comes later waits for a place, none is lost.
 const QUEUE: usize = 64;
@@ -152,7 +149,7 @@ pub struct Repositories {
 
 #[derive(Debug)]
 struct Entry {
-    queue: mpsc::WeakSender<Mutation>,
+    queue: mpsc::WeakSender<Turn>,
     actor: JoinHandle<()>,
 }
 
@@ -161,18 +158,11 @@ struct Entry {
 pub struct Repository {
     common: PathBuf,
     checkout: Option<PathBuf>,
-    queue: mpsc::Sender<Mutation>,
+    queue: mpsc::Sender<Turn>,
 }
 
-/// A change of the repository, and whom to tell.
-#[derive(Debug)]
-enum Mutation {
-    Create(NewWorktree, oneshot::Sender<Result<Worktree, WorktreeError>>),
-    Commit(Box<WorkOrder>, oneshot::Sender<Result<Work, CommitError>>),
-    Release(PathBuf, oneshot::Sender<Result<(), ReleaseError>>),
-    Remove(PathBuf, oneshot::Sender<Result<(), RemoveError>>),
-    DropBranch(String, CommitId, oneshot::Sender<Result<(), DropError>>),
-}
+/// A change of the repository whose common folder it is given, whole with its answer.
+type Turn = Box<dyn FnOnce(PathBuf) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 impl Repositories {
     /// Opens the repository that holds `path`: any folder of a work tree or worktree, or a bare
@@ -193,45 +183,22 @@ impl Repositories {
         // a former actor may still be at work: its successor waits for its end
         let former = actors.remove(&common).map(|entry| entry.actor);
         actors.retain(|_, entry| !entry.actor.is_finished());
-        let (queue, mutations) = mpsc::channel(QUEUE);
-        let actor = tokio::spawn(serve(common.clone(), mutations, former));
+        let (queue, turns) = mpsc::channel(QUEUE);
+        let actor = tokio::spawn(serve(common.clone(), turns, former));
         actors.insert(common.clone(), Entry { queue: queue.downgrade(), actor });
         Ok(Repository { common, checkout, queue })
     }
 }
 
-async fn serve(
-    common: PathBuf,
-    mut mutations: mpsc::Receiver<Mutation>,
-    former: Option<JoinHandle<()>>,
-) {
+async fn serve(common: PathBuf, mut turns: mpsc::Receiver<Turn>, former: Option<JoinHandle<()>>) {
     if let Some(Err(cause)) = match former {
         Some(former) => Some(former.await),
         None => None,
     } {
         tracing::error!(repository = %common.display(), %cause, "the former actor broke");
     }
-    while let Some(mutation) = mutations.recv().await {
-        let heard = match mutation {
-            Mutation::Create(new, reply) => {
-                reply.send(worktree::create(&common, &new).await).is_ok()
-            }
-            Mutation::Commit(order, reply) => {
-                reply.send(commit::commit(&common, *order).await).is_ok()
-            }
-            Mutation::Release(path, reply) => {
-                reply.send(worktree::release(&common, &path).await).is_ok()
-            }
-            Mutation::Remove(path, reply) => {
-                reply.send(worktree::remove(&common, &path).await).is_ok()
-            }
-            Mutation::DropBranch(name, at, reply) => {
-                reply.send(worktree::drop_branch(&common, &name, &at).await).is_ok()
-            }
-        };
-        if !heard {
-            tracing::debug!(repository = %common.display(), "done, but nobody waited for it");
-        }
+    while let Some(turn) = turns.recv().await {
+        turn(common.clone()).await;
     }
 }
 
@@ -286,59 +253,34 @@ impl Repository {
         })
     }
 
-    /// Makes a worktree; see [`NewWorktree`]. Once queued it is done even if nobody waits.
-    ///
-    /// # Errors
-    /// [`WorktreeError`]; nothing of the attempt is left then.
-    pub async fn create(&self, new: NewWorktree) -> Result<Worktree, WorktreeError> {
-        self.ask(|reply| Mutation::Create(new, reply)).await?
-    }
-
-    /// Commits what an agent left in its worktree; see [`WorkOrder`]. The agent must have ended.
-    ///
-    /// # Errors
-    /// [`CommitError`]; no file of the worktree changed then.
-    pub async fn commit_work(&self, order: WorkOrder) -> Result<Work, CommitError> {
-        self.ask(|reply| Mutation::Commit(Box::new(order), reply)).await?
-    }
-
-    /// Detaches HEAD of a worktree, so that its branch can be checked out elsewhere.
-    ///
-    /// # Errors
-    /// [`ReleaseError`] when it is no worktree of this repository.
-    pub async fn release(&self, worktree: &Path) -> Result<(), ReleaseError> {
-        self.ask(|reply| Mutation::Release(worktree.to_owned(), reply)).await?
-    }
-
-    /// Deletes a branch of ours that holds nothing: one that still stands `at` the commit at which
-    /// it was made. A branch that moved, or is gone, stays as it is.
-    ///
-    /// # Errors
-    /// [`DropError`] when git fails.
-    pub async fn drop_branch(&self, name: &str, at: &CommitId) -> Result<(), DropError> {
-        let (name, at) = (name.to_owned(), at.clone());
-        self.ask(|reply| Mutation::DropBranch(name, at, reply)).await?
-    }
-
-    /// Removes a worktree that holds nothing that would be lost.
-    ///
-    /// # Errors
-    /// [`RemoveError`] with what would be lost; nothing changed then.
-    pub async fn remove(&self, worktree: &Path) -> Result<(), RemoveError> {
-        self.ask(|reply| Mutation::Remove(worktree.to_owned(), reply)).await?
-    }
-
     /// Where reads open the repository: the folder that was named, so that HEAD is its HEAD.
     fn place(&self) -> PathBuf {
         self.checkout.clone().unwrap_or_else(|| self.common.clone())
     }
 
-    async fn ask<T>(
+    /// Changes the repository when its turn comes: `change` is given the common folder, and no
+    /// other change of this daemon runs meanwhile. Once queued it is done even if nobody waits.
+    ///
+    /// # Errors
+    /// [`Closed`] when the daemon shuts down first.
+    pub(super) async fn in_turn<T, F>(
         &self,
-        mutation: impl FnOnce(oneshot::Sender<T>) -> Mutation,
-    ) -> Result<T, Closed> {
+        change: impl FnOnce(PathBuf) -> F + Send + 'static,
+    ) -> Result<T, Closed>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(mutation(reply)).await.map_err(|_| Closed)?;
+        let turn: Turn = Box::new(move |common| {
+            Box::pin(async move {
+                let place = common.clone();
+                if reply.send(change(common).await).is_err() {
+                    tracing::debug!(repository = %place.display(), "done, but nobody waited for it");
+                }
+            })
+        });
+        self.queue.send(turn).await.map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
 }

@@ -224,10 +224,46 @@ impl Repository {
             .map_err(ListError::Git)?;
         parse::worktrees(&output.stdout).map_err(ListError::Parse)
     }
+
+    /// Makes a worktree; see [`NewWorktree`]. Once queued it is done even if nobody waits.
+    ///
+    /// # Errors
+    /// [`WorktreeError`]; nothing of the attempt is left then.
+    pub async fn create(&self, new: NewWorktree) -> Result<Worktree, WorktreeError> {
+        self.in_turn(move |common| async move { create(&common, &new).await }).await?
+    }
+
+    /// Detaches HEAD of a worktree, so that its branch can be checked out elsewhere.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] when it is no worktree of this repository.
+    pub async fn release(&self, worktree: &Path) -> Result<(), ReleaseError> {
+        let path = worktree.to_owned();
+        self.in_turn(move |common| async move { release(&common, &path).await }).await?
+    }
+
+    /// Deletes a branch of ours that holds nothing: one that still stands `at` the commit at which
+    /// it was made. A branch that moved, or is gone, stays as it is.
+    ///
+    /// # Errors
+    /// [`DropError`] when git fails.
+    pub async fn drop_branch(&self, name: &str, at: &CommitId) -> Result<(), DropError> {
+        let (name, at) = (name.to_owned(), at.clone());
+        self.in_turn(move |common| async move { drop_branch(&common, &name, &at).await }).await?
+    }
+
+    /// Removes a worktree that holds nothing that would be lost.
+    ///
+    /// # Errors
+    /// [`RemoveError`] with what would be lost; nothing changed then.
+    pub async fn remove(&self, worktree: &Path) -> Result<(), RemoveError> {
+        let path = worktree.to_owned();
+        self.in_turn(move |common| async move { remove(&common, &path).await }).await?
+    }
 }
 
 /// Makes a worktree: one `git worktree add`, then a look at where it stands.
-pub(super) async fn create(common: &Path, new: &NewWorktree) -> Result<Worktree, WorktreeError> {
+async fn create(common: &Path, new: &NewWorktree) -> Result<Worktree, WorktreeError> {
     let stray = leftover::clear(common, new).await?;
     if let Some(branch) = stray {
         delete_branch(common, &branch, &new.commit)
@@ -348,7 +384,7 @@ async fn delete_branch(common: &Path, name: &str, commit: &CommitId) -> Result<(
 }
 
 /// Deletes a branch that still stands at `at`, and leaves any other alone.
-pub(super) async fn drop_branch(common: &Path, name: &str, at: &CommitId) -> Result<(), DropError> {
+async fn drop_branch(common: &Path, name: &str, at: &CommitId) -> Result<(), DropError> {
     let (place, reference, commit) = (common.to_owned(), format!("refs/heads/{name}"), at.clone());
     let stands = read(move || {
         let repository = git2::Repository::open(&place)?;
@@ -373,7 +409,7 @@ pub(super) fn open_own(common: &Path, path: &Path) -> Option<git2::Repository> {
 }
 
 /// Points HEAD of the worktree at its commit itself; index and files stay as they are.
-pub(super) async fn release(common: &Path, path: &Path) -> Result<(), ReleaseError> {
+async fn release(common: &Path, path: &Path) -> Result<(), ReleaseError> {
     let (place, folder) = (common.to_owned(), path.to_owned());
     let head = read(move || {
         let repository = open_own(&place, &folder)?;
@@ -415,7 +451,7 @@ pub(super) fn under_way(repository: &git2::Repository) -> Option<&'static str> {
 }
 
 /// Removes a worktree whose work is safe: clean, at rest, its HEAD on a branch.
-pub(super) async fn remove(common: &Path, path: &Path) -> Result<(), RemoveError> {
+async fn remove(common: &Path, path: &Path) -> Result<(), RemoveError> {
     let (place, folder) = (common.to_owned(), path.to_owned());
     read(move || removable(&place, &folder)).await.unwrap_or_else(|source| {
         Err(RemoveError::Unreadable { path: path.to_owned(), source: source.into() })
