@@ -8,6 +8,7 @@ pub mod branch;
 pub mod command;
 pub mod commit;
 pub mod diff;
+pub mod land;
 mod leftover;
 pub mod merge;
 pub mod parse;
