@@ -273,14 +273,14 @@ async fn preview(repository: &Repository, ours: &str, theirs: &str) -> Result<Pr
 }
 
 fn verdict(preview: &Preview) -> String {
-    match preview.can_merge {
+    match preview.trial.is_clean {
         true => "merges cleanly".to_owned(),
         false => format!("would conflict in {}", files(preview).join(", ")),
     }
 }
 
 fn files(preview: &Preview) -> Vec<String> {
-    let paths = preview.conflicted_files.iter();
+    let paths = preview.trial.conflicts.iter();
     paths.map(|conflict| conflict.path.display().to_string()).collect()
 }
 
