@@ -7,6 +7,7 @@ pub mod api;
 pub mod event;
 pub mod fault;
 pub mod id;
+pub mod path;
 pub mod protocol;
 pub mod run;
 pub mod task;
