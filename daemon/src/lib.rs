@@ -4,6 +4,7 @@ pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod fault;
 pub mod git;
 pub mod home;
 pub mod journal;
