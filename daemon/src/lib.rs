@@ -5,6 +5,7 @@ mod chore;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod fault;
 pub mod git;
 pub mod home;
 pub mod journal;
