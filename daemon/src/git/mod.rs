@@ -9,6 +9,7 @@ pub mod bring;
 pub mod command;
 pub mod commit;
 pub mod diff;
+pub mod land;
 mod leftover;
 pub mod merge;
 pub mod parse;
