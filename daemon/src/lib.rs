@@ -1,9 +1,11 @@
 //! Hayward's daemon: worktrees, sessions, agents and their work on one machine.
 
 pub mod agent;
+mod chore;
 pub mod clock;
 pub mod config;
 pub mod dispatch;
+pub mod fault;
 pub mod git;
 pub mod home;
 pub mod journal;

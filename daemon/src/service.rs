@@ -5,10 +5,11 @@ use crate::agent::roster::{Roster, Search};
 use crate::config::{AgentSection, Config};
 use crate::dispatch::Dispatch;
 use crate::git::Repositories;
+use crate::git::remote::Clones;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
-use crate::task::{Kept, Shop, board};
+use crate::task::{Kept, Ports, Shop, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
 use std::collections::BTreeMap;
@@ -79,6 +80,8 @@ impl Daemon {
             },
         };
         let shop = Arc::new(Shop {
+            clones: Clones::new(home.repositories()),
+            ports: Ports::default(),
             home,
             agents: Search::begin(parent.clone(), config.daemon.login_shell.clone()),
             config,

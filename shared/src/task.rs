@@ -214,6 +214,10 @@ reasons! {
     BaseNotFound = "base_not_found", Never;
     /// The worktree could not be made at the recorded commit.
     WorktreeFailed = "worktree_failed", Never;
+    /// A file that the worktree needs is not there, or may not be copied.
+    FilesMissing = "files_missing", Never;
+    /// The setup command of the worktree failed.
+    SetupFailed = "setup_failed", Never;
     /// The agent ended well and changed nothing, where changes were required.
     NoChanges = "no_changes", Never;
     /// Everything the agent changed was withheld from the commit.

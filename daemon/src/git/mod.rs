@@ -5,6 +5,7 @@
 //! touches the user's work tree, index, stash, configuration or refs outside `hayward/`.
 
 pub mod branch;
+pub mod bring;
 pub mod command;
 pub mod commit;
 pub mod diff;
@@ -12,9 +13,11 @@ pub mod land;
 mod leftover;
 pub mod merge;
 pub mod parse;
+pub mod remote;
 pub mod repo;
 pub mod secrets;
 pub mod staging;
+pub mod submodule;
 pub mod worktree;
 
 pub use branch::BranchName;

@@ -205,6 +205,7 @@ impl Machine {
             "baseCommit": place.base_commit,
             "agent": chosen.name,
             "why": chosen.why,
+            "notes": place.notes,
         });
         self.state.place = Some(place);
         self.state.agent = Some(chosen);

@@ -20,6 +20,8 @@ fn place() -> Place {
         repository: "/r".into(),
         base_commit: "b".repeat(40),
         branch: Some("hayward/x-1".into()),
+        first_port: None,
+        notes: Vec::new(),
     }
 }
 

@@ -5,9 +5,11 @@ mod actor;
 mod attend;
 pub mod board;
 mod deliver;
+mod furnish;
 mod input;
 mod machine;
 mod order;
+mod ports;
 mod prepare;
 mod shop;
 mod state;
@@ -15,5 +17,6 @@ mod telling;
 
 pub(crate) use actor::run_folder;
 pub use board::{Board, Command, Kept, LiveSession};
+pub use ports::Ports;
 pub use shop::Shop;
 pub use state::{Phase, Place, RunState};

@@ -50,6 +50,12 @@ pub struct Place {
     pub base_commit: String,
     /// Its branch; none with action `none`.
     pub branch: Option<String>,
+    /// The first of the ports that are its own.
+    #[serde(default)]
+    pub first_port: Option<u16>,
+    /// What the user may want to know of how it was made.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Which agent runs, and how it came to be that one.

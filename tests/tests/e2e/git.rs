@@ -249,11 +249,7 @@ fn f57_nothing_delivered_is_never_just_completed() {
 #[test]
 fn what_this_version_does_not_do_is_refused_before_anything_starts() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
-    for (options, named) in [
-        (["--on", "merge"], "merge"),
-        (["--on", "pr"], "pr"),
-        (["--copy", "ignored/cache"], "--copy"),
-    ] {
+    for (options, named) in [(["--on", "merge"], "merge"), (["--on", "pr"], "pr")] {
         let script = Script::new().sign(home.file("starts")).write("a", "a\n");
         let ran = home.follow(repo.path(), &options, &script).expect(2);
         let message = ran.json()["error"]["message"].clone();

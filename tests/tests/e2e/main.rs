@@ -8,6 +8,7 @@ mod capacity;
 mod claude;
 mod control;
 mod errors;
+mod furnish;
 mod git;
 mod link;
 mod processes;

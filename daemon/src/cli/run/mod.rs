@@ -150,11 +150,12 @@ pub(crate) async fn run(args: RunArgs, context: &Context) -> Outcome {
     let own = own_daemon(&finder, args.daemon.is_none(), context).await?;
     let client = Client::new(finder.place()?)?;
     let place = Place {
-        base,
         daemon: match &args.daemon {
             Some(wanted) => Some(find_daemon(&client, wanted).await?),
-            None => own,
+            None if base.is_local() => own,
+            None => None,
         },
+        base,
         parent: task_id(&client, args.parent.as_ref()).await?,
         go_on: task_id(&client, args.go_on.as_ref()).await?,
     };

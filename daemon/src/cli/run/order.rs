@@ -76,12 +76,6 @@ pub(super) fn refuse_what_is_to_come(args: &RunArgs) -> Result<(), Fault> {
     let (what, hint) = match args.on {
         On::Merge => ("--on merge", "leave it out, and merge the branch once it is there"),
         On::Pr => ("--on pr", "leave it out, and push the branch once it is there"),
-        On::None | On::Branch if args.go_on.is_some() => {
-            ("--continue", "start from its branch: --base hayward/…")
-        }
-        On::None | On::Branch if !args.copies.is_empty() => {
-            ("--copy", "let the command copy what it needs from your checkout")
-        }
         On::None | On::Branch => return Ok(()),
     };
     Err(Fault::new(Code::Invalid, format!("{what} is not in this version")).with_hint(hint))
@@ -100,8 +94,9 @@ pub(super) fn orders(args: &RunArgs, plan: String, place: &Place) -> Vec<Order> 
         parent_task_id: place.parent,
         labels: args.labels.iter().cloned().collect(),
         repository_url: Some(place.base.root.clone()),
-        base_branch: Some(place.base.name.clone()),
-        base_commit: Some(place.base.commit.clone()),
+        base_branch: place.base.name.clone(),
+        // what is continued says where it stands
+        base_commit: place.base.commit.clone().filter(|_| place.go_on.is_none()),
         target_branch: args.target.clone(),
         completion_action: args.on.into(),
         max_attempts: args.max_attempts,
@@ -146,7 +141,8 @@ mod tests {
     }
 
     fn place() -> Place {
-        let base = Base { root: "/repo".into(), name: "main".into(), commit: "c0ffee".into() };
+        let base =
+            Base { root: "/repo".into(), name: Some("main".into()), commit: Some("c0ffee".into()) };
         Place { base, daemon: Some(DaemonId::fresh()), parent: None, go_on: None }
     }
 
