@@ -14,7 +14,7 @@ use hayward_daemon::git::repo::{OpenError, ResolveError};
 use hayward_daemon::git::staging::Why;
 use hayward_daemon::git::worktree::{NewWorktree, RemoveError, Worktree, WorktreeError};
 use hayward_daemon::git::{BranchName, CommitId, Repositories, Repository};
-use hayward_shared::git::{ConflictKind, MergeSide};
+use hayward_shared::merge::{ConflictKind, MergeSide};
 use tempfile::TempDir;
 
 /// A user's repository with a few files and one commit, and room for worktrees beside it.

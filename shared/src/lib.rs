@@ -6,8 +6,8 @@
 pub mod api;
 pub mod event;
 pub mod fault;
-pub mod git;
 pub mod id;
+pub mod merge;
 pub mod path;
 pub mod protocol;
 pub mod run;

@@ -160,7 +160,7 @@ async fn show(
     for (ours, theirs, seen) in [(warm, brief, &clash), ("main", manual, &clean)] {
         say(&format!("  {theirs} into {ours}: {}", verdict(seen)));
     }
-    if clash.can_merge || !clean.can_merge {
+    if clash.trial.is_clean || !clean.trial.is_clean {
         return Err(Fault::new(Code::Failed, "the preview is wrong: two agents changed one line"));
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hayward_shared::git::{ConflictKind, MergeSide, Relation};
+use hayward_shared::merge::{ConflictKind, MergeSide, Relation};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
