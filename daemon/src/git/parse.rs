@@ -228,7 +228,29 @@ pub struct Merged {
 /// # Errors
 /// [`ParseError`] when there is no tree or a conflict lacks stage or name.
 pub fn merge_tree(bytes: &[u8]) -> Result<Merged, ParseError> {
+    merged(&mut records(bytes))
+}
+
+/// Reads `git merge-tree --write-tree --stdin -z --no-messages` of `count` merges.
+///
+/// # Errors
+/// [`ParseError`] when one is missing, was given up, or is not understood.
+pub fn merge_trees(bytes: &[u8], count: usize) -> Result<Vec<Merged>, ParseError> {
     let mut records = records(bytes);
+    let mut all = Vec::new();
+    for _ in 0..count {
+        match records.next() {
+            Some(b"0" | b"1") => all.push(merged(&mut records)?),
+            other => return Err(ParseError::of("merge-tree", other.unwrap_or_default())),
+        }
+    }
+    Ok(all)
+}
+
+/// One merge, up to the empty record behind its conflicts.
+fn merged<'bytes>(
+    records: &mut impl Iterator<Item = &'bytes [u8]>,
+) -> Result<Merged, ParseError> {
     let tree = records.next().map(text).unwrap_or_default();
     if tree.len() < 40 || !tree.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(ParseError::of("merge-tree", tree.as_bytes()));
@@ -348,6 +370,20 @@ mod tests {
         assert_eq!(merged.conflicts, [("c".into(), 7), ("d1".into(), 3)]);
     }
 
+    #[test]
+    fn several_merges_of_one_process() {
+        let recorded = format!(
+            "0\0{COMMIT}\x00100644 {COMMIT} 1\tf\x00100644 {COMMIT} 2\tf\x00100644 {COMMIT} 3\tf\0\0\
+             1\0{COMMIT}\0\x000\0{COMMIT}\x00100644 {COMMIT} 3\tg\0\0"
+        );
+        let all = merge_trees(recorded.as_bytes(), 3).unwrap();
+        assert_eq!(all[0].conflicts, [("f".into(), 7)]);
+        assert_eq!(all[1].conflicts, []);
+        assert_eq!(all[2].conflicts, [("g".into(), 4)]);
+        assert!(merge_trees(recorded.as_bytes(), 4).is_err());
+        assert!(merge_trees(b"-1\0", 1).is_err());
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(
@@ -359,6 +395,7 @@ mod tests {
             prop_assert!(numstat(&bytes).map_or(0, |all| all.len()) <= records);
             prop_assert!(name_status(&bytes).map_or(0, |all| all.len()) <= records);
             prop_assert!(status(&bytes).map_or(0, |all| all.len()) <= records);
+            prop_assert!(merge_trees(&bytes, 3).map_or(0, |all| all.len()) <= records);
             prop_assert!(merge_tree(&bytes).map_or(0, |one| one.conflicts.len()) <= records);
         }
 
