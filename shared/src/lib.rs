@@ -6,6 +6,7 @@
 pub mod api;
 pub mod event;
 pub mod fault;
+pub mod git;
 pub mod id;
 pub mod merge;
 pub mod path;

@@ -4,20 +4,26 @@
 //! per repository ([`repo`]); what can be read in process is read through libgit2. Nothing here
 //! touches the user's work tree, index, stash, configuration or refs outside `hayward/`.
 
+pub mod aside;
 pub mod branch;
 pub mod bring;
 pub mod command;
 pub mod commit;
 pub mod diff;
+mod graft;
 pub mod land;
 mod leftover;
 pub mod merge;
+pub mod overlap;
 pub mod parse;
 pub mod remote;
 pub mod repo;
 pub mod secrets;
+pub mod snapshot;
 pub mod staging;
 pub mod submodule;
+pub mod touched;
+pub mod trial;
 pub mod worktree;
 
 pub use branch::BranchName;

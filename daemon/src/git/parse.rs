@@ -252,15 +252,7 @@ pub struct Message {
 /// [`ParseError`] when there is no tree, a stage lacks a part, or a message is cut off.
 pub fn merge_tree(bytes: &[u8]) -> Result<Merged, ParseError> {
     let mut records = records(bytes);
-    let tree = records.next().map(text).unwrap_or_default();
-    if tree.len() < 40 || !tree.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(ParseError::of("merge-tree", tree.as_bytes()));
-    }
-    let mut stages = Vec::new();
-    for record in records.by_ref().take_while(|record| !record.is_empty()) {
-        stages.push(staged(record).ok_or_else(|| ParseError::of("merge-tree", record))?);
-    }
-    let mut messages = Vec::new();
+    let mut merged = merged(&mut records)?;
     while let Some(count) = records.next() {
         let bad = || ParseError::of("merge-tree", count);
         let count = usize::try_from(number(count).ok_or_else(bad)?).map_err(|_| bad())?;
@@ -270,9 +262,38 @@ pub fn merge_tree(bytes: &[u8]) -> Result<Merged, ParseError> {
         if paths.len() != count || records.next().is_none() {
             return Err(bad());
         }
-        messages.push(Message { paths, kind });
+        merged.messages.push(Message { paths, kind });
     }
-    Ok(Merged { tree, stages, messages })
+    Ok(merged)
+}
+
+/// Reads `git merge-tree --write-tree --stdin -z --no-messages` of `count` merges.
+///
+/// # Errors
+/// [`ParseError`] when one is missing, was given up, or is not understood.
+pub fn merge_trees(bytes: &[u8], count: usize) -> Result<Vec<Merged>, ParseError> {
+    let mut records = records(bytes);
+    let mut all = Vec::new();
+    for _ in 0..count {
+        match records.next() {
+            Some(b"0" | b"1") => all.push(merged(&mut records)?),
+            other => return Err(ParseError::of("merge-tree", other.unwrap_or_default())),
+        }
+    }
+    Ok(all)
+}
+
+/// One merge without its messages, up to the empty record behind its stages.
+fn merged<'bytes>(records: &mut impl Iterator<Item = &'bytes [u8]>) -> Result<Merged, ParseError> {
+    let tree = records.next().map(text).unwrap_or_default();
+    if tree.len() < 40 || !tree.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(ParseError::of("merge-tree", tree.as_bytes()));
+    }
+    let mut stages = Vec::new();
+    for record in records.take_while(|record| !record.is_empty()) {
+        stages.push(staged(record).ok_or_else(|| ParseError::of("merge-tree", record))?);
+    }
+    Ok(Merged { tree, stages, messages: Vec::new() })
 }
 
 /// `mode id stage TAB path`.
@@ -398,6 +419,23 @@ mod tests {
         proptest::collection::vec(1_u8..=255, 1..12)
     }
 
+    #[test]
+    fn several_merges_of_one_process() {
+        let recorded = format!(
+            "0\0{COMMIT}\x00100644 {COMMIT} 1\tf\x00100644 {COMMIT} 2\tf\x00100644 {COMMIT} 3\tf\0\0\
+             1\0{COMMIT}\0\x000\0{COMMIT}\x00100644 {COMMIT} 3\tg\0\0"
+        );
+        let all = merge_trees(recorded.as_bytes(), 3).unwrap();
+        let stages = |at: usize| -> Vec<_> {
+            all[at].stages.iter().map(|one| (one.path.to_str().unwrap(), one.stage)).collect()
+        };
+        assert_eq!(stages(0), [("f", 1), ("f", 2), ("f", 3)]);
+        assert_eq!(stages(1), []);
+        assert_eq!(stages(2), [("g", 3)]);
+        assert!(merge_trees(recorded.as_bytes(), 4).is_err());
+        assert!(merge_trees(b"-1\0", 1).is_err());
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(
@@ -413,6 +451,7 @@ mod tests {
                 merge_tree(bytes).map_or(0, |one| one.stages.len() + one.messages.len())
             };
             prop_assert!(told(&bytes) <= records);
+            prop_assert!(merge_trees(&bytes, 2).map_or(0, |all| all.len()) <= records);
             let behind_a_tree = [format!("{COMMIT}\0").as_bytes(), &bytes].concat();
             prop_assert!(told(&behind_a_tree) <= records + 1);
         }

@@ -181,7 +181,7 @@ impl<'repository> Inspector<'repository> {
     }
 
     /// Why the file must stay out, if it must.
-    fn inspect(&self, path: &Path) -> Option<Why> {
+    pub(super) fn inspect(&self, path: &Path) -> Option<Why> {
         let before = self.base.get_path(path).ok();
         if before.is_none() && has_secret_name(path) {
             return Some(Why::SecretName);
