@@ -22,6 +22,7 @@ pub mod secrets;
 pub mod snapshot;
 pub mod staging;
 pub mod submodule;
+pub mod tips;
 pub mod touched;
 pub mod trial;
 pub mod worktree;
