@@ -253,12 +253,10 @@ impl Registry {
         let (outlet, replies) = {
             let mut inner = self.lock();
             let link = inner.links.get_mut(&daemon).ok_or_else(offline)?;
-            match body.answer() {
-                _ if link.replies => drop(link.open.insert(request, Waiter::Command(answer))),
-                Some((task, kind)) => {
-                    link.untagged.push_back(Untagged { request, task, kind, answer });
-                }
-                None => {}
+            if link.replies {
+                link.open.insert(request, Waiter::Command(answer));
+            } else if let Some((task, kind)) = body.answer() {
+                link.untagged.push_back(Untagged { request, task, kind, answer });
             }
             (link.outlet.clone(), link.replies)
         };

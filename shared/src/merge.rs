@@ -151,6 +151,42 @@ impl FromStr for MergeSide {
     }
 }
 
+/// Body of `POST /api/v1/tasks/{id}/merge/start`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MergeStartBody {
+    /// What to merge into the task's branch: a branch, tag or commit.
+    pub source_branch: String,
+}
+
+/// Body of `POST /api/v1/tasks/{id}/merge/resolve`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MergeResolveBody {
+    /// The file in conflict.
+    pub file: String,
+    /// Whose version to take.
+    pub strategy: MergeSide,
+}
+
+/// Body of `POST /api/v1/tasks/{id}/merge/commit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct MergeCommitBody {
+    /// What the commit says; empty: git's usual words.
+    pub message: String,
+}
+
+/// Body of `POST /api/v1/tasks/{id}/merge/skip`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MergeSkipBody {
+    /// The part to leave out, whole or shortened.
+    pub subtask_id: String,
+    /// Why.
+    pub reason: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
