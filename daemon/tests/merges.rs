@@ -3,5 +3,9 @@
 
 #[path = "merges/ground.rs"]
 mod ground;
+#[path = "merges/histories.rs"]
+mod histories;
 #[path = "merges/landing.rs"]
 mod landing;
+#[path = "merges/oracle.rs"]
+mod oracle;

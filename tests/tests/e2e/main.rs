@@ -11,5 +11,6 @@ mod errors;
 mod furnish;
 mod git;
 mod link;
+mod merge;
 mod processes;
 mod relay;
