@@ -39,7 +39,7 @@ fn import(folder: &Path) {
         )
     };
     stream.extend_from_slice(head("main", 1, "").as_bytes());
-    let mut put = |stream: &mut Vec<u8>, file: usize, word: &str| {
+    let put = |stream: &mut Vec<u8>, file: usize, word: &str| {
         let text = text(file, word);
         let line = format!("M 100644 inline {}\ndata {}\n{text}\n", name(file), text.len());
         stream.extend_from_slice(line.as_bytes());

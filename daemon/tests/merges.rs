@@ -9,3 +9,5 @@ mod histories;
 mod landing;
 #[path = "merges/oracle.rs"]
 mod oracle;
+#[path = "merges/wire.rs"]
+mod wire;
