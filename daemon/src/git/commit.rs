@@ -488,7 +488,7 @@ fn summary(
 
 impl Message {
     /// The message as git reads it; never empty.
-    fn text(&self) -> Vec<u8> {
+    pub(super) fn text(&self) -> Vec<u8> {
         let subject = self.subject.split_whitespace().collect::<Vec<_>>().join(" ");
         let subject = if subject.is_empty() { "Work without a title" } else { &subject };
         format!("{subject}\n\n{}\n", self.body.trim()).into_bytes()
