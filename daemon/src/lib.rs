@@ -3,6 +3,7 @@
 pub mod agent;
 mod chore;
 pub mod clock;
+pub mod complete;
 pub mod config;
 pub mod dispatch;
 pub mod fault;

@@ -2,6 +2,7 @@
 
 use crate::agent::environment::Variables;
 use crate::agent::roster::{Roster, Search};
+use crate::complete::Completions;
 use crate::config::{AgentSection, Config};
 use crate::dispatch::Dispatch;
 use crate::git::Repositories;
@@ -9,7 +10,7 @@ use crate::git::remote::Clones;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
-use crate::task::{Kept, Ports, Shop, board};
+use crate::task::{Kept, Ports, Shop, again, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
 use std::collections::BTreeMap;
@@ -42,12 +43,14 @@ pub struct Daemon {
     _board: Kept,
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
+    completions: JoinHandle<()>,
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.dispatch.abort();
         self.runtimes.abort();
+        self.completions.abort();
     }
 }
 
@@ -81,6 +84,7 @@ impl Daemon {
         };
         let shop = Arc::new(Shop {
             clones: Clones::new(home.repositories()),
+            completions: Completions::new(journal.clone()),
             ports: Ports::default(),
             home,
             agents: Search::begin(parent.clone(), config.daemon.login_shell.clone()),
@@ -91,13 +95,15 @@ impl Daemon {
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
         let (board, kept) = board::open(shop.clone()).await?;
+        let resumed = shop.clone();
+        let completions = tokio::spawn(async move { again::resume(&resumed).await });
         let (runtimes, known) = watch::channel(Vec::new());
         let telling =
             tokio::spawn(tell_runtimes(shop.agents.watch(), shop.config.agents.clone(), runtimes));
         let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
         let (link, linked, commands) = link::start(identity, journal, facts).await?;
         let dispatch = tokio::spawn(Dispatch::new(shop, board, link.clone()).run(commands));
-        Ok(Self { link, _linked: linked, _board: kept, dispatch, runtimes: telling })
+        Ok(Self { link, _linked: linked, _board: kept, dispatch, runtimes: telling, completions })
     }
 
     /// Who it is to the relay, once it is linked; none when that takes longer than `patience`.

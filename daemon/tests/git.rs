@@ -126,6 +126,7 @@ fn order(tree: &Worktree) -> WorkOrder {
         message: Message { subject: "Work".to_owned(), body: "Because.".to_owned() },
         limits: Limits::default(),
         hooks: Hooks::Inert,
+        sign: false,
     }
 }
 

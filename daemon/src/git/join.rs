@@ -1,15 +1,11 @@
 //! The commit that joins two lines of work.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::command::{CommandError, Fault, Git};
 use super::commit::Message;
 use super::repo::{Closed, CommitId, Repository, read};
 use super::worktree::{EMAIL, NAME};
-
-/// How long a signer may take. One that waits for a person who is not there never ends.
-pub(super) const SIGNING: Duration = Duration::from_secs(30);
 
 /// What the commit joins, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +76,7 @@ impl Repository {
                 git = git.config("user.name", NAME).config("user.email", EMAIL);
             }
             if join.sign {
-                git = git.arg("-S").timeout(SIGNING);
+                git = git.arg("-S").signed();
             }
             let output = git
                 .args(["-p", join.ours.as_str(), "-p", join.theirs.as_str(), &join.tree])

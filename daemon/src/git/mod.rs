@@ -17,6 +17,7 @@ mod leftover;
 pub mod merge;
 pub mod overlap;
 pub mod parse;
+pub mod publish;
 pub mod remote;
 pub mod repo;
 pub mod secrets;
@@ -25,6 +26,7 @@ pub mod staging;
 pub mod submodule;
 pub mod touched;
 pub mod trial;
+mod trusted;
 pub mod worktree;
 
 pub use branch::BranchName;

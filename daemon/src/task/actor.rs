@@ -265,7 +265,11 @@ impl Actor {
                         Some(place) => deliver::deliver(&shop, key.task_id, &order, place).await,
                         None => Err(Failure::new(Reason::Internal, "the run has no worktree")),
                     };
-                    Done::Event(delivered.map_or_else(Event::Failed, Event::Delivered))
+                    Done::Event(match delivered {
+                        Ok((work, None)) => Event::Delivered(work),
+                        Ok((work, Some(failure))) => Event::Stuck(work, failure),
+                        Err(failure) => Event::Failed(failure),
+                    })
                 });
             }
         }

@@ -2,6 +2,7 @@
 //! lets runs in.
 
 mod actor;
+pub mod again;
 mod attend;
 pub mod board;
 mod deliver;

@@ -61,12 +61,6 @@ pub(super) async fn prepare(
     order: &Order,
     former: Option<&RunRow<RunState>>,
 ) -> Result<(Place, Chosen), Failure> {
-    if matches!(order.completion_action, CompletionAction::Merge | CompletionAction::Pr) {
-        return Err(Failure::new(
-            Reason::ActionUnsupported,
-            "this version brings work home as a branch: use the action 'branch' or 'none'",
-        ));
-    }
     if order.requeue_after.is_some() {
         // it would have to end its own agent before another daemon may begin
         let text = "no daemon of this version hands a run over to another daemon";
@@ -82,7 +76,7 @@ pub(super) async fn prepare(
     let repository = open(shop, order).await?;
     let commit = base(shop, &repository, order).await?;
     let name = folder_name(order, key);
-    let branch = (order.completion_action == CompletionAction::Branch)
+    let branch = (order.completion_action != CompletionAction::None)
         .then(|| BranchName::for_task(&order.name, &key.task_id.short()));
     let new = NewWorktree { path: shop.home.worktrees().join(name), commit, branch };
     let made = repository.create(new.clone()).await.map_err(|error| {

@@ -3,6 +3,7 @@
 use super::ports::Ports;
 use crate::agent::environment::Variables;
 use crate::agent::roster::Search;
+use crate::complete::Completions;
 use crate::config::Config;
 use crate::git::Repositories;
 use crate::git::remote::Clones;
@@ -24,6 +25,8 @@ pub struct Shop {
     pub repositories: Repositories,
     /// The clones of repositories of other machines.
     pub clones: Clones,
+    /// How far the bringing home of each task's work is.
+    pub completions: Completions,
     /// Which run has which ports.
     pub ports: Ports,
     /// Which agents there are.

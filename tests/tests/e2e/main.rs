@@ -6,6 +6,7 @@
 mod agents;
 mod capacity;
 mod claude;
+mod complete;
 mod control;
 mod errors;
 mod furnish;
