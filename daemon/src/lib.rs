@@ -12,6 +12,7 @@ pub mod home;
 pub mod journal;
 pub mod keeper;
 pub mod link;
+pub mod merge;
 pub mod process;
 pub mod service;
 pub mod session;

@@ -24,6 +24,7 @@ pub mod secrets;
 pub mod snapshot;
 pub mod staging;
 pub mod submodule;
+pub mod tips;
 pub mod touched;
 pub mod trial;
 mod trusted;

@@ -5,10 +5,12 @@
 //! connection, so transactions come one after another, each on disk before its call returns.
 
 mod completions;
+mod merges;
 mod outbox;
 mod replies;
 mod runs;
 
+pub use merges::Answered;
 pub use outbox::Outgoing;
 pub use runs::{RunRow, Step};
 
@@ -82,7 +84,7 @@ impl JournalError {
 }
 
 /// One layout after the other; a database is brought forward from where it stands.
-const LAYOUTS: [&str; 2] = [
+const LAYOUTS: [&str; 3] = [
     "
     CREATE TABLE runs (
         run_id TEXT PRIMARY KEY,
@@ -102,6 +104,7 @@ const LAYOUTS: [&str; 2] = [
     CREATE INDEX replies_by_age ON replies (at);
 ",
     completions::LAYOUT,
+    merges::LAYOUT,
 ];
 
 /// The journal. Clones share the one connection.

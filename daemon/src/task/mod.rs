@@ -19,5 +19,6 @@ mod telling;
 pub(crate) use actor::run_folder;
 pub use board::{Board, Command, Kept, LiveSession};
 pub use ports::Ports;
+pub(crate) use prepare::{chain, order_of};
 pub use shop::Shop;
 pub use state::{Phase, Place, RunState};

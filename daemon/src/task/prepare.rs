@@ -35,7 +35,7 @@ pub(super) struct Start {
 }
 
 /// The order behind a message of the wire; a plain peer sends only the seed's fields.
-pub(super) fn order_of(spawn: &SpawnTask) -> Order {
+pub(crate) fn order_of(spawn: &SpawnTask) -> Order {
     if let Some(run) = &spawn.run {
         return run.order.clone();
     }
@@ -269,7 +269,7 @@ pub(super) fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// An error and its causes in one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -3,7 +3,7 @@
 mod follow;
 pub(crate) mod order;
 mod progress;
-mod repository;
+pub(crate) mod repository;
 pub(crate) mod summary;
 
 use super::context::Context;

@@ -45,6 +45,14 @@ pub(super) fn find(repo: Option<&str>, base: Option<&str>) -> Result<Base, Fault
     Ok(Base { root: text.to_owned(), name: Some(name), commit: Some(commit) })
 }
 
+/// The repository around `repo`, or around the current folder, whatever it holds.
+pub(crate) fn around(repo: Option<&str>) -> Result<String, Fault> {
+    let root = root(&open(Path::new(repo.unwrap_or(".")))?)?;
+    root.into_os_string().into_string().map_err(|path| {
+        Fault::new(Code::Invalid, format!("the path {} is no UTF-8", Path::new(&path).display()))
+    })
+}
+
 fn open(start: &Path) -> Result<Repository, Fault> {
     Repository::discover(start).map_err(|error| {
         let place = start.canonicalize().unwrap_or_else(|_| start.to_owned());
