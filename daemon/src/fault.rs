@@ -68,8 +68,9 @@ mod armed {
 
     /// Whether this is the first time for the marker; without a marker it always is.
     fn claim_once() -> bool {
-        std::env::var_os("HAYWARD_FAULT_ONCE")
-            .is_none_or(|marker| OpenOptions::new().write(true).create_new(true).open(marker).is_ok())
+        std::env::var_os("HAYWARD_FAULT_ONCE").is_none_or(|marker| {
+            OpenOptions::new().write(true).create_new(true).open(marker).is_ok()
+        })
     }
 
     fn parse(text: &str) -> Option<Fault> {

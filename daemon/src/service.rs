@@ -5,6 +5,8 @@ use crate::agent::roster::{Roster, Search};
 use crate::config::{AgentSection, Config};
 use crate::dispatch::Dispatch;
 use crate::git::Repositories;
+use crate::git::pool::{Pool, Tending, Terms};
+use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
@@ -41,6 +43,7 @@ pub struct Daemon {
     _board: Kept,
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
+    _tending: Tending,
 }
 
 impl Drop for Daemon {
@@ -78,12 +81,21 @@ impl Daemon {
                 worktrees_directory: text(home.worktrees()),
             },
         };
+        let yard = Yard::new(home.worktrees());
+        let repositories = Repositories::with_pool(Pool::new(Terms {
+            yard: yard.clone(),
+            places: config.worktree.pool as usize,
+            budget: config.worktree.quota_bytes / 2,
+        }));
+        let places = journal.places().await?;
+        repositories.recover(&yard, |path| places.contains(path)).await;
+        let tending = repositories.tend();
         let shop = Arc::new(Shop {
             home,
             agents: Search::begin(parent.clone(), config.daemon.login_shell.clone()),
             config,
             journal: journal.clone(),
-            repositories: Repositories::default(),
+            repositories,
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
@@ -94,7 +106,14 @@ impl Daemon {
         let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
         let (link, linked, commands) = link::start(identity, journal, facts).await?;
         let dispatch = tokio::spawn(Dispatch::new(shop, board, link.clone()).run(commands));
-        Ok(Self { link, _linked: linked, _board: kept, dispatch, runtimes: telling })
+        Ok(Self {
+            link,
+            _linked: linked,
+            _board: kept,
+            dispatch,
+            runtimes: telling,
+            _tending: tending,
+        })
     }
 
     /// Who it is to the relay, once it is linked; none when that takes longer than `patience`.

@@ -8,13 +8,14 @@ pub mod branch;
 pub mod command;
 pub mod commit;
 pub mod diff;
-mod leftover;
 pub mod merge;
 pub mod parse;
+pub mod pool;
 pub mod repo;
 pub mod secrets;
 pub mod staging;
 pub mod worktree;
 
 pub use branch::BranchName;
+pub use pool::Pool;
 pub use repo::{CommitId, Repositories, Repository};

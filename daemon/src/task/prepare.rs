@@ -87,7 +87,7 @@ pub(super) async fn prepare(
     let branch = (order.completion_action == CompletionAction::Branch)
         .then(|| BranchName::for_task(&order.name, &key.task_id.short()));
     let new = NewWorktree { path: shop.home.worktrees().join(name), commit, branch };
-    let made = repository.create(new).await.map_err(|error| {
+    let made = repository.provide(new).await.map_err(|error| {
         let reason = if is_disk_full(&error) { Reason::DiskFull } else { Reason::WorktreeFailed };
         Failure::new(reason, chain(&error))
     })?;
