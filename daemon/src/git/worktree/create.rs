@@ -59,10 +59,15 @@ pub(in crate::git) async fn on_ground(
                 commit: new.commit.to_string(),
                 branch: choice.as_ref().map(|choice| choice.name.clone()),
             };
-            Yard::around(&new.path)
+            let yard = Yard::around(&new.path);
+            let noted = yard
                 .note(&new.path, &note)
                 .and_then(|()| fault::point("worktree.create.noted"))
-                .map_err(disk("write a note for", &new.path))?;
+                .map_err(disk("write a note for", &new.path));
+            if noted.is_err() {
+                yard.forget(&new.path).map_err(disk("take back the note for", &new.path))?;
+            }
+            noted?;
             Ok(choice)
         })
         .await?
