@@ -9,6 +9,7 @@ pub mod home;
 pub mod journal;
 pub mod keeper;
 pub mod link;
+pub mod overlap;
 pub mod process;
 pub mod service;
 pub mod session;

@@ -8,7 +8,8 @@ use crate::git::Repositories;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
-use crate::task::{Kept, Shop, board};
+use crate::overlap::{self, Teller};
+use crate::task::{Kept, Places, Shop, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub struct Daemon {
     link: Link,
     _linked: Linked,
     _board: Kept,
+    _overlap: (overlap::Kept, Teller),
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
 }
@@ -84,6 +86,7 @@ impl Daemon {
             config,
             journal: journal.clone(),
             repositories: Repositories::default(),
+            places: Places::default(),
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
@@ -93,8 +96,14 @@ impl Daemon {
             tokio::spawn(tell_runtimes(shop.agents.watch(), shop.config.agents.clone(), runtimes));
         let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
         let (link, linked, commands) = link::start(identity, journal, facts).await?;
-        let dispatch = tokio::spawn(Dispatch::new(shop, board, link.clone()).run(commands));
-        Ok(Self { link, _linked: linked, _board: kept, dispatch, runtimes: telling })
+        let settings = overlap::Settings::of_machine(shop.home.overlap());
+        let (places, notes) = (shop.places.watch(), shop.config.daemon.sibling_notes);
+        let (overlaps, room, news) =
+            overlap::open(settings, shop.repositories.clone(), places.clone());
+        let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
+        let dispatch = Dispatch::new(shop, board, overlaps, link.clone());
+        let dispatch = tokio::spawn(dispatch.run(commands));
+        Ok(Self { link, _linked: linked, _board: kept, _overlap: (room, teller), dispatch, runtimes: telling })
     }
 
     /// Who it is to the relay, once it is linked; none when that takes longer than `patience`.

@@ -9,6 +9,7 @@ pub mod branch;
 pub mod command;
 pub mod commit;
 pub mod diff;
+pub mod folders;
 mod graft;
 mod leftover;
 pub mod merge;

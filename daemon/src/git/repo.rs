@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -139,12 +139,12 @@ fn hint(near: &[String]) -> String {
 #[error("the daemon is shutting down: the work on the repository was not done; start it again")]
 pub struct Closed;
 
-/// The repositories of this daemon. It alone knows which actors live.
+/// The repositories of this daemon. It alone knows which actors live; clones share them.
 ///
 /// An actor ends once the last handle of its repository is gone and its queue is empty.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Repositories {
-    actors: Mutex<HashMap<PathBuf, Entry>>,
+    actors: Arc<Mutex<HashMap<PathBuf, Entry>>>,
 }
 
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 use super::attend::{Attended, Seen, agent_exit};
 use super::input::{Input, Wrote, text};
+use super::places::{LivePlace, Present};
 use super::machine::{Effect, Event, GRACE_MS, Machine, Turn};
 use super::prepare::{self, Start};
 use super::shop::Shop;
@@ -46,6 +47,7 @@ pub(super) struct Actor {
     attended: Option<Attended>,
     session: watch::Sender<Option<Session>>,
     alarm: Option<Timestamp>,
+    present: Option<Present>,
     over: bool,
 }
 
@@ -105,6 +107,7 @@ impl Actor {
             attended: None,
             session: watch::Sender::new(None),
             alarm: None,
+            present: None,
             over: false,
         }
     }
@@ -184,8 +187,19 @@ impl Actor {
 
     async fn turn(&mut self, turn: Turn) {
         self.write_down(&turn.messages).await;
+        self.show_place();
         for effect in turn.effects {
             self.begin(effect).await;
+        }
+    }
+
+    /// Makes the worktree known once there is one.
+    fn show_place(&mut self) {
+        if self.present.is_none()
+            && let Some(place) = self.machine.state().place.clone()
+        {
+            let live = LivePlace { key: self.key, name: self.order.name.clone(), place };
+            self.present = Some(self.shop.places.enter(live));
         }
     }
 

@@ -1,5 +1,6 @@
 //! What every run of this daemon works with.
 
+use super::places::Places;
 use crate::agent::environment::Variables;
 use crate::agent::roster::Search;
 use crate::config::Config;
@@ -20,6 +21,8 @@ pub struct Shop {
     pub journal: Journal,
     /// The repositories and their actors.
     pub repositories: Repositories,
+    /// The worktrees in which runs are under way.
+    pub places: Places,
     /// Which agents there are.
     pub agents: Search,
     /// The daemon's own environment, from which agents get what is allowed.
