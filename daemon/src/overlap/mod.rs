@@ -72,6 +72,8 @@ pub struct Report {
     pub verdicts: Vec<Verdict>,
     /// How many worktrees are live.
     pub live: usize,
+    /// How many of them were looked at and stand as they are now, as far as is known.
+    pub looked_at: usize,
     /// How the watches stand.
     pub watched: Watches,
     /// The tasks whose worktrees are polled.
@@ -87,6 +89,7 @@ impl Report {
             "overlap": verdicts,
             "truncated": self.verdicts.len() > MOST_VERDICTS,
             "live": self.live,
+            "lookedAt": self.looked_at,
             "watches": {
                 "count": self.watched.count,
                 "budget": self.watched.budget,

@@ -60,6 +60,12 @@ struct Tree {
     looking: bool,
 }
 
+impl Tree {
+    fn is_known(&self) -> bool {
+        self.snapshot.is_some() && self.touched.is_none() && !self.looking
+    }
+}
+
 /// A repository with live worktrees.
 struct Ground {
     open: Option<(Repository, Aside)>,
@@ -360,6 +366,7 @@ impl Room {
         Report {
             verdicts: self.index.verdicts(only, lines, repository),
             live: self.trees.len(),
+            looked_at: self.trees.values().filter(|tree| tree.is_known()).count(),
             watched: Watches { count, budget, why_polled },
             polled: polled.map(|(task, _)| *task).collect(),
         }

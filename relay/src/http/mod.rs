@@ -7,6 +7,7 @@ mod events;
 mod fault;
 pub(crate) mod gate;
 mod order;
+mod overlap;
 mod params;
 mod tasks;
 mod tokens;
@@ -50,6 +51,8 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/tasks/{id}/cancel", post(commands::cancel))
         .route("/api/v1/tasks/{id}/retry", post(commands::retry))
         .route("/api/v1/tasks/{id}/diff", get(commands::diff))
+        .route("/api/v1/tasks/{id}/overlap", get(overlap::of_task))
+        .route("/api/v1/overlap", get(overlap::all))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
         .route("/api/v1/users", get(users::list).post(users::create))
