@@ -103,7 +103,14 @@ impl Daemon {
         let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
         let dispatch = Dispatch::new(shop, board, overlaps, link.clone());
         let dispatch = tokio::spawn(dispatch.run(commands));
-        Ok(Self { link, _linked: linked, _board: kept, _overlap: (room, teller), dispatch, runtimes: telling })
+        Ok(Self {
+            link,
+            _linked: linked,
+            _board: kept,
+            _overlap: (room, teller),
+            dispatch,
+            runtimes: telling,
+        })
     }
 
     /// Who it is to the relay, once it is linked; none when that takes longer than `patience`.

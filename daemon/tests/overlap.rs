@@ -183,7 +183,8 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) as usize) % sides
     }
 }
@@ -300,12 +301,18 @@ async fn verdicts_equal_those_of_git_diff_and_git_merge_tree_on_random_histories
                 }
                 if dice.roll(2) == 0 {
                     let again = Again { former, touched: std::mem::take(&mut touched) };
-                    let taken = scratch.repository.snapshot_aside(place, &base, &scratch.aside, Some(again));
+                    let taken = scratch.repository.snapshot_aside(
+                        place,
+                        &base,
+                        &scratch.aside,
+                        Some(again),
+                    );
                     former = Arc::new(taken.await.unwrap());
                 }
             }
             let again = Some(Again { former, touched });
-            let taken = scratch.repository.snapshot_aside(place, &base, &scratch.aside, again).await;
+            let taken =
+                scratch.repository.snapshot_aside(place, &base, &scratch.aside, again).await;
             let taken = Arc::new(taken.unwrap());
             assert_eq!(taken.tree, scratch.whole_tree(place), "seed {seed}: the tree of {place:?}");
             assert_eq!(*scratch.snapshot(place, &base).await, *taken, "seed {seed}: taken again");
@@ -315,7 +322,9 @@ async fn verdicts_equal_those_of_git_diff_and_git_merge_tree_on_random_histories
         let ours = scratch.repository.overlap(&scratch.aside, vec![pair]).await.unwrap().remove(0);
         let ours: BTreeMap<_, _> = ours
             .into_iter()
-            .map(|clash| (clash.path.to_str().unwrap().to_owned(), (clash.severity, clash.conflict)))
+            .map(|clash| {
+                (clash.path.to_str().unwrap().to_owned(), (clash.severity, clash.conflict))
+            })
             .collect();
         let theirs = oracle(&scratch, &seen, (&one, &two));
         assert_eq!(ours, theirs, "seed {seed}");
@@ -348,10 +357,8 @@ fn oracle(
     .unwrap();
     let merged = String::from_utf8(merged.stdout).unwrap();
     let conflicts: BTreeSet<_> = merged.lines().skip(1).collect();
-    let own = [
-        hunks(&user, seen[0].base.as_str(), &ours),
-        hunks(&user, seen[1].base.as_str(), &theirs),
-    ];
+    let own =
+        [hunks(&user, seen[0].base.as_str(), &ours), hunks(&user, seen[1].base.as_str(), &theirs)];
     let (left, right) = (hunks(&user, &base, &ours), hunks(&user, &base, &theirs));
     let mut all = BTreeMap::new();
     for (name, (letter, stretches)) in &left {

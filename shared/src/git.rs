@@ -14,9 +14,7 @@ pub struct Lines {
 }
 
 /// How near the changes of two tasks to one file are; the graver is the greater.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Both changed the file, far apart, or where cannot be told (binary, mode).

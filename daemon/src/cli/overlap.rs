@@ -39,7 +39,8 @@ pub(crate) async fn run(args: OverlapArgs, context: &Context) -> Outcome {
         return Ok(End::Done);
     }
     if polled > 0 {
-        let text = format!("{polled} worktrees are too large to be watched; they are a little late");
+        let text =
+            format!("{polled} worktrees are too large to be watched; they are a little late");
         context.out.note(Tone::Dim, &text);
     }
     if verdicts.is_empty() {

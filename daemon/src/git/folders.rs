@@ -33,7 +33,10 @@ pub fn folders(root: &Path, below: &Path, most: usize) -> Result<Vec<PathBuf>, g
         let entries = fs::read_dir(&full).into_iter().flatten().flatten();
         let inside = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         open.extend(
-            inside.map(|entry| entry.file_name()).filter(|name| name != ".git").map(|name| folder.join(name)),
+            inside
+                .map(|entry| entry.file_name())
+                .filter(|name| name != ".git")
+                .map(|name| folder.join(name)),
         );
     }
     Ok(found)

@@ -248,9 +248,7 @@ pub fn merge_trees(bytes: &[u8], count: usize) -> Result<Vec<Merged>, ParseError
 }
 
 /// One merge, up to the empty record behind its conflicts.
-fn merged<'bytes>(
-    records: &mut impl Iterator<Item = &'bytes [u8]>,
-) -> Result<Merged, ParseError> {
+fn merged<'bytes>(records: &mut impl Iterator<Item = &'bytes [u8]>) -> Result<Merged, ParseError> {
     let tree = records.next().map(text).unwrap_or_default();
     if tree.len() < 40 || !tree.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(ParseError::of("merge-tree", tree.as_bytes()));

@@ -106,7 +106,8 @@ impl Repository {
         aside: Option<Aside>,
         again: Option<Again>,
     ) -> Result<Snapshot, SnapshotError> {
-        let (common, root, base) = (self.common_dir().to_owned(), worktree.to_owned(), base.clone());
+        let (common, root, base) =
+            (self.common_dir().to_owned(), worktree.to_owned(), base.clone());
         let taken = read(move || {
             let Some(repository) = open_own(&common, &root) else { return Ok(None) };
             if let Some(aside) = aside {
@@ -119,9 +120,7 @@ impl Repository {
         match taken {
             Ok(Some(snapshot)) => Ok(snapshot),
             Ok(None) => Err(SnapshotError::NotOurs(worktree.to_owned())),
-            Err(source) => {
-                Err(SnapshotError::Unreadable { worktree: worktree.to_owned(), source })
-            }
+            Err(source) => Err(SnapshotError::Unreadable { worktree: worktree.to_owned(), source }),
         }
     }
 }

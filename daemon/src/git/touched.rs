@@ -137,10 +137,7 @@ fn hunks(
     Ok((!all.is_empty()).then_some(all))
 }
 
-fn differing(
-    one: &git2::Blob<'_>,
-    two: &git2::Blob<'_>,
-) -> Result<Vec<Hunk>, git2::Error> {
+fn differing(one: &git2::Blob<'_>, two: &git2::Blob<'_>) -> Result<Vec<Hunk>, git2::Error> {
     let mut options = git2::DiffOptions::new();
     options.context_lines(0).interhunk_lines(0).indent_heuristic(true);
     let patch = git2::Patch::from_blobs(one, None, two, None, Some(&mut options))?;

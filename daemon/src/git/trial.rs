@@ -122,9 +122,11 @@ impl Parting<'_> {
             let mut behind = own.range::<Path, _>((Bound::Included(path), Bound::Unbounded));
             behind.next().is_some_and(|found| found.starts_with(path))
         };
-        let shared = two.files.iter().map(|file| file.path.as_path()).any(|path| {
-            path.ancestors().any(|above| own.contains(above)) || beneath(path)
-        });
+        let shared = two
+            .files
+            .iter()
+            .map(|file| file.path.as_path())
+            .any(|path| path.ancestors().any(|above| own.contains(above)) || beneath(path));
         if !shared {
             return Ok(Compared { clashes: Vec::new(), related: true });
         }

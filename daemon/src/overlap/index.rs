@@ -89,9 +89,8 @@ impl Index {
 
     /// Drops what is remembered of pairs of which one is not live, once all is said.
     pub fn tidy(&mut self, live: impl Fn(TaskId) -> bool) {
-        self.pairs.retain(|(a, b), standing| {
-            live(*a) && live(*b) || standing.clashes != standing.said
-        });
+        self.pairs
+            .retain(|(a, b), standing| live(*a) && live(*b) || standing.clashes != standing.said);
     }
 
     /// When there is something to say next.

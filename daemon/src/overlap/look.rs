@@ -59,8 +59,7 @@ pub(super) async fn look(look: Look, watcher: Arc<Watcher>) -> (Vec<Seen>, Vec<C
         let former = known.get(&subject.task).filter(|_| !subject.touched.all).cloned();
         let touched = subject.touched.paths.iter().cloned().collect();
         let again = former.map(|former| Again { former, touched });
-        let taken =
-            repository.snapshot_aside(&subject.path, &subject.base, &aside, again).await;
+        let taken = repository.snapshot_aside(&subject.path, &subject.base, &aside, again).await;
         let snapshot = match taken {
             Ok(snapshot) => Some(Arc::new(snapshot)),
             Err(error) => {

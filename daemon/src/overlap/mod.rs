@@ -59,8 +59,9 @@ impl Settings {
     pub fn of_machine(folder: PathBuf) -> Self {
         let allowed = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
         let allowed = allowed.ok().and_then(|text| text.trim().parse::<usize>().ok());
-        let watches =
-            allowed.map_or(FEWEST_WATCHES, |allowed| allowed / 4).clamp(FEWEST_WATCHES, MOST_WATCHES);
+        let watches = allowed
+            .map_or(FEWEST_WATCHES, |allowed| allowed / 4)
+            .clamp(FEWEST_WATCHES, MOST_WATCHES);
         Self { folder, watches, poll: Duration::from_secs(2) }
     }
 }

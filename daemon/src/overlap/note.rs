@@ -33,7 +33,8 @@ pub fn text(nonce: &str, sibling: &Sibling) -> String {
          of the sibling's lines where you can."
             .to_owned(),
     ];
-    let mut say = |label: &str, words: &str| lines.push(format!("| {label}: {}", tame(nonce, words)));
+    let mut say =
+        |label: &str, words: &str| lines.push(format!("| {label}: {}", tame(nonce, words)));
     say("task", &format!("{} ({})", sibling.name, sibling.id));
     say("status", &sibling.status);
     if let Some(progress) = &sibling.progress {

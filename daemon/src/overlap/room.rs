@@ -192,8 +192,15 @@ impl Room {
             }
             self.open(live.place.repository.clone(), now);
             let touched = Some(Touched::all(now));
-            let tree =
-                Tree { live, base, snapshot: None, touched, watched: None, due: now, looking: false };
+            let tree = Tree {
+                live,
+                base,
+                snapshot: None,
+                touched,
+                watched: None,
+                due: now,
+                looking: false,
+            };
             self.trees.insert(task, tree);
         }
         let trees = &self.trees;
@@ -254,7 +261,8 @@ impl Room {
 
     fn seen(&mut self, Seen { subject, snapshot, took }: Seen, now: Timestamp) {
         let watcher = self.watcher.clone();
-        let Some(tree) = self.trees.get_mut(&subject.task).filter(|t| t.live.place.path == subject.path)
+        let Some(tree) =
+            self.trees.get_mut(&subject.task).filter(|t| t.live.place.path == subject.path)
         else {
             // it ended while it was looked at, after its watches were released
             let task = subject.task;
@@ -277,8 +285,12 @@ impl Room {
 
     /// Begins what can be begun, says what is to be said.
     fn proceed(&mut self, now: Timestamp) {
-        let polled: Vec<_> =
-            self.trees.iter().filter(|(_, tree)| !tree.looking && tree.due <= now).map(|(t, _)| *t).collect();
+        let polled: Vec<_> = self
+            .trees
+            .iter()
+            .filter(|(_, tree)| !tree.looking && tree.due <= now)
+            .map(|(t, _)| *t)
+            .collect();
         for task in polled {
             self.touch(task, Touched::all(Timestamp::from_millis(now.millis() - DEBOUNCE_MS)));
         }
@@ -344,11 +356,14 @@ impl Room {
     fn due(&self) -> Option<Timestamp> {
         let trees = self.trees.values().filter(|tree| !tree.looking).filter_map(|tree| {
             let ground = self.grounds.get(&tree.live.place.repository)?;
-            let ripe = |touched: &Touched| Timestamp::from_millis(touched.since.millis() + DEBOUNCE_MS);
-            let next = tree.touched.as_ref().map_or(tree.due, |touched| ripe(touched).min(tree.due));
+            let ripe =
+                |touched: &Touched| Timestamp::from_millis(touched.since.millis() + DEBOUNCE_MS);
+            let next =
+                tree.touched.as_ref().map_or(tree.due, |touched| ripe(touched).min(tree.due));
             (!ground.busy).then_some(next.max(ground.rests_until))
         });
-        let unsaid = (!self.unsaid.is_empty()).then(|| later(clock::now(), Duration::from_millis(100)));
+        let unsaid =
+            (!self.unsaid.is_empty()).then(|| later(clock::now(), Duration::from_millis(100)));
         trees.chain(self.index.due()).chain(unsaid).min()
     }
 
@@ -380,7 +395,9 @@ fn lines_of(snapshot: &Snapshot, path: &Path) -> Vec<Lines> {
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {
-    Timestamp::from_millis(now.millis().saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+    Timestamp::from_millis(
+        now.millis().saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
+    )
 }
 
 async fn open(

@@ -47,11 +47,8 @@ pub fn teller(
             let verdicts = report.map(|report| report.verdicts).unwrap_or_default();
             let payload = conflict(&said, &verdicts);
             for (task, sibling) in [said.tasks, (said.tasks.1, said.tasks.0)] {
-                let event = Notice {
-                    kind: Kind::WorktreeConflict,
-                    payload: payload.clone(),
-                    words: None,
-                };
+                let event =
+                    Notice { kind: Kind::WorktreeConflict, payload: payload.clone(), words: None };
                 inform(&board, task, event).await;
                 let live = places.borrow().get(&sibling).cloned();
                 if let Some(live) = live.filter(|_| notes && said.note) {

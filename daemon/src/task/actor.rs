@@ -3,8 +3,8 @@
 
 use super::attend::{Attended, Seen, agent_exit};
 use super::input::{Input, Wrote, text};
-use super::places::{LivePlace, Present};
 use super::machine::{Effect, Event, GRACE_MS, Machine, Turn};
+use super::places::{LivePlace, Present};
 use super::prepare::{self, Start};
 use super::shop::Shop;
 use super::state::{ExitFacts, Phase, RunState, Terms, Unwritten};

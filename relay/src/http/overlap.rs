@@ -74,10 +74,7 @@ async fn gather(
     }))
 }
 
-async fn online(
-    core: &Core,
-    workspace: WorkspaceId,
-) -> Result<Vec<(DaemonId, String)>, Refusal> {
+async fn online(core: &Core, workspace: WorkspaceId) -> Result<Vec<(DaemonId, String)>, Refusal> {
     let mut found = Vec::new();
     let mut after = None;
     loop {
