@@ -24,10 +24,11 @@ use hayward_shared::id::TaskId;
 use room::Room;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 /// Questions and announcements that wait. Full means wait: none is dropped.
 const QUEUE: usize = 32;
@@ -141,14 +142,25 @@ pub fn open(
     repositories: Repositories,
     places: watch::Receiver<BTreeMap<TaskId, LivePlace>>,
 ) -> (Overlap, Kept, mpsc::Receiver<Announcement>) {
-    if let Err(error) = std::fs::remove_dir_all(&settings.folder)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, folder = %settings.folder.display(), "left-overs stay");
-    }
+    let former = settings.folder.clone();
+    let own = former.join(Uuid::now_v7().to_string());
+    let settings = Settings { folder: own.clone(), ..settings };
+    tokio::task::spawn_blocking(move || sweep(&former, &own));
     let (asks, asked) = mpsc::channel(QUEUE);
     let (out, announcements) = mpsc::channel(QUEUE);
     let room = Room::new(settings, repositories, out);
     let task = tokio::spawn(room.run(places, asked));
     (Overlap { asks }, Kept { task }, announcements)
+}
+
+/// Removes what a killed daemon left, all but `own`. Blocking.
+fn sweep(folder: &Path, own: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path != own
+            && let Err(error) = std::fs::remove_dir_all(&path)
+        {
+            tracing::warn!(%error, folder = %path.display(), "what a former daemon left stays");
+        }
+    }
 }

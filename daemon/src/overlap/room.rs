@@ -32,6 +32,10 @@ const POLL_SHARE: u32 = 20;
 /// A watched worktree is looked at as a whole this often, should a watch have missed something.
 const RECHECK_MS: i64 = 60_000;
 
+/// After so many looks a repository's store is made anew: what was written for verdicts long past
+/// goes with it, some 100 MiB at the most where agents write source code.
+const MOST_LOOKS: u32 = 2_000;
+
 /// The most lines of one task that a verdict names.
 const MOST_LINES: usize = 100;
 
@@ -71,6 +75,7 @@ struct Ground {
     open: Option<(Repository, Aside)>,
     busy: bool,
     rests_until: Timestamp,
+    looks: u32,
 }
 
 enum Done {
@@ -159,7 +164,10 @@ impl Room {
                 Err(error) => {
                     tracing::error!(%error, "a look at live worktrees broke");
                     self.grounds.values_mut().for_each(|ground| ground.busy = false);
-                    self.trees.values_mut().for_each(|tree| tree.looking = false);
+                    let again = later(clock::now(), self.settings.poll);
+                    for tree in self.trees.values_mut().filter(|tree| tree.looking) {
+                        (tree.looking, tree.due) = (false, again);
+                    }
                     Woken::Time
                 }
             },
@@ -204,16 +212,39 @@ impl Room {
             self.trees.insert(task, tree);
         }
         let trees = &self.trees;
-        self.grounds.retain(|common, ground| {
-            ground.busy || trees.values().any(|tree| tree.live.place.repository == *common)
+        let unused = |common: &PathBuf, ground: &mut Ground| {
+            !ground.busy && !trees.values().any(|tree| tree.live.place.repository == *common)
+        };
+        let gone: Vec<_> = self.grounds.extract_if(unused).map(|(_, ground)| ground.open).collect();
+        gone.into_iter().for_each(|open| self.let_go(open));
+    }
+
+    /// A store is removed from disk, which takes a while.
+    fn let_go(&mut self, open: Option<(Repository, Aside)>) {
+        self.work.spawn_blocking(move || {
+            drop(open);
+            Done::Released
         });
+    }
+
+    /// Makes the store of a repository anew: all its worktrees are looked at as a whole then.
+    fn renew(&mut self, common: &Path, now: Timestamp) {
+        let Some(ground) = self.grounds.remove(common) else { return };
+        self.let_go(ground.open);
+        for (task, tree) in &mut self.trees {
+            if tree.live.place.repository == common {
+                (tree.snapshot, tree.touched) = (None, Some(Touched::all(now)));
+                self.compared.retain(|(one, two), _| one != task && two != task);
+            }
+        }
+        self.open(common.to_owned(), now);
     }
 
     fn open(&mut self, common: PathBuf, now: Timestamp) {
         if self.grounds.contains_key(&common) {
             return;
         }
-        let ground = Ground { open: None, busy: true, rests_until: now };
+        let ground = Ground { open: None, busy: true, rests_until: now, looks: 0 };
         self.grounds.insert(common.clone(), ground);
         let (repositories, room) = (self.repositories.clone(), self.settings.folder.clone());
         self.work.spawn(async move {
@@ -246,6 +277,7 @@ impl Room {
                 if let Some(ground) = self.grounds.get_mut(&common) {
                     ground.busy = false;
                     ground.rests_until = later(now, took * REST);
+                    ground.looks += 1;
                 }
                 seen.into_iter().for_each(|seen| self.seen(seen, now));
                 for Compared { tasks, commits, clashes } in compared {
@@ -253,6 +285,9 @@ impl Room {
                         self.index.settle(tasks, clashes);
                         self.compared.insert(tasks, commits);
                     }
+                }
+                if self.grounds.get(&common).is_some_and(|ground| ground.looks >= MOST_LOOKS) {
+                    self.renew(&common, now);
                 }
             }
             Done::Released => {}
@@ -281,6 +316,10 @@ impl Room {
             _ => later(now, self.settings.poll.max(took * POLL_SHARE)),
         };
         tree.snapshot = snapshot;
+        if tree.snapshot.is_none() {
+            self.index.leave(subject.task);
+            self.compared.retain(|(one, two), _| *one != subject.task && *two != subject.task);
+        }
     }
 
     /// Begins what can be begun, says what is to be said.

@@ -4,7 +4,7 @@
 use super::attend::{Attended, Seen, agent_exit};
 use super::input::{Input, Wrote, text};
 use super::machine::{Effect, Event, GRACE_MS, Machine, Turn};
-use super::places::{LivePlace, Present};
+use super::places::Present;
 use super::prepare::{self, Start};
 use super::shop::Shop;
 use super::state::{ExitFacts, Phase, RunState, Terms, Unwritten};
@@ -47,7 +47,7 @@ pub(super) struct Actor {
     attended: Option<Attended>,
     session: watch::Sender<Option<Session>>,
     alarm: Option<Timestamp>,
-    present: Option<Present>,
+    pub(super) present: Option<Present>,
     over: bool,
 }
 
@@ -190,16 +190,6 @@ impl Actor {
         self.show_place();
         for effect in turn.effects {
             self.begin(effect).await;
-        }
-    }
-
-    /// Makes the worktree known once there is one.
-    fn show_place(&mut self) {
-        if self.present.is_none()
-            && let Some(place) = self.machine.state().place.clone()
-        {
-            let live = LivePlace { key: self.key, name: self.order.name.clone(), place };
-            self.present = Some(self.shop.places.enter(live));
         }
     }
 

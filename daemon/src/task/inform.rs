@@ -2,6 +2,7 @@
 //! agent where its driver takes messages.
 
 use super::actor::{Actor, answer};
+use super::places::LivePlace;
 use crate::agent::{Decode, Decoder, Message, Step};
 use crate::clock;
 use hayward_shared::event::{Channel, Kind};
@@ -32,6 +33,16 @@ pub struct Words {
 }
 
 impl Actor {
+    /// Makes the worktree known once there is one.
+    pub(super) fn show_place(&mut self) {
+        if self.present.is_none()
+            && let Some(place) = self.machine.state().place.clone()
+        {
+            let live = LivePlace { key: self.key, name: self.order.name.clone(), place };
+            self.present = Some(self.shop.places.enter(live));
+        }
+    }
+
     /// Tells of it. An agent that cannot be told is no failure: the event says so.
     pub(super) async fn inform(
         &mut self,
