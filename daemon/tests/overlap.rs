@@ -231,11 +231,15 @@ fn hunks(place: &Path, before: &str, after: &str) -> BTreeMap<String, (char, Vec
         let (letter, name) = line.split_once('\t').unwrap();
         all.insert(name.to_owned(), (letter.chars().next().unwrap(), Vec::new()));
     }
-    for (name, (_, stretches)) in &mut all {
-        let patch = git(place, &["diff", "--no-renames", "-U0", before, after, "--", name]);
-        for line in patch.lines().filter(|line| line.starts_with("@@ -")) {
-            let old = line[4..].split(' ').next().unwrap();
+    let mut name = "";
+    let patch = git(place, &["diff", "--no-renames", "-U0", before, after]);
+    for line in patch.lines() {
+        if let Some(names) = line.strip_prefix("diff --git a/") {
+            name = names.split(" b/").next().unwrap();
+        } else if let Some(stretch) = line.strip_prefix("@@ -") {
+            let old = stretch.split(' ').next().unwrap();
             let (start, count) = old.split_once(',').unwrap_or((old, "1"));
+            let stretches = &mut all.get_mut(name).unwrap().1;
             stretches.push((start.parse().unwrap(), count.parse().unwrap()));
         }
     }
