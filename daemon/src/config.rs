@@ -54,11 +54,18 @@ pub struct DaemonSection {
     pub labels: BTreeMap<String, String>,
     /// The shell whose PATH agents also get; absent: the user's login shell.
     pub login_shell: Option<PathBuf>,
+    /// Whether agents are told when a sibling changes the same lines.
+    pub sibling_notes: bool,
 }
 
 impl Default for DaemonSection {
     fn default() -> Self {
-        Self { max_concurrent_tasks: DEFAULT_CAPACITY, labels: BTreeMap::new(), login_shell: None }
+        Self {
+            max_concurrent_tasks: DEFAULT_CAPACITY,
+            labels: BTreeMap::new(),
+            login_shell: None,
+            sibling_notes: true,
+        }
     }
 }
 

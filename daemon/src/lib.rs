@@ -13,6 +13,7 @@ pub mod journal;
 pub mod keeper;
 pub mod link;
 pub mod merge;
+pub mod overlap;
 pub mod process;
 pub mod service;
 pub mod session;

@@ -12,7 +12,8 @@ use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
-use crate::task::{Kept, Ports, Shop, again, board};
+use crate::overlap::{self, Teller};
+use crate::task::{Kept, Places, Ports, Shop, again, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
 use std::collections::BTreeMap;
@@ -43,6 +44,7 @@ pub struct Daemon {
     link: Link,
     _linked: Linked,
     _board: Kept,
+    _overlap: (overlap::Kept, Teller),
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
     completions: JoinHandle<()>,
@@ -103,6 +105,7 @@ impl Daemon {
             config,
             journal: journal.clone(),
             repositories,
+            places: Places::default(),
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
@@ -114,11 +117,18 @@ impl Daemon {
             tokio::spawn(tell_runtimes(shop.agents.watch(), shop.config.agents.clone(), runtimes));
         let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
         let (link, linked, commands) = link::start(identity, journal, facts).await?;
-        let dispatch = tokio::spawn(Dispatch::new(shop, board, link.clone()).run(commands));
+        let settings = overlap::Settings::of_machine(shop.home.overlap());
+        let (places, notes) = (shop.places.watch(), shop.config.daemon.sibling_notes);
+        let (overlaps, room, news) =
+            overlap::open(settings, shop.repositories.clone(), places.clone());
+        let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
+        let dispatch = Dispatch::new(shop, board, overlaps, link.clone());
+        let dispatch = tokio::spawn(dispatch.run(commands));
         Ok(Self {
             link,
             _linked: linked,
             _board: kept,
+            _overlap: (room, teller),
             dispatch,
             runtimes: telling,
             completions,

@@ -10,6 +10,7 @@ mod detach;
 mod down;
 mod logs;
 mod merge;
+mod overlap;
 mod print;
 mod run;
 #[cfg(test)]
@@ -66,6 +67,8 @@ enum Command {
     Merge(merge::MergeArgs),
     /// Print what a task's agent prints
     Logs(logs::LogsArgs),
+    /// Show which running tasks change the same lines
+    Overlap(overlap::OverlapArgs),
     /// Show which agents there are
     Agent(agent::AgentArgs),
     /// See the main job done on a throw-away repository, without model or network
@@ -136,6 +139,7 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Task(args) => asking(interruptible(task::run(args, context))),
         Command::Merge(args) => asking(interruptible(merge::run(args, context))),
         Command::Logs(args) => asking(interruptible(logs::run(args, context))),
+        Command::Overlap(args) => asking(interruptible(overlap::run(args, context))),
         Command::Agent(args) => asking(interruptible(agent::run(args, context))),
         Command::Token(args) => asking(interruptible(token::run(args, context))),
         Command::User(args) => asking(interruptible(user::run(args, context))),

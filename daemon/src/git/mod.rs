@@ -10,6 +10,7 @@ pub mod bring;
 pub mod command;
 pub mod commit;
 pub mod diff;
+pub mod folders;
 mod graft;
 pub mod join;
 pub mod land;

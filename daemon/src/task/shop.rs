@@ -1,5 +1,6 @@
 //! What every run of this daemon works with.
 
+use super::places::Places;
 use super::ports::Ports;
 use crate::agent::environment::Variables;
 use crate::agent::roster::Search;
@@ -29,6 +30,8 @@ pub struct Shop {
     pub completions: Completions,
     /// Which run has which ports.
     pub ports: Ports,
+    /// The worktrees in which runs are under way.
+    pub places: Places,
     /// Which agents there are.
     pub agents: Search,
     /// The daemon's own environment, from which agents get what is allowed.

@@ -8,6 +8,7 @@ mod fault;
 pub(crate) mod gate;
 mod merge;
 mod order;
+mod overlap;
 mod params;
 mod tasks;
 mod tokens;
@@ -57,6 +58,8 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/tasks/{id}/merge/check", get(merge::check))
         .route("/api/v1/tasks/{id}/merge/{command}", post(merge::command))
         .route("/api/v1/daemons/{id}/merge/preview", get(merge::preview_on))
+        .route("/api/v1/tasks/{id}/overlap", get(overlap::of_task))
+        .route("/api/v1/overlap", get(overlap::all))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
         .route("/api/v1/users", get(users::list).post(users::create))

@@ -201,6 +201,12 @@ to_daemon! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<String>,
     } = "previewMerge",
+    /// Which live tasks change the same files? Answered with `reply`.
+    ReadOverlap {
+        /// Only what concerns this task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_id: Option<TaskId>,
+    } = "readOverlap",
     /// Send the output of its last run to one viewer. Answered with `reply`, then frames.
     WatchOutput {
         /// The viewer's own name for it; every frame carries it.

@@ -12,5 +12,6 @@ mod errors;
 mod furnish;
 mod git;
 mod link;
+mod overlap;
 mod processes;
 mod relay;
