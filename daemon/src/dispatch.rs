@@ -5,6 +5,7 @@
 //! gets the same answer, and nothing happens twice.
 
 use crate::clock;
+use crate::finish;
 use crate::git::CommitId;
 use crate::git::diff::Side;
 use crate::journal::Journal;
@@ -129,9 +130,12 @@ impl Dispatch {
             | ToDaemon::MergeSkip { .. }
             | ToDaemon::CheckMergeComplete { .. }
             | ToDaemon::PreviewMerge { .. } => self.merge(request, body),
-            ToDaemon::RetryCompletionAction { .. }
-            | ToDaemon::CloneWorktree { .. }
-            | ToDaemon::CheckTargetExists { .. } => self.unsupported(request, &body),
+            ToDaemon::RetryCompletionAction { .. } | ToDaemon::UndoCompletion { .. } => {
+                self.finish(request, body);
+            }
+            ToDaemon::CloneWorktree { .. } | ToDaemon::CheckTargetExists { .. } => {
+                self.unsupported(request, &body)
+            }
         }
     }
 
@@ -162,6 +166,14 @@ impl Dispatch {
         let (link, desk) = (self.link.clone(), self.merges.clone());
         self.answers.spawn(async move {
             let answer = desk.serve(body, request).await;
+            link.answer(request, answer).await;
+        });
+    }
+
+    fn finish(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (link, shop) = (self.link.clone(), self.shop.clone());
+        self.answers.spawn(async move {
+            let answer = finish::serve(&shop, body, request).await;
             link.answer(request, answer).await;
         });
     }

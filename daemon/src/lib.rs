@@ -7,6 +7,7 @@ pub mod complete;
 pub mod config;
 pub mod dispatch;
 pub mod fault;
+mod finish;
 pub mod git;
 pub mod home;
 pub mod journal;

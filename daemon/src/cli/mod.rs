@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod agent;
+mod complete;
 mod completions;
 mod compose;
 mod context;
@@ -65,6 +66,8 @@ enum Command {
     Task(task::TaskArgs),
     /// See what a merge would bring, and merge the branches of a task's parts
     Merge(merge::MergeArgs),
+    /// Bring the work of a task that has ended home, or take that back
+    Complete(complete::CompleteArgs),
     /// Print what a task's agent prints
     Logs(logs::LogsArgs),
     /// Show which running tasks change the same lines
@@ -138,6 +141,7 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Status => asking(interruptible(status::run(context))),
         Command::Task(args) => asking(interruptible(task::run(args, context))),
         Command::Merge(args) => asking(interruptible(merge::run(args, context))),
+        Command::Complete(args) => asking(interruptible(complete::run(args, context))),
         Command::Logs(args) => asking(interruptible(logs::run(args, context))),
         Command::Overlap(args) => asking(interruptible(overlap::run(args, context))),
         Command::Agent(args) => asking(interruptible(agent::run(args, context))),

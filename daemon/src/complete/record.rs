@@ -117,15 +117,20 @@ impl Record {
         )
     }
 
-    /// What this one goes on from when the same task is completed by `order`: how far it is, if it
-    /// is the same work going to the same place, else the beginning.
+    /// What a completion by `order` goes on from: the same work going to the same place from where
+    /// it was, whose last step is proven anew; anything else from the beginning.
     #[must_use]
     pub fn resumed(former: Option<Self>, order: Order) -> Self {
-        match former {
-            // a target that is taken back, or moved since, is looked at anew
-            Some(former) if former.order == order && former.is_open() => former,
-            _ => Self::new(order),
-        }
+        let Some(former) = former.filter(|former| former.order == order) else {
+            return Self::new(order);
+        };
+        let phase = match former.phase {
+            Phase::Landed { before, to } => Phase::Landing { before, to },
+            Phase::Opened { remote, before, .. } => Phase::Pushed { remote, before },
+            Phase::Undone | Phase::Stands => Phase::Begun,
+            phase => phase,
+        };
+        Self { order, phase, failure: None }
     }
 
     /// What was done, in a line for people.
@@ -190,17 +195,24 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_unfinished_work_is_gone_on_with() {
+    fn the_same_work_is_gone_on_with_and_knows_still_what_to_take_back() {
         let order = order();
-        let landing = Phase::Landing { before: "c".into(), to: "d".into() };
-        let open = Record { phase: landing.clone(), ..Record::new(order.clone()) };
-        assert_eq!(Record::resumed(Some(open.clone()), order.clone()).phase, landing);
-        let moved = Order { head: "e".repeat(40), ..order.clone() };
-        assert_eq!(Record::resumed(Some(open.clone()), moved).phase, Phase::Begun);
-        let failure = Some(Failure::new(Reason::PushFailed, "no"));
-        let failed = Record { failure, ..open };
-        assert!(!failed.is_open() && !failed.is_done());
-        assert_eq!(Record::resumed(Some(failed), order).phase, Phase::Begun);
+        let resumed = |phase: Phase, order: &Order| {
+            let failure = Some(Failure::new(Reason::PushFailed, "no"));
+            let former = Record { phase, failure, ..Record::new(self::order()) };
+            let former = Record { order: order.clone(), ..former };
+            Record::resumed(Some(former), order.clone()).phase
+        };
+        let (before, to) = ("c".to_owned(), "d".to_owned());
+        let landing = Phase::Landing { before: before.clone(), to: to.clone() };
+        assert_eq!(resumed(Phase::Landed { before, to }, &order), landing);
+        let pushed = Phase::Pushed { remote: "o".into(), before: None };
+        let opened = Phase::Opened { remote: "o".into(), before: None, url: "u".into() };
+        assert_eq!(resumed(opened, &order), pushed);
+        assert_eq!(resumed(Phase::Undone, &order), Phase::Begun);
+        let other = Order { head: "e".repeat(40), ..order.clone() };
+        let former = Record { phase: landing, ..Record::new(order) };
+        assert_eq!(Record::resumed(Some(former), other).phase, Phase::Begun);
     }
 
     #[test]

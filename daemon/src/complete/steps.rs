@@ -33,6 +33,13 @@ pub(super) async fn next(record: &Record, tools: &Tools<'_>) -> Result<Phase, Fa
         (Phase::Pushing { remote, before }, _) => {
             push(&repository, order, remote, before.as_deref()).await?
         }
+        (Phase::Pushed { remote: name, before }, _)
+            if !is_there(&repository, order, name).await? =>
+        {
+            tracing::info!(branch = order.branch, "the remote no longer has what was pushed");
+            let (remote, before) = (name.clone(), before.clone());
+            Phase::Pushing { remote, before }
+        }
         (Phase::Pushed { remote, before }, _) => {
             let url = open(&repository, order, remote, &tools.search_path).await?;
             Phase::Opened { remote: remote.clone(), before: before.clone(), url }
@@ -186,6 +193,13 @@ async fn push(
             Err(Failure::new(Reason::PushFailed, text))
         }
     }
+}
+
+/// Whether the remote still has what was pushed, by its own word.
+async fn is_there(repository: &Repository, order: &Order, name: &str) -> Result<bool, Failure> {
+    let remote = remote(repository, order, name).await?;
+    let tip = repository.remote_tip(&remote, &order.branch).await;
+    Ok(tip.map_err(|error| not_pushed(&error))?.is_some_and(|tip| tip.as_str() == order.head))
 }
 
 async fn remote(repository: &Repository, order: &Order, name: &str) -> Result<Remote, Failure> {

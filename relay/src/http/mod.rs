@@ -2,6 +2,7 @@
 
 mod caller;
 mod commands;
+mod complete;
 mod daemons;
 mod events;
 mod fault;
@@ -52,6 +53,7 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/tasks/{id}/cancel", post(commands::cancel))
         .route("/api/v1/tasks/{id}/retry", post(commands::retry))
         .route("/api/v1/tasks/{id}/diff", get(commands::diff))
+        .route("/api/v1/tasks/{id}/complete", post(complete::complete))
         .route("/api/v1/tasks/{id}/merge/branches", get(merge::branches))
         .route("/api/v1/tasks/{id}/merge/preview", get(merge::preview))
         .route("/api/v1/tasks/{id}/merge/status", get(merge::status))

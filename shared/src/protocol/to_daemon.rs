@@ -201,6 +201,11 @@ to_daemon! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<String>,
     } = "previewMerge",
+    /// Take back what its last completion action did. Answered with `completionActionResult`.
+    UndoCompletion {
+        /// The task.
+        task_id: TaskId,
+    } = "undoCompletion",
     /// Which live tasks change the same files? Answered with `reply`.
     ReadOverlap {
         /// Only what concerns this task.
@@ -249,7 +254,7 @@ impl ToDaemon {
             Self::MergeSkip { task_id, .. } | Self::CheckMergeComplete { task_id } => {
                 Some((*task_id, "mergeCompleteCheck"))
             }
-            Self::RetryCompletionAction { task_id, .. } => {
+            Self::RetryCompletionAction { task_id, .. } | Self::UndoCompletion { task_id } => {
                 Some((*task_id, "completionActionResult"))
             }
             Self::CloneWorktree { task_id, .. } => Some((*task_id, "cloneWorktreeResult")),

@@ -1,6 +1,6 @@
 //! Work brought home by merge or pull request, judged by the refs and trees that result.
 
-use hayward_tests::home::Home;
+use hayward_tests::home::{Home, id};
 use hayward_tests::repo::{ScratchRepo, git};
 use hayward_tests::script::Script;
 use serde_json::Value;
@@ -280,4 +280,84 @@ fn f26_inert_hooks_are_named_and_a_hook_that_runs_can_block_the_commit() {
     let task = home.follow(repo.path(), &[], &script).expect(7).json();
     assert_eq!(task["reason"], "commit_failed");
     assert!(text(&task, "errorMessage").contains("lint says no"), "{task:#}");
+}
+
+#[test]
+fn a_finished_task_is_merged_by_request_and_taken_back() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let before = repo.git(&["rev-parse", "main"]);
+    let task = home.follow(repo.path(), &[], &Script::new().write("new", "new\n")).expect(0);
+    let task = task.json();
+    let complete = |words: &[&str], code| {
+        home.run_in(repo.path(), &[&["--json", "complete", id(&task)], words].concat()).expect(code)
+    };
+    // in the way: nothing moves
+    repo.write("README", "edited\n");
+    let held = repo.snapshot();
+    let refused = complete(&["--action", "merge", "--target", "main"], 4).json();
+    assert_eq!(refused["error"]["code"], "conflict");
+    assert_eq!(repo.snapshot(), held);
+    repo.git(&["checkout", "-q", "README"]);
+    let done = complete(&["--action", "merge", "--target", "main"], 0).json();
+    assert_eq!((&done["type"], &done["success"]), (&"completionActionResult".into(), &true.into()));
+    assert_eq!(repo.git(&["rev-parse", "main"]), text(&task, "headCommit"));
+    assert!(repo.path().join("new").exists());
+    // again: it is there already, nothing moves
+    complete(&["--action", "merge", "--target", "main"], 0);
+    assert_eq!(repo.git(&["rev-parse", "main"]), text(&task, "headCommit"));
+    let told = home.events(&task);
+    assert!(told.iter().any(|event| event["type"] == "merge.result"), "{told:#?}");
+    complete(&["--action", "merge", "--target", "nowhere"], 3);
+    complete(&["--undo", "--action", "merge"], 2);
+    let other = home.follow(repo.path(), &MERGE, &Script::new().write("b", "b\n")).expect(0).json();
+    home.run_in(repo.path(), &["complete", id(&other), "--undo"]).expect(0);
+    assert_eq!(repo.git(&["rev-parse", "main"]), text(&task, "headCommit"));
+    assert!(!repo.path().join("b").exists());
+    assert_eq!(repo.git(&["status", "--porcelain"]), "");
+    assert_ne!(repo.git(&["rev-parse", "main"]), before);
+}
+
+#[test]
+fn a_merge_that_others_built_on_is_not_taken_back() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let task = home.follow(repo.path(), &MERGE, &Script::new().write("a", "a\n")).expect(0).json();
+    repo.write("mine", "mine\n");
+    let mine = repo.commit("mine");
+    let refused = home.run_in(repo.path(), &["--json", "complete", id(&task), "--undo"]).expect(4);
+    assert!(refused.json()["error"]["message"].to_string().contains("git revert"));
+    assert_eq!(repo.git(&["rev-parse", "main"]), mine);
+}
+
+#[test]
+fn work_of_a_task_that_failed_or_made_no_branch_is_brought_home_by_request() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    for (options, exit) in [(&["--on", "none"][..], 0), (&[][..], 1)] {
+        let script = Script::new().write("late", &format!("{exit}\n")).exit(exit);
+        let task = home.follow(repo.path(), options, &script).expect(if exit == 0 { 0 } else { 7 });
+        let task = task.json();
+        home.run_in(repo.path(), &["complete", id(&task), "--action", "branch"]).expect(0);
+        let name = format!("refs/heads/hayward/*{}", &id(&task)[28..]);
+        let branch = repo.git(&["for-each-ref", "--format=%(refname)", &name]);
+        assert_eq!(repo.git(&["show", &format!("{branch}:late")]), exit.to_string(), "{branch}");
+    }
+}
+
+#[test]
+fn a_pushed_branch_is_taken_back_from_the_remote() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let forge = Forge::new(&home, &repo);
+    let task = home.follow(repo.path(), &["--on", "pr"], &Script::new().write("a", "a\n"));
+    let task = task.expect(7).json();
+    assert_eq!(forge.branches(), text(&task, "branch"));
+    // the program is there now: the same push is proven, not repeated, and the request opened
+    program(
+        &home,
+        "gh",
+        "case $2 in list) echo '[]';; *) echo https://github.com/o/r/pull/9;; esac",
+    );
+    let done = home.run_in(repo.path(), &["--json", "complete", id(&task), "--action", "pr"]);
+    assert_eq!(done.expect(0).json()["prUrl"], "https://github.com/o/r/pull/9");
+    assert_eq!(home.task(&task)["prUrl"], "https://github.com/o/r/pull/9");
+    home.run_in(repo.path(), &["complete", id(&task), "--undo"]).expect(0);
+    assert_eq!(forge.branches(), "");
 }
