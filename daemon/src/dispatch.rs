@@ -9,12 +9,13 @@ use crate::git::CommitId;
 use crate::git::diff::Side;
 use crate::journal::Journal;
 use crate::link::{self, Link};
+use crate::merge::Desk;
 use crate::overlap::{Overlap, Sibling, sibling_notice};
 use crate::task::{Board, Command, RunState, Shop};
 use crate::watch::{View, Watches};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
-use hayward_shared::protocol::{Reply, Tagged, ToDaemon};
+use hayward_shared::protocol::{FromDaemon, Reply, Tagged, ToDaemon};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub struct Dispatch {
     overlap: Overlap,
     link: Link,
     watches: Watches,
+    merges: Arc<Desk>,
     answers: JoinSet<()>,
 }
 
@@ -47,7 +49,8 @@ impl Dispatch {
     #[must_use]
     pub fn new(shop: Arc<Shop>, board: Board, overlap: Overlap, link: Link) -> Self {
         let watches = Watches::new(shop.clone(), board.clone(), link.clone());
-        Self { shop, board, overlap, link, watches, answers: JoinSet::new() }
+        let merges = Arc::new(Desk::new(shop.clone()));
+        Self { shop, board, overlap, link, watches, merges, answers: JoinSet::new() }
     }
 
     /// Hands on whatever the relay says, until the link ends.
@@ -66,7 +69,8 @@ impl Dispatch {
         if let Some(request) = request
             && let Some(reply) = self.known(request).await
         {
-            self.answer(Some(request), reply);
+            let link = self.link.clone();
+            self.answers.spawn(async move { link.answer(Some(request), reply).await });
             return;
         }
         match body {
@@ -124,15 +128,16 @@ impl Dispatch {
             | ToDaemon::MergeAbort { .. }
             | ToDaemon::MergeSkip { .. }
             | ToDaemon::CheckMergeComplete { .. }
-            | ToDaemon::RetryCompletionAction { .. }
+            | ToDaemon::PreviewMerge { .. } => self.merge(request, body),
+            ToDaemon::RetryCompletionAction { .. }
             | ToDaemon::CloneWorktree { .. }
             | ToDaemon::CheckTargetExists { .. } => self.unsupported(request, &body),
         }
     }
 
-    async fn known(&self, request: RequestId) -> Option<Reply> {
-        self.shop.journal.reply(request).await.unwrap_or_else(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "a reply cannot be read");
+    async fn known(&self, request: RequestId) -> Option<FromDaemon> {
+        self.shop.journal.answer(request).await.unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "an answer cannot be read");
             None
         })
     }
@@ -160,6 +165,14 @@ impl Dispatch {
             if let (Some(request), Some(report)) = (request, report) {
                 link.reply(request, Reply::done(report.on_the_wire())).await;
             }
+        });
+    }
+
+    fn merge(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (link, desk) = (self.link.clone(), self.merges.clone());
+        self.answers.spawn(async move {
+            let answer = desk.serve(body, request).await;
+            link.answer(request, answer).await;
         });
     }
 

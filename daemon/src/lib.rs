@@ -1,14 +1,18 @@
 //! Hayward's daemon: worktrees, sessions, agents and their work on one machine.
 
 pub mod agent;
+mod chore;
 pub mod clock;
+pub mod complete;
 pub mod config;
 pub mod dispatch;
+pub mod fault;
 pub mod git;
 pub mod home;
 pub mod journal;
 pub mod keeper;
 pub mod link;
+pub mod merge;
 pub mod overlap;
 pub mod process;
 pub mod service;

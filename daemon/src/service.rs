@@ -2,14 +2,16 @@
 
 use crate::agent::environment::Variables;
 use crate::agent::roster::{Roster, Search};
+use crate::complete::Completions;
 use crate::config::{AgentSection, Config};
 use crate::dispatch::Dispatch;
 use crate::git::Repositories;
+use crate::git::remote::Clones;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
 use crate::overlap::{self, Teller};
-use crate::task::{Kept, Places, Shop, board};
+use crate::task::{Kept, Places, Ports, Shop, again, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
 use std::collections::BTreeMap;
@@ -43,12 +45,14 @@ pub struct Daemon {
     _overlap: (overlap::Kept, Teller),
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
+    completions: JoinHandle<()>,
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.dispatch.abort();
         self.runtimes.abort();
+        self.completions.abort();
     }
 }
 
@@ -81,6 +85,9 @@ impl Daemon {
             },
         };
         let shop = Arc::new(Shop {
+            clones: Clones::new(home.repositories()),
+            completions: Completions::new(journal.clone()),
+            ports: Ports::default(),
             home,
             agents: Search::begin(parent.clone(), config.daemon.login_shell.clone()),
             config,
@@ -91,6 +98,8 @@ impl Daemon {
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
         let (board, kept) = board::open(shop.clone()).await?;
+        let resumed = shop.clone();
+        let completions = tokio::spawn(async move { again::resume(&resumed).await });
         let (runtimes, known) = watch::channel(Vec::new());
         let telling =
             tokio::spawn(tell_runtimes(shop.agents.watch(), shop.config.agents.clone(), runtimes));
@@ -110,6 +119,7 @@ impl Daemon {
             _overlap: (room, teller),
             dispatch,
             runtimes: telling,
+            completions,
         })
     }
 

@@ -82,6 +82,9 @@ kinds! {
     /// siblingStatus, progressSummary, changedFiles, delivered}`; not delivered where its driver
     /// takes no messages or the agent is ending.
     SiblingNote = "task.sibling_note";
+    /// A merge was begun, committed or aborted. Payload: `{command, success, message, commitSha,
+    /// conflicts}`.
+    MergeResult = "merge.result";
     /// A daemon connected. Payload: `{hostname}`.
     DaemonOnline = "daemon.online";
     /// A daemon's link ended. Payload: `{hostname}`.
@@ -260,9 +263,9 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_survives() {
-        let kind: Kind = serde_json::from_str("\"merge.result\"").unwrap();
-        assert_eq!(kind, Kind::Other("merge.result".into()));
-        assert_eq!(serde_json::to_string(&kind).unwrap(), "\"merge.result\"");
+        let kind: Kind = serde_json::from_str("\"flow.step\"").unwrap();
+        assert_eq!(kind, Kind::Other("flow.step".into()));
+        assert_eq!(serde_json::to_string(&kind).unwrap(), "\"flow.step\"");
     }
 
     proptest! {

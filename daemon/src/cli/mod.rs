@@ -9,6 +9,7 @@ mod demo;
 mod detach;
 mod down;
 mod logs;
+mod merge;
 mod overlap;
 mod print;
 mod run;
@@ -62,6 +63,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Look at tasks and command them
     Task(task::TaskArgs),
+    /// See what a merge would bring, and merge the branches of a task's parts
+    Merge(merge::MergeArgs),
     /// Print what a task's agent prints
     Logs(logs::LogsArgs),
     /// Show which running tasks change the same lines
@@ -134,6 +137,7 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Down => asking(interruptible(down::run(context))),
         Command::Status => asking(interruptible(status::run(context))),
         Command::Task(args) => asking(interruptible(task::run(args, context))),
+        Command::Merge(args) => asking(interruptible(merge::run(args, context))),
         Command::Logs(args) => asking(interruptible(logs::run(args, context))),
         Command::Overlap(args) => asking(interruptible(overlap::run(args, context))),
         Command::Agent(args) => asking(interruptible(agent::run(args, context))),

@@ -6,21 +6,29 @@
 
 pub mod aside;
 pub mod branch;
+pub mod bring;
 pub mod command;
 pub mod commit;
 pub mod diff;
 pub mod folders;
 mod graft;
+pub mod join;
+pub mod land;
 mod leftover;
 pub mod merge;
 pub mod overlap;
 pub mod parse;
+pub mod publish;
+pub mod remote;
 pub mod repo;
 pub mod secrets;
 pub mod snapshot;
 pub mod staging;
+pub mod submodule;
+pub mod tips;
 pub mod touched;
 pub mod trial;
+mod trusted;
 pub mod worktree;
 
 pub use branch::BranchName;

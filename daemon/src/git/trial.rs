@@ -105,7 +105,7 @@ async fn try_merges(
         .await
         .map_err(TrialError::Git)?;
     let merged = parse::merge_trees(&output.stdout, pairs.len()).map_err(TrialError::Parse)?;
-    let names = |merged: parse::Merged| merged.conflicts.into_iter().map(|(path, _)| path);
+    let names = |merged: parse::Merged| merged.stages.into_iter().map(|staged| staged.path);
     Ok(merged.into_iter().map(|merged| names(merged).collect()).collect())
 }
 

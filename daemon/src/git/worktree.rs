@@ -233,6 +233,16 @@ impl Repository {
         self.in_turn(move |common| async move { create(&common, &new).await }).await?
     }
 
+    /// Takes down a worktree that was just made for `new` and that no agent has seen, with its
+    /// branch if that has not moved. What cannot be taken down is left for the next attempt.
+    ///
+    /// # Errors
+    /// [`Closed`] when the daemon shuts down first.
+    pub async fn take_down(&self, new: NewWorktree, branch: Option<Choice>) -> Result<(), Closed> {
+        self.in_turn(move |common| async move { undo(&common, &new, branch.as_ref(), true).await })
+            .await
+    }
+
     /// Detaches HEAD of a worktree, so that its branch can be checked out elsewhere.
     ///
     /// # Errors

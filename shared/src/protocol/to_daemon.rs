@@ -189,6 +189,24 @@ to_daemon! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         task_id: Option<TaskId>,
     } = "readOverlap",
+    /// What would merging one branch into another bring? Answered with `reply`, whose payload is a
+    /// [`crate::merge::MergePreview`]. Changes nothing.
+    PreviewMerge {
+        /// The task whose repository is meant, and whose branch and target stand in for those that
+        /// are not named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_id: Option<TaskId>,
+        /// The repository's folder on the daemon's machine, where no task is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        repository: Option<String>,
+        /// What would be merged: a branch, tag or commit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
+        /// Into what; else the task's target branch, its base branch, or the branch that is checked
+        /// out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+    } = "previewMerge",
     /// Send the output of its last run to one viewer. Answered with `reply`, then frames.
     WatchOutput {
         /// The viewer's own name for it; every frame carries it.
@@ -214,6 +232,31 @@ to_daemon! {
         /// The watch.
         watch_id: WatchId,
     } = "unwatchOutput",
+}
+
+impl ToDaemon {
+    /// The `type` of the answer, where it is one of the seven with a type of their own, and the
+    /// task that it will be about.
+    #[must_use]
+    pub fn answer(&self) -> Option<(TaskId, &'static str)> {
+        match self {
+            Self::ListBranches { task_id } => Some((*task_id, "branchList")),
+            Self::MergeStatus { task_id } => Some((*task_id, "mergeStatusResponse")),
+            Self::MergeStart { task_id, .. }
+            | Self::MergeResolve { task_id, .. }
+            | Self::MergeCommit { task_id, .. }
+            | Self::MergeAbort { task_id } => Some((*task_id, "mergeResult")),
+            Self::MergeSkip { task_id, .. } | Self::CheckMergeComplete { task_id } => {
+                Some((*task_id, "mergeCompleteCheck"))
+            }
+            Self::RetryCompletionAction { task_id, .. } => {
+                Some((*task_id, "completionActionResult"))
+            }
+            Self::CloneWorktree { task_id, .. } => Some((*task_id, "cloneWorktreeResult")),
+            Self::CheckTargetExists { task_id, .. } => Some((*task_id, "checkTargetExistsResult")),
+            _ => None,
+        }
+    }
 }
 
 /// `spawnTask`: the seed's fields, and ours under `run`.

@@ -6,8 +6,10 @@
 mod agents;
 mod capacity;
 mod claude;
+mod complete;
 mod control;
 mod errors;
+mod furnish;
 mod git;
 mod link;
 mod overlap;
