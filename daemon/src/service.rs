@@ -6,7 +6,9 @@ use crate::complete::Completions;
 use crate::config::{AgentSection, Config};
 use crate::dispatch::Dispatch;
 use crate::git::Repositories;
+use crate::git::pool::{Pool, Tending, Terms};
 use crate::git::remote::Clones;
+use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
@@ -46,6 +48,7 @@ pub struct Daemon {
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
     completions: JoinHandle<()>,
+    _tending: Tending,
 }
 
 impl Drop for Daemon {
@@ -84,6 +87,15 @@ impl Daemon {
                 worktrees_directory: text(home.worktrees()),
             },
         };
+        let yard = Yard::new(home.worktrees());
+        let repositories = Repositories::with_pool(Pool::new(Terms {
+            yard: yard.clone(),
+            places: config.worktree.pool as usize,
+            budget: config.worktree.quota_bytes / 2,
+        }));
+        let places = journal.places().await?;
+        repositories.recover(&yard, |path| places.contains(path)).await;
+        let tending = repositories.tend();
         let shop = Arc::new(Shop {
             clones: Clones::new(home.repositories()),
             completions: Completions::new(journal.clone()),
@@ -92,7 +104,7 @@ impl Daemon {
             agents: Search::begin(parent.clone(), config.daemon.login_shell.clone()),
             config,
             journal: journal.clone(),
-            repositories: Repositories::default(),
+            repositories,
             places: Places::default(),
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
@@ -120,6 +132,7 @@ impl Daemon {
             dispatch,
             runtimes: telling,
             completions,
+            _tending: tending,
         })
     }
 

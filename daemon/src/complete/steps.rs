@@ -10,6 +10,7 @@ use crate::git::join::Join;
 use crate::git::land::{LandError, Landing};
 use crate::git::publish::{PublishError, Remote};
 use crate::git::{CommitId, Repository};
+use hayward_shared::merge::Relation;
 use hayward_shared::run::Failure;
 use hayward_shared::task::{CompletionAction, Reason};
 
@@ -48,26 +49,26 @@ fn id(text: &str) -> Result<CommitId, Failure> {
 
 /// Makes the commit that the target shall stand at, if it is not there already.
 async fn merge(repository: &Repository, order: &Order) -> Result<Phase, Failure> {
-    let failed = |reason| move |text: String| Failure::new(reason, text);
     let (head, target) = (id(&order.head)?, format!("refs/heads/{}", order.target));
     let before = repository.resolve(&target).await.map_err(|_| {
         let text = format!("there is no branch '{}' to merge into: make it first", order.target);
         Failure::new(Reason::TargetNotFound, text)
     })?;
-    let holds = |above, below| repository.descends(above, below);
-    let unreadable = failed(Reason::RepositoryUnavailable);
-    if holds(&before, &head).await.map_err(|error| unreadable(chain(&error)))? {
-        return Ok(Phase::Landed { before: before.to_string(), to: before.to_string() });
-    }
-    if holds(&head, &before).await.map_err(|error| unreadable(chain(&error)))? {
-        return Ok(Phase::Landing { before: before.to_string(), to: head.to_string() });
-    }
-    let preview = repository
-        .preview(&before, &head)
+    let trial = repository
+        .try_merge(&before, &head)
         .await
         .map_err(|error| Failure::new(Reason::MergeConflict, chain(&error)))?;
-    if !preview.can_merge {
-        let files: Vec<_> = preview.conflicted_files.iter().take(MOST_NAMED).collect();
+    match trial.relation {
+        Relation::Identical | Relation::AlreadyMerged => {
+            return Ok(Phase::Landed { before: before.to_string(), to: before.to_string() });
+        }
+        Relation::FastForward => {
+            return Ok(Phase::Landing { before: before.to_string(), to: head.to_string() });
+        }
+        Relation::Diverged => {}
+    }
+    if !trial.is_clean {
+        let files: Vec<_> = trial.conflicts.iter().take(MOST_NAMED).collect();
         let names: Vec<_> = files.iter().map(|file| file.path.display().to_string()).collect();
         let text = format!(
             "'{}' conflicts with '{}' in {}: merge '{}' into the work first, or by hand",
@@ -79,7 +80,7 @@ async fn merge(repository: &Repository, order: &Order) -> Result<Phase, Failure>
         return Err(Failure::new(Reason::MergeConflict, text));
     }
     let join = Join {
-        tree: preview.tree,
+        tree: trial.tree,
         ours: before.clone(),
         theirs: head,
         message: Message {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Fault, Git};
 use super::diff::{ChangedFile, DiffStat, compare_trees};
-use super::leftover::is_checked_out;
 use super::parse::{self, ParseError};
 use super::repo::{Closed, CommitId, Repository, read};
 use super::staging::{Inspector, MAX_FILE, Plan, Withheld};
+use super::worktree::leftover::is_checked_out;
 use super::worktree::{EMAIL, NAME, detach, open_own, under_way};
 
 /// The hooks that git would run while it commits.

@@ -14,10 +14,10 @@ pub mod folders;
 mod graft;
 pub mod join;
 pub mod land;
-mod leftover;
 pub mod merge;
 pub mod overlap;
 pub mod parse;
+pub mod pool;
 pub mod publish;
 pub mod remote;
 pub mod repo;
@@ -32,4 +32,5 @@ mod trusted;
 pub mod worktree;
 
 pub use branch::BranchName;
+pub use pool::Pool;
 pub use repo::{CommitId, Repositories, Repository};

@@ -79,7 +79,7 @@ pub(super) async fn prepare(
     let branch = (order.completion_action != CompletionAction::None)
         .then(|| BranchName::for_task(&order.name, &key.task_id.short()));
     let new = NewWorktree { path: shop.home.worktrees().join(name), commit, branch };
-    let made = repository.create(new.clone()).await.map_err(|error| {
+    let made = repository.provide(new.clone()).await.map_err(|error| {
         let reason = if is_disk_full(&error) { Reason::DiskFull } else { Reason::WorktreeFailed };
         Failure::new(reason, chain(&error))
     })?;
@@ -94,9 +94,7 @@ pub(super) async fn prepare(
     match furnish(shop, key, order, &repository, &place).await {
         Ok(notes) => place.notes = notes,
         Err(failure) => {
-            if let Err(error) = repository.take_down(new, made.branch).await {
-                tracing::warn!(path = %place.path.display(), %error, "a worktree is left");
-            }
+            repository.take_down(new, made.branch).await;
             return Err(failure);
         }
     }
