@@ -65,6 +65,8 @@ impl House {
             repository: self.user().join(".git"),
             base_commit: git(path, &["rev-parse", "main"]),
             branch: None,
+            first_port: None,
+            notes: Vec::new(),
         };
         let live = LivePlace { key, name: "task".into(), place };
         self.places.send_modify(|all| drop(all.insert(task, live)));
