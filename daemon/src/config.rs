@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Runs at once when nothing is said: what a laptop carries.
 const DEFAULT_CAPACITY: u32 = 4;
@@ -15,6 +16,15 @@ const DEFAULT_RING: u64 = 64 * 1024 * 1024;
 
 /// What installing a large project's dependencies takes on a slow line.
 const DEFAULT_SETUP_SECONDS: u64 = 600;
+/// Ready worktrees of each hot repository when nothing is said: a second task need not wait for
+/// the refill after the first.
+const DEFAULT_POOL: u32 = 2;
+
+/// Bytes of worktrees when nothing is said: a few dozen of a large repository.
+const DEFAULT_QUOTA: u64 = 50 * 1024 * 1024 * 1024;
+
+/// Days that a finished task's worktree is kept when nothing is said.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -26,6 +36,8 @@ pub struct Config {
     pub relay: RelaySection,
     /// `[terminal]`
     pub terminal: TerminalSection,
+    /// `[worktree]`
+    pub worktree: WorktreeSection,
     /// `[agents.NAME]`
     pub agents: BTreeMap<String, AgentSection>,
     /// `[repositories."FOLDER or URL"]`
@@ -42,11 +54,18 @@ pub struct DaemonSection {
     pub labels: BTreeMap<String, String>,
     /// The shell whose PATH agents also get; absent: the user's login shell.
     pub login_shell: Option<PathBuf>,
+    /// Whether agents are told when a sibling changes the same lines.
+    pub sibling_notes: bool,
 }
 
 impl Default for DaemonSection {
     fn default() -> Self {
-        Self { max_concurrent_tasks: DEFAULT_CAPACITY, labels: BTreeMap::new(), login_shell: None }
+        Self {
+            max_concurrent_tasks: DEFAULT_CAPACITY,
+            labels: BTreeMap::new(),
+            login_shell: None,
+            sibling_notes: true,
+        }
     }
 }
 
@@ -72,6 +91,50 @@ impl Default for TerminalSection {
     fn default() -> Self {
         Self { ring_bytes: DEFAULT_RING }
     }
+}
+
+/// `[worktree]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorktreeSection {
+    /// Ready worktrees of each repository that had a task; 0 turns the pool off.
+    pub pool: u32,
+    /// The most bytes that worktrees take on the disk. The ready ones take at most half of it.
+    pub quota_bytes: u64,
+    /// How long the worktree of a finished task is kept: a number and `s`, `m`, `h`, `d` or `w`,
+    /// as `"7d"`.
+    #[serde(deserialize_with = "duration")]
+    pub retention: Duration,
+}
+
+impl Default for WorktreeSection {
+    fn default() -> Self {
+        Self { pool: DEFAULT_POOL, quota_bytes: DEFAULT_QUOTA, retention: DEFAULT_RETENTION }
+    }
+}
+
+/// A whole number and its unit.
+fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    parse_duration(&text).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "'{text}' is no duration: write a number and s, m, h, d or w, as \"7d\""
+        ))
+    })
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let at = text.find(|letter: char| !letter.is_ascii_digit())?;
+    let (number, unit) = text.split_at(at);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        "w" => 7 * 24 * 60 * 60,
+        _ => return None,
+    };
+    Some(Duration::from_secs(number.parse::<u64>().ok()?.checked_mul(seconds)?))
 }
 
 /// `[agents.NAME]`
@@ -287,6 +350,17 @@ mod tests {
         let url = config.repository(&["x", "https://h.example/o/r"]);
         assert_eq!(url.isolation, Isolation::Clone);
         assert_eq!(config.repository(&["/src/other"]), RepositorySection::default());
+    }
+
+    #[test]
+    fn a_duration_is_a_number_and_a_unit() {
+        let config = Config::parse("[worktree]\nretention = \"12h\"\npool = 0").unwrap();
+        assert_eq!(config.worktree.retention, Duration::from_secs(12 * 60 * 60));
+        assert_eq!((config.worktree.pool, config.worktree.quota_bytes), (0, DEFAULT_QUOTA));
+        for wrong in ["7", "d", "", "-1d", "1.5h", "7 d", "99999999999999999999d"] {
+            let error = Config::parse(&format!("[worktree]\nretention = \"{wrong}\""));
+            assert!(error.unwrap_err().contains("is no duration"), "{wrong}");
+        }
     }
 
     #[test]

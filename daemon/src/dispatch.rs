@@ -5,11 +5,13 @@
 //! gets the same answer, and nothing happens twice.
 
 use crate::clock;
+use crate::finish;
 use crate::git::CommitId;
 use crate::git::diff::Side;
 use crate::journal::Journal;
 use crate::link::{self, Link};
 use crate::merge::Desk;
+use crate::overlap::{Overlap, Sibling, sibling_notice};
 use crate::task::{Board, Command, RunState, Shop};
 use crate::watch::{View, Watches};
 use hayward_shared::fault::{Code, Fault};
@@ -34,6 +36,7 @@ const MOST_FILES: usize = 2_000;
 pub struct Dispatch {
     shop: Arc<Shop>,
     board: Board,
+    overlap: Overlap,
     link: Link,
     watches: Watches,
     merges: Arc<Desk>,
@@ -45,10 +48,10 @@ type Pending = oneshot::Receiver<Result<(), Fault>>;
 impl Dispatch {
     /// A dispatcher that hands on to `board`.
     #[must_use]
-    pub fn new(shop: Arc<Shop>, board: Board, link: Link) -> Self {
+    pub fn new(shop: Arc<Shop>, board: Board, overlap: Overlap, link: Link) -> Self {
         let watches = Watches::new(shop.clone(), board.clone(), link.clone());
         let merges = Arc::new(Desk::new(shop.clone()));
-        Self { shop, board, link, watches, merges, answers: JoinSet::new() }
+        Self { shop, board, overlap, link, watches, merges, answers: JoinSet::new() }
     }
 
     /// Hands on whatever the relay says, until the link ends.
@@ -95,6 +98,7 @@ impl Dispatch {
                 }
             }
             ToDaemon::ReadDiff { task_id } => self.diff(request, task_id),
+            ToDaemon::ReadOverlap { task_id } => self.read_overlap(request, task_id),
             ToDaemon::WatchOutput { watch_id, task_id, from, follow, grant } => {
                 let view = View { watch: watch_id, task: task_id, from, follow, grant };
                 let begun = self.watches.begin(view).await;
@@ -103,6 +107,20 @@ impl Dispatch {
             ToDaemon::GrantOutput { watch_id, up_to } => self.watches.grant(watch_id, up_to),
             ToDaemon::UnwatchOutput { watch_id } => self.watches.end(watch_id),
             ToDaemon::Authenticated(_) | ToDaemon::Ack { .. } | ToDaemon::WorkAvailable {} => {}
+            ToDaemon::InjectSiblingContext {
+                task_id,
+                sibling_task_id,
+                sibling_name: name,
+                sibling_status: status,
+                progress_summary: progress,
+                changed_files: files,
+            } => {
+                let id = request.map_or_else(Uuid::now_v7, |request| request.0);
+                let sibling =
+                    Sibling { id: sibling_task_id.short(), name, status, progress, files };
+                let notice = sibling_notice(id, sibling_task_id, sibling);
+                self.order(request, task_id, Command::Inform(notice)).await;
+            }
             ToDaemon::ListBranches { .. }
             | ToDaemon::MergeStart { .. }
             | ToDaemon::MergeStatus { .. }
@@ -112,10 +130,12 @@ impl Dispatch {
             | ToDaemon::MergeSkip { .. }
             | ToDaemon::CheckMergeComplete { .. }
             | ToDaemon::PreviewMerge { .. } => self.merge(request, body),
-            ToDaemon::InjectSiblingContext { .. }
-            | ToDaemon::RetryCompletionAction { .. }
-            | ToDaemon::CloneWorktree { .. }
-            | ToDaemon::CheckTargetExists { .. } => self.unsupported(request, &body),
+            ToDaemon::RetryCompletionAction { .. } | ToDaemon::UndoCompletion { .. } => {
+                self.finish(request, body);
+            }
+            ToDaemon::CloneWorktree { .. } | ToDaemon::CheckTargetExists { .. } => {
+                self.unsupported(request, &body)
+            }
         }
     }
 
@@ -147,6 +167,24 @@ impl Dispatch {
         self.answers.spawn(async move {
             let answer = desk.serve(body, request).await;
             link.answer(request, answer).await;
+        });
+    }
+
+    fn finish(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (link, shop) = (self.link.clone(), self.shop.clone());
+        self.answers.spawn(async move {
+            let answer = finish::serve(&shop, body, request).await;
+            link.answer(request, answer).await;
+        });
+    }
+
+    fn read_overlap(&mut self, request: Option<RequestId>, task: Option<TaskId>) {
+        let (link, overlap) = (self.link.clone(), self.overlap.clone());
+        self.answers.spawn(async move {
+            let report = overlap.report(task).await;
+            if let (Some(request), Some(report)) = (request, report) {
+                link.reply(request, Reply::done(report.on_the_wire())).await;
+            }
         });
     }
 

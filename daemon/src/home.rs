@@ -155,6 +155,12 @@ impl Home {
         self.root.join("worktrees")
     }
 
+    /// Where what is needed to compare live worktrees lies, of use to nobody once the daemon ended.
+    #[must_use]
+    pub fn overlap(&self) -> PathBuf {
+        self.root.join("overlap")
+    }
+
     /// Where finished work is cloned to.
     #[must_use]
     pub fn clones(&self) -> PathBuf {

@@ -108,6 +108,11 @@ fn git(folder: &Path, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// What the repository records of a worktree.
+fn git_dir(worktree: &Path) -> PathBuf {
+    PathBuf::from(git(worktree, &["rev-parse", "--absolute-git-dir"]))
+}
+
 fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
@@ -126,6 +131,7 @@ fn order(tree: &Worktree) -> WorkOrder {
         message: Message { subject: "Work".to_owned(), body: "Because.".to_owned() },
         limits: Limits::default(),
         hooks: Hooks::Inert,
+        sign: false,
     }
 }
 
@@ -246,7 +252,7 @@ async fn an_attempt_that_was_cut_off_is_done_anew_and_work_is_not_lost() {
     // as a kill in the middle of the checkout leaves it
     fs::write(new.path.join("src/a.txt"), "one\ntw").unwrap();
     fs::remove_file(new.path.join("b.txt")).unwrap();
-    let admin = scratch.user().join(".git/worktrees/again");
+    let admin = git_dir(&new.path);
     fs::remove_file(admin.join("index")).unwrap();
     fs::write(admin.join("index.lock"), "").unwrap();
     let again = repository.create(new.clone()).await.unwrap();
@@ -479,7 +485,7 @@ async fn a_lock_that_blocks_a_commit_is_named() {
     let repository = scratch.open().await;
     let tree = scratch.make(&repository, "blocked").await;
     write(&tree.path.join("new.txt"), "new\n");
-    let lock = scratch.user().join(".git/worktrees/blocked/index.lock");
+    let lock = git_dir(&tree.path).join("index.lock");
     fs::write(&lock, "").unwrap();
     let locked = repository.commit_work(order(&tree)).await.unwrap_err();
     assert!(locked.to_string().contains(lock.to_str().unwrap()), "{locked}");
@@ -550,7 +556,7 @@ async fn a_diff_shows_committed_uncommitted_and_untracked_work_up_to_its_cap() {
     write(&tree.path.join("src/a.txt"), "one\n2\nthree\n");
     write(&tree.path.join("untracked.txt"), "u\nu\n");
     fs::remove_file(tree.path.join("b.txt")).unwrap();
-    let index = fs::read(scratch.user().join(".git/worktrees/diff/index")).unwrap();
+    let index = fs::read(git_dir(&tree.path).join("index")).unwrap();
     let side = Side::Worktree(tree.path.clone());
     let diff = repository.diff(&tree.commit, side.clone(), 1 << 20).await.unwrap();
     let kinds: Vec<_> =
@@ -570,7 +576,7 @@ async fn a_diff_shows_committed_uncommitted_and_untracked_work_up_to_its_cap() {
     assert_eq!(cut.files, diff.files);
     let stat = repository.diff_stat(&tree.commit, side).await.unwrap();
     assert_eq!((stat.files, stat.insertions, stat.deletions), (4, 4, 2));
-    assert_eq!(fs::read(scratch.user().join(".git/worktrees/diff/index")).unwrap(), index);
+    assert_eq!(fs::read(git_dir(&tree.path).join("index")).unwrap(), index);
 
     // git's own counts and letters say the same of the commits
     let work = repository.commit_work(order(&tree)).await.unwrap();
@@ -818,8 +824,8 @@ fn f18_f19_a_worktree_that_stands_elsewhere_is_taken_down() {
     let (path, real) = real_git();
     let body = format!(
         "{real} \"$@\" || exit\n\
-         case \"$*\" in *'worktree add'*) for at; do last=$it; it=$at; done\n\
-         cd \"$last\" && {real} -c user.name=a -c user.email=a@b commit -q --allow-empty -m x\n\
+         case \"$*\" in *read-tree*) {real} checkout -q --detach\n\
+         {real} -c user.name=a -c user.email=a@b commit -q --allow-empty -m x\n\
          esac",
         real = real.display()
     );
@@ -876,15 +882,13 @@ fn a_creation_costs_one_git_and_a_commit_three() {
     assert_eq!(
         ours,
         [
-            "worktree add",
+            "read-tree",
             "status",
             "update-index",
             "commit",
             "merge-tree",
             "update-ref",
             "worktree list",
-            "status",
-            "worktree remove",
         ]
     );
 }

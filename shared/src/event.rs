@@ -77,6 +77,14 @@ kinds! {
     /// A merge was begun, committed or aborted. Payload: `{command, success, message, commitSha,
     /// conflicts}`.
     MergeResult = "merge.result";
+    /// Live tasks change the same file, or no longer do. Payload: `{filePath, severity, tasks,
+    /// conflict, files, truncated}`: the gravest verdict of a pair of tasks and all of them; severity
+    /// `none` when they overlap no more.
+    WorktreeConflict = "worktree.conflict";
+    /// The agent was offered word of what a sibling does. Payload: `{siblingTaskId, siblingName,
+    /// siblingStatus, progressSummary, changedFiles, delivered}`; not delivered where its driver
+    /// takes no messages or the agent is ending.
+    SiblingNote = "task.sibling_note";
     /// A daemon connected. Payload: `{hostname}`.
     DaemonOnline = "daemon.online";
     /// A daemon's link ended. Payload: `{hostname}`.

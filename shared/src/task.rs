@@ -226,10 +226,16 @@ reasons! {
     CommitFailed = "commit_failed", Never;
     /// The branch could not be pushed.
     PushFailed = "push_failed", Never;
+    /// The commits hold a secret or blob that must not be published: nothing was pushed.
+    SecretsExposed = "secrets_exposed", Never;
     /// The pull request could not be opened.
     PullRequestFailed = "pull_request_failed", Never;
     /// The work does not merge into the target.
     MergeConflict = "merge_conflict", Never;
+    /// There is no such branch to merge into.
+    TargetNotFound = "target_not_found", Never;
+    /// The target cannot be moved now: changes are in the way where it is checked out.
+    TargetInTheWay = "target_in_the_way", Never;
     /// The asked completion action is not one that this version runs.
     ActionUnsupported = "action_unsupported", Never;
 

@@ -24,9 +24,6 @@ const PASSED_ON: [&str; 8] =
 /// How long a command may take: a checkout of 90,000 files took 30 s where we measured.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Seconds of silence after which a host is given up: twice what a bad mobile line takes.
-const CONNECT_SECONDS: u32 = 15;
-
 /// The most standard output kept: a status of half a million long paths fits.
 const MAX_STDOUT: u64 = 64 * 1024 * 1024;
 
@@ -257,36 +254,6 @@ impl Git {
     #[must_use]
     pub fn with_hooks(mut self) -> Self {
         self.hooks = true;
-        self
-    }
-
-    /// Lets the command reach another machine as the user would: by the credential helpers and the
-    /// ssh command of the user's own configuration, never by those that a repository names, and
-    /// without a question to anybody. A host that does not answer is given up after 15 s.
-    #[must_use]
-    pub fn over_network(mut self) -> Self {
-        let mine = git2::Config::open_default().and_then(|mut config| config.snapshot());
-        let (mut helpers, mut ssh) = (Vec::new(), None);
-        if let Ok(config) = &mine
-            && let Ok(mut entries) = config.entries(None)
-        {
-            while let Some(Ok(entry)) = entries.next() {
-                let (Ok(name), Ok(value)) = (entry.name(), entry.value()) else { continue };
-                if name.starts_with("credential.") && name.ends_with(".helper") {
-                    helpers.push((name.to_owned(), value.to_owned()));
-                } else if name == "core.sshcommand" {
-                    ssh = Some(value.to_owned());
-                }
-            }
-        }
-        let ssh = ssh.unwrap_or_else(|| "ssh".to_owned());
-        self.config.push((
-            "core.sshCommand".to_owned(),
-            format!("{ssh} -o BatchMode=yes -o ConnectTimeout={CONNECT_SECONDS}"),
-        ));
-        self.config.push(("http.lowSpeedLimit".to_owned(), "1".to_owned()));
-        self.config.push(("http.lowSpeedTime".to_owned(), CONNECT_SECONDS.to_string()));
-        self.config.extend(helpers);
         self
     }
 

@@ -3,12 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::command::{CommandError, Git};
+use super::command::{CommandError, Fault, Git};
 use super::diff::{ChangedFile, DiffStat, compare_trees};
-use super::leftover::is_checked_out;
 use super::parse::{self, ParseError};
 use super::repo::{Closed, CommitId, Repository, read};
 use super::staging::{Inspector, MAX_FILE, Plan, Withheld};
+use super::worktree::leftover::is_checked_out;
 use super::worktree::{EMAIL, NAME, detach, open_own, under_way};
 
 /// The hooks that git would run while it commits.
@@ -33,6 +33,8 @@ pub struct WorkOrder {
     pub limits: Limits,
     /// Whether the repository's hooks run.
     pub hooks: Hooks,
+    /// Whether the commit is signed, as the user's own configuration says how.
+    pub sign: bool,
 }
 
 /// What a commit says.
@@ -154,6 +156,15 @@ pub enum CommitError {
         path: PathBuf,
         /// What the hook said, its end.
         stderr: String,
+    },
+    /// The signer failed, or did not answer.
+    #[error("the commit in {path} could not be signed: unlock your key, or turn `sign` off")]
+    NotSigned {
+        /// The worktree.
+        path: PathBuf,
+        /// The command that failed.
+        #[source]
+        source: CommandError,
     },
     /// Another git holds the index, or one that was killed left its lock.
     #[error("{lock} exists: end the git that runs there, or remove the file if none does")]
@@ -420,12 +431,18 @@ async fn record(
     if order.hooks == Hooks::Run {
         git = git.with_hooks();
     }
+    if order.sign {
+        git = git.signed();
+    }
     let Err(cause) = git.run().await else { return Ok(()) };
     // changes that cancel each other out leave nothing to commit, which git calls a failure
     let empty = blocking(common, order, |common, order| {
         own(common, order).is_ok_and(|repository| index_is_head(&repository).unwrap_or(false))
     })
     .await?;
+    if order.sign && was_not_signed(&cause) {
+        return Err(not_signed(order, seen, cause));
+    }
     match classify(order, seen, cause) {
         CommitError::Git { .. } if empty => Ok(()),
         CommitError::Git { source, .. } if order.hooks == Hooks::Run && !seen.hooks.is_empty() => {
@@ -436,6 +453,22 @@ async fn record(
         }
         failure => Err(failure),
     }
+}
+
+fn was_not_signed(cause: &CommandError) -> bool {
+    let says = |words: &str| cause.stderr().contains(words);
+    matches!(cause.fault, Fault::TimedOut(_)) || says("failed to sign") || says("signing failed")
+}
+
+/// The git that waited for a signer was killed with it, and left its lock: the agent has ended, so
+/// nobody else's it is.
+fn not_signed(order: &WorkOrder, seen: &Survey, source: CommandError) -> CommitError {
+    if matches!(source.fault, Fault::TimedOut(_))
+        && let Err(cause) = std::fs::remove_file(seen.git_dir.join("index.lock"))
+    {
+        tracing::debug!(%cause, "the killed git left no lock");
+    }
+    CommitError::NotSigned { path: order.worktree.clone(), source }
 }
 
 fn index_is_head(repository: &git2::Repository) -> Result<bool, git2::Error> {
@@ -488,7 +521,7 @@ fn summary(
 
 impl Message {
     /// The message as git reads it; never empty.
-    fn text(&self) -> Vec<u8> {
+    pub(super) fn text(&self) -> Vec<u8> {
         let subject = self.subject.split_whitespace().collect::<Vec<_>>().join(" ");
         let subject = if subject.is_empty() { "Work without a title" } else { &subject };
         format!("{subject}\n\n{}\n", self.body.trim()).into_bytes()

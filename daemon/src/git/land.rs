@@ -204,6 +204,15 @@ impl Repository {
         self.in_turn(move |common| async move { follow(&common, &path, &landing).await }).await?
     }
 
+    /// Takes a landing back: the branch that stands at `to` goes back to `from`, with the work tree
+    /// that has it checked out, under the same conditions. A branch that moved on stays.
+    ///
+    /// # Errors
+    /// [`LandError`]; nothing moved then.
+    pub async fn take_back(&self, landing: Landing) -> Result<Landed, LandError> {
+        self.in_turn(move |common| async move { take_back(&common, landing).await }).await?
+    }
+
     /// Makes a branch of ours again that was dropped because it held nothing. One that is there
     /// stays as it is.
     ///
@@ -228,7 +237,25 @@ struct Holder {
     busy: Option<&'static str>,
 }
 
+/// Which way a work tree moves.
+#[derive(Clone, Copy)]
+enum Way {
+    Forward,
+    Back,
+}
+
 async fn land(common: &Path, landing: &Landing) -> Result<Landed, LandError> {
+    must_be_forward(common, landing).await?;
+    shift(common, landing, Way::Forward).await
+}
+
+async fn take_back(common: &Path, landing: Landing) -> Result<Landed, LandError> {
+    must_be_forward(common, &landing).await?;
+    let Landing { branch, from, to } = landing;
+    shift(common, &Landing { branch, from: to, to: from }, Way::Back).await
+}
+
+async fn shift(common: &Path, landing: &Landing, way: Way) -> Result<Landed, LandError> {
     let Landing { branch, from, to } = landing;
     let found = tip(common, branch).await?.ok_or_else(|| LandError::NoBranch(branch.to_owned()))?;
     let place = common.to_owned();
@@ -255,10 +282,9 @@ async fn land(common: &Path, landing: &Landing) -> Result<Landed, LandError> {
         let (branch, expected) = (branch.clone(), from.clone());
         return Err(LandError::Moved { branch, expected, found });
     }
-    must_be_forward(common, landing).await?;
     fault::point("merge.land.begun").map_err(stopped(branch))?;
     match &checkout {
-        Some(path) => advance(path, landing).await?,
+        Some(path) => advance(path, landing, way).await?,
         None => move_ref(common, branch, to, from.as_str()).await?,
     }
     fault::point("merge.land.moved").map_err(stopped(branch))?;
@@ -287,7 +313,7 @@ async fn follow(common: &Path, path: &Path, landing: &Landing) -> Result<bool, L
         Some(head) if head == landing.to => Ok(true),
         Some(head) if head == landing.from => {
             must_be_forward(common, landing).await?;
-            advance(path, landing).await?;
+            advance(path, landing, Way::Forward).await?;
             Ok(true)
         }
         _ => Ok(false),
@@ -396,8 +422,8 @@ fn holds(git_dir: &Path, path: PathBuf, wanted: &str) -> Option<Holder> {
     says("HEAD", "ref: ").then_some(Holder { path, busy: None })
 }
 
-/// Moves a work tree and what its HEAD names forward.
-async fn advance(path: &Path, landing: &Landing) -> Result<(), LandError> {
+/// Moves a work tree and what its HEAD names.
+async fn advance(path: &Path, landing: &Landing, way: Way) -> Result<(), LandError> {
     let Landing { branch, to, .. } = landing;
     let lock = unlocked(path).await?;
     let status = Git::in_worktree(path)
@@ -422,18 +448,18 @@ async fn advance(path: &Path, landing: &Landing) -> Result<(), LandError> {
         files.truncate(MAX_NAMED);
         return Err(LandError::InTheWay { branch: branch.clone(), path: path.to_owned(), files });
     }
-    Git::in_worktree(path)
-        .committer(NAME, EMAIL)
-        .args(["merge", "--ff-only", "--quiet", "--no-stat", "--no-squash", "--no-autostash"])
-        .args(["--no-overwrite-ignore", "--no-verify-signatures"])
-        .arg(to.as_str())
-        .run()
-        .await
-        .map(|_| ())
-        .map_err(|source| match lock {
-            Some(lock) if lock.exists() => LandError::IndexLocked(lock),
-            _ => failed(branch, source),
-        })
+    let git = Git::in_worktree(path).committer(NAME, EMAIL);
+    let git = match way {
+        Way::Forward => git
+            .args(["merge", "--ff-only", "--quiet", "--no-stat", "--no-squash", "--no-autostash"])
+            .args(["--no-overwrite-ignore", "--no-verify-signatures"]),
+        // keeps what is changed, or refuses
+        Way::Back => git.args(["reset", "--keep", "--quiet"]),
+    };
+    git.arg(to.as_str()).run().await.map(|_| ()).map_err(|source| match lock {
+        Some(lock) if lock.exists() => LandError::IndexLocked(lock),
+        _ => failed(branch, source),
+    })
 }
 
 /// Waits until no git holds the index. Answers where its lock would be.

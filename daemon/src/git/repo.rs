@@ -5,12 +5,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::branch;
+use super::pool::Pool;
+use super::worktree::Grounds;
 
 /// How many changes of one repository may wait; who comes later waits for a place, none is lost.
 const QUEUE: usize = 64;
@@ -139,12 +141,14 @@ fn hint(near: &[String]) -> String {
 #[error("the daemon is shutting down: the work on the repository was not done; start it again")]
 pub struct Closed;
 
-/// The repositories of this daemon. It alone knows which actors live.
+/// The repositories of this daemon; clones share them. It alone knows which actors live.
 ///
 /// An actor ends once the last handle of its repository is gone and its queue is empty.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Repositories {
-    actors: Mutex<HashMap<PathBuf, Entry>>,
+    actors: Arc<Mutex<HashMap<PathBuf, Entry>>>,
+    grounds: Arc<Grounds>,
+    pool: Pool,
 }
 
 #[derive(Debug)]
@@ -159,12 +163,26 @@ pub struct Repository {
     common: PathBuf,
     checkout: Option<PathBuf>,
     queue: mpsc::Sender<Turn>,
+    grounds: Arc<Grounds>,
+    pool: Pool,
 }
 
 /// A change of the repository whose common folder it is given, whole with its answer.
 type Turn = Box<dyn FnOnce(PathBuf) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 impl Repositories {
+    /// Repositories whose worktrees come out of `pool` when it has a ready one.
+    #[must_use]
+    pub fn with_pool(pool: Pool) -> Self {
+        Self { pool, ..Self::default() }
+    }
+
+    /// The pool of ready worktrees; without [`Self::with_pool`] it is off.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Opens the repository that holds `path`: any folder of a work tree or worktree, or a bare
     /// repository. All handles of one repository share one actor, whichever folder was named.
     ///
@@ -178,7 +196,7 @@ impl Repositories {
         let (common, checkout) = found?;
         let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = actors.get(&common).and_then(|entry| entry.queue.upgrade()) {
-            return Ok(Repository { common, checkout, queue });
+            return Ok(self.handle(common, checkout, queue));
         }
         // a former actor may still be at work: its successor waits for its end
         let former = actors.remove(&common).map(|entry| entry.actor);
@@ -186,7 +204,17 @@ impl Repositories {
         let (queue, turns) = mpsc::channel(QUEUE);
         let actor = tokio::spawn(serve(common.clone(), turns, former));
         actors.insert(common.clone(), Entry { queue: queue.downgrade(), actor });
-        Ok(Repository { common, checkout, queue })
+        Ok(self.handle(common, checkout, queue))
+    }
+
+    fn handle(
+        &self,
+        common: PathBuf,
+        checkout: Option<PathBuf>,
+        queue: mpsc::Sender<Turn>,
+    ) -> Repository {
+        let (grounds, pool) = (self.grounds.clone(), self.pool.clone());
+        Repository { common, checkout, queue, grounds, pool }
     }
 }
 
@@ -215,6 +243,16 @@ impl Repository {
         self.checkout.as_deref()
     }
 
+    /// What all worktrees being made share.
+    pub(super) fn grounds(&self) -> &Grounds {
+        &self.grounds
+    }
+
+    /// The pool that its worktrees come from.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// The commit that a branch, tag, id or other revision names. A local branch wins over a
     /// remote one of the same name, as in git.
     ///
@@ -226,6 +264,42 @@ impl Repository {
         read(move || resolve(&place, &reference)).await.unwrap_or_else(|source| {
             Err(ResolveError::Unreadable { reference: named, repository: at, source })
         })
+    }
+
+    /// Whether `above` holds all of `below`: it is that commit, or descends from it.
+    ///
+    /// # Errors
+    /// [`ResolveError::Unreadable`] when a commit is not there.
+    pub async fn descends(&self, above: &CommitId, below: &CommitId) -> Result<bool, ResolveError> {
+        let (place, one, two) = (self.common.clone(), above.clone(), below.clone());
+        read(move || {
+            let repository = git2::Repository::open(&place)?;
+            repository.find_commit(two.oid()?)?;
+            Ok(one == two || repository.graph_descendant_of(one.oid()?, two.oid()?)?)
+        })
+        .await
+        .and_then(|found| found)
+        .map_err(|source| ResolveError::Unreadable {
+            reference: above.to_string(),
+            repository: self.common.clone(),
+            source,
+        })
+    }
+
+    /// All local branches, without `refs/heads/`.
+    ///
+    /// # Errors
+    /// [`ResolveError::Unreadable`].
+    pub async fn branches(&self) -> Result<Vec<String>, ResolveError> {
+        let place = self.common.clone();
+        read(move || branches(&git2::Repository::open(place)?))
+            .await
+            .and_then(|found| found)
+            .map_err(|source| ResolveError::Unreadable {
+                reference: "refs/heads".to_owned(),
+                repository: self.common.clone(),
+                source,
+            })
     }
 
     /// Where HEAD of the folder that was opened stands.

@@ -243,7 +243,14 @@ impl<'repository> Camera<'repository> {
         if let Some(why) = self.inspector.inspect(path) {
             return Ok(Sight::Withheld(why));
         }
-        let Ok(id) = self.repository.blob_path(&full) else {
+        let written = match kind.is_symlink() {
+            true => fs::read_link(&full).map_or_else(
+                |cause| Err(git2::Error::from_str(&cause.to_string())),
+                |target| self.repository.blob(target.as_os_str().as_bytes()),
+            ),
+            false => self.repository.blob_path(&full),
+        };
+        let Ok(id) = written else {
             // gone or locked away since we looked
             let again = fs::symlink_metadata(&full);
             return Ok(again.map_or_else(

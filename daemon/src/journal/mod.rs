@@ -4,6 +4,7 @@
 //! transaction as the state that it tells of. The [`Journal`] is the only writer; it has one
 //! connection, so transactions come one after another, each on disk before its call returns.
 
+mod completions;
 mod merges;
 mod outbox;
 mod replies;
@@ -83,7 +84,7 @@ impl JournalError {
 }
 
 /// One layout after the other; a database is brought forward from where it stands.
-const LAYOUTS: [&str; 2] = [
+const LAYOUTS: [&str; 3] = [
     "
     CREATE TABLE runs (
         run_id TEXT PRIMARY KEY,
@@ -102,6 +103,7 @@ const LAYOUTS: [&str; 2] = [
     CREATE TABLE replies (request_id TEXT PRIMARY KEY, at INTEGER NOT NULL, body TEXT NOT NULL);
     CREATE INDEX replies_by_age ON replies (at);
 ",
+    completions::LAYOUT,
     merges::LAYOUT,
 ];
 

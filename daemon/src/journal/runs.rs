@@ -9,6 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// A run as the journal has it. `S` is its state.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,6 +144,20 @@ impl Journal {
         .await
         .map_err(JournalError::doing("read a run"))?;
         row.as_ref().map(read).transpose()
+    }
+
+    /// The worktrees of all runs that this daemon ever had, by path, wherever they are now: the
+    /// `place.path` of each state.
+    ///
+    /// # Errors
+    /// [`JournalError`] when they cannot be read.
+    pub async fn places(&self) -> Result<BTreeSet<PathBuf>, JournalError> {
+        let rows: Vec<Option<String>> =
+            sqlx::query_scalar("SELECT DISTINCT json_extract(state, '$.place.path') FROM runs")
+                .fetch_all(&self.pool)
+                .await
+                .map_err(JournalError::doing("read the worktrees of the runs"))?;
+        Ok(rows.into_iter().flatten().map(PathBuf::from).collect())
     }
 
     /// The run of the same task before this one.

@@ -4,6 +4,7 @@
 use super::attend::{Attended, Seen, agent_exit};
 use super::input::{Input, Wrote, text};
 use super::machine::{Effect, Event, GRACE_MS, Machine, Turn};
+use super::places::Present;
 use super::prepare::{self, Start};
 use super::shop::Shop;
 use super::state::{ExitFacts, Phase, RunState, Terms, Unwritten, Wish};
@@ -46,6 +47,7 @@ pub(super) struct Actor {
     attended: Option<Attended>,
     session: watch::Sender<Option<Session>>,
     alarm: Option<Timestamp>,
+    pub(super) present: Option<Present>,
     over: bool,
 }
 
@@ -108,6 +110,7 @@ impl Actor {
             attended: None,
             session: watch::Sender::new(None),
             alarm: None,
+            present: None,
             over: false,
         }
     }
@@ -199,6 +202,7 @@ impl Actor {
 
     async fn turn(&mut self, turn: Turn) {
         self.write_down(&turn.messages).await;
+        self.show_place();
         for effect in turn.effects {
             self.begin(effect).await;
         }
@@ -265,7 +269,11 @@ impl Actor {
                         Some(place) => deliver::deliver(&shop, key.task_id, &order, place).await,
                         None => Err(Failure::new(Reason::Internal, "the run has no worktree")),
                     };
-                    Done::Event(delivered.map_or_else(Event::Failed, Event::Delivered))
+                    Done::Event(match delivered {
+                        Ok((work, None)) => Event::Delivered(work),
+                        Ok((work, Some(failure))) => Event::Stuck(work, failure),
+                        Err(failure) => Event::Failed(failure),
+                    })
                 });
             }
         }

@@ -37,6 +37,9 @@ fn work(outcome: Outcome) -> Work {
         commits: 1,
         stat: DiffStat { files: 1, insertions: 1, deletions: 0 },
         withheld: vec![],
+        inert_hooks: vec![],
+        completed: None,
+        pr_url: None,
     }
 }
 

@@ -2,13 +2,16 @@
 //! lets runs in.
 
 mod actor;
+pub mod again;
 mod attend;
 pub mod board;
 mod deliver;
 mod furnish;
+mod inform;
 mod input;
 mod machine;
 mod order;
+mod places;
 mod ports;
 mod prepare;
 mod shop;
@@ -17,6 +20,8 @@ mod telling;
 
 pub(crate) use actor::run_folder;
 pub use board::{Board, Command, Kept, LiveSession};
+pub use inform::{Notice, Words};
+pub use places::{LivePlace, Places, Present};
 pub use ports::Ports;
 pub(crate) use prepare::{chain, order_of};
 pub use shop::Shop;

@@ -61,12 +61,6 @@ pub(super) async fn prepare(
     order: &Order,
     former: Option<&RunRow<RunState>>,
 ) -> Result<(Place, Chosen), Failure> {
-    if matches!(order.completion_action, CompletionAction::Merge | CompletionAction::Pr) {
-        return Err(Failure::new(
-            Reason::ActionUnsupported,
-            "this version brings work home as a branch: use the action 'branch' or 'none'",
-        ));
-    }
     if order.requeue_after.is_some() {
         // it would have to end its own agent before another daemon may begin
         let text = "no daemon of this version hands a run over to another daemon";
@@ -82,10 +76,10 @@ pub(super) async fn prepare(
     let repository = open(shop, order).await?;
     let commit = base(shop, &repository, order).await?;
     let name = folder_name(order, key);
-    let branch = (order.completion_action == CompletionAction::Branch)
+    let branch = (order.completion_action != CompletionAction::None)
         .then(|| BranchName::for_task(&order.name, &key.task_id.short()));
     let new = NewWorktree { path: shop.home.worktrees().join(name), commit, branch };
-    let made = repository.create(new.clone()).await.map_err(|error| {
+    let made = repository.provide(new.clone()).await.map_err(|error| {
         let reason = if is_disk_full(&error) { Reason::DiskFull } else { Reason::WorktreeFailed };
         Failure::new(reason, chain(&error))
     })?;
@@ -100,9 +94,7 @@ pub(super) async fn prepare(
     match furnish(shop, key, order, &repository, &place).await {
         Ok(notes) => place.notes = notes,
         Err(failure) => {
-            if let Err(error) = repository.take_down(new, made.branch).await {
-                tracing::warn!(path = %place.path.display(), %error, "a worktree is left");
-            }
+            repository.take_down(new, made.branch).await;
             return Err(failure);
         }
     }

@@ -1,8 +1,10 @@
 //! What every run of this daemon works with.
 
+use super::places::Places;
 use super::ports::Ports;
 use crate::agent::environment::Variables;
 use crate::agent::roster::Search;
+use crate::complete::Completions;
 use crate::config::Config;
 use crate::git::Repositories;
 use crate::git::remote::Clones;
@@ -24,8 +26,12 @@ pub struct Shop {
     pub repositories: Repositories,
     /// The clones of repositories of other machines.
     pub clones: Clones,
+    /// How far the bringing home of each task's work is.
+    pub completions: Completions,
     /// Which run has which ports.
     pub ports: Ports,
+    /// The worktrees in which runs are under way.
+    pub places: Places,
     /// Which agents there are.
     pub agents: Search,
     /// The daemon's own environment, from which agents get what is allowed.

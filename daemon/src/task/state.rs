@@ -95,6 +95,12 @@ pub struct Work {
     pub stat: DiffStat,
     /// Files that policy kept out.
     pub withheld: Vec<WithheldFile>,
+    /// Commit hooks of the repository that did not run, by policy.
+    pub inert_hooks: Vec<String>,
+    /// What a merge or pull request came to, in a line for people.
+    pub completed: Option<String>,
+    /// The pull request.
+    pub pr_url: Option<String>,
 }
 
 /// How far the agent's output was understood.
@@ -191,6 +197,7 @@ pub(super) fn details_of(work: &Work) -> Details {
         outcome: Some(work.outcome),
         diff_stat: Some(work.stat),
         withheld_files: Some(work.withheld.clone()),
+        pr_url: work.pr_url.clone(),
         ..Details::default()
     }
 }

@@ -302,6 +302,9 @@ pub struct Details {
     /// Files that policy kept out of the commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub withheld_files: Option<Vec<WithheldFile>>,
+    /// The pull request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pr_url: Option<String>,
     /// The agent's exit code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,

@@ -201,6 +201,17 @@ to_daemon! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<String>,
     } = "previewMerge",
+    /// Take back what its last completion action did. Answered with `completionActionResult`.
+    UndoCompletion {
+        /// The task.
+        task_id: TaskId,
+    } = "undoCompletion",
+    /// Which live tasks change the same files? Answered with `reply`.
+    ReadOverlap {
+        /// Only what concerns this task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_id: Option<TaskId>,
+    } = "readOverlap",
     /// Send the output of its last run to one viewer. Answered with `reply`, then frames.
     WatchOutput {
         /// The viewer's own name for it; every frame carries it.
@@ -243,7 +254,7 @@ impl ToDaemon {
             Self::MergeSkip { task_id, .. } | Self::CheckMergeComplete { task_id } => {
                 Some((*task_id, "mergeCompleteCheck"))
             }
-            Self::RetryCompletionAction { task_id, .. } => {
+            Self::RetryCompletionAction { task_id, .. } | Self::UndoCompletion { task_id } => {
                 Some((*task_id, "completionActionResult"))
             }
             Self::CloneWorktree { task_id, .. } => Some((*task_id, "cloneWorktreeResult")),

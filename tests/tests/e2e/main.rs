@@ -6,11 +6,13 @@
 mod agents;
 mod capacity;
 mod claude;
+mod complete;
 mod control;
 mod errors;
 mod furnish;
 mod git;
 mod link;
 mod merge;
+mod overlap;
 mod processes;
 mod relay;

@@ -144,7 +144,6 @@ impl From<On> for CompletionAction {
 /// Makes the tasks, and follows them unless they are detached.
 pub(crate) async fn run(args: RunArgs, context: &Context) -> Outcome {
     let prompt = order::prompt(&args)?;
-    order::refuse_what_is_to_come(&args)?;
     let base = repository::find(args.repo.as_deref(), args.base.as_deref())?;
     let finder = context.finder()?;
     let own = own_daemon(&finder, args.daemon.is_none(), context).await?;

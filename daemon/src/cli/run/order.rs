@@ -1,7 +1,7 @@
 //! From the command line to orders.
 
+use super::RunArgs;
 use super::repository::Base;
-use super::{On, RunArgs};
 use crate::cli::print::words::quoted;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, TaskId};
@@ -69,16 +69,6 @@ fn read(file: &Path) -> Result<String, Fault> {
     };
     read.map_err(cannot)?;
     Ok(text)
-}
-
-/// What this version does not do yet is refused before a task is made of it.
-pub(super) fn refuse_what_is_to_come(args: &RunArgs) -> Result<(), Fault> {
-    let (what, hint) = match args.on {
-        On::Merge => ("--on merge", "leave it out, and merge the branch once it is there"),
-        On::Pr => ("--on pr", "leave it out, and push the branch once it is there"),
-        On::None | On::Branch => return Ok(()),
-    };
-    Err(Fault::new(Code::Invalid, format!("{what} is not in this version")).with_hint(hint))
 }
 
 /// The orders, all alike but for the numbers in their names.
@@ -216,10 +206,6 @@ mod tests {
         for nothing in [&[][..], &["  "], &["--prompt-file", "/no/such/file"]] {
             let fault = prompt(&parse(nothing).unwrap()).unwrap_err();
             assert_eq!(fault.code, Code::Usage, "{nothing:?}");
-        }
-        for later in ["merge", "pr"] {
-            let fault = refuse_what_is_to_come(&parse(&["--on", later, "x"]).unwrap()).unwrap_err();
-            assert_eq!(fault.code.exit(), 2);
         }
     }
 

@@ -7,65 +7,113 @@ use std::fs::{self, DirEntry};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::repo::read;
-use super::worktree::{EMAIL, NAME, NewWorktree, WorktreeError};
+use super::super::command::CommandError;
+use super::super::repo::{CommitId, read};
+use super::yard::{Note, Yard};
+use super::{EMAIL, NAME, NewWorktree, Record, WorktreeError, delete_branch};
 
-/// Clears a former attempt at `new`. Returns a branch that it made and that is to be deleted.
-pub(super) async fn clear(
-    common: &Path,
-    new: &NewWorktree,
-) -> Result<Option<String>, WorktreeError> {
-    let (place, new) = (common.to_owned(), new.clone());
-    let at = common.to_owned();
-    read(move || {
-        let entries = admin_entries(&place, &new.path);
-        let exists = fs::symlink_metadata(&new.path).is_ok();
-        if exists || !entries.is_empty() {
-            explain(&place, &new, &entries)?;
-            take_down(&place, &new.path)
-                .map_err(|source| WorktreeError::Uncleared { path: new.path.clone(), source })?;
-        }
-        Ok(stray_branch(&place, &new))
-    })
-    .await
-    .unwrap_or_else(|source| Err(WorktreeError::Unreadable { path: at, source }))
+/// Clears a former attempt at `new`, its folder, its record and the branch that it made.
+pub(super) async fn clear(common: &Path, new: &NewWorktree) -> Result<(), WorktreeError> {
+    let (place, wanted) = (common.to_owned(), new.clone());
+    let stray = read(move || clear_folder(&place, &wanted)).await.unwrap_or_else(|source| {
+        Err(WorktreeError::Unreadable { path: common.to_owned(), source })
+    })?;
+    for branch in stray {
+        drop_untouched(common, &branch, &new.commit)
+            .await
+            .map_err(|source| WorktreeError::Git { path: new.path.clone(), source })?;
+    }
+    Ok(())
 }
 
-/// Removes the folder and what the repository records of it. Both may be half made or gone.
+/// The branches that a former attempt may have made.
+fn clear_folder(common: &Path, new: &NewWorktree) -> Result<Vec<String>, WorktreeError> {
+    let records = records(common, &new.path);
+    let yard = Yard::around(&new.path);
+    let noted = yard.noted(&new.path).and_then(|note: Note| note.branch);
+    let mut branches: Vec<String> =
+        records.iter().filter_map(Record::branch).chain(noted).collect();
+    branches.extend(new.branch.as_ref().map(|branch| branch.wanted()));
+    branches.sort();
+    branches.dedup();
+    if fs::symlink_metadata(&new.path).is_ok() || !records.is_empty() {
+        // no agent ever had what is still locked by us
+        if !records.iter().any(|record| record.hold().is_some()) {
+            explain(common, new, &records)?;
+        }
+        take_down(common, &yard, &new.path)
+            .map_err(|source| WorktreeError::Uncleared { path: new.path.clone(), source })?;
+    }
+    Ok(branches)
+}
+
+/// Takes the folder away, and what the repository records of it. Both may be half made or gone.
 ///
 /// A folder that is not empty and that the repository does not know is left alone.
-pub(super) fn take_down(common: &Path, path: &Path) -> io::Result<()> {
-    let entries = admin_entries(common, path);
-    if entries.is_empty() && fs::read_dir(path).is_ok_and(|mut inside| inside.next().is_some()) {
+pub(in crate::git) fn take_down(common: &Path, yard: &Yard, path: &Path) -> io::Result<()> {
+    let records = records(common, path);
+    if records.is_empty() && !is_empty_or_dangling(common, path) {
         return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, "the folder is not ours"));
     }
-    match fs::remove_dir_all(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-        _ => {}
+    yard.discard(path)?;
+    records.iter().try_for_each(Record::remove)
+}
+
+/// Deletes a branch that we made at `commit`, that nobody moved and nobody has checked out.
+pub(in crate::git) async fn drop_untouched(
+    common: &Path,
+    branch: &str,
+    commit: &CommitId,
+) -> Result<(), CommandError> {
+    let (place, name, at) = (common.to_owned(), branch.to_owned(), commit.clone());
+    let stray = read(move || {
+        at.oid().is_ok_and(|at| is_untouched(&place, &name, at)) && !is_checked_out(&place, &name)
+    });
+    match stray.await {
+        Ok(true) => delete_branch(common, branch, commit).await,
+        _ => Ok(()),
     }
-    entries.iter().try_for_each(fs::remove_dir_all)
 }
 
-/// The folders in `worktrees/` of the repository that stand for `path`.
-fn admin_entries(common: &Path, path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(common.join("worktrees")) else { return Vec::new() };
-    entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|entry| stands_for(entry, path) || points_at(&path.join(".git"), entry))
-        .collect()
+/// The records that stand for `path`, whether or not something is there. A link there stands for
+/// nothing but itself: what it points at may be another worktree.
+pub(in crate::git) fn records(common: &Path, path: &Path) -> Vec<Record> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    let stands_for = |record: &Record| {
+        record.path().is_some_and(|folder| is_place(&folder, path))
+            || (!is_link && points_at(&path.join(".git"), record))
+    };
+    Record::all(common).into_iter().filter(stands_for).collect()
 }
 
-fn stands_for(entry: &Path, path: &Path) -> bool {
-    fs::read_to_string(entry.join("gitdir")).is_ok_and(|recorded| {
-        let recorded = Path::new(recorded.trim_end());
-        recorded.parent().is_some_and(|folder| same(folder, path))
-    })
+/// Whether two paths name one place in one folder, whatever stands at that place.
+fn is_place(one: &Path, two: &Path) -> bool {
+    let settled =
+        |path: &Path| Some((path.parent()?.canonicalize().ok()?, path.file_name()?.to_owned()));
+    one == two || settled(one).is_some_and(|one| Some(one) == settled(two))
 }
 
-fn points_at(file: &Path, entry: &Path) -> bool {
-    fs::read_to_string(file).is_ok_and(|text| {
-        text.strip_prefix("gitdir: ").is_some_and(|to| same(Path::new(to.trim_end()), entry))
-    })
+fn points_at(file: &Path, record: &Record) -> bool {
+    named_by(file).is_some_and(|to| same(&to, record.folder()))
+}
+
+/// Whether nothing of worth stands there: nothing at all, an empty folder, or one with only a
+/// `.git` file that names a record which was never entered.
+pub(in crate::git) fn is_empty_or_dangling(common: &Path, path: &Path) -> bool {
+    let Ok(inside) = fs::read_dir(path) else { return fs::symlink_metadata(path).is_err() };
+    match inside.take(2).count() {
+        0 => true,
+        1 => named_by(&path.join(".git")).is_some_and(|named| {
+            !named.exists()
+                && named.parent().is_some_and(|folder| same(folder, &common.join("worktrees")))
+        }),
+        _ => false,
+    }
+}
+
+fn named_by(file: &Path) -> Option<PathBuf> {
+    let text = fs::read_to_string(file).ok()?;
+    Some(PathBuf::from(text.strip_prefix("gitdir: ")?.trim_end()))
 }
 
 /// Whether two paths name one place, also when the last part of them is gone.
@@ -79,13 +127,13 @@ fn same(one: &Path, two: &Path) -> bool {
 }
 
 /// Fails unless all that stands at the path is an attempt at this very commit.
-fn explain(common: &Path, new: &NewWorktree, entries: &[PathBuf]) -> Result<(), WorktreeError> {
+fn explain(common: &Path, new: &NewWorktree, entries: &[Record]) -> Result<(), WorktreeError> {
     let occupied =
         |found: &Path| WorktreeError::Occupied { path: new.path.clone(), found: found.to_owned() };
     let unreadable = |source| WorktreeError::Unreadable { path: common.to_owned(), source };
     let repository = git2::Repository::open(common).map_err(unreadable)?;
     if let Some(entry) = entries.iter().find(|entry| !is_at_rest(&repository, entry, new)) {
-        return Err(occupied(entry));
+        return Err(occupied(entry.folder()));
     }
     match fs::symlink_metadata(&new.path) {
         Err(_) => return Ok(()),
@@ -117,9 +165,8 @@ fn explain(common: &Path, new: &NewWorktree, entries: &[PathBuf]) -> Result<(), 
 }
 
 /// Whether the entry's HEAD names nothing, our commit, or a branch that stands there.
-fn is_at_rest(repository: &git2::Repository, entry: &Path, new: &NewWorktree) -> bool {
-    let Ok(head) = fs::read_to_string(entry.join("HEAD")) else { return true };
-    let head = head.trim_end();
+fn is_at_rest(repository: &git2::Repository, record: &Record, new: &NewWorktree) -> bool {
+    let Some(head) = record.head() else { return true };
     match head.strip_prefix("ref: ") {
         Some(name) => {
             repository.refname_to_id(name).map_or(true, |at| at.to_string() == new.commit.as_str())
@@ -187,17 +234,9 @@ fn begins(whole: &[u8], written: &[u8]) -> bool {
     plain(whole).starts_with(&plain(written))
 }
 
-/// The wanted branch, when a former attempt made it and nothing came of it.
-fn stray_branch(common: &Path, new: &NewWorktree) -> Option<String> {
-    let wanted = new.branch.as_ref()?.wanted();
-    let commit = new.commit.oid().ok()?;
-    let is_stray = is_untouched(common, &wanted, commit) && !is_checked_out(common, &wanted);
-    is_stray.then_some(wanted)
-}
-
 /// Whether we made the branch at this commit and nobody moved it: its reflog has our signature
 /// alone.
-pub(super) fn is_untouched(common: &Path, branch: &str, commit: git2::Oid) -> bool {
+pub(in crate::git) fn is_untouched(common: &Path, branch: &str, commit: git2::Oid) -> bool {
     let name = format!("refs/heads/{branch}");
     let Ok(repository) = git2::Repository::open(common) else { return false };
     if !repository.refname_to_id(&name).is_ok_and(|tip| tip == commit) {
@@ -213,7 +252,7 @@ pub(super) fn is_untouched(common: &Path, branch: &str, commit: git2::Oid) -> bo
 }
 
 /// Whether the main checkout or a worktree has the branch checked out.
-pub(super) fn is_checked_out(common: &Path, branch: &str) -> bool {
+pub(in crate::git) fn is_checked_out(common: &Path, branch: &str) -> bool {
     let wanted = format!("ref: refs/heads/{branch}");
     let linked = fs::read_dir(common.join("worktrees")).into_iter().flatten().flatten();
     let heads = linked.map(|entry| entry.path()).chain([common.to_owned()]);

@@ -1,0 +1,346 @@
+//! A worktree made from nothing: recorded in the repository's turn, its files written outside it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::super::branch::{BranchName, Choice};
+use super::super::command::Git;
+use super::super::repo::{CommitId, Repository, branches, read};
+use super::yard::{Note, Yard};
+use super::{EMAIL, Grounds, Hold, NAME, NewWorktree, Record, Worktree, WorktreeError, leftover};
+use crate::{clock, fault};
+use hayward_shared::time::Timestamp;
+
+impl Repository {
+    /// Makes a worktree; see [`NewWorktree`]. Once begun it is done even if nobody waits.
+    ///
+    /// # Errors
+    /// [`WorktreeError`]; nothing of the attempt is left then.
+    pub async fn create(&self, new: NewWorktree) -> Result<Worktree, WorktreeError> {
+        let repository = self.clone();
+        // a caller who goes away must leave no half of a worktree; git's time limit ends it
+        let whole = tokio::spawn(async move {
+            let _alone = repository.grounds().hold(&new.path).await;
+            cold(&repository, &new).await
+        });
+        whole.await.map_err(|_| super::super::repo::Closed)?
+    }
+
+    /// Takes down a worktree that was just made for `new` and that no agent has seen, with its
+    /// branch if that has not moved. What cannot be taken down is left for the next start.
+    pub async fn take_down(&self, new: NewWorktree, branch: Option<Choice>) {
+        let repository = self.clone();
+        let whole = tokio::spawn(async move {
+            let _alone = repository.grounds().hold(&new.path).await;
+            undo(&repository, &new, branch).await;
+        });
+        if let Err(cause) = whole.await {
+            tracing::warn!(%cause, "a worktree is left");
+        }
+    }
+}
+
+/// Makes it without the pool. The caller holds its folder.
+pub(in crate::git) async fn cold(
+    repository: &Repository,
+    new: &NewWorktree,
+) -> Result<Worktree, WorktreeError> {
+    let choice = on_ground(repository, new).await?;
+    match build(repository, new, choice.as_ref()).await {
+        Ok(()) => {
+            Ok(Worktree { path: new.path.clone(), commit: new.commit.clone(), branch: choice })
+        }
+        Err(failure) => {
+            undo(repository, new, choice).await;
+            Err(failure)
+        }
+    }
+}
+
+/// Clears the ground, notes what is about to be made there, and chooses the branch.
+pub(in crate::git) async fn on_ground(
+    repository: &Repository,
+    new: &NewWorktree,
+) -> Result<Option<Choice>, WorktreeError> {
+    let new = new.clone();
+    repository
+        .in_turn(move |common| async move {
+            leftover::clear(&common, &new).await?;
+            let choice = choose(&common, &new).await?;
+            let note = Note {
+                common,
+                commit: new.commit.to_string(),
+                branch: choice.as_ref().map(|choice| choice.name.clone()),
+            };
+            let yard = Yard::around(&new.path);
+            let noted = yard
+                .note(&new.path, &note)
+                .and_then(|()| fault::point("worktree.create.noted"))
+                .map_err(disk("write a note for", &new.path));
+            if noted.is_err() {
+                yard.forget(&new.path).map_err(disk("take back the note for", &new.path))?;
+            }
+            noted?;
+            Ok(choice)
+        })
+        .await?
+}
+
+async fn choose(common: &Path, new: &NewWorktree) -> Result<Option<Choice>, WorktreeError> {
+    let (place, commit, wanted) = (common.to_owned(), new.commit.clone(), new.branch.clone());
+    let known = read(move || {
+        let repository = git2::Repository::open(&place)?;
+        if repository.find_commit(commit.oid()?).is_err() {
+            return Ok(None);
+        }
+        Ok(Some(wanted.map(|wanted| free_name(&repository, &wanted)).transpose()?))
+    })
+    .await
+    .and_then(|known| known)
+    .map_err(|source| WorktreeError::Unreadable { path: common.to_owned(), source })?;
+    known.ok_or_else(|| WorktreeError::UnknownCommit {
+        repository: common.to_owned(),
+        commit: new.commit.clone(),
+    })
+}
+
+fn free_name(repository: &git2::Repository, wanted: &BranchName) -> Result<Choice, git2::Error> {
+    Ok(wanted.choose(&branches(repository)?))
+}
+
+/// Records it, writes its files, looks where it stands, hands it over.
+async fn build(
+    repository: &Repository,
+    new: &NewWorktree,
+    choice: Option<&Choice>,
+) -> Result<(), WorktreeError> {
+    let branch = choice.map(|choice| choice.name.clone());
+    let record = enter(repository, &new.path, &new.commit, Hold::Making).await?;
+    let (to, at, name) = (record.clone(), new.clone(), branch.clone());
+    repository
+        .in_turn(move |common| async move { attach(&common, &to, &at, name).await })
+        .await??;
+    check_out(repository.grounds(), &new.path, None, &new.commit).await?;
+    point("worktree.create.filled", &new.path)?;
+    make_ready(&record, new, branch).await?;
+    point("worktree.create.unlocked", &new.path)
+}
+
+/// Enters a worktree with an empty index into the repository's records.
+pub(in crate::git) async fn enter(
+    repository: &Repository,
+    path: &Path,
+    commit: &CommitId,
+    hold: Hold,
+) -> Result<Record, WorktreeError> {
+    let (path, commit) = (path.to_owned(), commit.clone());
+    repository
+        .in_turn(move |common| async move {
+            let added = match is_plain(&common).await? {
+                true => {
+                    let (at, now) = (path.clone(), clock::now());
+                    blocking(move || Record::enter(&common, &at, &commit, &hold, now)).await
+                }
+                false => return added_by_git(&common, &path, &commit, &hold).await,
+            };
+            let record = added.map_err(disk("record", &path))?;
+            point("worktree.create.added", &path)?;
+            Ok(record)
+        })
+        .await?
+}
+
+/// Whether a worktree of the repository is no more than its record: one that has settings or a
+/// sparse checkout of its own is recorded by git, which hands them on.
+async fn is_plain(common: &Path) -> Result<bool, WorktreeError> {
+    let place = common.to_owned();
+    read(move || {
+        let config = git2::Repository::open(&place)?.config()?.snapshot()?;
+        let set = |key| config.get_bool(key).unwrap_or(false);
+        Ok(!set("extensions.worktreeConfig") && !set("core.sparseCheckout"))
+    })
+    .await
+    .and_then(|plain| plain)
+    .map_err(|source| WorktreeError::Unreadable { path: common.to_owned(), source })
+}
+
+async fn added_by_git(
+    common: &Path,
+    path: &Path,
+    commit: &CommitId,
+    hold: &Hold,
+) -> Result<Record, WorktreeError> {
+    let failed = |source| WorktreeError::Git { path: path.to_owned(), source };
+    Git::on_repository(common)
+        .args(["worktree", "add", "--quiet", "--no-checkout", "--detach", "--lock", "--"])
+        .arg(path)
+        .arg(commit.as_str())
+        .committer(NAME, EMAIL)
+        .run()
+        .await
+        .map_err(failed)?;
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "git recorded no worktree there");
+    let record = Record::of(path).ok_or_else(missing).map_err(disk("find the record of", path))?;
+    record.lock(hold).map_err(disk("lock the record of", path))?;
+    point("worktree.create.added", path)?;
+    Ok(record)
+}
+
+/// Makes the branch and puts HEAD on it; runs in the repository's turn.
+async fn attach(
+    common: &Path,
+    record: &Record,
+    new: &NewWorktree,
+    branch: Option<String>,
+) -> Result<(), WorktreeError> {
+    let Some(branch) = branch else { return Ok(()) };
+    let (place, record, commit) = (common.to_owned(), record.clone(), new.commit.clone());
+    let path = new.path.clone();
+    read(move || {
+        let now = clock::now();
+        make_branch(&place, &branch, &commit, now)
+            .map_err(|source| WorktreeError::Unreadable { path: place, source })?;
+        point("worktree.create.branched", &path)?;
+        record.set_head(&commit, Some(&branch), now).map_err(disk("set HEAD of", &path))?;
+        point("worktree.create.headed", &path)
+    })
+    .await
+    .map_err(|source| WorktreeError::Unreadable { path: new.path.clone(), source })?
+}
+
+/// Makes a branch at a commit, with a log that has our signature alone: by it a later attempt
+/// knows that the branch is ours and that nothing came of it.
+pub(in crate::git) fn make_branch(
+    common: &Path,
+    branch: &str,
+    commit: &CommitId,
+    now: Timestamp,
+) -> Result<(), git2::Error> {
+    let repository = git2::Repository::open(common)?;
+    let name = format!("refs/heads/{branch}");
+    let at = git2::Time::new(now.millis().div_euclid(1000), 0);
+    let by = git2::Signature::new(NAME, EMAIL, &at)?;
+    let mut turn = repository.transaction()?;
+    turn.lock_ref(&name)?;
+    if repository.find_reference(&name).is_ok() {
+        return Err(git2::Error::from_str(&format!("the branch '{branch}' appeared meanwhile")));
+    }
+    let commit = commit.oid()?;
+    let mut log = repository.reflog(&name)?;
+    while !log.is_empty() {
+        log.remove(0, false)?;
+    }
+    log.append(commit, &by, Some("branch: made for a task"))?;
+    turn.set_target(&name, commit, Some(&by), "branch: made for a task")?;
+    turn.set_reflog(&name, log)?;
+    turn.commit()
+}
+
+/// Writes the files of `to` over those of `from`, of which nothing was changed; over nothing when
+/// there is no `from`. Filters, line ends and sparse patterns are git's business.
+pub(in crate::git) async fn check_out(
+    grounds: &Grounds,
+    path: &Path,
+    from: Option<&CommitId>,
+    to: &CommitId,
+) -> Result<(), WorktreeError> {
+    let place = path.to_owned();
+    let users_own = read(move || {
+        let config = git2::Repository::open(&place)?.config()?.snapshot()?;
+        Ok::<_, git2::Error>(config.get_entry("checkout.workers").is_ok())
+    });
+    let users_own = users_own.await.and_then(|own| own).unwrap_or(false);
+    let leave = grounds.checkout().await;
+    let git = Git::in_worktree(path).args(["read-tree", "-m", "-u"]);
+    leave
+        .equip(git, users_own)
+        .args(from.map(CommitId::as_str))
+        .arg(to.as_str())
+        .run()
+        .await
+        .map(|_| ())
+        .map_err(|source| WorktreeError::Git { path: path.to_owned(), source })
+}
+
+/// Looks where the worktree stands, and hands it over.
+pub(in crate::git) async fn make_ready(
+    record: &Record,
+    new: &NewWorktree,
+    branch: Option<String>,
+) -> Result<(), WorktreeError> {
+    let path = new.path.clone();
+    let found = read(move || standing(&path, branch.as_deref()))
+        .await
+        .and_then(|found| found)
+        .map_err(|source| WorktreeError::Unreadable { path: new.path.clone(), source })?;
+    if found != new.commit.as_str() {
+        let (path, wanted) = (new.path.clone(), new.commit.clone());
+        return Err(WorktreeError::WrongCommit { path, wanted, found });
+    }
+    record.unlock().map_err(disk("hand over", &new.path))
+}
+
+/// The commit of the worktree's HEAD, or the name of a branch that should not be there.
+fn standing(path: &Path, branch: Option<&str>) -> Result<String, git2::Error> {
+    let repository = git2::Repository::open(path)?;
+    let head = repository.head()?;
+    let on = head.is_branch().then(|| String::from_utf8_lossy(head.shorthand_bytes()).into_owned());
+    if on.as_deref() != branch {
+        return Ok(on.unwrap_or_else(|| "no branch".to_owned()));
+    }
+    Ok(head.peel_to_commit()?.id().to_string())
+}
+
+/// Takes down what a failed attempt made. What cannot be taken down is said in the log, and its
+/// note stays: the next start takes it down. The branch goes only when it is ours by its log and
+/// nothing came of it.
+pub(in crate::git) async fn undo(
+    repository: &Repository,
+    new: &NewWorktree,
+    choice: Option<Choice>,
+) {
+    let new = new.clone();
+    let undone = repository.in_turn(move |common| async move {
+        let (path, branch) = (new.path.clone(), choice.map(|choice| choice.name));
+        let cleared = blocking({
+            let common = common.clone();
+            move || leftover::take_down(&common, &Yard::around(&path), &path)
+        });
+        if let Err(cause) = cleared.await {
+            tracing::warn!(path = %new.path.display(), %cause, "a failed worktree is left");
+            return;
+        }
+        if let Some(branch) = branch
+            && let Err(cause) = leftover::drop_untouched(&common, &branch, &new.commit).await
+        {
+            tracing::warn!(branch, %cause, "the branch of a failed worktree is left");
+            return;
+        }
+        if let Err(cause) = Yard::around(&new.path).forget(&new.path) {
+            tracing::warn!(path = %new.path.display(), %cause, "a note is left");
+        }
+    });
+    if undone.await.is_err() {
+        tracing::warn!("a failed worktree is left: the daemon is shutting down");
+    }
+}
+
+/// Does what blocks on a thread where blocking is allowed.
+pub(in crate::git) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// An error of the disk, with what was tried on which folder.
+pub(in crate::git) fn disk(
+    doing: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> WorktreeError {
+    let path: PathBuf = path.to_owned();
+    move |source| WorktreeError::Disk { doing, path, source }
+}
+
+fn point(name: &str, path: &Path) -> Result<(), WorktreeError> {
+    fault::point(name).map_err(disk("go on with", path))
+}

@@ -1,0 +1,118 @@
+//! After a crash: what was being made, claimed or removed is taken down or finished.
+
+use std::path::{Path, PathBuf};
+
+use super::super::repo::{CommitId, Repositories, read};
+use super::record::sweep;
+use super::yard::{Note, Yard};
+use super::{Hold, Record, leftover, look};
+
+/// What a note turned out to be about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finding {
+    /// A worktree that somebody knows, or that may hold work: it stays.
+    Kept,
+    /// Nothing of it is left; its branch, when nothing came of it, goes too.
+    Cleared,
+}
+
+impl Repositories {
+    /// Repairs what a crash left in `yard`: what nobody `knows` and no agent ever had is taken
+    /// down, what was being removed is gone, no branch without a commit of its own stays. Call it
+    /// before any worktree is made or claimed; the trash is emptied later, by [`Self::tend`].
+    ///
+    /// What cannot be repaired is said in the log and left for the next start.
+    pub async fn recover(&self, yard: &Yard, known: impl Fn(&Path) -> bool) {
+        for (path, note) in yard.notes() {
+            let (place, is_known) = (path.clone(), known(&path));
+            let (at, held) = (yard.clone(), note.clone());
+            let found = read(move || settle(&at, &place, &held, is_known)).await;
+            match found {
+                Ok(Ok(Finding::Kept)) => {}
+                Ok(Ok(Finding::Cleared)) => finish(yard, &path, &note, is_known).await,
+                Ok(Err(cause)) => {
+                    tracing::warn!(path = %path.display(), %cause, "a leftover cannot be cleared");
+                }
+                Err(cause) => tracing::warn!(%cause, "a leftover cannot be cleared"),
+            }
+        }
+        self.pool().recover(yard).await;
+    }
+}
+
+fn settle(yard: &Yard, path: &Path, note: &Note, known: bool) -> std::io::Result<Finding> {
+    let common = &note.common;
+    if !common.is_dir() {
+        // the repository itself is gone: what stands here is nobody's but the user's
+        return Ok(if path.symlink_metadata().is_ok() { Finding::Kept } else { Finding::Cleared });
+    }
+    sweep(common)?;
+    let records = leftover::records(common, path);
+    let exists = path.symlink_metadata().is_ok();
+    // a lock of ours was never handed over
+    let ours_alone = records.iter().any(|record| record.hold().is_some());
+    let untouched = || records.iter().any(|record| is_untouched(path, record, note));
+    let never_entered = records.is_empty() && leftover::is_empty_or_dangling(common, path);
+    if exists && !ours_alone && !never_entered && (known || !untouched()) {
+        return Ok(Finding::Kept);
+    }
+    leftover::take_down(common, yard, path)?;
+    Ok(Finding::Cleared)
+}
+
+/// Whether a finished worktree is as it was made: at its commit, on its branch, every file as git
+/// wrote it. Then nothing is lost with it.
+fn is_untouched(path: &Path, record: &Record, note: &Note) -> bool {
+    let Ok(commit) = note.commit.parse::<CommitId>() else { return false };
+    let stands = match (&note.branch, record.branch()) {
+        (Some(wanted), Some(on)) => {
+            let at = commit.oid();
+            *wanted == on && at.is_ok_and(|at| leftover::is_untouched(&note.common, wanted, at))
+        }
+        (None, None) => record.head().as_deref() == Some(commit.as_str()),
+        _ => false,
+    };
+    stands && matches!(look(path, record, Some(&commit)), Ok(Some(_)))
+}
+
+/// Drops what the note tells of: the branch, unless its task is known, and the note itself.
+async fn finish(yard: &Yard, path: &Path, note: &Note, known: bool) {
+    if !known
+        && note.common.is_dir()
+        && let (Some(branch), Ok(commit)) = (&note.branch, note.commit.parse())
+        && let Err(cause) = leftover::drop_untouched(&note.common, branch, &commit).await
+    {
+        tracing::warn!(branch, %cause, "a branch without work is left");
+        return;
+    }
+    if let Err(cause) = yard.forget(path) {
+        tracing::warn!(path = %path.display(), %cause, "a note is left");
+    }
+}
+
+/// The places of a pool that are ready, found again; all else of it is taken down.
+pub(in crate::git) fn ready_places(
+    yard: &Yard,
+    common: &Path,
+) -> std::io::Result<Vec<(PathBuf, Record, String)>> {
+    let folder = yard.pool_of(common);
+    sweep(common)?;
+    let mut ready = Vec::new();
+    for record in Record::all(common) {
+        let Some(path) = record.path().filter(|path| path.parent() == Some(&folder)) else {
+            continue;
+        };
+        match record.hold() {
+            Some(Hold::Ready(stamp)) if path.is_dir() => ready.push((path, record, stamp)),
+            // a claim that had moved the folder on has a note of its own
+            _ => leftover::take_down(common, yard, &path)?,
+        }
+    }
+    for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type()?.is_dir() && !ready.iter().any(|(place, _, _)| *place == path) {
+            yard.discard(&path)?;
+        }
+    }
+    Ok(ready)
+}

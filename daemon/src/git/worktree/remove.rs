@@ -1,0 +1,173 @@
+//! A worktree removed: only when nothing in it would be lost, and at once whatever its size.
+
+use std::fs;
+use std::path::Path;
+
+use super::super::command::Git;
+use super::super::parse::{self, Status};
+use super::super::repo::{Closed, CommitId, Repository, read};
+use super::yard::Yard;
+use super::{Record, RemoveError, leftover, look, open_own, under_way};
+use crate::fault;
+
+/// How many paths an error names: the rest is counted by the reader's own `git status`.
+const MAX_NAMED: usize = 10;
+
+impl Repository {
+    /// Removes a worktree that holds nothing that would be lost. Its folder is out of sight when
+    /// this returns; its bytes go with the trash. Once begun it is done even if nobody waits.
+    ///
+    /// # Errors
+    /// [`RemoveError`] with what would be lost; nothing changed then.
+    pub async fn remove(&self, worktree: &Path) -> Result<(), RemoveError> {
+        let (repository, path) = (self.clone(), worktree.to_owned());
+        let whole = tokio::spawn(async move {
+            let _alone = repository.grounds().hold(&path).await;
+            let removed =
+                repository.in_turn(move |common| async move { remove(&common, &path).await });
+            removed.await?
+        });
+        let done = whole.await.map_err(|_| Closed)?;
+        self.pool().wake();
+        done
+    }
+}
+
+/// Removes a worktree whose work is safe: clean, at rest, its HEAD on a branch.
+async fn remove(common: &Path, path: &Path) -> Result<(), RemoveError> {
+    let (place, folder) = (common.to_owned(), path.to_owned());
+    let looked = read(move || removable(&place, &folder)).await.unwrap_or_else(|source| {
+        Err(RemoveError::Unreadable { path: path.to_owned(), source: source.into() })
+    })?;
+    if looked == Looked::Unsure {
+        refuse_dirty(path).await?;
+    }
+    let (place, folder) = (common.to_owned(), path.to_owned());
+    let gone = tokio::task::spawn_blocking(move || take_away(&place, &folder));
+    gone.await
+        .map_err(std::io::Error::other)
+        .and_then(|gone| gone)
+        .map_err(|source| RemoveError::Disk { path: path.to_owned(), source })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    Clean,
+    Unsure,
+}
+
+async fn refuse_dirty(path: &Path) -> Result<(), RemoveError> {
+    let output = Git::in_worktree(path)
+        .args(["status", "--porcelain=v2", "-z", "--untracked-files=normal", "--no-renames"])
+        .run()
+        .await
+        .map_err(|source| RemoveError::Git { path: path.to_owned(), source })?;
+    let entries = parse::status(&output.stdout)
+        .map_err(|cause| RemoveError::Unreadable { path: path.to_owned(), source: cause.into() })?;
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let files = entries.into_iter().take(MAX_NAMED).map(|entry| match entry {
+        Status::Tracked(tracked) => tracked.path,
+        Status::Unmerged(path) | Status::Untracked(path) | Status::Ignored(path) => path,
+    });
+    Err(RemoveError::Dirty { path: path.to_owned(), files: files.collect() })
+}
+
+fn removable(common: &Path, path: &Path) -> Result<Looked, RemoveError> {
+    let unreadable = |cause: git2::Error| RemoveError::Unreadable {
+        path: path.to_owned(),
+        source: cause.into(),
+    };
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        return replaced_by_link(common, path);
+    }
+    let not_ours = || RemoveError::NotOurs(path.to_owned());
+    let repository = open_own(common, path).ok_or_else(not_ours)?;
+    let record = Record::of(path).ok_or_else(not_ours)?;
+    if let Some(reason) = record.locked() {
+        return Err(RemoveError::Locked {
+            path: path.to_owned(),
+            reason: reason.trim().to_owned(),
+        });
+    }
+    if record.folder().join("modules").exists() {
+        return Err(RemoveError::Submodules(path.to_owned()));
+    }
+    let head = at_rest(&repository, path)?;
+    let looked = look(path, &record, Some(&head));
+    let bare = repository.head_detached().map_err(unreadable)?;
+    if bare {
+        reachable(&repository, path, &head)?;
+    }
+    Ok(if matches!(looked, Ok(Some(_))) { Looked::Clean } else { Looked::Unsure })
+}
+
+/// The commit of HEAD, when no merge or the like is under way.
+fn at_rest(repository: &git2::Repository, path: &Path) -> Result<CommitId, RemoveError> {
+    if let Some(what) = under_way(repository) {
+        return Err(RemoveError::InProgress { path: path.to_owned(), what });
+    }
+    let head = repository.head().and_then(|head| head.peel_to_commit());
+    let head = head
+        .map_err(|cause| RemoveError::Unreadable { path: path.to_owned(), source: cause.into() })?;
+    Ok(head.id().into())
+}
+
+fn reachable(
+    repository: &git2::Repository,
+    path: &Path,
+    head: &CommitId,
+) -> Result<(), RemoveError> {
+    let held = head.oid().and_then(|oid| is_on_a_branch(repository, oid));
+    let held = held
+        .map_err(|cause| RemoveError::Unreadable { path: path.to_owned(), source: cause.into() })?;
+    if held {
+        return Ok(());
+    }
+    Err(RemoveError::Unreachable { path: path.to_owned(), head: head.clone() })
+}
+
+/// Somebody put a link in the worktree's place: its files are gone from here, so only its commits
+/// can be lost.
+fn replaced_by_link(common: &Path, path: &Path) -> Result<Looked, RemoveError> {
+    let record = leftover::records(common, path)
+        .into_iter()
+        .next()
+        .ok_or_else(|| RemoveError::NotOurs(path.to_owned()))?;
+    let repository = git2::Repository::open(common)
+        .map_err(|cause| RemoveError::Unreadable { path: path.to_owned(), source: cause.into() })?;
+    if record.branch().is_none()
+        && let Some(Ok(head)) = record.head().map(|head| head.parse::<CommitId>())
+    {
+        reachable(&repository, path, &head)?;
+    }
+    Ok(Looked::Clean)
+}
+
+fn take_away(common: &Path, path: &Path) -> std::io::Result<()> {
+    let yard = Yard::around(path);
+    let records = leftover::records(common, path);
+    fault::point("worktree.remove.checked")?;
+    yard.discard(path)?;
+    fault::point("worktree.remove.renamed")?;
+    records.iter().try_for_each(Record::remove)?;
+    fault::point("worktree.remove.pruned")?;
+    yard.forget(path)?;
+    fault::point("worktree.remove.forgotten")
+}
+
+/// Whether a branch, local or remote, holds the commit: one walk, however many branches there are.
+pub(super) fn is_on_a_branch(
+    repository: &git2::Repository,
+    commit: git2::Oid,
+) -> Result<bool, git2::Error> {
+    let mut walk = repository.revwalk()?;
+    walk.push(commit)?;
+    for branch in repository.branches(None)? {
+        if let Ok(tip) = branch?.0.get().peel_to_commit() {
+            walk.hide(tip.id())?;
+        }
+    }
+    Ok(walk.next().is_none())
+}
