@@ -6,7 +6,8 @@ use hayward_shared::merge::{ConflictKind, MergeSide, Relation};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
-use super::diff::{ChangedFile, compare_trees};
+use super::diff::ChangedFile;
+use super::foresee::{Sides, changed, foresee};
 use super::parse::{self, Merged, Message, ParseError};
 use super::repo::{CommitId, Repository, read};
 use super::worktree::{EMAIL, NAME};
@@ -218,20 +219,29 @@ impl Repository {
         ours: &CommitId,
         theirs: &CommitId,
     ) -> Result<Preview, PreviewError> {
-        let trial = self.try_merge(ours, theirs).await?;
-        if matches!(trial.relation, Relation::Identical | Relation::AlreadyMerged) {
-            return Ok(Preview { trial, changed_files: Vec::new() });
-        }
+        let standing = self.standing(ours, theirs).await?;
+        let known = standing.clone().known();
+        let same = matches!(standing.relation, Relation::Identical | Relation::AlreadyMerged);
+        let (place, sides) = (self.common_dir().to_owned(), standing.sides(ours, theirs));
+        let (trial, foreseen) = match known {
+            Some(trial) if same => return Ok(Preview { trial, changed_files: Vec::new() }),
+            Some(trial) => (trial, Ok(None)),
+            None => {
+                let foreseen =
+                    read(move || sides.map_or(Ok(None), |sides| foresee(&place, &sides)));
+                let (trial, foreseen) =
+                    tokio::join!(self.merge_trees(standing, ours, theirs), foreseen);
+                (trial?, foreseen.and_then(|foreseen| foreseen))
+            }
+        };
         let (place, one, tree) = (self.common_dir().to_owned(), ours.clone(), trial.tree.clone());
-        let changed_files = read(move || {
-            let repository = git2::Repository::open(&place)?;
-            let before = repository.find_commit(one.oid()?)?.tree()?;
-            let after = repository.find_tree(git2::Oid::from_str(&tree)?)?;
-            compare_trees(&repository, &before, &after)
-        })
-        .await
-        .and_then(|files| files)
-        .map_err(|source| self.not_compared(ours, theirs, source))?;
+        let changed_files = match foreseen {
+            Ok(foreseen) => read(move || changed(&place, &one, &tree, foreseen)).await,
+            Err(source) => Err(source),
+        };
+        let changed_files = changed_files
+            .and_then(|files| files)
+            .map_err(|source| self.not_compared(ours, theirs, source))?;
         Ok(Preview { trial, changed_files })
     }
 
@@ -244,17 +254,31 @@ impl Repository {
         ours: &CommitId,
         theirs: &CommitId,
     ) -> Result<Trial, PreviewError> {
-        let (place, one, two) = (self.common_dir().to_owned(), ours.clone(), theirs.clone());
-        let stand = read(move || stand(&place, &one, &two))
-            .await
-            .and_then(|stand| stand)
-            .map_err(|source| self.not_compared(ours, theirs, source))?;
-        let Some((relation, base, tree)) = stand else {
-            return Err(PreviewError::Unrelated { ours: ours.clone(), theirs: theirs.clone() });
-        };
-        if let Some(tree) = tree {
-            return Ok(Trial { relation, base, is_clean: true, tree, conflicts: Vec::new() });
+        let standing = self.standing(ours, theirs).await?;
+        match standing.clone().known() {
+            Some(trial) => Ok(trial),
+            None => self.merge_trees(standing, ours, theirs).await,
         }
+    }
+
+    async fn standing(&self, ours: &CommitId, theirs: &CommitId) -> Result<Standing, PreviewError> {
+        let (place, one, two) = (self.common_dir().to_owned(), ours.clone(), theirs.clone());
+        let standing = read(move || stand(&place, &one, &two))
+            .await
+            .and_then(|standing| standing)
+            .map_err(|source| self.not_compared(ours, theirs, source))?;
+        let unrelated = || PreviewError::Unrelated { ours: ours.clone(), theirs: theirs.clone() };
+        standing.ok_or_else(unrelated)
+    }
+
+    /// Has git merge the two trees.
+    async fn merge_trees(
+        &self,
+        standing: Standing,
+        ours: &CommitId,
+        theirs: &CommitId,
+    ) -> Result<Trial, PreviewError> {
+        let Standing { relation, base, .. } = standing;
         let mut tried = 1;
         let output = loop {
             let git = Git::on_repository(self.common_dir())
@@ -306,18 +330,46 @@ impl Repository {
     }
 }
 
-/// How two commits stand to each other, a commit that both share, and the merged tree where it
-/// takes no merge to know it. None when they share nothing.
-type Stand = Option<(Relation, CommitId, Option<String>)>;
+/// How two commits stand to each other.
+#[derive(Clone, Debug)]
+struct Standing {
+    relation: Relation,
+    /// A commit that both share.
+    base: CommitId,
+    /// Whether there is no other that would do as well.
+    is_only: bool,
+    /// The merged tree, where it takes no merge to know it.
+    tree: Option<String>,
+}
 
-fn stand(common: &Path, ours: &CommitId, theirs: &CommitId) -> Result<Stand, git2::Error> {
+impl Standing {
+    /// What comes of the merge, where it takes none to know it.
+    fn known(self) -> Option<Trial> {
+        let Self { relation, base, tree, .. } = self;
+        tree.map(|tree| Trial { relation, base, is_clean: true, tree, conflicts: Vec::new() })
+    }
+
+    /// What the sides can be compared with, where that is one commit.
+    fn sides(&self, ours: &CommitId, theirs: &CommitId) -> Option<Sides> {
+        let (base, ours, theirs) = (self.base.clone(), ours.clone(), theirs.clone());
+        self.is_only.then_some(Sides { base, ours, theirs })
+    }
+}
+
+/// None when the two share nothing.
+fn stand(
+    common: &Path,
+    ours: &CommitId,
+    theirs: &CommitId,
+) -> Result<Option<Standing>, git2::Error> {
     let repository = git2::Repository::open(common)?;
     let (one, two) = (repository.find_commit(ours.oid()?)?, repository.find_commit(theirs.oid()?)?);
-    let base = match repository.merge_base(one.id(), two.id()) {
-        Ok(base) => base,
+    let bases = match repository.merge_bases(one.id(), two.id()) {
+        Ok(bases) => bases,
         Err(cause) if cause.code() == git2::ErrorCode::NotFound => return Ok(None),
         Err(cause) => return Err(cause),
     };
+    let Some(base) = bases.first().copied() else { return Ok(None) };
     let (relation, tree) = if one.id() == two.id() {
         (Relation::Identical, Some(one.tree_id()))
     } else if base == two.id() {
@@ -327,7 +379,8 @@ fn stand(common: &Path, ours: &CommitId, theirs: &CommitId) -> Result<Stand, git
     } else {
         (Relation::Diverged, None)
     };
-    Ok(Some((relation, base.into(), tree.map(|tree| tree.to_string()))))
+    let (is_only, tree) = (bases.len() == 1, tree.map(|tree| tree.to_string()));
+    Ok(Some(Standing { relation, base: base.into(), is_only, tree }))
 }
 
 /// The files in conflict, each once, then what git tells of that has no stages.

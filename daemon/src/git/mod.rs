@@ -11,6 +11,7 @@ pub mod command;
 pub mod commit;
 pub mod diff;
 pub mod folders;
+mod foresee;
 mod graft;
 pub mod join;
 pub mod land;
