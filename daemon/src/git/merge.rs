@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
 use super::diff::ChangedFile;
-use super::foresee::{Sides, changed, foresee};
+use super::foresee::{Foreseen, Sides, changed, foresee};
 use super::parse::{self, Merged, Message, ParseError};
 use super::repo::{CommitId, Repository, read};
 use super::worktree::{EMAIL, NAME};
@@ -219,27 +219,34 @@ impl Repository {
         ours: &CommitId,
         theirs: &CommitId,
     ) -> Result<Preview, PreviewError> {
-        let standing = self.standing(ours, theirs).await?;
-        let known = standing.clone().known();
-        let same = matches!(standing.relation, Relation::Identical | Relation::AlreadyMerged);
-        let (place, sides) = (self.common_dir().to_owned(), standing.sides(ours, theirs));
-        let (trial, foreseen) = match known {
-            Some(trial) if same => return Ok(Preview { trial, changed_files: Vec::new() }),
-            Some(trial) => (trial, Ok(None)),
-            None => {
-                let foreseen =
-                    read(move || sides.map_or(Ok(None), |sides| foresee(&place, &sides)));
-                let (trial, foreseen) =
-                    tokio::join!(self.merge_trees(standing, ours, theirs), foreseen);
-                (trial?, foreseen.and_then(|foreseen| foreseen))
-            }
+        let (place, one, two) = (self.common_dir().to_owned(), ours.clone(), theirs.clone());
+        // what git may turn out to have merged in vain costs less than waiting to know it
+        let looked = read(move || {
+            let Some(standing) = stand(&place, &one, &two)? else { return Ok(None) };
+            let foreseen = match (&standing.tree, standing.sides(&one, &two)) {
+                (None, Some(sides)) => foresee(&place, &sides)?,
+                _ => None,
+            };
+            Ok(Some((standing, foreseen)))
+        });
+        let (merged, looked) = tokio::join!(self.merge_trees(ours, theirs), looked);
+        let looked = looked.and_then(|looked| looked);
+        let looked = looked.map_err(|source| self.not_compared(ours, theirs, source))?;
+        let Some((standing, foreseen)) = looked else {
+            return Err(PreviewError::Unrelated { ours: ours.clone(), theirs: theirs.clone() });
         };
+        let trial = match standing.clone().known() {
+            Some(trial) => trial,
+            None => standing.trial(merged?),
+        };
+        let nothing = matches!(trial.relation, Relation::Identical | Relation::AlreadyMerged);
+        let whole = foreseen.as_ref().and_then(Foreseen::whole);
+        if let Some(changed_files) = if nothing { Some(Vec::new()) } else { whole } {
+            return Ok(Preview { trial, changed_files });
+        }
         let (place, one, tree) = (self.common_dir().to_owned(), ours.clone(), trial.tree.clone());
-        let changed_files = match foreseen {
-            Ok(foreseen) => read(move || changed(&place, &one, &tree, foreseen)).await,
-            Err(source) => Err(source),
-        };
-        let changed_files = changed_files
+        let changed_files = read(move || changed(&place, &one, &tree, foreseen))
+            .await
             .and_then(|files| files)
             .map_err(|source| self.not_compared(ours, theirs, source))?;
         Ok(Preview { trial, changed_files })
@@ -257,7 +264,7 @@ impl Repository {
         let standing = self.standing(ours, theirs).await?;
         match standing.clone().known() {
             Some(trial) => Ok(trial),
-            None => self.merge_trees(standing, ours, theirs).await,
+            None => Ok(standing.trial(self.merge_trees(ours, theirs).await?)),
         }
     }
 
@@ -274,11 +281,9 @@ impl Repository {
     /// Has git merge the two trees.
     async fn merge_trees(
         &self,
-        standing: Standing,
         ours: &CommitId,
         theirs: &CommitId,
-    ) -> Result<Trial, PreviewError> {
-        let Standing { relation, base, .. } = standing;
+    ) -> Result<Outcome, PreviewError> {
         let mut tried = 1;
         let output = loop {
             let git = Git::on_repository(self.common_dir())
@@ -297,7 +302,7 @@ impl Repository {
         let is_clean = output.code == 0;
         let tree = merged.tree.clone();
         let conflicts = if is_clean { Vec::new() } else { conflicts(merged) };
-        Ok(Trial { relation, base, is_clean, tree, conflicts })
+        Ok(Outcome { is_clean, tree, conflicts })
     }
 
     /// Makes the commit of a merge. Objects are written, nothing else: land it to make it count.
@@ -330,6 +335,13 @@ impl Repository {
     }
 }
 
+/// What git says of a merge.
+struct Outcome {
+    is_clean: bool,
+    tree: String,
+    conflicts: Vec<Conflict>,
+}
+
 /// How two commits stand to each other.
 #[derive(Clone, Debug)]
 struct Standing {
@@ -347,6 +359,11 @@ impl Standing {
     fn known(self) -> Option<Trial> {
         let Self { relation, base, tree, .. } = self;
         tree.map(|tree| Trial { relation, base, is_clean: true, tree, conflicts: Vec::new() })
+    }
+
+    fn trial(self, outcome: Outcome) -> Trial {
+        let Outcome { is_clean, tree, conflicts } = outcome;
+        Trial { relation: self.relation, base: self.base, is_clean, tree, conflicts }
     }
 
     /// What the sides can be compared with, where that is one commit.
