@@ -13,5 +13,6 @@ mod furnish;
 mod git;
 mod link;
 mod overlap;
+mod policy;
 mod processes;
 mod relay;
