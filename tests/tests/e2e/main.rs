@@ -10,5 +10,6 @@ mod control;
 mod errors;
 mod git;
 mod link;
+mod pool;
 mod processes;
 mod relay;
