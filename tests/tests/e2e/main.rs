@@ -14,5 +14,6 @@ mod git;
 mod link;
 mod overlap;
 mod policy;
+mod pool;
 mod processes;
 mod relay;
