@@ -14,6 +14,7 @@ use super::command::{CommandError, Git};
 use super::parse::{self, ParseError, Status, Tracked};
 use super::repo::{Closed, CommitId, Repository, read};
 use super::worktree::{EMAIL, NAME, open_own, under_way};
+use crate::fault;
 
 /// How many files an error names: the rest is shown by the reader's own `git status`.
 const MAX_NAMED: usize = 20;
@@ -142,6 +143,15 @@ pub enum LandError {
         /// What libgit2 said.
         #[source]
         source: git2::Error,
+    },
+    /// A test asked for it.
+    #[error("landing on '{branch}' was stopped")]
+    Stopped {
+        /// The branch.
+        branch: String,
+        /// What the test asked for.
+        #[source]
+        source: io::Error,
     },
     /// The daemon is shutting down.
     #[error(transparent)]
@@ -272,11 +282,18 @@ async fn shift(common: &Path, landing: &Landing, way: Way) -> Result<Landed, Lan
         let (branch, expected) = (branch.clone(), from.clone());
         return Err(LandError::Moved { branch, expected, found });
     }
+    fault::point("merge.land.begun").map_err(stopped(branch))?;
     match &checkout {
         Some(path) => advance(path, landing, way).await?,
         None => move_ref(common, branch, to, from.as_str()).await?,
     }
+    fault::point("merge.land.moved").map_err(stopped(branch))?;
     Ok(Landed { checkout, already: false })
+}
+
+fn stopped(branch: &str) -> impl FnOnce(io::Error) -> LandError {
+    let branch = branch.to_owned();
+    move |source| LandError::Stopped { branch, source }
 }
 
 async fn follow(common: &Path, path: &Path, landing: &Landing) -> Result<bool, LandError> {

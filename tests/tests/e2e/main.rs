@@ -12,6 +12,7 @@ mod errors;
 mod furnish;
 mod git;
 mod link;
+mod merge;
 mod overlap;
 mod policy;
 mod pool;
