@@ -42,6 +42,7 @@ async fn work(ground: Arc<Ground>, repository: Repository, who: usize, until: In
             message: Message { subject: format!("{who} {done}"), body: String::new() },
             limits: Limits::default(),
             hooks: Hooks::Inert,
+            sign: false,
         };
         let head = repository.commit_work(order).await.unwrap().head;
         while !bring(&repository, &head).await {
