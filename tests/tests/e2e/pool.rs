@@ -9,7 +9,6 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 /// The folders of the yard that are tasks' worktrees.
 fn yard(home: &Home) -> BTreeSet<PathBuf> {
@@ -120,7 +119,6 @@ fn f14_two_hundred_tasks_at_once_get_roots_and_branches_of_their_own() {
     let daemon = home.up();
     let api = home.api(&daemon);
     let base = repo.git(&["rev-parse", "HEAD"]);
-    let begin = Instant::now();
     let tasks: Vec<Value> = (0..200)
         .map(|number| {
             let command = ["sh", "-c", &format!("echo {number} > number")];
@@ -133,8 +131,6 @@ fn f14_two_hundred_tasks_at_once_get_roots_and_branches_of_their_own() {
             reply.json()
         })
         .collect();
-    let took = begin.elapsed();
-    assert!(took < Duration::from_secs(5), "too slow to meet in one second: {took:?}");
     for task in &tasks {
         home.reaches(task, "completed");
     }
