@@ -14,6 +14,8 @@ const DEFAULT_CAPACITY: u32 = 4;
 /// Output kept of each session when nothing is said.
 const DEFAULT_RING: u64 = 64 * 1024 * 1024;
 
+/// What installing a large project's dependencies takes on a slow line.
+const DEFAULT_SETUP_SECONDS: u64 = 600;
 /// Ready worktrees of each hot repository when nothing is said: a second task need not wait for
 /// the refill after the first.
 const DEFAULT_POOL: u32 = 2;
@@ -38,6 +40,8 @@ pub struct Config {
     pub worktree: WorktreeSection,
     /// `[agents.NAME]`
     pub agents: BTreeMap<String, AgentSection>,
+    /// `[repositories."FOLDER or URL"]`
+    pub repositories: BTreeMap<String, RepositorySection>,
 }
 
 /// `[daemon]`
@@ -50,11 +54,18 @@ pub struct DaemonSection {
     pub labels: BTreeMap<String, String>,
     /// The shell whose PATH agents also get; absent: the user's login shell.
     pub login_shell: Option<PathBuf>,
+    /// Whether agents are told when a sibling changes the same lines.
+    pub sibling_notes: bool,
 }
 
 impl Default for DaemonSection {
     fn default() -> Self {
-        Self { max_concurrent_tasks: DEFAULT_CAPACITY, labels: BTreeMap::new(), login_shell: None }
+        Self {
+            max_concurrent_tasks: DEFAULT_CAPACITY,
+            labels: BTreeMap::new(),
+            login_shell: None,
+            sibling_notes: true,
+        }
     }
 }
 
@@ -142,6 +153,63 @@ pub struct AgentSection {
     pub instructions: Option<String>,
 }
 
+/// `[repositories."FOLDER or URL"]`: how the worktrees of one repository are furnished. It is the
+/// user's word, on the user's machine: nothing in a repository can set it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RepositorySection {
+    /// Run by `sh -c` in each new worktree before its agent; a failure fails the task.
+    pub setup: Option<String>,
+    /// Run by `sh -c` in the worktree once its run has ended, however it ended.
+    pub teardown: Option<String>,
+    /// Seconds that each of them may take.
+    pub setup_timeout_seconds: u64,
+    /// Ignored files that each worktree needs; a missing one fails the task.
+    pub copy_files: Vec<String>,
+    /// Whether the repository's commit hooks run when an agent's work is committed.
+    pub hooks: HookPolicy,
+    /// Whether Hayward's commits are signed as the user's are.
+    pub sign: bool,
+    /// Whether a task shares the repository's `.git` or has a clone of its own.
+    pub isolation: Isolation,
+}
+
+impl Default for RepositorySection {
+    fn default() -> Self {
+        Self {
+            setup: None,
+            teardown: None,
+            setup_timeout_seconds: DEFAULT_SETUP_SECONDS,
+            copy_files: Vec::new(),
+            hooks: HookPolicy::default(),
+            sign: false,
+            isolation: Isolation::default(),
+        }
+    }
+}
+
+/// Whether commit hooks of a repository run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookPolicy {
+    /// They do not; the task says which would have.
+    #[default]
+    Inert,
+    /// They do; one that fails blocks the commit, and the task fails with what it said.
+    Run,
+}
+
+/// How a task is kept apart from the user's repository.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// A worktree: objects, refs and configuration are shared.
+    #[default]
+    Worktree,
+    /// A clone that borrows the objects: refs and configuration are its own.
+    Clone,
+}
+
 /// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -189,7 +257,27 @@ impl Config {
         if config.terminal.ring_bytes < 1024 * 1024 {
             return Err("terminal.ring_bytes must be at least 1048576 (1 MiB)".into());
         }
+        if let Some((name, _)) =
+            config.repositories.iter().find(|(_, r)| r.setup_timeout_seconds == 0)
+        {
+            return Err(format!(
+                "repositories.\"{name}\".setup_timeout_seconds must be at least 1"
+            ));
+        }
         Ok(config)
+    }
+
+    /// What is said of a repository under any of its names: its folder, its `.git`, its URL.
+    #[must_use]
+    pub fn repository(&self, names: &[&str]) -> RepositorySection {
+        let plain = |name: &str| name.trim_end_matches('/').trim_end_matches(".git").to_owned();
+        let plain = |name: &str| plain(name).trim_end_matches('/').to_owned();
+        let known = |key: &str| names.iter().any(|name| plain(name) == plain(key));
+        self.repositories
+            .iter()
+            .find(|(key, _)| known(key))
+            .map(|(_, section)| section.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -251,6 +339,17 @@ mod tests {
         assert_eq!(config.agents["mine"].env["A"], "1");
         assert!(Config::parse("[daemon]\nmax_concurrent_tasks = 0").is_err());
         assert!(Config::parse("[terminal]\nring_bytes = 10").is_err());
+    }
+
+    #[test]
+    fn a_repository_is_known_by_folder_or_url() {
+        let text = "[repositories.\"/src/app/\"]\nsetup = \"make\"\n\
+                    [repositories.\"https://h.example/o/r.git\"]\nisolation = \"clone\"\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.repository(&["/src/app/.git"]).setup.as_deref(), Some("make"));
+        let url = config.repository(&["x", "https://h.example/o/r"]);
+        assert_eq!(url.isolation, Isolation::Clone);
+        assert_eq!(config.repository(&["/src/other"]), RepositorySection::default());
     }
 
     #[test]

@@ -5,15 +5,18 @@
 //! gets the same answer, and nothing happens twice.
 
 use crate::clock;
+use crate::finish;
 use crate::git::CommitId;
 use crate::git::diff::Side;
 use crate::journal::Journal;
 use crate::link::{self, Link};
+use crate::merge::Desk;
+use crate::overlap::{Overlap, Sibling, sibling_notice};
 use crate::task::{Board, Command, RunState, Shop};
 use crate::watch::{View, Watches};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
-use hayward_shared::protocol::{Reply, Tagged, ToDaemon};
+use hayward_shared::protocol::{FromDaemon, Reply, Tagged, ToDaemon};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,8 +36,10 @@ const MOST_FILES: usize = 2_000;
 pub struct Dispatch {
     shop: Arc<Shop>,
     board: Board,
+    overlap: Overlap,
     link: Link,
     watches: Watches,
+    merges: Arc<Desk>,
     answers: JoinSet<()>,
 }
 
@@ -43,9 +48,10 @@ type Pending = oneshot::Receiver<Result<(), Fault>>;
 impl Dispatch {
     /// A dispatcher that hands on to `board`.
     #[must_use]
-    pub fn new(shop: Arc<Shop>, board: Board, link: Link) -> Self {
+    pub fn new(shop: Arc<Shop>, board: Board, overlap: Overlap, link: Link) -> Self {
         let watches = Watches::new(shop.clone(), board.clone(), link.clone());
-        Self { shop, board, link, watches, answers: JoinSet::new() }
+        let merges = Arc::new(Desk::new(shop.clone()));
+        Self { shop, board, overlap, link, watches, merges, answers: JoinSet::new() }
     }
 
     /// Hands on whatever the relay says, until the link ends.
@@ -64,7 +70,8 @@ impl Dispatch {
         if let Some(request) = request
             && let Some(reply) = self.known(request).await
         {
-            self.answer(Some(request), reply);
+            let link = self.link.clone();
+            self.answers.spawn(async move { link.answer(Some(request), reply).await });
             return;
         }
         match body {
@@ -91,6 +98,7 @@ impl Dispatch {
                 }
             }
             ToDaemon::ReadDiff { task_id } => self.diff(request, task_id),
+            ToDaemon::ReadOverlap { task_id } => self.read_overlap(request, task_id),
             ToDaemon::WatchOutput { watch_id, task_id, from, follow, grant } => {
                 let view = View { watch: watch_id, task: task_id, from, follow, grant };
                 let begun = self.watches.begin(view).await;
@@ -99,8 +107,21 @@ impl Dispatch {
             ToDaemon::GrantOutput { watch_id, up_to } => self.watches.grant(watch_id, up_to),
             ToDaemon::UnwatchOutput { watch_id } => self.watches.end(watch_id),
             ToDaemon::Authenticated(_) | ToDaemon::Ack { .. } | ToDaemon::WorkAvailable {} => {}
-            ToDaemon::InjectSiblingContext { .. }
-            | ToDaemon::ListBranches { .. }
+            ToDaemon::InjectSiblingContext {
+                task_id,
+                sibling_task_id,
+                sibling_name: name,
+                sibling_status: status,
+                progress_summary: progress,
+                changed_files: files,
+            } => {
+                let id = request.map_or_else(Uuid::now_v7, |request| request.0);
+                let sibling =
+                    Sibling { id: sibling_task_id.short(), name, status, progress, files };
+                let notice = sibling_notice(id, sibling_task_id, sibling);
+                self.order(request, task_id, Command::Inform(notice)).await;
+            }
+            ToDaemon::ListBranches { .. }
             | ToDaemon::MergeStart { .. }
             | ToDaemon::MergeStatus { .. }
             | ToDaemon::MergeResolve { .. }
@@ -108,15 +129,19 @@ impl Dispatch {
             | ToDaemon::MergeAbort { .. }
             | ToDaemon::MergeSkip { .. }
             | ToDaemon::CheckMergeComplete { .. }
-            | ToDaemon::RetryCompletionAction { .. }
-            | ToDaemon::CloneWorktree { .. }
-            | ToDaemon::CheckTargetExists { .. } => self.unsupported(request, &body),
+            | ToDaemon::PreviewMerge { .. } => self.merge(request, body),
+            ToDaemon::RetryCompletionAction { .. } | ToDaemon::UndoCompletion { .. } => {
+                self.finish(request, body);
+            }
+            ToDaemon::CloneWorktree { .. } | ToDaemon::CheckTargetExists { .. } => {
+                self.unsupported(request, &body)
+            }
         }
     }
 
-    async fn known(&self, request: RequestId) -> Option<Reply> {
-        self.shop.journal.reply(request).await.unwrap_or_else(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "a reply cannot be read");
+    async fn known(&self, request: RequestId) -> Option<FromDaemon> {
+        self.shop.journal.answer(request).await.unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "an answer cannot be read");
             None
         })
     }
@@ -133,6 +158,32 @@ impl Dispatch {
             let reply = diff(&shop, task).await.map_or_else(Reply::refused, Reply::done);
             if let Some(request) = request {
                 link.reply(request, reply).await;
+            }
+        });
+    }
+
+    fn merge(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (link, desk) = (self.link.clone(), self.merges.clone());
+        self.answers.spawn(async move {
+            let answer = desk.serve(body, request).await;
+            link.answer(request, answer).await;
+        });
+    }
+
+    fn finish(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (link, shop) = (self.link.clone(), self.shop.clone());
+        self.answers.spawn(async move {
+            let answer = finish::serve(&shop, body, request).await;
+            link.answer(request, answer).await;
+        });
+    }
+
+    fn read_overlap(&mut self, request: Option<RequestId>, task: Option<TaskId>) {
+        let (link, overlap) = (self.link.clone(), self.overlap.clone());
+        self.answers.spawn(async move {
+            let report = overlap.report(task).await;
+            if let (Some(request), Some(report)) = (request, report) {
+                link.reply(request, Reply::done(report.on_the_wire())).await;
             }
         });
     }

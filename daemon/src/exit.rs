@@ -13,6 +13,8 @@ pub(crate) enum End {
     Done,
     /// The answer was printed, and it is a bad one.
     Unsuccessful,
+    /// The answer was printed, and it waits for a conflict to be settled.
+    Conflicting,
     /// The answer was printed, and it says that relay or daemon cannot be reached.
     Unreachable,
     /// An awaited task ended otherwise than completed, or did not end in time.
@@ -29,6 +31,7 @@ pub(crate) fn code(outcome: &Outcome) -> u8 {
     match outcome {
         Ok(End::Done) => 0,
         Ok(End::Unsuccessful) => 1,
+        Ok(End::Conflicting) => 4,
         Ok(End::Unreachable) => 6,
         Ok(End::NotCompleted) => 7,
         Ok(End::Interrupted) => 130,
@@ -81,6 +84,7 @@ mod tests {
             (Ok(End::Done), 0),
             (Ok(End::Unsuccessful), 1),
             (Ok(End::Unreachable), 6),
+            (Ok(End::Conflicting), 4),
             (Ok(End::NotCompleted), 7),
             (Ok(End::Interrupted), 130),
             (Err(Code::Failed), 1),

@@ -137,10 +137,28 @@ impl Home {
         self.root.join("logs").join("daemon.log")
     }
 
+    /// What a setup or teardown command of a run wrote.
+    #[must_use]
+    pub fn chore_log(&self, run: RunId, what: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{what}-{run}.log"))
+    }
+
+    /// Bare clones of repositories of other machines.
+    #[must_use]
+    pub fn repositories(&self) -> PathBuf {
+        self.root.join("repos")
+    }
+
     /// Where worktrees are made.
     #[must_use]
     pub fn worktrees(&self) -> PathBuf {
         self.root.join("worktrees")
+    }
+
+    /// Where what is needed to compare live worktrees lies, of use to nobody once the daemon ended.
+    #[must_use]
+    pub fn overlap(&self) -> PathBuf {
+        self.root.join("overlap")
     }
 
     /// Where finished work is cloned to.
@@ -166,7 +184,13 @@ impl Home {
     /// # Errors
     /// [`HomeError::Io`] when one cannot be made.
     pub fn furnish(&self) -> Result<(), HomeError> {
-        for folder in [self.worktrees(), self.clones(), self.runs(), self.root.join("logs")] {
+        for folder in [
+            self.worktrees(),
+            self.clones(),
+            self.repositories(),
+            self.runs(),
+            self.root.join("logs"),
+        ] {
             make_folder(&folder)?;
         }
         Ok(())

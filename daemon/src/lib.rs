@@ -1,15 +1,20 @@
 //! Hayward's daemon: worktrees, sessions, agents and their work on one machine.
 
 pub mod agent;
+mod chore;
 pub mod clock;
+pub mod complete;
 pub mod config;
 pub mod dispatch;
 pub mod fault;
+mod finish;
 pub mod git;
 pub mod home;
 pub mod journal;
 pub mod keeper;
 pub mod link;
+pub mod merge;
+pub mod overlap;
 pub mod process;
 pub mod service;
 pub mod session;

@@ -2,15 +2,18 @@
 
 use crate::agent::environment::Variables;
 use crate::agent::roster::{Roster, Search};
+use crate::complete::Completions;
 use crate::config::{AgentSection, Config};
 use crate::dispatch::Dispatch;
 use crate::git::Repositories;
 use crate::git::pool::{Pool, Tending, Terms};
+use crate::git::remote::Clones;
 use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
-use crate::task::{Kept, Shop, board};
+use crate::overlap::{self, Teller};
+use crate::task::{Kept, Places, Ports, Shop, again, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
 use std::collections::BTreeMap;
@@ -41,8 +44,10 @@ pub struct Daemon {
     link: Link,
     _linked: Linked,
     _board: Kept,
+    _overlap: (overlap::Kept, Teller),
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
+    completions: JoinHandle<()>,
     _tending: Tending,
 }
 
@@ -50,6 +55,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.dispatch.abort();
         self.runtimes.abort();
+        self.completions.abort();
     }
 }
 
@@ -91,27 +97,41 @@ impl Daemon {
         repositories.recover(&yard, |path| places.contains(path)).await;
         let tending = repositories.tend();
         let shop = Arc::new(Shop {
+            clones: Clones::new(home.repositories()),
+            completions: Completions::new(journal.clone()),
+            ports: Ports::default(),
             home,
             agents: Search::begin(parent.clone(), config.daemon.login_shell.clone()),
             config,
             journal: journal.clone(),
             repositories,
+            places: Places::default(),
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
         let (board, kept) = board::open(shop.clone()).await?;
+        let resumed = shop.clone();
+        let completions = tokio::spawn(async move { again::resume(&resumed).await });
         let (runtimes, known) = watch::channel(Vec::new());
         let telling =
             tokio::spawn(tell_runtimes(shop.agents.watch(), shop.config.agents.clone(), runtimes));
         let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
         let (link, linked, commands) = link::start(identity, journal, facts).await?;
-        let dispatch = tokio::spawn(Dispatch::new(shop, board, link.clone()).run(commands));
+        let settings = overlap::Settings::of_machine(shop.home.overlap());
+        let (places, notes) = (shop.places.watch(), shop.config.daemon.sibling_notes);
+        let (overlaps, room, news) =
+            overlap::open(settings, shop.repositories.clone(), places.clone());
+        let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
+        let dispatch = Dispatch::new(shop, board, overlaps, link.clone());
+        let dispatch = tokio::spawn(dispatch.run(commands));
         Ok(Self {
             link,
             _linked: linked,
             _board: kept,
+            _overlap: (room, teller),
             dispatch,
             runtimes: telling,
+            completions,
             _tending: tending,
         })
     }

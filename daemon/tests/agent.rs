@@ -711,6 +711,7 @@ impl Live {
             base_commit: "0".into(),
             search_path: "/usr/local/bin:/usr/bin:/bin".into(),
             home: None,
+            ports: None,
             terminal: false,
         };
         let env = environment(&parent, driver, &plan.env, &Variables::new(), &facts);

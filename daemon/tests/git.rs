@@ -9,12 +9,12 @@ use std::process::Command;
 
 use hayward_daemon::git::commit::{CommitError, Hooks, Limits, Message, Outcome, Work, WorkOrder};
 use hayward_daemon::git::diff::{ChangeKind, Side};
-use hayward_daemon::git::merge::ConflictKind;
 use hayward_daemon::git::parse;
 use hayward_daemon::git::repo::{OpenError, ResolveError};
 use hayward_daemon::git::staging::Why;
 use hayward_daemon::git::worktree::{NewWorktree, RemoveError, Worktree, WorktreeError};
 use hayward_daemon::git::{BranchName, CommitId, Repositories, Repository};
+use hayward_shared::merge::{ConflictKind, MergeSide};
 use tempfile::TempDir;
 
 /// A user's repository with a few files and one commit, and room for worktrees beside it.
@@ -131,6 +131,7 @@ fn order(tree: &Worktree) -> WorkOrder {
         message: Message { subject: "Work".to_owned(), body: "Because.".to_owned() },
         limits: Limits::default(),
         hooks: Hooks::Inert,
+        sign: false,
     }
 }
 
@@ -604,7 +605,7 @@ async fn a_merge_is_known_before_it_is_made() {
     let work = repository.commit_work(order(&tree)).await.unwrap();
     let before = scratch.holdings();
     let clean = repository.preview(&tree.commit, &work.head).await.unwrap();
-    assert!(clean.can_merge && clean.conflicted_files.is_empty());
+    assert!(clean.trial.is_clean && clean.trial.conflicts.is_empty());
     assert_eq!(clean.changed_files.len(), 2);
     assert_eq!(scratch.holdings(), before);
 
@@ -614,12 +615,17 @@ async fn a_merge_is_known_before_it_is_made() {
     scratch.git(&["commit", "-q", "-m", "user"]);
     let ours = repository.resolve("main").await.unwrap();
     let preview = repository.preview(&ours, &work.head).await.unwrap();
-    assert!(!preview.can_merge);
-    let kinds: Vec<_> =
-        preview.conflicted_files.iter().map(|one| (one.path.to_str().unwrap(), one.kind)).collect();
+    assert!(!preview.trial.is_clean);
+    let conflicts = preview.trial.conflicts.iter();
+    let kinds: Vec<_> = conflicts
+        .map(|one| (one.path.to_str().unwrap(), one.kind, one.stages.deleted_by()))
+        .collect();
     assert_eq!(
         kinds,
-        [("b.txt", ConflictKind::DeletedByOurs), ("new.txt", ConflictKind::BothAdded)]
+        [
+            ("b.txt", ConflictKind::ModifyDelete, Some(MergeSide::Ours)),
+            ("new.txt", ConflictKind::AddAdd, None)
+        ]
     );
 
     scratch.git(&["checkout", "-q", "--orphan", "alone"]);
@@ -742,7 +748,7 @@ async fn f43_no_program_of_the_repository_runs() {
     let (ours, theirs) = (side("left", "1\ntwo\n"), side("right", "3\ntwo\n"));
     fs::remove_file(&marker).ok();
     let preview = repository.preview(&ours, &theirs).await.unwrap();
-    assert!(!preview.can_merge);
+    assert!(!preview.trial.is_clean);
     repository.worktrees().await.unwrap();
     repository.release(&tree.path).await.unwrap();
     fs::remove_file(tree.path.join("late.rs")).unwrap();

@@ -132,9 +132,9 @@ async fn a_reply_is_repeated_for_an_hour() {
     let reply = Reply::refused(Fault::new(Code::Conflict, "no"));
     journal.keep_reply(first, &reply, at(0)).await.unwrap();
     journal.keep_reply(first, &Reply::done(json!(1)), at(1)).await.unwrap();
-    assert_eq!(journal.reply(first).await.unwrap(), Some(reply.clone()));
+    assert_eq!(journal.answer(first).await.unwrap(), Some(FromDaemon::Reply(reply.clone())));
     journal.keep_reply(second, &reply, at(3_600_001)).await.unwrap();
-    assert_eq!(journal.reply(first).await.unwrap(), None);
+    assert_eq!(journal.answer(first).await.unwrap(), None);
 }
 
 #[tokio::test]

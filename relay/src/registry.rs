@@ -8,10 +8,10 @@ use bytes::Bytes;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, RequestId, TaskId, WatchId, WorkspaceId};
 use hayward_shared::protocol::output::{Body, Frame, watch_of};
-use hayward_shared::protocol::{ClientNotice, Reply, Tagged, ToDaemon, encode};
+use hayward_shared::protocol::{ClientNotice, FromDaemon, Reply, Tagged, ToDaemon, encode};
 use hayward_shared::time::Timestamp;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -53,11 +53,22 @@ struct Link {
     outlet: Outlet,
     work: Arc<Notify>,
     open: HashMap<RequestId, Waiter>,
+    /// Commands to a peer that echoes no request id, oldest first.
+    untagged: VecDeque<Untagged>,
+}
+
+/// A command whose answer is told by its task and its type alone.
+#[derive(Debug)]
+struct Untagged {
+    request: RequestId,
+    task: TaskId,
+    kind: &'static str,
+    answer: oneshot::Sender<FromDaemon>,
 }
 
 #[derive(Debug)]
 enum Waiter {
-    Command(oneshot::Sender<Reply>),
+    Command(oneshot::Sender<FromDaemon>),
     Watch(WatchId),
 }
 
@@ -103,6 +114,12 @@ fn offline() -> Fault {
     Fault::new(Code::DaemonOffline, "the task's daemon is away")
 }
 
+fn unexpected(answer: &FromDaemon) -> Fault {
+    let text =
+        format!("the daemon answered with '{}', which was not asked for", answer.type_name());
+    Fault::new(Code::Incompatible, text)
+}
+
 fn command(body: ToDaemon, request: Option<RequestId>) -> Result<String, Fault> {
     let message = request.map_or_else(|| body.clone().into(), |r| Tagged::asking(body.clone(), r));
     encode(&message).map_err(|_| Fault::new(Code::Internal, "a command could not be written"))
@@ -132,6 +149,7 @@ impl Registry {
             outlet: new.outlet,
             work: work.clone(),
             open: HashMap::new(),
+            untagged: VecDeque::new(),
         };
         let old = inner.links.insert(new.daemon, link);
         let replaced = old.is_some();
@@ -191,13 +209,45 @@ impl Registry {
         outlet.text(command(body, None)?).await.map_err(|_| offline())
     }
 
-    /// Sends a command and waits for its answer; a plain peer answers nothing.
+    /// Sends a command and waits for its `reply`; a plain peer answers nothing.
     pub(crate) async fn ask(
         &self,
         daemon: DaemonId,
         body: ToDaemon,
         within: Duration,
     ) -> Result<Value, Fault> {
+        match self.exchange(daemon, body, within).await? {
+            None => Ok(Value::Null),
+            Some(FromDaemon::Reply(reply)) => reply.into_result(),
+            Some(other) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Sends a command that is answered by a message of a type of its own, and waits for it. A
+    /// refusal inside that message is the caller's to see; one by `reply` is an error.
+    pub(crate) async fn ask_typed(
+        &self,
+        daemon: DaemonId,
+        body: ToDaemon,
+        within: Duration,
+    ) -> Result<FromDaemon, Fault> {
+        let wanted = body.answer().map(|(_, kind)| kind);
+        match self.exchange(daemon, body, within).await? {
+            Some(FromDaemon::Reply(Reply { ok: false, error: Some(fault), .. })) => Err(fault),
+            Some(answer) if Some(answer.type_name()) == wanted => Ok(answer),
+            Some(other) => Err(unexpected(&other)),
+            None => Err(Fault::new(Code::Unavailable, "the task's daemon cannot do that")),
+        }
+    }
+
+    /// Sends a command and waits for its answer: by its request id, or from a peer that echoes none
+    /// by task and type, of several the oldest. None where a peer gives no answer at all.
+    async fn exchange(
+        &self,
+        daemon: DaemonId,
+        body: ToDaemon,
+        within: Duration,
+    ) -> Result<Option<FromDaemon>, Fault> {
         let request = RequestId::fresh();
         let (answer, answered) = oneshot::channel();
         let (outlet, replies) = {
@@ -205,31 +255,49 @@ impl Registry {
             let link = inner.links.get_mut(&daemon).ok_or_else(offline)?;
             if link.replies {
                 link.open.insert(request, Waiter::Command(answer));
+            } else if let Some((task, kind)) = body.answer() {
+                link.untagged.push_back(Untagged { request, task, kind, answer });
             }
             (link.outlet.clone(), link.replies)
         };
         let _open = Open { registry: self, daemon, request };
+        let is_answered = replies || body.answer().is_some();
         let exchange = async {
             outlet.text(command(body, replies.then_some(request))?).await.map_err(|_| offline())?;
-            if !replies {
-                return Ok(Value::Null);
+            if !is_answered {
+                return Ok(None);
             }
-            answered.await.map_err(|_| offline())?.into_result()
+            answered.await.map(Some).map_err(|_| offline())
         };
         timeout(within, exchange).await.unwrap_or_else(|_| {
             Err(Fault::new(Code::Unavailable, "the task's daemon did not answer in time"))
         })
     }
 
+    /// Whether a daemon echoes request ids; none when it is away.
+    pub(crate) fn replies(&self, daemon: DaemonId) -> Option<bool> {
+        self.lock().links.get(&daemon).map(|link| link.replies)
+    }
+
     /// Takes a daemon's answer to whoever waits for it; an answer to nothing is dropped.
-    pub(crate) fn answer(&self, daemon: DaemonId, request: RequestId, reply: Reply) {
+    pub(crate) fn answer(&self, daemon: DaemonId, request: Option<RequestId>, answer: FromDaemon) {
         let mut inner = self.lock();
-        let waiter = inner.links.get_mut(&daemon).and_then(|l| l.open.remove(&request));
-        match waiter {
-            // whoever asked may have gone meanwhile
-            Some(Waiter::Command(answer)) => drop(answer.send(reply)),
-            Some(Waiter::Watch(id)) => inner.watch_answered(id, reply),
-            None => {}
+        let Some(link) = inner.links.get_mut(&daemon) else { return };
+        let Some(request) = request else {
+            let (task, kind) = (answer.answered(), answer.type_name());
+            let awaited = |one: &Untagged| Some(one.task) == task && one.kind == kind;
+            let place = link.untagged.iter().position(awaited);
+            if let Some(waiter) = place.and_then(|place| link.untagged.remove(place)) {
+                // whoever asked may have gone meanwhile
+                drop(waiter.answer.send(answer));
+            }
+            return;
+        };
+        match (link.open.remove(&request), answer) {
+            (Some(Waiter::Command(waiter)), answer) => drop(waiter.send(answer)),
+            (Some(Waiter::Watch(id)), FromDaemon::Reply(reply)) => inner.watch_answered(id, reply),
+            (Some(Waiter::Watch(id)), other) => inner.fail(id, unexpected(&other)),
+            (None, _) => {}
         }
     }
 
@@ -418,6 +486,7 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         if let Some(link) = self.registry.lock().links.get_mut(&self.daemon) {
             link.open.remove(&self.request);
+            link.untagged.retain(|one| one.request != self.request);
         }
     }
 }

@@ -252,6 +252,7 @@ fn merge(change: &mut Change, details: &Details) -> bool {
     take(&mut results.head_commit, details.head_commit.as_ref());
     take(&mut results.outcome, details.outcome.as_ref());
     take(&mut results.diff_stat, details.diff_stat.as_ref());
+    take(&mut results.pr_url, details.pr_url.as_ref());
     take(&mut results.exit_code, details.exit_code.as_ref());
     take(&mut results.session_id, details.session_id.as_ref());
     if let Some(files) = &details.withheld_files {

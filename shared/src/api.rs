@@ -1,7 +1,7 @@
 //! Bodies of the relay's HTTP interface that are not a task or an event.
 
 use crate::id::{DaemonId, MachineId, TokenId, UserId};
-use crate::task::Task;
+use crate::task::{CompletionAction, Task};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -236,4 +236,19 @@ pub struct TaskPage {
     /// Give it back to get the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
+}
+
+/// Body of `POST /api/v1/tasks/{id}/complete`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct CompleteBody {
+    /// `branch`, `merge` or `pr`; absent: what the task was ordered with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<CompletionAction>,
+    /// Where the work goes; absent: what the task was ordered with, else the branch it began from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_branch: Option<String>,
+    /// Take back what the last completion did.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub undo: bool,
 }

@@ -74,6 +74,17 @@ kinds! {
     UsageReported = "usage.reported";
     /// The work was committed or found empty. Payload: `{branch, headCommit, commits, diffStat}`.
     WorkCommitted = "work.committed";
+    /// A merge was begun, committed or aborted. Payload: `{command, success, message, commitSha,
+    /// conflicts}`.
+    MergeResult = "merge.result";
+    /// Live tasks change the same file, or no longer do. Payload: `{filePath, severity, tasks,
+    /// conflict, files, truncated}`: the gravest verdict of a pair of tasks and all of them; severity
+    /// `none` when they overlap no more.
+    WorktreeConflict = "worktree.conflict";
+    /// The agent was offered word of what a sibling does. Payload: `{siblingTaskId, siblingName,
+    /// siblingStatus, progressSummary, changedFiles, delivered}`; not delivered where its driver
+    /// takes no messages or the agent is ending.
+    SiblingNote = "task.sibling_note";
     /// A daemon connected. Payload: `{hostname}`.
     DaemonOnline = "daemon.online";
     /// A daemon's link ended. Payload: `{hostname}`.
@@ -252,9 +263,9 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_survives() {
-        let kind: Kind = serde_json::from_str("\"merge.result\"").unwrap();
-        assert_eq!(kind, Kind::Other("merge.result".into()));
-        assert_eq!(serde_json::to_string(&kind).unwrap(), "\"merge.result\"");
+        let kind: Kind = serde_json::from_str("\"flow.step\"").unwrap();
+        assert_eq!(kind, Kind::Other("flow.step".into()));
+        assert_eq!(serde_json::to_string(&kind).unwrap(), "\"flow.step\"");
     }
 
     proptest! {

@@ -6,7 +6,10 @@
 pub mod api;
 pub mod event;
 pub mod fault;
+pub mod git;
 pub mod id;
+pub mod merge;
+pub mod path;
 pub mod protocol;
 pub mod run;
 pub mod task;

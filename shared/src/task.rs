@@ -214,6 +214,10 @@ reasons! {
     BaseNotFound = "base_not_found", Never;
     /// The worktree could not be made at the recorded commit.
     WorktreeFailed = "worktree_failed", Never;
+    /// A file that the worktree needs is not there, or may not be copied.
+    FilesMissing = "files_missing", Never;
+    /// The setup command of the worktree failed.
+    SetupFailed = "setup_failed", Never;
     /// The agent ended well and changed nothing, where changes were required.
     NoChanges = "no_changes", Never;
     /// Everything the agent changed was withheld from the commit.
@@ -222,10 +226,16 @@ reasons! {
     CommitFailed = "commit_failed", Never;
     /// The branch could not be pushed.
     PushFailed = "push_failed", Never;
+    /// The commits hold a secret or blob that must not be published: nothing was pushed.
+    SecretsExposed = "secrets_exposed", Never;
     /// The pull request could not be opened.
     PullRequestFailed = "pull_request_failed", Never;
     /// The work does not merge into the target.
     MergeConflict = "merge_conflict", Never;
+    /// There is no such branch to merge into.
+    TargetNotFound = "target_not_found", Never;
+    /// The target cannot be moved now: changes are in the way where it is checked out.
+    TargetInTheWay = "target_in_the_way", Never;
     /// The asked completion action is not one that this version runs.
     ActionUnsupported = "action_unsupported", Never;
 

@@ -61,6 +61,9 @@ pub struct RunFacts {
     pub search_path: String,
     /// `HOME`, where the daemon itself was started without one.
     pub home: Option<PathBuf>,
+    /// `HAYWARD_PORT` and `HAYWARD_PORT_COUNT`: the first port that is the run's own, and how many
+    /// there are from it.
+    pub ports: Option<(u16, u16)>,
     /// Whether the agent runs in a terminal.
     pub terminal: bool,
 }
@@ -92,7 +95,13 @@ pub fn environment(
         ("HAYWARD_RUN_ID".to_owned(), facts.run.to_string()),
         ("HAYWARD_WORKTREE".to_owned(), text(&facts.worktree)),
         ("HAYWARD_BASE_COMMIT".to_owned(), facts.base_commit.clone()),
+        // containers of one run never meet those of another
+        ("COMPOSE_PROJECT_NAME".to_owned(), format!("hayward-{}", facts.task.short())),
     ]);
+    if let Some((first, count)) = facts.ports {
+        all.insert("HAYWARD_PORT".to_owned(), first.to_string());
+        all.insert("HAYWARD_PORT_COUNT".to_owned(), count.to_string());
+    }
     all
 }
 
@@ -151,6 +160,7 @@ mod tests {
             base_commit: "abc".into(),
             search_path: "/bin:/login".into(),
             home: Some("/home/passwd".into()),
+            ports: Some((20_000, 20)),
             terminal,
         }
     }
@@ -174,7 +184,15 @@ mod tests {
         ]);
         parent.extend(CANARIES.map(|name| (name.to_owned(), format!("canary {name}"))));
         let none = Variables::new();
-        let ours = ["HAYWARD_BASE_COMMIT", "HAYWARD_RUN_ID", "HAYWARD_TASK_ID", "HAYWARD_WORKTREE"];
+        let ours = [
+            "COMPOSE_PROJECT_NAME",
+            "HAYWARD_BASE_COMMIT",
+            "HAYWARD_PORT",
+            "HAYWARD_PORT_COUNT",
+            "HAYWARD_RUN_ID",
+            "HAYWARD_TASK_ID",
+            "HAYWARD_WORKTREE",
+        ];
         let base = ["HOME", "LANG", "LC_TIME", "PATH", "SSH_AUTH_SOCK", "TERM", "XDG_CONFIG_HOME"];
 
         let command = Runtime::Command.driver().unwrap();

@@ -160,7 +160,7 @@ async fn show(
     for (ours, theirs, seen) in [(warm, brief, &clash), ("main", manual, &clean)] {
         say(&format!("  {theirs} into {ours}: {}", verdict(seen)));
     }
-    if clash.can_merge || !clean.can_merge {
+    if clash.trial.is_clean || !clean.trial.is_clean {
         return Err(Fault::new(Code::Failed, "the preview is wrong: two agents changed one line"));
     }
 
@@ -273,14 +273,14 @@ async fn preview(repository: &Repository, ours: &str, theirs: &str) -> Result<Pr
 }
 
 fn verdict(preview: &Preview) -> String {
-    match preview.can_merge {
+    match preview.trial.is_clean {
         true => "merges cleanly".to_owned(),
         false => format!("would conflict in {}", files(preview).join(", ")),
     }
 }
 
 fn files(preview: &Preview) -> Vec<String> {
-    let paths = preview.conflicted_files.iter();
+    let paths = preview.trial.conflicts.iter();
     paths.map(|conflict| conflict.path.display().to_string()).collect()
 }
 

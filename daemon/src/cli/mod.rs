@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod agent;
+mod complete;
 mod completions;
 mod compose;
 mod context;
@@ -9,6 +10,8 @@ mod demo;
 mod detach;
 mod down;
 mod logs;
+mod merge;
+mod overlap;
 mod print;
 mod run;
 #[cfg(test)]
@@ -61,8 +64,14 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Look at tasks and command them
     Task(task::TaskArgs),
+    /// See what a merge would bring, and merge the branches of a task's parts
+    Merge(merge::MergeArgs),
+    /// Bring the work of a task that has ended home, or take that back
+    Complete(complete::CompleteArgs),
     /// Print what a task's agent prints
     Logs(logs::LogsArgs),
+    /// Show which running tasks change the same lines
+    Overlap(overlap::OverlapArgs),
     /// Show which agents there are
     Agent(agent::AgentArgs),
     /// See the main job done on a throw-away repository, without model or network
@@ -131,7 +140,10 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Down => asking(interruptible(down::run(context))),
         Command::Status => asking(interruptible(status::run(context))),
         Command::Task(args) => asking(interruptible(task::run(args, context))),
+        Command::Merge(args) => asking(interruptible(merge::run(args, context))),
+        Command::Complete(args) => asking(interruptible(complete::run(args, context))),
         Command::Logs(args) => asking(interruptible(logs::run(args, context))),
+        Command::Overlap(args) => asking(interruptible(overlap::run(args, context))),
         Command::Agent(args) => asking(interruptible(agent::run(args, context))),
         Command::Token(args) => asking(interruptible(token::run(args, context))),
         Command::User(args) => asking(interruptible(user::run(args, context))),

@@ -15,6 +15,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// The longest answer: the relay itself waits up to 10 s for a daemon.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// The longest answer where much is done for it: a push may last a quarter of an hour.
+const PATIENT: Duration = Duration::from_secs(17 * 60);
+
 /// Rows that are asked for at once: the most that the relay gives.
 const PAGE: &str = "200";
 
@@ -102,6 +105,16 @@ impl Client {
     ) -> Result<Value, Fault> {
         let request = self.http.request(Method::POST, self.address(path, &[]));
         self.send(request.header("Idempotency-Key", key).json(body)).await
+    }
+
+    /// `POST` of something that takes its time: an answer is waited for as long as the relay waits.
+    pub(crate) async fn post_patiently<B: Serialize + Sync>(
+        &self,
+        path: &[&str],
+        body: &B,
+    ) -> Result<Value, Fault> {
+        let request = self.http.request(Method::POST, self.address(path, &[]));
+        self.send(request.timeout(PATIENT).json(body)).await
     }
 
     /// `PATCH`.

@@ -449,7 +449,8 @@ fn disarm(key: &str, disarmed: &mut BTreeMap<String, String>) {
 }
 
 /// The argument without what stands between `://` and `@`.
-fn redacted(arg: &str) -> String {
+#[must_use]
+pub fn redacted(arg: &str) -> String {
     let Some((scheme, rest)) = arg.split_once("://") else { return arg.to_owned() };
     let authority = rest.split('/').next().unwrap_or(rest);
     match authority.rfind('@') {

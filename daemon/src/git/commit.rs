@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::command::{CommandError, Git};
+use super::command::{CommandError, Fault, Git};
 use super::diff::{ChangedFile, DiffStat, compare_trees};
 use super::parse::{self, ParseError};
 use super::repo::{Closed, CommitId, Repository, read};
@@ -33,6 +33,8 @@ pub struct WorkOrder {
     pub limits: Limits,
     /// Whether the repository's hooks run.
     pub hooks: Hooks,
+    /// Whether the commit is signed, as the user's own configuration says how.
+    pub sign: bool,
 }
 
 /// What a commit says.
@@ -154,6 +156,15 @@ pub enum CommitError {
         path: PathBuf,
         /// What the hook said, its end.
         stderr: String,
+    },
+    /// The signer failed, or did not answer.
+    #[error("the commit in {path} could not be signed: unlock your key, or turn `sign` off")]
+    NotSigned {
+        /// The worktree.
+        path: PathBuf,
+        /// The command that failed.
+        #[source]
+        source: CommandError,
     },
     /// Another git holds the index, or one that was killed left its lock.
     #[error("{lock} exists: end the git that runs there, or remove the file if none does")]
@@ -318,8 +329,10 @@ fn look_around(
         .branch
         .as_ref()
         .and_then(|name| repository.refname_to_id(&format!("refs/heads/{name}")).ok());
+    // where a clone was cut short is written in the common folder alone
+    let whole = git2::Repository::open(common)?;
     let covers_tip = match tip {
-        Some(tip) => tip == head || repository.graph_descendant_of(head, tip)?,
+        Some(tip) => tip == head || whole.graph_descendant_of(head, tip)?,
         None => true,
     };
     let config = repository.config()?.snapshot()?;
@@ -420,12 +433,18 @@ async fn record(
     if order.hooks == Hooks::Run {
         git = git.with_hooks();
     }
+    if order.sign {
+        git = git.signed();
+    }
     let Err(cause) = git.run().await else { return Ok(()) };
     // changes that cancel each other out leave nothing to commit, which git calls a failure
     let empty = blocking(common, order, |common, order| {
         own(common, order).is_ok_and(|repository| index_is_head(&repository).unwrap_or(false))
     })
     .await?;
+    if order.sign && was_not_signed(&cause) {
+        return Err(not_signed(order, seen, cause));
+    }
     match classify(order, seen, cause) {
         CommitError::Git { .. } if empty => Ok(()),
         CommitError::Git { source, .. } if order.hooks == Hooks::Run && !seen.hooks.is_empty() => {
@@ -436,6 +455,22 @@ async fn record(
         }
         failure => Err(failure),
     }
+}
+
+fn was_not_signed(cause: &CommandError) -> bool {
+    let says = |words: &str| cause.stderr().contains(words);
+    matches!(cause.fault, Fault::TimedOut(_)) || says("failed to sign") || says("signing failed")
+}
+
+/// The git that waited for a signer was killed with it, and left its lock: the agent has ended, so
+/// nobody else's it is.
+fn not_signed(order: &WorkOrder, seen: &Survey, source: CommandError) -> CommitError {
+    if matches!(source.fault, Fault::TimedOut(_))
+        && let Err(cause) = std::fs::remove_file(seen.git_dir.join("index.lock"))
+    {
+        tracing::debug!(%cause, "the killed git left no lock");
+    }
+    CommitError::NotSigned { path: order.worktree.clone(), source }
 }
 
 fn index_is_head(repository: &git2::Repository) -> Result<bool, git2::Error> {
@@ -464,7 +499,8 @@ fn summary(
 ) -> Result<Work, git2::Error> {
     let base = order.base.oid()?;
     let head = repository.head()?.peel_to_commit()?;
-    let (commits, _) = repository.graph_ahead_behind(head.id(), base)?;
+    let whole = git2::Repository::open(repository.commondir())?;
+    let (commits, _) = whole.graph_ahead_behind(head.id(), base)?;
     let changed_files =
         compare_trees(repository, &repository.find_commit(base)?.tree()?, &head.tree()?)?;
     let inspector = Inspector::new(repository, &order.worktree, base, order.limits.max_file)?;
@@ -480,7 +516,7 @@ fn summary(
         withheld,
         stat: DiffStat::of(&changed_files),
         changed_files,
-        diverged: head.id() != base && !repository.graph_descendant_of(head.id(), base)?,
+        diverged: head.id() != base && !whole.graph_descendant_of(head.id(), base)?,
         strayed_to: None,
         inert_hooks: Vec::new(),
     })
@@ -488,7 +524,7 @@ fn summary(
 
 impl Message {
     /// The message as git reads it; never empty.
-    fn text(&self) -> Vec<u8> {
+    pub(super) fn text(&self) -> Vec<u8> {
         let subject = self.subject.split_whitespace().collect::<Vec<_>>().join(" ");
         let subject = if subject.is_empty() { "Work without a title" } else { &subject };
         format!("{subject}\n\n{}\n", self.body.trim()).into_bytes()

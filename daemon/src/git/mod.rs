@@ -4,16 +4,33 @@
 //! per repository ([`repo`]); what can be read in process is read through libgit2. Nothing here
 //! touches the user's work tree, index, stash, configuration or refs outside `hayward/`.
 
+pub mod aside;
+pub mod bare;
 pub mod branch;
+pub mod bring;
 pub mod command;
 pub mod commit;
 pub mod diff;
+pub mod folders;
+mod graft;
+pub mod join;
+pub mod land;
+pub mod lend;
 pub mod merge;
+pub mod overlap;
 pub mod parse;
 pub mod pool;
+pub mod publish;
+pub mod remote;
 pub mod repo;
 pub mod secrets;
+pub mod snapshot;
 pub mod staging;
+pub mod submodule;
+pub mod tips;
+pub mod touched;
+pub mod trial;
+mod trusted;
 pub mod worktree;
 
 pub use branch::BranchName;

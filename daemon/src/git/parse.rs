@@ -218,38 +218,92 @@ fn tracked(rest: &[u8], count: usize, from: Option<PathBuf>) -> Option<Tracked> 
 pub struct Merged {
     /// The tree that the merge makes; with conflicts it holds their markers.
     pub tree: String,
-    /// The files in conflict, in git's order, each once, with the stages it has (bit 0 the
-    /// common ancestor, bit 1 ours, bit 2 theirs).
-    pub conflicts: Vec<(PathBuf, u8)>,
+    /// The stages of the files in conflict, in git's order.
+    pub stages: Vec<Staged>,
+    /// What git has to say, in its order.
+    pub messages: Vec<Message>,
 }
 
-/// Reads `git merge-tree --write-tree -z`; the messages for people at its end are left out.
+/// One stage of a file in conflict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// The file.
+    pub path: PathBuf,
+    /// 1 the common ancestor, 2 ours, 3 theirs.
+    pub stage: u8,
+    /// Its mode, as in a tree.
+    pub mode: u32,
+    /// Its object.
+    pub id: String,
+}
+
+/// Something that git says about a merge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The files that it is about.
+    pub paths: Vec<PathBuf>,
+    /// Its type, which stays the same over versions of git: `CONFLICT (contents)`.
+    pub kind: String,
+}
+
+/// Reads `git merge-tree --write-tree -z`.
 ///
 /// # Errors
-/// [`ParseError`] when there is no tree or a conflict lacks stage or name.
+/// [`ParseError`] when there is no tree, a stage lacks a part, or a message is cut off.
 pub fn merge_tree(bytes: &[u8]) -> Result<Merged, ParseError> {
     let mut records = records(bytes);
+    let mut merged = merged(&mut records)?;
+    while let Some(count) = records.next() {
+        let bad = || ParseError::of("merge-tree", count);
+        let count = usize::try_from(number(count).ok_or_else(bad)?).map_err(|_| bad())?;
+        let paths: Vec<_> = records.by_ref().take(count).map(path).collect();
+        let kind = records.next().map(text).ok_or_else(bad)?;
+        // the last record is the text for people, which differs between versions
+        if paths.len() != count || records.next().is_none() {
+            return Err(bad());
+        }
+        merged.messages.push(Message { paths, kind });
+    }
+    Ok(merged)
+}
+
+/// Reads `git merge-tree --write-tree --stdin -z --no-messages` of `count` merges.
+///
+/// # Errors
+/// [`ParseError`] when one is missing, was given up, or is not understood.
+pub fn merge_trees(bytes: &[u8], count: usize) -> Result<Vec<Merged>, ParseError> {
+    let mut records = records(bytes);
+    let mut all = Vec::new();
+    for _ in 0..count {
+        match records.next() {
+            Some(b"0" | b"1") => all.push(merged(&mut records)?),
+            other => return Err(ParseError::of("merge-tree", other.unwrap_or_default())),
+        }
+    }
+    Ok(all)
+}
+
+/// One merge without its messages, up to the empty record behind its stages.
+fn merged<'bytes>(records: &mut impl Iterator<Item = &'bytes [u8]>) -> Result<Merged, ParseError> {
     let tree = records.next().map(text).unwrap_or_default();
     if tree.len() < 40 || !tree.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(ParseError::of("merge-tree", tree.as_bytes()));
     }
-    let mut conflicts: Vec<(PathBuf, u8)> = Vec::new();
+    let mut stages = Vec::new();
     for record in records.take_while(|record| !record.is_empty()) {
-        let bad = || ParseError::of("merge-tree", record);
-        let (info, name) = split(record, b'\t').ok_or_else(bad)?;
-        let stage = match info.rsplit(|byte| *byte == b' ').next() {
-            Some(b"1") => 1,
-            Some(b"2") => 2,
-            Some(b"3") => 4,
-            _ => return Err(bad()),
-        };
-        let name = path(name);
-        match conflicts.last_mut() {
-            Some((last, stages)) if *last == name => *stages |= stage,
-            _ => conflicts.push((name, stage)),
-        }
+        stages.push(staged(record).ok_or_else(|| ParseError::of("merge-tree", record))?);
     }
-    Ok(Merged { tree, conflicts })
+    Ok(Merged { tree, stages, messages: Vec::new() })
+}
+
+/// `mode id stage TAB path`.
+fn staged(record: &[u8]) -> Option<Staged> {
+    let (info, name) = split(record, b'\t')?;
+    let (mode, rest) = split(info, b' ')?;
+    let (id, stage) = split(rest, b' ')?;
+    let &[digit @ b'1'..=b'3'] = stage else { return None };
+    let mode = u32::from_str_radix(std::str::from_utf8(mode).ok()?, 8).ok()?;
+    Some(Staged { path: path(name), stage: digit - b'0', mode, id: text(id) })
 }
 
 /// The records of NUL-ended output; a last one without its NUL counts too.
@@ -339,13 +393,47 @@ mod tests {
     #[test]
     fn merge_tree_clean_and_with_conflicts() {
         let clean = merge_tree(format!("{COMMIT}\0").as_bytes()).unwrap();
-        assert!(clean.conflicts.is_empty());
+        assert!(clean.stages.is_empty() && clean.messages.is_empty());
         let recorded = format!(
-            "{COMMIT}\0100644 {COMMIT} 1\tc\0100644 {COMMIT} 2\tc\0100644 {COMMIT} 3\tc\0\
-             100644 {COMMIT} 1\td1\0100644 {COMMIT} 2\td1\0\x001\0c\0Auto-merging\0Auto-merging c\n\0"
+            "{COMMIT}\0100644 {COMMIT} 1\tc\0100755 {COMMIT} 2\tc\0100644 {COMMIT} 3\tc\0\
+             100644 {COMMIT} 1\td1\0100644 {COMMIT} 2\td1\0\0\
+             1\0c\0Auto-merging\0Auto-merging c\n\0\
+             1\0c\0CONFLICT (contents)\0CONFLICT (content): Merge conflict in c\n\0\
+             2\0d1\0d2\0CONFLICT (rename/delete)\0\0"
         );
         let merged = merge_tree(recorded.as_bytes()).unwrap();
-        assert_eq!(merged.conflicts, [("c".into(), 7), ("d1".into(), 3)]);
+        let stages: Vec<_> =
+            merged.stages.iter().map(|one| (one.path.to_str().unwrap(), one.stage)).collect();
+        assert_eq!(stages, [("c", 1), ("c", 2), ("c", 3), ("d1", 1), ("d1", 2)]);
+        assert_eq!((merged.stages[1].mode, merged.stages[1].id.as_str()), (0o100_755, COMMIT));
+        let kinds: Vec<_> = merged.messages.iter().map(|one| one.kind.as_str()).collect();
+        assert_eq!(kinds, ["Auto-merging", "CONFLICT (contents)", "CONFLICT (rename/delete)"]);
+        assert_eq!(merged.messages[2].paths, [PathBuf::from("d1"), PathBuf::from("d2")]);
+        for cut in ["1\0", "9\0c\0x\0", "1\0c\0x\0", "x\0c\0x\0y\0"] {
+            let cut = format!("{COMMIT}\0\0{cut}");
+            assert!(merge_tree(cut.as_bytes()).is_err(), "{cut:?}");
+        }
+    }
+
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(1_u8..=255, 1..12)
+    }
+
+    #[test]
+    fn several_merges_of_one_process() {
+        let recorded = format!(
+            "0\0{COMMIT}\x00100644 {COMMIT} 1\tf\x00100644 {COMMIT} 2\tf\x00100644 {COMMIT} 3\tf\0\0\
+             1\0{COMMIT}\0\x000\0{COMMIT}\x00100644 {COMMIT} 3\tg\0\0"
+        );
+        let all = merge_trees(recorded.as_bytes(), 3).unwrap();
+        let stages = |at: usize| -> Vec<_> {
+            all[at].stages.iter().map(|one| (one.path.to_str().unwrap(), one.stage)).collect()
+        };
+        assert_eq!(stages(0), [("f", 1), ("f", 2), ("f", 3)]);
+        assert_eq!(stages(1), []);
+        assert_eq!(stages(2), [("g", 3)]);
+        assert!(merge_trees(recorded.as_bytes(), 4).is_err());
+        assert!(merge_trees(b"-1\0", 1).is_err());
     }
 
     proptest! {
@@ -359,7 +447,45 @@ mod tests {
             prop_assert!(numstat(&bytes).map_or(0, |all| all.len()) <= records);
             prop_assert!(name_status(&bytes).map_or(0, |all| all.len()) <= records);
             prop_assert!(status(&bytes).map_or(0, |all| all.len()) <= records);
-            prop_assert!(merge_tree(&bytes).map_or(0, |one| one.conflicts.len()) <= records);
+            let told = |bytes: &[u8]| {
+                merge_tree(bytes).map_or(0, |one| one.stages.len() + one.messages.len())
+            };
+            prop_assert!(told(&bytes) <= records);
+            prop_assert!(merge_trees(&bytes, 2).map_or(0, |all| all.len()) <= records);
+            let behind_a_tree = [format!("{COMMIT}\0").as_bytes(), &bytes].concat();
+            prop_assert!(told(&behind_a_tree) <= records + 1);
+        }
+
+        #[test]
+        fn whatever_merge_tree_tells_is_read_back(
+            stages in proptest::collection::vec((1_u8..=3, name()), 0..8),
+            messages in proptest::collection::vec(
+                (proptest::collection::vec(name(), 0..4), "[A-Z]{0,9} ?[(a-z/)]{0,9}"), 0..6,
+            ),
+        ) {
+            let mut bytes = format!("{COMMIT}\0").into_bytes();
+            for (stage, name) in &stages {
+                bytes.extend_from_slice(format!("100644 {COMMIT} {stage}\t").as_bytes());
+                bytes.extend_from_slice(&[name, &b"\0"[..]].concat());
+            }
+            bytes.push(0);
+            for (paths, kind) in &messages {
+                bytes.extend_from_slice(format!("{}\0", paths.len()).as_bytes());
+                paths.iter().for_each(|path| bytes.extend_from_slice(&[path, &b"\0"[..]].concat()));
+                bytes.extend_from_slice(format!("{kind}\0words\n\0").as_bytes());
+            }
+            let merged = merge_tree(&bytes).unwrap();
+            let read: Vec<_> =
+                merged.stages.iter().map(|one| (one.stage, one.path.as_path())).collect();
+            let told: Vec<_> = stages.iter().map(|(stage, name)| (*stage, path(name))).collect();
+            prop_assert_eq!(
+                read, told.iter().map(|(stage, path)| (*stage, path.as_path())).collect::<Vec<_>>()
+            );
+            prop_assert_eq!(merged.messages.len(), messages.len());
+            for (read, (paths, kind)) in merged.messages.iter().zip(&messages) {
+                prop_assert_eq!(&read.kind, kind);
+                prop_assert_eq!(read.paths.len(), paths.len());
+            }
         }
 
         #[test]

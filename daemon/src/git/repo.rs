@@ -266,6 +266,42 @@ impl Repository {
         })
     }
 
+    /// Whether `above` holds all of `below`: it is that commit, or descends from it.
+    ///
+    /// # Errors
+    /// [`ResolveError::Unreadable`] when a commit is not there.
+    pub async fn descends(&self, above: &CommitId, below: &CommitId) -> Result<bool, ResolveError> {
+        let (place, one, two) = (self.common.clone(), above.clone(), below.clone());
+        read(move || {
+            let repository = git2::Repository::open(&place)?;
+            repository.find_commit(two.oid()?)?;
+            Ok(one == two || repository.graph_descendant_of(one.oid()?, two.oid()?)?)
+        })
+        .await
+        .and_then(|found| found)
+        .map_err(|source| ResolveError::Unreadable {
+            reference: above.to_string(),
+            repository: self.common.clone(),
+            source,
+        })
+    }
+
+    /// All local branches, without `refs/heads/`.
+    ///
+    /// # Errors
+    /// [`ResolveError::Unreadable`].
+    pub async fn branches(&self) -> Result<Vec<String>, ResolveError> {
+        let place = self.common.clone();
+        read(move || branches(&git2::Repository::open(place)?))
+            .await
+            .and_then(|found| found)
+            .map_err(|source| ResolveError::Unreadable {
+                reference: "refs/heads".to_owned(),
+                repository: self.common.clone(),
+                source,
+            })
+    }
+
     /// Where HEAD of the folder that was opened stands.
     ///
     /// # Errors

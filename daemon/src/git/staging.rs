@@ -181,7 +181,7 @@ impl<'repository> Inspector<'repository> {
     }
 
     /// Why the file must stay out, if it must.
-    fn inspect(&self, path: &Path) -> Option<Why> {
+    pub(super) fn inspect(&self, path: &Path) -> Option<Why> {
         let before = self.base.get_path(path).ok();
         if before.is_none() && has_secret_name(path) {
             return Some(Why::SecretName);
@@ -206,23 +206,7 @@ impl<'repository> Inspector<'repository> {
     /// agent committed them itself, so a push must be refused.
     pub(super) fn exposed(&self, head: git2::Oid) -> Result<Vec<Withheld>, git2::Error> {
         let after = self.repository.find_commit(head)?.tree()?;
-        let diff = self.repository.diff_tree_to_tree(Some(&self.base), Some(&after), None)?;
-        let mut all = Vec::new();
-        for delta in diff.deltas().filter(|delta| delta.status() != git2::Delta::Deleted) {
-            let Some(path) = delta.new_file().path() else { continue };
-            let Ok(blob) = self.repository.find_blob(delta.new_file().id()) else { continue };
-            let before = self.repository.find_blob(delta.old_file().id()).ok();
-            let size = u64::try_from(blob.size()).unwrap_or(u64::MAX);
-            let why = if before.is_none() && has_secret_name(path) {
-                Some(Why::SecretName)
-            } else if size > self.max_file {
-                Some(Why::TooLarge { bytes: size, limit: self.max_file })
-            } else {
-                fresh_secret(before.as_ref().map_or(&[], |blob| blob.content()), blob.content())
-            };
-            all.extend(why.map(|why| Withheld { path: path.to_owned(), why }));
-        }
-        Ok(all)
+        exposed_between(self.repository, Some(&self.base), &after, self.max_file)
     }
 
     fn filter(&self, path: &Path) -> Option<String> {
@@ -243,6 +227,32 @@ impl<'repository> Inspector<'repository> {
 
 fn has_secret_name(path: &Path) -> bool {
     path.file_name().is_some_and(|name| secrets::name_is_secret(&name.to_string_lossy()))
+}
+
+/// The files that `after` has and `before` has not so, and that no commit should hold.
+pub(super) fn exposed_between(
+    repository: &git2::Repository,
+    before: Option<&git2::Tree<'_>>,
+    after: &git2::Tree<'_>,
+    max_file: u64,
+) -> Result<Vec<Withheld>, git2::Error> {
+    let diff = repository.diff_tree_to_tree(before, Some(after), None)?;
+    let mut all = Vec::new();
+    for delta in diff.deltas().filter(|delta| delta.status() != git2::Delta::Deleted) {
+        let Some(path) = delta.new_file().path() else { continue };
+        let Ok(blob) = repository.find_blob(delta.new_file().id()) else { continue };
+        let before = repository.find_blob(delta.old_file().id()).ok();
+        let size = u64::try_from(blob.size()).unwrap_or(u64::MAX);
+        let why = if before.is_none() && has_secret_name(path) {
+            Some(Why::SecretName)
+        } else if size > max_file {
+            Some(Why::TooLarge { bytes: size, limit: max_file })
+        } else {
+            fresh_secret(before.as_ref().map_or(&[], |blob| blob.content()), blob.content())
+        };
+        all.extend(why.map(|why| Withheld { path: path.to_owned(), why }));
+    }
+    Ok(all)
 }
 
 fn fresh_secret(before: &[u8], after: &[u8]) -> Option<Why> {

@@ -4,10 +4,13 @@
 //! transaction as the state that it tells of. The [`Journal`] is the only writer; it has one
 //! connection, so transactions come one after another, each on disk before its call returns.
 
+mod completions;
+mod merges;
 mod outbox;
 mod replies;
 mod runs;
 
+pub use merges::Answered;
 pub use outbox::Outgoing;
 pub use runs::{RunRow, Step};
 
@@ -81,7 +84,8 @@ impl JournalError {
 }
 
 /// One layout after the other; a database is brought forward from where it stands.
-const LAYOUTS: [&str; 1] = ["
+const LAYOUTS: [&str; 3] = [
+    "
     CREATE TABLE runs (
         run_id TEXT PRIMARY KEY,
         task_id TEXT NOT NULL,
@@ -98,7 +102,10 @@ const LAYOUTS: [&str; 1] = ["
     INSERT INTO numbers VALUES ('next_seq', 1);
     CREATE TABLE replies (request_id TEXT PRIMARY KEY, at INTEGER NOT NULL, body TEXT NOT NULL);
     CREATE INDEX replies_by_age ON replies (at);
-"];
+",
+    completions::LAYOUT,
+    merges::LAYOUT,
+];
 
 /// The journal. Clones share the one connection.
 #[derive(Clone, Debug)]

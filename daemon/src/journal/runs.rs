@@ -202,7 +202,7 @@ fn key(row: &SqliteRow) -> Option<RunKey> {
     })
 }
 
-fn read<S: DeserializeOwned>(row: &SqliteRow) -> Result<RunRow<S>, JournalError> {
+pub(super) fn read<S: DeserializeOwned>(row: &SqliteRow) -> Result<RunRow<S>, JournalError> {
     let text = |name: &str| row.get::<String, _>(name);
     let broken = |what| move || JournalError::Damaged { what, source: missing() };
     Ok(RunRow {

@@ -94,10 +94,17 @@ impl Drop for Linked {
 }
 
 impl Link {
-    /// Answers a command. Lost when the link breaks before it is sent: the relay asks again.
+    /// Answers a command by a `reply`. Lost when the link breaks before it is sent: the relay asks
+    /// again.
     pub async fn reply(&self, request: RequestId, reply: Reply) {
-        let tags = Tags { request_id: Some(request), ..Tags::default() };
-        drop(self.say.send(Tagged { body: FromDaemon::Reply(reply), tags }).await);
+        self.answer(Some(request), FromDaemon::Reply(reply)).await;
+    }
+
+    /// Answers a command by a message of its own type; one that carried no `requestId` too. Lost
+    /// like a reply.
+    pub async fn answer(&self, request: Option<RequestId>, body: FromDaemon) {
+        let tags = Tags { request_id: request, ..Tags::default() };
+        drop(self.say.send(Tagged { body, tags }).await);
     }
 
     /// Sends an output frame, waiting while the socket is busy. False when there is no link.

@@ -4,11 +4,12 @@
 use super::attend::{Attended, Seen, agent_exit};
 use super::input::{Input, Wrote, text};
 use super::machine::{Effect, Event, GRACE_MS, Machine, Turn};
+use super::places::Present;
 use super::prepare::{self, Start};
 use super::shop::Shop;
-use super::state::{ExitFacts, Phase, RunState, Terms, Unwritten};
+use super::state::{ExitFacts, Phase, RunState, Terms, Unwritten, Wish};
 use super::telling::{seen_from, tell};
-use super::{deliver, order::RunOrder};
+use super::{deliver, furnish, order::RunOrder};
 use crate::agent::ending::{Ending, Exit};
 use crate::agent::event::AgentEvent;
 use crate::agent::{Decode, Step};
@@ -46,6 +47,7 @@ pub(super) struct Actor {
     attended: Option<Attended>,
     session: watch::Sender<Option<Session>>,
     alarm: Option<Timestamp>,
+    pub(super) present: Option<Present>,
     over: bool,
 }
 
@@ -94,6 +96,9 @@ impl Actor {
                 .map(|s| i64::try_from(s).unwrap_or(i64::MAX / 1_000) * 1_000),
             require_changes: order.require_changes,
         };
+        if let Some(first) = state.place.as_ref().and_then(|place| place.first_port) {
+            shop.ports.restore(key.run_id, first);
+        }
         Self {
             shop,
             key,
@@ -105,6 +110,7 @@ impl Actor {
             attended: None,
             session: watch::Sender::new(None),
             alarm: None,
+            present: None,
             over: false,
         }
     }
@@ -142,6 +148,19 @@ impl Actor {
                 Woken::Abandoned => return,
             }
         }
+        self.leave().await;
+    }
+
+    /// Gives back what the run had besides its place on the board.
+    async fn leave(&self) {
+        let state = self.machine.state();
+        if let Some(place) = &state.place
+            && state.wish != Some(Wish::Fenced)
+        {
+            furnish::mend(&self.shop, self.key, place).await;
+            furnish::tear_down(&self.shop, self.key, &self.order, place).await;
+        }
+        self.shop.ports.release(self.key.run_id);
     }
 
     async fn gather(&mut self, orders: &mut mpsc::Receiver<RunOrder>) -> Woken {
@@ -184,6 +203,7 @@ impl Actor {
 
     async fn turn(&mut self, turn: Turn) {
         self.write_down(&turn.messages).await;
+        self.show_place();
         for effect in turn.effects {
             self.begin(effect).await;
         }
@@ -250,7 +270,11 @@ impl Actor {
                         Some(place) => deliver::deliver(&shop, key.task_id, &order, place).await,
                         None => Err(Failure::new(Reason::Internal, "the run has no worktree")),
                     };
-                    Done::Event(delivered.map_or_else(Event::Failed, Event::Delivered))
+                    Done::Event(match delivered {
+                        Ok((work, None)) => Event::Delivered(work),
+                        Ok((work, Some(failure))) => Event::Stuck(work, failure),
+                        Err(failure) => Event::Failed(failure),
+                    })
                 });
             }
         }

@@ -4,6 +4,7 @@
 //! beyond that (a claim that crossed another) waits here in order.
 
 use super::actor::{Actor, answer};
+use super::inform::Notice;
 use super::order::{RunOrder, What};
 use super::shop::Shop;
 use super::state::RunState;
@@ -28,7 +29,7 @@ const QUEUE: usize = 32;
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the relay can order of a task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Freeze its agent.
     Pause,
@@ -46,6 +47,8 @@ pub enum Command {
         /// The words.
         text: String,
     },
+    /// Tell of something that is no order.
+    Inform(Notice),
     /// End its agent.
     Cancel,
     /// End its agent if its fence is this one or older: the task was handed over.
@@ -325,6 +328,7 @@ impl Owner {
             Command::Resume => What::Resume,
             Command::Interrupt { graceful } => What::Interrupt { graceful },
             Command::Message { id, text } => What::Message { id, text },
+            Command::Inform(notice) => What::Inform(notice),
             Command::Cancel => What::Cancel,
             Command::Fence { epoch } if epoch.is_none_or(|epoch| live.key.lease_epoch <= epoch) => {
                 What::Fence

@@ -1,15 +1,18 @@
 //! After the agent: its work, committed and free for the user to take.
 
+use super::furnish::{section_of, whose};
 use super::prepare::{chain, is_disk_full};
 use super::shop::Shop;
 use super::state::{Place, Work};
+use crate::complete::{self, Tools};
+use crate::config::HookPolicy;
 use crate::git::commit::{CommitError, Hooks, Limits, Message, WorkOrder};
 use crate::git::diff::Side;
 use crate::git::staging::Withheld;
 use crate::git::{CommitId, Repository, commit};
 use hayward_shared::id::TaskId;
 use hayward_shared::run::Failure;
-use hayward_shared::task::{DiffStat, Order, Outcome, Reason, WithheldFile};
+use hayward_shared::task::{CompletionAction, DiffStat, Order, Outcome, Reason, WithheldFile};
 
 /// The longest subject line: what one-line logs show whole.
 const SUBJECT: usize = 72;
@@ -18,35 +21,128 @@ const SUBJECT: usize = 72;
 /// more.
 const MOST_NAMED: usize = 200;
 
-/// Commits what the agent left and frees the branch, or with action `none` only looks. Doing it
-/// again after a crash finds the commit made and says the same.
+/// Commits what the agent left, frees the branch, and does the completion action; with action
+/// `none` it only looks. Where the work is on its branch and the action failed, both are told.
+/// Doing it again after a crash finds what was done and goes on.
 pub(super) async fn deliver(
     shop: &Shop,
     task: TaskId,
     order: &Order,
     place: &Place,
-) -> Result<Work, Failure> {
-    let repository = shop
-        .repositories
-        .open(&place.repository)
-        .await
-        .map_err(|error| Failure::new(Reason::RepositoryUnavailable, chain(&error)))?;
+) -> Result<(Work, Option<Failure>), Failure> {
+    let repository = open(shop, place).await?;
     let base: CommitId =
         place.base_commit.parse().map_err(|error| Failure::new(Reason::Internal, chain(&error)))?;
-    match &place.branch {
-        Some(branch) => commit_on(&repository, task, order, place, base, branch).await,
-        None => look(&repository, place, base).await,
+    let Some(branch) = &place.branch else {
+        return Ok((look(&repository, place, base).await?, None));
+    };
+    let mut work = commit_on(shop, &repository, task, order, (place, branch)).await?;
+    let repository = match work.head_commit {
+        Some(_) => at_home(shop, repository, place, branch).await?,
+        None => repository,
+    };
+    let asked = matches!(order.completion_action, CompletionAction::Merge | CompletionAction::Pr);
+    let Some(head) = work.head_commit.clone().filter(|_| asked) else {
+        return Ok((work, None));
+    };
+    let target = match target(&repository, order).await {
+        Ok(target) => target,
+        Err(failure) => return Ok((work, Some(failure))),
+    };
+    let wanted = completion(shop, task, order, place, (branch, &head, &target));
+    match shop.completions.complete(wanted, &tools(shop).await).await {
+        Ok(record) => {
+            work.completed = Some(record.told());
+            work.pr_url = record.pr_url().map(str::to_owned);
+            Ok((work, None))
+        }
+        Err(failure) => Ok((work, Some(failure))),
     }
 }
 
-async fn commit_on(
-    repository: &Repository,
+pub(super) async fn open(shop: &Shop, place: &Place) -> Result<Repository, Failure> {
+    shop.repositories
+        .open(&place.repository)
+        .await
+        .map_err(|error| Failure::new(Reason::RepositoryUnavailable, chain(&error)))
+}
+
+/// The user's repository, with the branch in it: one that lies in a repository of the task's own is
+/// fetched from there.
+pub(super) async fn at_home(
+    shop: &Shop,
+    repository: Repository,
+    place: &Place,
+    branch: &str,
+) -> Result<Repository, Failure> {
+    let Some(home) = &place.lent_from else { return Ok(repository) };
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::new(Reason::CommitFailed, chain(error))
+    };
+    let home = shop.repositories.open(home).await.map_err(|error| failed(&error))?;
+    home.take_home(&place.repository, branch).await.map_err(|error| failed(&error))?;
+    Ok(home)
+}
+
+pub(super) async fn tools(shop: &Shop) -> Tools<'_> {
+    Tools { repositories: &shop.repositories, search_path: shop.agents.path().await }
+}
+
+/// The branch that the work goes to: the one asked for, else the one it began from, else the one
+/// that is checked out in the repository.
+pub(super) async fn target(repository: &Repository, order: &Order) -> Result<String, Failure> {
+    let short = |name: &str| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned();
+    if let Some(asked) = &order.target_branch {
+        return Ok(short(asked));
+    }
+    if let Some(base) = order.base_branch.as_deref().map(short) {
+        for place in ["refs/heads", "refs/remotes/origin"] {
+            if repository.resolve(&format!("{place}/{base}")).await.is_ok() {
+                return Ok(base);
+            }
+        }
+    }
+    let head = repository.head().await.ok().and_then(|head| head.branch);
+    head.ok_or_else(|| {
+        let text = "the work began from no branch: say where it goes with --target";
+        Failure::new(Reason::TargetNotFound, text)
+    })
+}
+
+/// What is to be completed: the branch whose tip is `head`.
+pub(super) fn completion(
+    shop: &Shop,
     task: TaskId,
     order: &Order,
     place: &Place,
-    base: CommitId,
-    branch: &str,
+    (branch, head, target): (&str, &str, &str),
+) -> complete::Order {
+    let message = message(task, order);
+    complete::Order {
+        task,
+        action: order.completion_action,
+        repository: whose(place).to_owned(),
+        branch: branch.to_owned(),
+        head: head.to_owned(),
+        base: place.base_commit.clone(),
+        target: target.to_owned(),
+        title: message.subject,
+        body: message.body,
+        sign: section_of(shop, order, whose(place)).sign,
+    }
+}
+
+/// Commits what lies in the worktree on `branch`, and frees the branch.
+pub(super) async fn commit_on(
+    shop: &Shop,
+    repository: &Repository,
+    task: TaskId,
+    order: &Order,
+    (place, branch): (&Place, &str),
 ) -> Result<Work, Failure> {
+    let base: CommitId =
+        place.base_commit.parse().map_err(|error| Failure::new(Reason::Internal, chain(&error)))?;
+    let section = section_of(shop, order, whose(place));
     let work = repository
         .commit_work(WorkOrder {
             worktree: place.path.clone(),
@@ -54,7 +150,11 @@ async fn commit_on(
             branch: Some(branch.to_owned()),
             message: message(task, order),
             limits: Limits::default(),
-            hooks: Hooks::Inert,
+            hooks: match section.hooks {
+                HookPolicy::Inert => Hooks::Inert,
+                HookPolicy::Run => Hooks::Run,
+            },
+            sign: section.sign,
         })
         .await
         .map_err(refused)?;
@@ -76,6 +176,9 @@ async fn commit_on(
         commits: work.commits as u64,
         stat: stat(&work.stat),
         withheld: named(&work.withheld),
+        inert_hooks: work.inert_hooks,
+        completed: None,
+        pr_url: None,
     })
 }
 
@@ -92,6 +195,9 @@ async fn look(repository: &Repository, place: &Place, base: CommitId) -> Result<
         commits: 0,
         stat,
         withheld: vec![],
+        inert_hooks: vec![],
+        completed: None,
+        pr_url: None,
     })
 }
 

@@ -44,6 +44,8 @@ pub enum Event {
     Exited(ExitFacts, Result<(), Failure>),
     /// The work is home.
     Delivered(Work),
+    /// The work is on its branch, and went no further.
+    Stuck(Work, Failure),
     /// Its time ran out.
     TimeUp,
     /// A person cancelled the task.
@@ -158,6 +160,13 @@ impl Machine {
             Event::Delivered(work) if phase == Phase::Delivering => {
                 self.delivered(&work, now, roll, &mut turn);
             }
+            Event::Stuck(work, failure) if phase == Phase::Delivering => {
+                self.committed(&work, now, &mut turn);
+                match wish {
+                    Some(_) => self.finish_wish(now, details_of(&work), &mut turn),
+                    None => self.fail_with(failure, details_of(&work), now, roll, &mut turn),
+                }
+            }
             Event::TimeUp if phase == Phase::Running => {
                 self.wish(Wish::TimedOut, now, &mut turn);
             }
@@ -175,6 +184,7 @@ impl Machine {
             | Event::NeverStarted
             | Event::Exited(..)
             | Event::Delivered(_)
+            | Event::Stuck(..)
             | Event::TimeUp
             | Event::Paused
             | Event::Resumed => {}
@@ -205,6 +215,7 @@ impl Machine {
             "baseCommit": place.base_commit,
             "agent": chosen.name,
             "why": chosen.why,
+            "notes": place.notes,
         });
         self.state.place = Some(place);
         self.state.agent = Some(chosen);
@@ -280,14 +291,7 @@ impl Machine {
             self.fail_with(failure, details_of(work), now, roll, turn);
             return;
         }
-        let payload = json!({
-            "branch": work.branch,
-            "headCommit": work.head_commit,
-            "commits": work.commits,
-            "diffStat": work.stat,
-            "withheldFiles": work.withheld,
-        });
-        self.tell(Kind::WorkCommitted, Some(Channel::Status), payload, now, turn);
+        self.committed(work, now, turn);
         let mut details = self.with_exit(details_of(work));
         if self.state.wish.is_some() {
             details.outcome = None;
@@ -296,6 +300,20 @@ impl Machine {
             self.report(Status::Completed, None, details, now, turn);
             self.end(turn);
         }
+    }
+
+    fn committed(&self, work: &Work, now: Timestamp, turn: &mut Turn) {
+        let payload = json!({
+            "branch": work.branch,
+            "headCommit": work.head_commit,
+            "commits": work.commits,
+            "diffStat": work.stat,
+            "withheldFiles": work.withheld,
+            "inertHooks": work.inert_hooks,
+            "completed": work.completed,
+            "prUrl": work.pr_url,
+        });
+        self.tell(Kind::WorkCommitted, Some(Channel::Status), payload, now, turn);
     }
 
     fn wish(&mut self, wish: Wish, now: Timestamp, turn: &mut Turn) {

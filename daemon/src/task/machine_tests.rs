@@ -20,6 +20,9 @@ fn place() -> Place {
         repository: "/r".into(),
         base_commit: "b".repeat(40),
         branch: Some("hayward/x-1".into()),
+        lent_from: None,
+        first_port: None,
+        notes: Vec::new(),
     }
 }
 
@@ -35,6 +38,9 @@ fn work(outcome: Outcome) -> Work {
         commits: 1,
         stat: DiffStat { files: 1, insertions: 1, deletions: 0 },
         withheld: vec![],
+        inert_hooks: vec![],
+        completed: None,
+        pr_url: None,
     }
 }
 

@@ -2,12 +2,17 @@
 //! lets runs in.
 
 mod actor;
+pub mod again;
 mod attend;
 pub mod board;
 mod deliver;
+mod furnish;
+mod inform;
 mod input;
 mod machine;
 mod order;
+mod places;
+mod ports;
 mod prepare;
 mod shop;
 mod state;
@@ -15,5 +20,9 @@ mod telling;
 
 pub(crate) use actor::run_folder;
 pub use board::{Board, Command, Kept, LiveSession};
+pub use inform::{Notice, Words};
+pub use places::{LivePlace, Places, Present};
+pub use ports::Ports;
+pub(crate) use prepare::{chain, order_of};
 pub use shop::Shop;
 pub use state::{Phase, Place, RunState};

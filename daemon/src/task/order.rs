@@ -1,6 +1,7 @@
 //! Orders to a live run, and how they are carried out.
 
 use super::actor::{Actor, Done, answer};
+use super::inform::Notice;
 use super::input::fault;
 use super::machine::Event;
 use crate::agent::{Decode, Message};
@@ -39,6 +40,8 @@ pub(super) enum What {
         /// The words.
         text: String,
     },
+    /// Tell of something that is no order.
+    Inform(Notice),
     /// End the agent; its worktree stays.
     Cancel,
     /// End the agent; another daemon has the task.
@@ -67,6 +70,7 @@ impl Actor {
             }
             What::Interrupt { graceful } => self.interrupt(graceful, reply).await,
             What::Message { id, text } => self.message(id, text, reply).await,
+            What::Inform(notice) => self.inform(notice, reply).await,
         }
     }
 
@@ -130,7 +134,7 @@ impl Actor {
         }
     }
 
-    fn live(&self, done: &str) -> Result<Session, Fault> {
+    pub(super) fn live(&self, done: &str) -> Result<Session, Fault> {
         let status = self.machine.state().status;
         match self.session() {
             Some(session) if matches!(status, Status::Running | Status::Paused) => {

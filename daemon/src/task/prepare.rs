@@ -1,14 +1,16 @@
 //! Before the agent: which agent, which commit, which worktree, which process.
 
+use super::furnish::{facts, furnish, section_of, worktree_of};
 use super::shop::Shop;
 use super::state::{Chosen, Place, RunState};
 use crate::agent::discover::resolve;
-use crate::agent::environment::{RunFacts, environment};
+use crate::agent::environment::environment;
 use crate::agent::{
     Agent, Decoder, Message, Mode as AgentMode, Order as AgentOrder, Runtime, Session,
 };
-use crate::config::AgentSection;
+use crate::config::{AgentSection, Isolation};
 use crate::git::branch::slug;
+use crate::git::remote::is_url;
 use crate::git::repo::{OpenError, ResolveError};
 use crate::git::worktree::NewWorktree;
 use crate::git::{BranchName, CommitId, Repository};
@@ -17,7 +19,7 @@ use crate::keeper::{Launch, Mode};
 use hayward_shared::protocol::SpawnTask;
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{CompletionAction, Order, Reason, Retry};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// Hex digits of the task's id in its folder's name. Twelve are 48 random bits: the folders of two
@@ -33,7 +35,7 @@ pub(super) struct Start {
 }
 
 /// The order behind a message of the wire; a plain peer sends only the seed's fields.
-pub(super) fn order_of(spawn: &SpawnTask) -> Order {
+pub(crate) fn order_of(spawn: &SpawnTask) -> Order {
     if let Some(run) = &spawn.run {
         return run.order.clone();
     }
@@ -59,44 +61,51 @@ pub(super) async fn prepare(
     order: &Order,
     former: Option<&RunRow<RunState>>,
 ) -> Result<(Place, Chosen), Failure> {
-    if matches!(order.completion_action, CompletionAction::Merge | CompletionAction::Pr) {
-        return Err(Failure::new(
-            Reason::ActionUnsupported,
-            "this version brings work home as a branch: use the action 'branch' or 'none'",
-        ));
-    }
-    let unknown = [
-        (order.continue_from_task_id.is_some(), "continues another task's worktree"),
-        (!order.copy_files.is_empty(), "copies ignored files"),
+    if order.requeue_after.is_some() {
         // it would have to end its own agent before another daemon may begin
-        (order.requeue_after.is_some(), "hands a run over to another daemon"),
-    ];
-    if let Some((_, what)) = unknown.iter().find(|(asked, _)| *asked) {
-        let text = format!("no daemon of this version {what}");
+        let text = "no daemon of this version hands a run over to another daemon";
         return Err(Failure::new(Reason::ActionUnsupported, text));
     }
     let chosen = choose(shop, order).await?;
+    let first_port = shop.ports.reserve(key.run_id);
     if let Some(place) = former.and_then(|row| row.state.place.clone())
         && place.path.is_dir()
     {
-        return Ok((place, chosen));
+        return Ok((Place { first_port, ..place }, chosen));
     }
     let repository = open(shop, order).await?;
-    let commit = base(&repository, order).await?;
+    let commit = base(shop, &repository, order).await?;
     let name = folder_name(order, key);
-    let branch = (order.completion_action == CompletionAction::Branch)
+    let checkout = repository.checkout().map(Path::to_owned);
+    let (repository, lent_from) = isolated(shop, order, repository, &commit, &name).await?;
+    let branch = (order.completion_action != CompletionAction::None)
         .then(|| BranchName::for_task(&order.name, &key.task_id.short()));
     let new = NewWorktree { path: shop.home.worktrees().join(name), commit, branch };
-    let made = repository.provide(new).await.map_err(|error| {
+    let made = match lent_from {
+        None => repository.provide(new.clone()).await,
+        // no second task will ever come to a repository of the task's own
+        Some(_) => repository.create(new.clone()).await,
+    };
+    let made = made.map_err(|error| {
         let reason = if is_disk_full(&error) { Reason::DiskFull } else { Reason::WorktreeFailed };
         Failure::new(reason, chain(&error))
     })?;
-    let place = Place {
+    let mut place = Place {
         path: made.path,
         repository: repository.common_dir().to_owned(),
         base_commit: made.commit.to_string(),
-        branch: made.branch.map(|choice| choice.name),
+        branch: made.branch.as_ref().map(|choice| choice.name.clone()),
+        lent_from,
+        first_port,
+        notes: Vec::new(),
     };
+    match furnish(shop, key, order, (&repository, checkout.as_deref()), &place).await {
+        Ok(notes) => place.notes = notes,
+        Err(failure) => {
+            repository.take_down(new, made.branch).await;
+            return Err(failure);
+        }
+    }
     Ok((place, chosen))
 }
 
@@ -110,26 +119,17 @@ pub(super) async fn start(
 ) -> Result<Start, Failure> {
     let section = shop.config.agents.get(&chosen.name).cloned().unwrap_or_default();
     let driver = driver(&chosen.name, &section)?;
-    let search_path = shop.agents.path().await;
     let agent_order = agent_order(driver, order, place, &section, former);
     let plan = driver.launch(&agent_order);
     let program = plan.argv.first().map(String::as_str).unwrap_or_default();
-    let found = resolve(program, &search_path).or_else(|| resolve_in(program, &place.path));
+    let terminal = matches!(plan.mode, AgentMode::Pty { .. });
+    let facts = facts(shop, key, place, terminal).await;
+    let found = resolve(program, &facts.search_path).or_else(|| resolve_in(program, &place.path));
     let Some(found) = found else {
         return Err(Failure::new(
             Reason::AgentNotFound,
             format!("there is no program '{program}' on the PATH of {}", chosen.name),
         ));
-    };
-    let terminal = matches!(plan.mode, AgentMode::Pty { .. });
-    let facts = RunFacts {
-        task: key.task_id,
-        run: key.run_id,
-        worktree: place.path.clone(),
-        base_commit: place.base_commit.clone(),
-        search_path,
-        home: std::env::home_dir(),
-        terminal,
     };
     let mut argv = plan.argv;
     if let Some(first) = argv.first_mut() {
@@ -225,26 +225,58 @@ fn resolve_in(program: &str, worktree: &Path) -> Option<std::path::PathBuf> {
 }
 
 async fn open(shop: &Shop, order: &Order) -> Result<Repository, Failure> {
+    let unavailable = |text| Failure::new(Reason::RepositoryUnavailable, text);
     let place = order.repository_url.as_deref().unwrap_or_default();
-    if !place.starts_with('/') {
-        let what = if place.is_empty() { "no repository was given" } else { place };
-        return Err(Failure::new(
-            Reason::RepositoryUnavailable,
-            format!("{what}: this version works in repositories of this machine, by absolute path"),
-        ));
+    if place.starts_with('/') {
+        let opened = shop.repositories.open(Path::new(place)).await;
+        return opened.map_err(|error: OpenError| unavailable(chain(&error)));
     }
-    shop.repositories
-        .open(Path::new(place))
-        .await
-        .map_err(|error: OpenError| Failure::new(Reason::RepositoryUnavailable, chain(&error)))
+    if is_url(place) {
+        let fetched = shop.clones.fetch(place, &shop.repositories).await;
+        return fetched.map_err(|error| unavailable(chain(&error)));
+    }
+    let what = if place.is_empty() { "no repository was given" } else { place };
+    Err(unavailable(format!("{what}: name a folder of this machine by its whole path, or a URL")))
 }
 
-async fn base(repository: &Repository, order: &Order) -> Result<CommitId, Failure> {
-    let wanted = order.base_commit.as_deref().or(order.base_branch.as_deref()).unwrap_or("HEAD");
-    repository
-        .resolve(wanted)
-        .await
-        .map_err(|error: ResolveError| Failure::new(Reason::BaseNotFound, chain(&error)))
+/// The repository that the task works in: the user's, or where the user wants it one of the task's
+/// own that borrows from it. Says from which then.
+async fn isolated(
+    shop: &Shop,
+    order: &Order,
+    repository: Repository,
+    commit: &CommitId,
+    name: &str,
+) -> Result<(Repository, Option<PathBuf>), Failure> {
+    let common = repository.common_dir().to_owned();
+    if section_of(shop, order, &common).isolation == Isolation::Worktree {
+        return Ok((repository, None));
+    }
+    let failed =
+        |error: &dyn std::error::Error| Failure::new(Reason::WorktreeFailed, error.to_string());
+    let lent = shop.home.repositories().join("lent").join(format!("{name}.git"));
+    repository.lend(commit, &lent).await.map_err(|error| failed(&error))?;
+    let own = shop.repositories.open(&lent).await.map_err(|error| failed(&error))?;
+    Ok((own, Some(common)))
+}
+
+/// The commit to start from: where the task that is continued stands, else what was recorded when
+/// the task was made, else what the base names now.
+async fn base(shop: &Shop, repository: &Repository, order: &Order) -> Result<CommitId, Failure> {
+    let unknown = |error: ResolveError| Failure::new(Reason::BaseNotFound, chain(&error));
+    if let Some(former) = order.continue_from_task_id
+        && let Some(place) = worktree_of(shop, former).await?
+    {
+        let there = shop.repositories.open(&place.path).await;
+        let there =
+            there.map_err(|error| Failure::new(Reason::RepositoryUnavailable, chain(&error)))?;
+        return Ok(there.head().await.map_err(unknown)?.commit);
+    }
+    let wanted = order.base_commit.as_deref().or(order.base_branch.as_deref());
+    match order.repository_url.as_deref().is_some_and(is_url) {
+        true => repository.resolve_remote(wanted).await.map_err(unknown),
+        false => repository.resolve(wanted.unwrap_or("HEAD")).await.map_err(unknown),
+    }
 }
 
 fn folder_name(order: &Order, key: RunKey) -> String {
@@ -264,7 +296,7 @@ pub(super) fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// An error and its causes in one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,9 +1,13 @@
 //! What every run of this daemon works with.
 
+use super::places::Places;
+use super::ports::Ports;
 use crate::agent::environment::Variables;
 use crate::agent::roster::Search;
+use crate::complete::Completions;
 use crate::config::Config;
 use crate::git::Repositories;
+use crate::git::remote::Clones;
 use crate::home::Home;
 use crate::journal::Journal;
 use std::path::PathBuf;
@@ -20,6 +24,14 @@ pub struct Shop {
     pub journal: Journal,
     /// The repositories and their actors.
     pub repositories: Repositories,
+    /// The clones of repositories of other machines.
+    pub clones: Clones,
+    /// How far the bringing home of each task's work is.
+    pub completions: Completions,
+    /// Which run has which ports.
+    pub ports: Ports,
+    /// The worktrees in which runs are under way.
+    pub places: Places,
     /// Which agents there are.
     pub agents: Search,
     /// The daemon's own environment, from which agents get what is allowed.

@@ -50,6 +50,15 @@ pub struct Place {
     pub base_commit: String,
     /// Its branch; none with action `none`.
     pub branch: Option<String>,
+    /// The user's repository, where `repository` is one of the task's own that borrows from it.
+    #[serde(default)]
+    pub lent_from: Option<PathBuf>,
+    /// The first of the ports that are its own.
+    #[serde(default)]
+    pub first_port: Option<u16>,
+    /// What the user may want to know of how it was made.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// Which agent runs, and how it came to be that one.
@@ -89,6 +98,12 @@ pub struct Work {
     pub stat: DiffStat,
     /// Files that policy kept out.
     pub withheld: Vec<WithheldFile>,
+    /// Commit hooks of the repository that did not run, by policy.
+    pub inert_hooks: Vec<String>,
+    /// What a merge or pull request came to, in a line for people.
+    pub completed: Option<String>,
+    /// The pull request.
+    pub pr_url: Option<String>,
 }
 
 /// How far the agent's output was understood.
@@ -185,6 +200,7 @@ pub(super) fn details_of(work: &Work) -> Details {
         outcome: Some(work.outcome),
         diff_stat: Some(work.stat),
         withheld_files: Some(work.withheld.clone()),
+        pr_url: work.pr_url.clone(),
         ..Details::default()
     }
 }

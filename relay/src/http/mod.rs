@@ -2,11 +2,14 @@
 
 mod caller;
 mod commands;
+mod complete;
 mod daemons;
 mod events;
 mod fault;
 pub(crate) mod gate;
+mod merge;
 mod order;
+mod overlap;
 mod params;
 mod tasks;
 mod tokens;
@@ -50,6 +53,15 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/tasks/{id}/cancel", post(commands::cancel))
         .route("/api/v1/tasks/{id}/retry", post(commands::retry))
         .route("/api/v1/tasks/{id}/diff", get(commands::diff))
+        .route("/api/v1/tasks/{id}/complete", post(complete::complete))
+        .route("/api/v1/tasks/{id}/merge/branches", get(merge::branches))
+        .route("/api/v1/tasks/{id}/merge/preview", get(merge::preview))
+        .route("/api/v1/tasks/{id}/merge/status", get(merge::status))
+        .route("/api/v1/tasks/{id}/merge/check", get(merge::check))
+        .route("/api/v1/tasks/{id}/merge/{command}", post(merge::command))
+        .route("/api/v1/daemons/{id}/merge/preview", get(merge::preview_on))
+        .route("/api/v1/tasks/{id}/overlap", get(overlap::of_task))
+        .route("/api/v1/overlap", get(overlap::all))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
         .route("/api/v1/users", get(users::list).post(users::create))

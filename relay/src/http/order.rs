@@ -2,6 +2,7 @@
 
 use super::fault::invalid;
 use hayward_shared::fault::Fault;
+use hayward_shared::path::inside;
 use hayward_shared::task::{CompletionAction, Order};
 use serde::Serialize;
 use serde_json::Value;
@@ -77,6 +78,10 @@ fn check(mut order: Order) -> Result<Order, Fault> {
     }
     if !(1..=MAX_ATTEMPTS).contains(&order.max_attempts) {
         return Err(invalid(format!("maxAttempts: from 1 to {MAX_ATTEMPTS}")));
+    }
+    if let Some(odd) = order.copy_files.iter().find(|path| inside(path).is_none()) {
+        let text = format!("copyFiles: '{odd}' must be a path inside the repository, without '..'");
+        return Err(invalid(text));
     }
     if order.requeue_after == Some(0) {
         return Err(invalid("requeueAfter: 1 minute at least"));

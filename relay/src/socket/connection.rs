@@ -179,12 +179,15 @@ impl Connection {
                 self.settle_unnamed(&[]).await?;
                 self.claim(slots).await
             }
-            FromDaemon::Reply(reply) => {
-                if let Some(request) = tags.request_id {
-                    self.core.registry.answer(self.peer.daemon, request, reply);
-                }
+            answer @ FromDaemon::Reply(_) if tags.request_id.is_some() => {
+                self.core.registry.answer(self.peer.daemon, tags.request_id, answer);
                 Ok(())
             }
+            answer if answer.answered().is_some() => {
+                self.core.registry.answer(self.peer.daemon, tags.request_id, answer);
+                Ok(())
+            }
+            FromDaemon::Reply(_) => Ok(()),
             FromDaemon::Error { code, message } => {
                 let daemon = self.peer.daemon;
                 tracing::warn!(%daemon, code, message, "the daemon did not take a message");

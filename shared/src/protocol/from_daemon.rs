@@ -86,7 +86,7 @@ from_daemon! {
     BranchList {
         /// The task.
         task_id: TaskId,
-        /// The branches of its parts.
+        /// The branches of its repository that are ours, but its own.
         branches: Vec<BranchInfo>,
     } = "branchList",
     /// Answer to `mergeStatus`.
@@ -100,7 +100,8 @@ from_daemon! {
         /// Files that still conflict.
         conflicted_files: Vec<String>,
     } = "mergeStatusResponse",
-    /// Answer to `mergeStart`, `mergeResolve`, `mergeCommit` and `mergeAbort`.
+    /// Answer to `mergeStart`, `mergeResolve`, `mergeCommit` and `mergeAbort`. A merge that waits
+    /// for conflicts to be settled is no success, and has `conflicts` and no `error`.
     MergeResult {
         /// The task.
         task_id: TaskId,
@@ -112,8 +113,11 @@ from_daemon! {
         commit_sha: Option<String>,
         /// Files that conflict, when some do.
         conflicts: Option<Vec<String>>,
+        /// Why it was refused or failed, where a plain peer's `message` says too little.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Fault>,
     } = "mergeResult",
-    /// Answer to `checkMergeComplete`.
+    /// Answer to `checkMergeComplete` and `mergeSkip`.
     MergeCompleteCheck {
         /// The task.
         task_id: TaskId,
@@ -136,6 +140,9 @@ from_daemon! {
         message: String,
         /// The pull request.
         pr_url: Option<String>,
+        /// Why it was refused or failed, where a plain peer's `message` says too little.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Fault>,
     } = "completionActionResult",
     /// Where the daemon works.
     DaemonDirectories {
@@ -156,6 +163,9 @@ from_daemon! {
         message: String,
         /// Where the clone is.
         target_dir: Option<String>,
+        /// Why it was refused or failed, where a plain peer's `message` says too little.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Fault>,
     } = "cloneWorktreeResult",
     /// Answer to `checkTargetExists`.
     CheckTargetExistsResult {
@@ -165,6 +175,9 @@ from_daemon! {
         exists: bool,
         /// Where.
         target_dir: String,
+        /// Why it was refused or failed, where a plain peer's `message` says too little.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Fault>,
     } = "checkTargetExistsResult",
 
     /// It has room for so many runs, now.
@@ -188,6 +201,38 @@ from_daemon! {
         /// What happened.
         message: String,
     } = "error",
+}
+
+impl FromDaemon {
+    /// The task that it is about, where it is one of the seven answers with a type of their own.
+    /// The command that it answers is told by its `requestId`; for a peer that echoes none by
+    /// [`super::ToDaemon::answer`].
+    #[must_use]
+    pub fn answered(&self) -> Option<TaskId> {
+        match self {
+            Self::BranchList { task_id, .. }
+            | Self::MergeStatusResponse { task_id, .. }
+            | Self::MergeResult { task_id, .. }
+            | Self::MergeCompleteCheck { task_id, .. }
+            | Self::CompletionActionResult { task_id, .. }
+            | Self::CloneWorktreeResult { task_id, .. }
+            | Self::CheckTargetExistsResult { task_id, .. } => Some(*task_id),
+            _ => None,
+        }
+    }
+
+    /// Why the command that it answers was refused or failed, where it says so.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Fault> {
+        match self {
+            Self::MergeResult { error, .. }
+            | Self::CompletionActionResult { error, .. }
+            | Self::CloneWorktreeResult { error, .. }
+            | Self::CheckTargetExistsResult { error, .. } => error.as_ref(),
+            Self::Reply(reply) => reply.error.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// A branch of a task's part.
@@ -257,6 +302,9 @@ pub struct Details {
     /// Files that policy kept out of the commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub withheld_files: Option<Vec<WithheldFile>>,
+    /// The pull request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pr_url: Option<String>,
     /// The agent's exit code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,

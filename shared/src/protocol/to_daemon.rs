@@ -183,6 +183,35 @@ to_daemon! {
         /// The task.
         task_id: TaskId,
     } = "readDiff",
+    /// What would merging one branch into another bring? Answered with `reply`, whose payload is a
+    /// [`crate::merge::MergePreview`]. Changes nothing.
+    PreviewMerge {
+        /// The task whose repository is meant, and whose branch and target stand in for those that
+        /// are not named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_id: Option<TaskId>,
+        /// The repository's folder on the daemon's machine, where no task is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        repository: Option<String>,
+        /// What would be merged: a branch, tag or commit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
+        /// Into what; else the task's target branch, its base branch, or the branch that is checked
+        /// out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+    } = "previewMerge",
+    /// Take back what its last completion action did. Answered with `completionActionResult`.
+    UndoCompletion {
+        /// The task.
+        task_id: TaskId,
+    } = "undoCompletion",
+    /// Which live tasks change the same files? Answered with `reply`.
+    ReadOverlap {
+        /// Only what concerns this task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_id: Option<TaskId>,
+    } = "readOverlap",
     /// Send the output of its last run to one viewer. Answered with `reply`, then frames.
     WatchOutput {
         /// The viewer's own name for it; every frame carries it.
@@ -208,6 +237,31 @@ to_daemon! {
         /// The watch.
         watch_id: WatchId,
     } = "unwatchOutput",
+}
+
+impl ToDaemon {
+    /// The `type` of the answer, where it is one of the seven with a type of their own, and the
+    /// task that it will be about.
+    #[must_use]
+    pub fn answer(&self) -> Option<(TaskId, &'static str)> {
+        match self {
+            Self::ListBranches { task_id } => Some((*task_id, "branchList")),
+            Self::MergeStatus { task_id } => Some((*task_id, "mergeStatusResponse")),
+            Self::MergeStart { task_id, .. }
+            | Self::MergeResolve { task_id, .. }
+            | Self::MergeCommit { task_id, .. }
+            | Self::MergeAbort { task_id } => Some((*task_id, "mergeResult")),
+            Self::MergeSkip { task_id, .. } | Self::CheckMergeComplete { task_id } => {
+                Some((*task_id, "mergeCompleteCheck"))
+            }
+            Self::RetryCompletionAction { task_id, .. } | Self::UndoCompletion { task_id } => {
+                Some((*task_id, "completionActionResult"))
+            }
+            Self::CloneWorktree { task_id, .. } => Some((*task_id, "cloneWorktreeResult")),
+            Self::CheckTargetExists { task_id, .. } => Some((*task_id, "checkTargetExistsResult")),
+            _ => None,
+        }
+    }
 }
 
 /// `spawnTask`: the seed's fields, and ours under `run`.

@@ -247,24 +247,6 @@ fn f57_nothing_delivered_is_never_just_completed() {
 }
 
 #[test]
-fn what_this_version_does_not_do_is_refused_before_anything_starts() {
-    let (home, repo) = (Home::new(), ScratchRepo::new());
-    for (options, named) in [
-        (["--on", "merge"], "merge"),
-        (["--on", "pr"], "pr"),
-        (["--copy", "ignored/cache"], "--copy"),
-    ] {
-        let script = Script::new().sign(home.file("starts")).write("a", "a\n");
-        let ran = home.follow(repo.path(), &options, &script).expect(2);
-        let message = ran.json()["error"]["message"].clone();
-        assert!(message.as_str().is_some_and(|text| text.contains(named)), "{message}");
-    }
-    assert_eq!(home.starts("starts"), 0);
-    assert!(!home.state().join("daemon.json").exists(), "a daemon was started for nothing");
-    assert_eq!(repo.git(&["for-each-ref", "refs/heads/hayward"]), "");
-}
-
-#[test]
 fn a_failed_attempt_is_tried_again_by_hand_as_a_new_task() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
     let flag = home.file("now");

@@ -6,10 +6,15 @@
 mod agents;
 mod capacity;
 mod claude;
+mod complete;
 mod control;
 mod errors;
+mod furnish;
 mod git;
 mod link;
+mod merge;
+mod overlap;
+mod policy;
 mod pool;
 mod processes;
 mod relay;

@@ -3,7 +3,7 @@
 mod follow;
 pub(crate) mod order;
 mod progress;
-mod repository;
+pub(crate) mod repository;
 pub(crate) mod summary;
 
 use super::context::Context;
@@ -144,17 +144,17 @@ impl From<On> for CompletionAction {
 /// Makes the tasks, and follows them unless they are detached.
 pub(crate) async fn run(args: RunArgs, context: &Context) -> Outcome {
     let prompt = order::prompt(&args)?;
-    order::refuse_what_is_to_come(&args)?;
     let base = repository::find(args.repo.as_deref(), args.base.as_deref())?;
     let finder = context.finder()?;
     let own = own_daemon(&finder, args.daemon.is_none(), context).await?;
     let client = Client::new(finder.place()?)?;
     let place = Place {
-        base,
         daemon: match &args.daemon {
             Some(wanted) => Some(find_daemon(&client, wanted).await?),
-            None => own,
+            None if base.is_local() => own,
+            None => None,
         },
+        base,
         parent: task_id(&client, args.parent.as_ref()).await?,
         go_on: task_id(&client, args.go_on.as_ref()).await?,
     };

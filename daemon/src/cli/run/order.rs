@@ -1,7 +1,7 @@
 //! From the command line to orders.
 
+use super::RunArgs;
 use super::repository::Base;
-use super::{On, RunArgs};
 use crate::cli::print::words::quoted;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, TaskId};
@@ -71,22 +71,6 @@ fn read(file: &Path) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// What this version does not do yet is refused before a task is made of it.
-pub(super) fn refuse_what_is_to_come(args: &RunArgs) -> Result<(), Fault> {
-    let (what, hint) = match args.on {
-        On::Merge => ("--on merge", "leave it out, and merge the branch once it is there"),
-        On::Pr => ("--on pr", "leave it out, and push the branch once it is there"),
-        On::None | On::Branch if args.go_on.is_some() => {
-            ("--continue", "start from its branch: --base hayward/…")
-        }
-        On::None | On::Branch if !args.copies.is_empty() => {
-            ("--copy", "let the command copy what it needs from your checkout")
-        }
-        On::None | On::Branch => return Ok(()),
-    };
-    Err(Fault::new(Code::Invalid, format!("{what} is not in this version")).with_hint(hint))
-}
-
 /// The orders, all alike but for the numbers in their names.
 pub(super) fn orders(args: &RunArgs, plan: String, place: &Place) -> Vec<Order> {
     let order = Order {
@@ -100,8 +84,9 @@ pub(super) fn orders(args: &RunArgs, plan: String, place: &Place) -> Vec<Order> 
         parent_task_id: place.parent,
         labels: args.labels.iter().cloned().collect(),
         repository_url: Some(place.base.root.clone()),
-        base_branch: Some(place.base.name.clone()),
-        base_commit: Some(place.base.commit.clone()),
+        base_branch: place.base.name.clone(),
+        // what is continued says where it stands
+        base_commit: place.base.commit.clone().filter(|_| place.go_on.is_none()),
         target_branch: args.target.clone(),
         completion_action: args.on.into(),
         max_attempts: args.max_attempts,
@@ -146,7 +131,8 @@ mod tests {
     }
 
     fn place() -> Place {
-        let base = Base { root: "/repo".into(), name: "main".into(), commit: "c0ffee".into() };
+        let base =
+            Base { root: "/repo".into(), name: Some("main".into()), commit: Some("c0ffee".into()) };
         Place { base, daemon: Some(DaemonId::fresh()), parent: None, go_on: None }
     }
 
@@ -220,10 +206,6 @@ mod tests {
         for nothing in [&[][..], &["  "], &["--prompt-file", "/no/such/file"]] {
             let fault = prompt(&parse(nothing).unwrap()).unwrap_err();
             assert_eq!(fault.code, Code::Usage, "{nothing:?}");
-        }
-        for later in ["merge", "pr"] {
-            let fault = refuse_what_is_to_come(&parse(&["--on", later, "x"]).unwrap()).unwrap_err();
-            assert_eq!(fault.code.exit(), 2);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::cli::context::homely;
 use git2::{ErrorCode, Repository};
 use hayward_daemon::config::nearest;
+use hayward_daemon::git::remote::is_url;
 use hayward_shared::fault::{Code, Fault};
 use std::path::{Path, PathBuf};
 
@@ -12,23 +13,28 @@ const OFFERED: usize = 3;
 /// Where a task starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Base {
-    /// The repository's folder, without links in its path.
+    /// The repository's folder, without links in its path; or its URL.
     pub(super) root: String,
-    /// What the base was called: a branch, tag or commit.
-    pub(super) name: String,
-    /// The commit that it names now.
-    pub(super) commit: String,
+    /// What the base was called: a branch, tag or commit. Of a URL only what was said.
+    pub(super) name: Option<String>,
+    /// The commit that it names now; of a URL, the daemon will know.
+    pub(super) commit: Option<String>,
+}
+
+impl Base {
+    /// Whether the repository is on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        self.commit.is_some()
+    }
 }
 
 /// The repository around `repo`, or around the current folder, and the commit that `base` names in
 /// it, or HEAD.
 pub(super) fn find(repo: Option<&str>, base: Option<&str>) -> Result<Base, Fault> {
     let start = PathBuf::from(repo.unwrap_or("."));
-    if let Some(repo) = repo.filter(|repo| is_remote(repo) && !start.exists()) {
-        let message =
-            format!("'{repo}' is no folder here: this version runs local repositories only");
-        return Err(Fault::new(Code::Invalid, message)
-            .with_hint("clone it, and give the clone's folder with --repo"));
+    if let Some(url) = repo.filter(|repo| is_url(repo) && !start.exists()) {
+        let name = base.map(str::to_owned);
+        return Ok(Base { root: url.to_owned(), name, commit: None });
     }
     let repository = open(&start)?;
     let root = root(&repository)?;
@@ -36,13 +42,15 @@ pub(super) fn find(repo: Option<&str>, base: Option<&str>) -> Result<Base, Fault
     let text = root.to_str().ok_or_else(|| {
         Fault::new(Code::Invalid, format!("the path {} is no UTF-8", root.display()))
     })?;
-    Ok(Base { root: text.to_owned(), name, commit })
+    Ok(Base { root: text.to_owned(), name: Some(name), commit: Some(commit) })
 }
 
-/// Whether a text reads as a URL or as `host:path`.
-fn is_remote(text: &str) -> bool {
-    text.contains("://")
-        || text.split_once(':').is_some_and(|(host, _)| !host.is_empty() && !host.contains('/'))
+/// The repository around `repo`, or around the current folder, whatever it holds.
+pub(crate) fn around(repo: Option<&str>) -> Result<String, Fault> {
+    let root = root(&open(Path::new(repo.unwrap_or(".")))?)?;
+    root.into_os_string().into_string().map_err(|path| {
+        Fault::new(Code::Invalid, format!("the path {} is no UTF-8", Path::new(&path).display()))
+    })
 }
 
 fn open(start: &Path) -> Result<Repository, Fault> {
@@ -168,13 +176,13 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&deep, &link).unwrap();
         let root = folder.path().canonicalize().unwrap().to_str().unwrap().to_owned();
-        let expected = Base { root, name: "main".into(), commit: commit.clone() };
+        let expected = Base { root, name: Some("main".into()), commit: Some(commit.clone()) };
         assert_eq!(find(deep.to_str(), None).unwrap(), expected);
         assert_eq!(find(link.to_str(), Some("main")).unwrap(), expected);
         let short = &commit[..8];
-        assert_eq!(find(deep.to_str(), Some(short)).unwrap().commit, commit);
+        assert_eq!(find(deep.to_str(), Some(short)).unwrap().commit.as_ref(), Some(&commit));
         repository.set_head_detached(git2::Oid::from_str(&commit).unwrap()).unwrap();
-        assert_eq!(find(deep.to_str(), None).unwrap().name, commit);
+        assert_eq!(find(deep.to_str(), None).unwrap().name, Some(commit));
     }
 
     #[test]
@@ -194,11 +202,11 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_refused_for_now() {
+    fn of_a_url_only_what_was_said_is_known() {
         for url in ["https://example.com/a.git", "git@example.com:a/b.git"] {
-            let fault = find(Some(url), None).unwrap_err();
-            assert!(fault.message.contains("local repositories only"), "{fault}");
+            let base = find(Some(url), Some("dev")).unwrap();
+            assert_eq!((base.root.as_str(), base.name.as_deref()), (url, Some("dev")));
+            assert!(!base.is_local());
         }
-        assert!(!is_remote("../a") && !is_remote("/a:b"));
     }
 }

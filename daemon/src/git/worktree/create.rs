@@ -25,6 +25,19 @@ impl Repository {
         });
         whole.await.map_err(|_| super::super::repo::Closed)?
     }
+
+    /// Takes down a worktree that was just made for `new` and that no agent has seen, with its
+    /// branch if that has not moved. What cannot be taken down is left for the next start.
+    pub async fn take_down(&self, new: NewWorktree, branch: Option<Choice>) {
+        let repository = self.clone();
+        let whole = tokio::spawn(async move {
+            let _alone = repository.grounds().hold(&new.path).await;
+            undo(&repository, &new, branch).await;
+        });
+        if let Err(cause) = whole.await {
+            tracing::warn!(%cause, "a worktree is left");
+        }
+    }
 }
 
 /// Makes it without the pool. The caller holds its folder.

@@ -1,0 +1,285 @@
+//! Pushing: a commit brought to a branch of a remote, with proof of what happened there.
+//!
+//! Nothing of the repository changes, its remote-tracking refs neither: the remote is named by its
+//! URL, and only the remote itself says where its branch stands.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::command::{CommandError, Fault, Git, redacted};
+use super::repo::{Closed, CommitId, Repository, read};
+use super::staging::{MAX_FILE, Withheld, exposed_between};
+
+/// How long the first word of a remote may take. What needs a person (a passphrase, a login) never
+/// comes.
+const ASK: Duration = Duration::from_secs(30);
+
+/// How long a push may take: the first one of a large history over a slow line.
+const PUSH: Duration = Duration::from_secs(15 * 60);
+
+/// Files that an error names.
+const MOST_NAMED: usize = 10;
+
+/// Where a branch is pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its URL. May hold a credential: show it through [`redacted`] alone.
+    pub url: String,
+}
+
+/// Something that must not leave the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    /// The commit that holds it.
+    pub commit: CommitId,
+    /// The file, and why.
+    pub file: Withheld,
+}
+
+/// Why nothing was pushed, or what is not known of the remote.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// There is no remote.
+    #[error("{0} has no remote to push to: add one with `git remote add origin URL`")]
+    NoRemote(PathBuf),
+    /// The commits hold what must not be published.
+    #[error("the push was stopped: {}; take it out of those commits first", listed(.0))]
+    Exposed(Vec<Exposed>),
+    /// The remote did not let us in, or did not answer.
+    #[error("{url} could not be reached as you: {stderr}")]
+    Unreachable {
+        /// The remote, without a credential.
+        url: String,
+        /// What git or ssh said.
+        stderr: String,
+    },
+    /// The remote's branch is not where a push could begin.
+    #[error("the remote's '{branch}' holds other work (at {found}): it was not overwritten")]
+    Moved {
+        /// The branch.
+        branch: String,
+        /// Where it stands.
+        found: CommitId,
+    },
+    /// The remote refused.
+    #[error("{url} refused '{branch}': {stderr}")]
+    Refused {
+        /// The remote, without a credential.
+        url: String,
+        /// The branch.
+        branch: String,
+        /// What it said.
+        stderr: String,
+    },
+    /// Git's data cannot be read.
+    #[error("the repository {path} cannot be read: check it with `git fsck`")]
+    Unreadable {
+        /// The repository.
+        path: PathBuf,
+        /// What libgit2 said.
+        #[source]
+        source: git2::Error,
+    },
+    /// The daemon is shutting down.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+fn listed(all: &[Exposed]) -> String {
+    let one = |exposed: &Exposed| {
+        let (file, commit) = (&exposed.file, &exposed.commit.as_str()[..10]);
+        format!("{} {} (in {commit})", file.path.display(), file.why)
+    };
+    let mut text = all.iter().take(MOST_NAMED).map(one).collect::<Vec<_>>().join(", ");
+    if all.len() > MOST_NAMED {
+        text.push_str(&format!(" and {} more", all.len() - MOST_NAMED));
+    }
+    text
+}
+
+impl Repository {
+    /// The remote that work for `target` goes to: that branch's own, else the configured default
+    /// for pushes, else `origin`, else the only one there is.
+    ///
+    /// # Errors
+    /// [`PublishError::NoRemote`] when there is none, or several and none of these.
+    pub async fn remote_for(&self, target: Option<&str>) -> Result<Remote, PublishError> {
+        let (place, target) = (self.common_dir().to_owned(), target.map(str::to_owned));
+        let found = read(move || find_remote(&place, target.as_deref()))
+            .await
+            .and_then(|found| found)
+            .map_err(|source| self.unreadable(source))?;
+        found.ok_or_else(|| PublishError::NoRemote(self.common_dir().to_owned()))
+    }
+
+    /// Where a branch of the remote stands now, by the remote's own word.
+    ///
+    /// # Errors
+    /// [`PublishError::Unreachable`] within 30 s.
+    pub async fn remote_tip(
+        &self,
+        remote: &Remote,
+        branch: &str,
+    ) -> Result<Option<CommitId>, PublishError> {
+        let output = Git::on_repository(self.common_dir())
+            .over_network()
+            .timeout(ASK)
+            .args(["ls-remote", "--quiet", "--upload-pack=git-upload-pack", "--"])
+            .args([&remote.url, &format!("refs/heads/{branch}")])
+            .run()
+            .await
+            .map_err(|source| unreachable(remote, &source))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let wanted = format!("\trefs/heads/{branch}");
+        let line = text.lines().find_map(|line| line.strip_suffix(&wanted));
+        Ok(line.and_then(|id| id.parse().ok()))
+    }
+
+    /// Brings `commit` to the remote's branch, which must not hold anything else: it stands at
+    /// `before`, or is not there.
+    ///
+    /// # Errors
+    /// [`PublishError`]; whether the remote has it is then only known by asking it.
+    pub async fn push(
+        &self,
+        remote: &Remote,
+        branch: &str,
+        commit: &CommitId,
+        before: Option<&CommitId>,
+    ) -> Result<(), PublishError> {
+        self.send(remote, branch, Some(commit), before).await
+    }
+
+    /// Deletes the remote's branch if it still stands at `at`.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn unpublish(
+        &self,
+        remote: &Remote,
+        branch: &str,
+        at: &CommitId,
+    ) -> Result<(), PublishError> {
+        self.send(remote, branch, None, Some(at)).await
+    }
+
+    async fn send(
+        &self,
+        remote: &Remote,
+        branch: &str,
+        commit: Option<&CommitId>,
+        before: Option<&CommitId>,
+    ) -> Result<(), PublishError> {
+        let name = format!("refs/heads/{branch}");
+        // the lease lets only the expected tip be replaced, and `before` is an ancestor
+        let lease = format!("--force-with-lease={name}:{}", before.map_or("", CommitId::as_str));
+        let done = Git::on_repository(self.common_dir())
+            .over_network()
+            .config("push.gpgSign", "false")
+            .config("push.followTags", "false")
+            .config("push.recurseSubmodules", "no")
+            .timeout(PUSH)
+            .args(["push", "--quiet", "--no-verify", "--receive-pack=git-receive-pack", &lease])
+            .arg("--")
+            .args([&remote.url, &format!("{}:{name}", commit.map_or("", CommitId::as_str))])
+            .run()
+            .await;
+        let Err(source) = done else { return Ok(()) };
+        let refused =
+            ["[rejected]", "[remote rejected]", "stale info", "pre-receive hook declined"];
+        if refused.iter().any(|words| source.stderr().contains(words)) {
+            let (url, branch) = (redacted(&remote.url), branch.to_owned());
+            return Err(PublishError::Refused { url, branch, stderr: said(&source) });
+        }
+        Err(unreachable(remote, &source))
+    }
+
+    /// What the commits of `head` that `base` has not hold and must not be published: secrets and
+    /// blobs, in any of them, be it that a later one takes them out again.
+    ///
+    /// # Errors
+    /// [`PublishError::Unreadable`].
+    pub async fn exposed(
+        &self,
+        base: &CommitId,
+        head: &CommitId,
+    ) -> Result<Vec<Exposed>, PublishError> {
+        let (place, base, head) = (self.common_dir().to_owned(), base.clone(), head.clone());
+        read(move || look_through(&place, &base, &head))
+            .await
+            .and_then(|found| found)
+            .map_err(|source| self.unreadable(source))
+    }
+
+    fn unreadable(&self, source: git2::Error) -> PublishError {
+        PublishError::Unreadable { path: self.common_dir().to_owned(), source }
+    }
+}
+
+fn unreachable(remote: &Remote, source: &CommandError) -> PublishError {
+    PublishError::Unreachable { url: redacted(&remote.url), stderr: said(source) }
+}
+
+/// What git said, without a credential that a URL in it may hold.
+fn said(source: &CommandError) -> String {
+    match &source.fault {
+        Fault::TimedOut(limit) => {
+            format!("no answer within {} s; is a login or passphrase needed?", limit.as_secs())
+        }
+        _ if source.stderr().trim().is_empty() => source.to_string(),
+        _ => source.stderr().split_whitespace().map(hidden).collect::<Vec<_>>().join(" "),
+    }
+}
+
+fn hidden(word: &str) -> String {
+    match word.find("://") {
+        Some(_) => redacted(word),
+        None => word.to_owned(),
+    }
+}
+
+fn find_remote(place: &Path, target: Option<&str>) -> Result<Option<Remote>, git2::Error> {
+    let repository = git2::Repository::open(place)?;
+    let config = repository.config()?.snapshot()?;
+    let said = |key: &str| config.get_str(key).ok().map(str::to_owned);
+    let all = repository.remotes()?;
+    let known: Vec<&str> = all.iter().flatten().flatten().collect();
+    let wanted = [
+        target.and_then(|target| said(&format!("branch.{target}.pushRemote"))),
+        said("remote.pushDefault"),
+        target.and_then(|target| said(&format!("branch.{target}.remote"))),
+        Some("origin".to_owned()),
+        known.first().filter(|_| known.len() == 1).map(|only| (*only).to_owned()),
+    ];
+    let name = wanted.into_iter().flatten().find(|name| known.contains(&name.as_str()));
+    let Some(name) = name else { return Ok(None) };
+    let url =
+        said(&format!("remote.{name}.pushurl")).or_else(|| said(&format!("remote.{name}.url")));
+    Ok(url.map(|url| Remote { name, url }))
+}
+
+fn look_through(
+    place: &Path,
+    base: &CommitId,
+    head: &CommitId,
+) -> Result<Vec<Exposed>, git2::Error> {
+    let repository = git2::Repository::open(place)?;
+    let mut walk = repository.revwalk()?;
+    walk.push(head.oid()?)?;
+    walk.hide(base.oid()?)?;
+    let mut all = Vec::new();
+    for id in walk {
+        let commit = repository.find_commit(id?)?;
+        // what a merge brings was in a commit of its other side, or is base's own
+        if commit.parent_count() > 1 {
+            continue;
+        }
+        let before = commit.parents().next().map(|parent| parent.tree()).transpose()?;
+        let after = commit.tree()?;
+        let found = exposed_between(&repository, before.as_ref(), &after, MAX_FILE)?;
+        all.extend(found.into_iter().map(|file| Exposed { commit: commit.id().into(), file }));
+    }
+    Ok(all)
+}

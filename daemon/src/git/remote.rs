@@ -1,0 +1,252 @@
+//! Repositories elsewhere, each kept as a bare clone in `repos/` of the state folder.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::branch::slug;
+use super::command::{CommandError, Git, redacted};
+use super::repo::{CommitId, OpenError, Repositories, Repository, ResolveError};
+
+/// How long a fetch may take: a first clone of a large project over a slow line.
+const FETCH: Duration = Duration::from_secs(30 * 60);
+
+/// Waits before the second and third try of a fetch.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+
+/// Where the remote's branches stand in the clone.
+const MIRROR: &str = "+refs/heads/*:refs/remotes/origin/*";
+
+/// Hex digits of a clone's folder name: no two URLs of one machine meet by chance.
+const DIGITS: usize = 12;
+
+/// Why a repository elsewhere cannot be used. No message holds a credential of the URL.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// It could not be fetched.
+    #[error("{url} could not be fetched: check the address, and that git can reach it as you")]
+    Fetch {
+        /// The URL.
+        url: String,
+        /// The last command that failed.
+        #[source]
+        source: CommandError,
+    },
+    /// Its clone could not be made.
+    #[error("no clone of {url} could be made in {path}")]
+    Clone {
+        /// The URL.
+        url: String,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its clone cannot be opened.
+    #[error("the clone of {url} cannot be used")]
+    Open {
+        /// The URL.
+        url: String,
+        /// Why.
+        #[source]
+        source: OpenError,
+    },
+}
+
+/// The clones of this daemon. It alone knows which of them is being fetched: one fetch of each at
+/// a time.
+#[derive(Debug)]
+pub struct Clones {
+    folder: PathBuf,
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Whether the text names a repository of another machine, or by a `file://` URL.
+#[must_use]
+pub fn is_url(text: &str) -> bool {
+    let scp = text.split_once(':').is_some_and(|(host, _)| {
+        !host.is_empty() && !host.contains('/') && !host.starts_with(['.', '~'])
+    });
+    text.contains("://") || scp
+}
+
+impl Clones {
+    /// The clones in `folder`.
+    #[must_use]
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder, turns: Mutex::default() }
+    }
+
+    /// The clone of `url`, made or brought up to date just now.
+    ///
+    /// # Errors
+    /// [`RemoteError`] after three tries; a clone that was there stays as it was.
+    pub async fn fetch(
+        &self,
+        url: &str,
+        repositories: &Repositories,
+    ) -> Result<Repository, RemoteError> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            turns.entry(url.to_owned()).or_default().clone()
+        };
+        let _alone = turn.lock().await;
+        let path = self.path(url);
+        if path.is_dir() {
+            fetch(&path, url).await?;
+        } else {
+            self.make(url, &path).await?;
+        }
+        repositories
+            .open(&path)
+            .await
+            .map_err(|source| RemoteError::Open { url: redacted(url), source })
+    }
+
+    /// Where the clone of a URL is, or would be.
+    #[must_use]
+    pub fn path(&self, url: &str) -> PathBuf {
+        let name = url.trim_end_matches('/').trim_end_matches(".git");
+        let last = name.rsplit(['/', ':']).next().unwrap_or(name);
+        let hash = git2::Oid::hash_object(git2::ObjectType::Blob, url.as_bytes())
+            .map_or_else(|_| "0".repeat(DIGITS), |hash| hash.to_string());
+        self.folder.join(format!("{}-{}.git", slug(last), &hash[..DIGITS]))
+    }
+
+    /// Makes the clone aside, so that the one in place is always whole.
+    async fn make(&self, url: &str, path: &Path) -> Result<(), RemoteError> {
+        let failed =
+            |source| RemoteError::Clone { url: redacted(url), path: path.to_owned(), source };
+        let aside = path.with_extension("new");
+        match fs::remove_dir_all(&aside) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(failed(cause)),
+            _ => {}
+        }
+        fs::create_dir_all(&aside).map_err(failed)?;
+        let git = |args: &[&str]| Git::in_worktree(&aside).args(args).run();
+        let broken = |source| RemoteError::Fetch { url: redacted(url), source };
+        git(&["init", "--quiet", "--bare", "--initial-branch=main"]).await.map_err(broken)?;
+        for (key, value) in [
+            ("remote.origin.url", url),
+            ("remote.origin.fetch", MIRROR),
+            // agents at work here must not meet a clean-up that one of them set off
+            ("gc.auto", "0"),
+            ("maintenance.auto", "false"),
+        ] {
+            git(&["config", key, value]).await.map_err(broken)?;
+        }
+        fetch(&aside, url).await?;
+        fs::rename(&aside, path).map_err(failed)
+    }
+}
+
+async fn fetch(path: &Path, url: &str) -> Result<(), RemoteError> {
+    let mut waits = AGAIN.iter();
+    loop {
+        match fetch_once(path, url).await {
+            Ok(()) => return Ok(()),
+            Err(source) => match waits.next() {
+                Some(wait) if may_pass(&source) => {
+                    tracing::info!(url = redacted(url), %source, "a fetch is tried again");
+                    tokio::time::sleep(*wait).await;
+                }
+                _ => return Err(RemoteError::Fetch { url: redacted(url), source }),
+            },
+        }
+    }
+}
+
+/// Whether trying again may help: the remote did not say no.
+fn may_pass(error: &CommandError) -> bool {
+    const FINAL: [&str; 6] = [
+        "Authentication failed",
+        "Permission denied",
+        "could not read Username",
+        "does not exist",
+        "not found",
+        "does not appear to be a git repository",
+    ];
+    !FINAL.iter().any(|words| error.stderr().contains(words))
+}
+
+async fn fetch_once(path: &Path, url: &str) -> Result<(), CommandError> {
+    let git = || Git::on_repository(path).over_network().timeout(FETCH);
+    git()
+        .args(["fetch", "--quiet", "--prune", "--tags", "--force", "--upload-pack=git-upload-pack"])
+        .args([url, MIRROR])
+        .run()
+        .await?;
+    let head = git()
+        .args(["ls-remote", "--symref", "--upload-pack=git-upload-pack", url, "HEAD"])
+        .run()
+        .await?;
+    if let Some(branch) = default_branch(&head.stdout) {
+        Git::on_repository(path)
+            .args(["symbolic-ref", "refs/remotes/origin/HEAD"])
+            .arg(format!("refs/remotes/origin/{branch}"))
+            .run()
+            .await?;
+    }
+    Ok(())
+}
+
+/// The branch in git's `ref: refs/heads/NAME<TAB>HEAD`.
+fn default_branch(output: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(output);
+    let line = text.lines().find_map(|line| line.strip_prefix("ref: refs/heads/"))?;
+    line.strip_suffix("\tHEAD").map(str::to_owned)
+}
+
+impl Repository {
+    /// The commit that a reference names on the remote whose clone this is: its branches first,
+    /// then tags and commits; without one, what its HEAD names.
+    ///
+    /// # Errors
+    /// [`ResolveError`] with similar names when there is none.
+    pub async fn resolve_remote(&self, reference: Option<&str>) -> Result<CommitId, ResolveError> {
+        let Some(reference) = reference.filter(|reference| *reference != "HEAD") else {
+            return self.resolve("refs/remotes/origin/HEAD").await;
+        };
+        let short = reference.strip_prefix("refs/heads/").unwrap_or(reference);
+        match self.resolve(&format!("refs/remotes/origin/{short}")).await {
+            Err(ResolveError::Unknown { .. }) => self.resolve(reference).await,
+            found => found,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_told_from_folders() {
+        for url in ["https://h/x.git", "ssh://g@h/x", "git@h:o/r.git", "file:///srv/r", "h:r"] {
+            assert!(is_url(url), "{url}");
+        }
+        for folder in ["/src/a", "./a:b", "~/x", "a/b:c", ""] {
+            assert!(!is_url(folder), "{folder}");
+        }
+    }
+
+    #[test]
+    fn each_url_has_its_own_folder_with_a_readable_name() {
+        let clones = Clones::new("/repos".into());
+        let (one, two) = (clones.path("https://h/o/App.git"), clones.path("git@h:o/App.git"));
+        assert_ne!(one, two);
+        assert!(one.to_string_lossy().starts_with("/repos/app-"), "{one:?}");
+        assert_eq!(one, clones.path("https://h/o/App.git"));
+    }
+
+    #[test]
+    fn the_default_branch_is_read() {
+        let output = b"ref: refs/heads/a/b\tHEAD\n0123\tHEAD\n";
+        assert_eq!(default_branch(output).as_deref(), Some("a/b"));
+        assert_eq!(default_branch(b"0123\tHEAD\n"), None);
+    }
+}

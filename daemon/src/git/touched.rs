@@ -1,0 +1,171 @@
+//! Which files differ between two trees, and in which lines.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use hayward_shared::git::Lines;
+
+use super::graft::Entry;
+
+/// A larger file's lines are not compared: nobody writes such a file by hand.
+const MAX_TEXT: usize = 4 * 1024 * 1024;
+
+/// The most stretches of one file; beyond them it counts as changed from the first to the last.
+const MAX_HUNKS: usize = 1_000;
+
+/// Lines that became other lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hunk {
+    /// As they were.
+    pub old: Lines,
+    /// As they are.
+    pub new: Lines,
+}
+
+/// A file that differs. A renamed one is gone at its old place and new at the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TouchedFile {
+    /// The file, from the tree's top.
+    pub path: PathBuf,
+    pub(super) before: Option<Entry>,
+    pub(super) after: Option<Entry>,
+    /// Where it differs, in order; none when that cannot be told: binary, too large, a link, a
+    /// submodule, or a new mode alone.
+    pub hunks: Option<Vec<Hunk>>,
+}
+
+impl TouchedFile {
+    /// Whether it was not there before.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.before.is_none()
+    }
+
+    /// Whether it is there no more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.after.is_none()
+    }
+}
+
+/// The files that differ, by path. What `known` says of the same pair of contents is taken over.
+pub(super) fn between(
+    repository: &git2::Repository,
+    before: &git2::Tree<'_>,
+    after: &git2::Tree<'_>,
+    known: &[TouchedFile],
+) -> Result<Vec<TouchedFile>, git2::Error> {
+    let mut changes = Vec::new();
+    walk(repository, Some(before), Some(after), Path::new(""), &mut changes)?;
+    changes.sort_unstable_by(|one, two| one.0.cmp(&two.0));
+    let mut all = Vec::with_capacity(changes.len());
+    for (path, before, after) in changes {
+        let same = known
+            .binary_search_by(|file| file.path.cmp(&path))
+            .map(|at| &known[at])
+            .ok()
+            .filter(|file| (file.before, file.after) == (before, after));
+        let hunks = match same {
+            Some(file) => file.hunks.clone(),
+            None => hunks(repository, before, after)?,
+        };
+        all.push(TouchedFile { path, before, after, hunks });
+    }
+    Ok(all)
+}
+
+type Change = (PathBuf, Option<Entry>, Option<Entry>);
+
+fn walk(
+    repository: &git2::Repository,
+    before: Option<&git2::Tree<'_>>,
+    after: Option<&git2::Tree<'_>>,
+    folder: &Path,
+    changes: &mut Vec<Change>,
+) -> Result<(), git2::Error> {
+    let mut names: BTreeMap<Vec<u8>, [Option<Entry>; 2]> = BTreeMap::new();
+    for (side, tree) in [before, after].into_iter().enumerate() {
+        for entry in tree.iter().flat_map(|tree| tree.iter()) {
+            names.entry(entry.name_bytes().to_owned()).or_default()[side] = Some(Entry::of(&entry));
+        }
+    }
+    for (name, sides) in names.into_iter().filter(|(_, [one, two])| one != two) {
+        let path = folder.join(OsStr::from_bytes(&name));
+        let files = sides.map(|side| side.filter(|entry| !entry.is_folder()));
+        let folders = sides.map(|side| side.filter(|entry| entry.is_folder()));
+        if files != [None, None] {
+            changes.push((path.clone(), files[0], files[1]));
+        }
+        if folders != [None, None] {
+            let tree = |side: Option<Entry>| side.map(|e| repository.find_tree(e.id)).transpose();
+            let (one, two) = (tree(folders[0])?, tree(folders[1])?);
+            walk(repository, one.as_ref(), two.as_ref(), &path, changes)?;
+        }
+    }
+    Ok(())
+}
+
+fn hunks(
+    repository: &git2::Repository,
+    before: Option<Entry>,
+    after: Option<Entry>,
+) -> Result<Option<Vec<Hunk>>, git2::Error> {
+    let text = |entry: Option<Entry>| {
+        let plain = entry.filter(|entry| entry.mode & 0o170_000 == 0o100_000);
+        plain
+            .and_then(|entry| repository.find_blob(entry.id).ok())
+            .filter(|blob| blob.size() <= MAX_TEXT && !blob.is_binary())
+    };
+    let (one, two) = (text(before), text(after));
+    if (before.is_some() && one.is_none()) || (after.is_some() && two.is_none()) {
+        return Ok(None);
+    }
+    let all = match (&one, &two) {
+        (Some(one), Some(two)) => {
+            if one.id() == two.id() {
+                return Ok(None);
+            }
+            differing(one, two)?
+        }
+        (one, two) => vec![Hunk {
+            old: whole(one.as_ref().map_or(&[], git2::Blob::content)),
+            new: whole(two.as_ref().map_or(&[], git2::Blob::content)),
+        }],
+    };
+    Ok((!all.is_empty()).then_some(all))
+}
+
+fn differing(one: &git2::Blob<'_>, two: &git2::Blob<'_>) -> Result<Vec<Hunk>, git2::Error> {
+    let mut options = git2::DiffOptions::new();
+    options.context_lines(0).interhunk_lines(0).indent_heuristic(true);
+    let patch = git2::Patch::from_blobs(one, None, two, None, Some(&mut options))?;
+    let mut all = Vec::new();
+    for at in 0..patch.num_hunks() {
+        let (hunk, _) = patch.hunk(at)?;
+        all.push(Hunk {
+            old: lines(hunk.old_start(), hunk.old_lines()),
+            new: lines(hunk.new_start(), hunk.new_lines()),
+        });
+    }
+    if all.len() > MAX_HUNKS
+        && let (Some(first), Some(last)) = (all.first(), all.last())
+    {
+        let span = |from: Lines, to: Lines| Lines { start: from.start, end: to.end };
+        all = vec![Hunk { old: span(first.old, last.old), new: span(first.new, last.new) }];
+    }
+    Ok(all)
+}
+
+/// As a diff counts: of no lines, `start` is the line before the place.
+fn lines(start: u32, count: u32) -> Lines {
+    let start = if count == 0 { start.saturating_add(1) } else { start };
+    Lines { start, end: start.saturating_add(count).saturating_sub(1) }
+}
+
+fn whole(text: &[u8]) -> Lines {
+    let ends = text.iter().filter(|byte| **byte == b'\n').count();
+    let count = ends + usize::from(text.last().is_some_and(|byte| *byte != b'\n'));
+    Lines { start: 1, end: u32::try_from(count).unwrap_or(u32::MAX) }
+}
