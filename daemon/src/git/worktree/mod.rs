@@ -22,7 +22,7 @@ use super::parse::{self, Listed};
 use super::repo::{CommitId, Repository, read};
 
 pub(in crate::git) use create::{
-    blocking, check_out, cold, disk, enter, make_branch, make_ready, on_ground, undo,
+    blocking, check_out, cold, disk, enter, make_branch, make_ready, on_ground, point, undo,
 };
 pub use error::{DropError, ListError, ReleaseError, RemoveError, WorktreeError};
 pub(in crate::git) use grounds::Grounds;
