@@ -7,6 +7,7 @@
 pub mod aside;
 pub mod branch;
 pub mod bring;
+pub mod clone;
 pub mod command;
 pub mod commit;
 pub mod diff;
@@ -21,6 +22,7 @@ pub mod pool;
 pub mod publish;
 pub mod remote;
 pub mod repo;
+pub mod salvage;
 pub mod secrets;
 pub mod snapshot;
 pub mod staging;
