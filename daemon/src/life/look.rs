@@ -6,7 +6,7 @@ use crate::git::diff::{ChangedFile, Side};
 use crate::git::{CommitId, Repository, clone};
 use crate::journal::{JournalError, Removed, RunRow, Standing};
 use crate::task::{Place, RunState, Shop, chain, order_of};
-use futures_util::StreamExt;
+use futures_util::future::join_all;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
 use serde_json::{Value, json};
@@ -161,12 +161,11 @@ impl Life {
         let needs = Needs::now(&self.shop).await.map_err(failed)?;
         let mut salvages = Salvages::default();
         let mut rows = Vec::new();
-        let looks = standing.iter().rev().take(MOST_WORKTREES).map(|one| self.row(one, &needs));
-        let mut looks = futures_util::stream::iter(looks).buffered(AT_ONCE);
-        while let Some(row) = looks.next().await {
-            rows.extend(row);
+        let newest: Vec<_> = standing.iter().rev().take(MOST_WORKTREES).collect();
+        for some in newest.chunks(AT_ONCE) {
+            let looked = join_all(some.iter().map(|one| self.row(one, &needs))).await;
+            rows.extend(looked.into_iter().flatten());
         }
-        drop(looks);
         let is_wanted = |gone: &Removed<Gone>| only.is_none_or(|task| gone.key.task_id == task);
         for gone in removed.iter().filter(|gone| is_wanted(gone) && !gone.body.salvage.is_empty()) {
             if rows.len() == MOST_WORKTREES {
