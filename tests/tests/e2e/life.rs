@@ -132,13 +132,13 @@ fn f13_whatever_would_be_lost_survives_sweep_restart_prune_and_discard_or_is_kep
         let shown = until("the relay hears of it", LONG, || {
             Some(home.task(task)).filter(|task| task.get("salvage").is_some())
         });
-        assert_eq!(names(&shown["salvage"]), [name.clone()]);
+        assert_eq!(names(&shown["salvage"]), [name.as_str()]);
         assert!(home.run(&["task", "show", id(task)]).expect(0).text().contains(name.as_str()));
         let told: Vec<_> = home.events(task);
         let told: Vec<_> = told.iter().filter(|one| one["type"] == "worktree.removed").collect();
         assert_eq!(told.len(), 1, "{told:#?}");
         assert_eq!(told[0]["payload"]["why"], "retention");
-        assert_eq!(names(&told[0]["payload"]["salvage"]), [name.clone()]);
+        assert_eq!(names(&told[0]["payload"]["salvage"]), [name.as_str()]);
         home.run(&["worktree", "path", id(task)]).expect(3);
     }
     let rows = worktrees(&home);
