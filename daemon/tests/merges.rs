@@ -1,7 +1,15 @@
 //! Merges as data against real repositories and the real git: previews, merge commits, landings.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "merges/crowd.rs"]
+mod crowd;
 #[path = "merges/ground.rs"]
 mod ground;
+#[path = "merges/histories.rs"]
+mod histories;
 #[path = "merges/landing.rs"]
 mod landing;
+#[path = "merges/oracle.rs"]
+mod oracle;
+#[path = "merges/wire.rs"]
+mod wire;

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 use uuid::Uuid;
 
-const TASK_ROUTES: [(&str, &str); 17] = [
+const TASK_ROUTES: [(&str, &str); 26] = [
     ("GET", ""),
     ("PATCH", ""),
     ("DELETE", ""),
@@ -32,6 +32,15 @@ const TASK_ROUTES: [(&str, &str); 17] = [
     ("POST", "/cancel"),
     ("POST", "/retry"),
     ("GET", "/events?since=3"),
+    ("GET", "/merge/branches"),
+    ("GET", "/merge/preview?target=main"),
+    ("GET", "/merge/status"),
+    ("GET", "/merge/check"),
+    ("POST", "/merge/start"),
+    ("POST", "/merge/resolve"),
+    ("POST", "/merge/commit"),
+    ("POST", "/merge/abort"),
+    ("POST", "/merge/skip"),
 ];
 
 fn body_of(method: &str, rest: &str) -> Option<Value> {

@@ -14,6 +14,10 @@ use super::worktree::{EMAIL, NAME};
 /// The mode of a repository inside, in a tree.
 const SUBMODULE: u32 = 0o160_000;
 
+/// How often objects are written anew. A gc of the user's removes folders of the object store that
+/// are empty just then, and git gives up when that meets a write twice.
+const TRIES: u32 = 4;
+
 /// A merge that was tried out: what comes of it, as data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trial {
@@ -251,13 +255,20 @@ impl Repository {
         if let Some(tree) = tree {
             return Ok(Trial { relation, base, is_clean: true, tree, conflicts: Vec::new() });
         }
-        let output = Git::on_repository(self.common_dir())
-            .args(["merge-tree", "--write-tree", "-z", "--messages"])
-            .args([ours.as_str(), theirs.as_str()])
-            .accept(&[0, 1])
-            .run()
-            .await
-            .map_err(PreviewError::Git)?;
+        let mut tried = 1;
+        let output = loop {
+            let git = Git::on_repository(self.common_dir())
+                .args(["merge-tree", "--write-tree", "-z", "--messages"])
+                .args([ours.as_str(), theirs.as_str()])
+                .accept(&[0, 1]);
+            match git.run().await {
+                Err(cause) if tried < TRIES => {
+                    tracing::debug!(%cause, "a merge is tried again");
+                    tried += 1;
+                }
+                ended => break ended.map_err(PreviewError::Git)?,
+            }
+        };
         let merged = parse::merge_tree(&output.stdout).map_err(PreviewError::Parse)?;
         let is_clean = output.code == 0;
         let tree = merged.tree.clone();
@@ -271,7 +282,12 @@ impl Repository {
     /// [`MakeError`] when an object is missing or cannot be written.
     pub async fn make_merge(&self, new: NewMerge) -> Result<CommitId, MakeError> {
         let (place, held) = (self.common_dir().to_owned(), new.clone());
-        read(move || make(&place, &held)).await.and_then(|made| made).map_err(|source| MakeError {
+        let made = read(move || {
+            (1..TRIES)
+                .find_map(|_| make(&place, &held).ok())
+                .map_or_else(|| make(&place, &held), Ok)
+        });
+        made.await.and_then(|made| made).map_err(|source| MakeError {
             repository: self.common_dir().to_owned(),
             ours: new.ours,
             theirs: new.theirs,

@@ -5,6 +5,7 @@
 //! touches the user's work tree, index, stash, configuration or refs outside `hayward/`.
 
 pub mod aside;
+pub mod bare;
 pub mod branch;
 pub mod bring;
 pub mod clone;
@@ -15,6 +16,7 @@ pub mod folders;
 mod graft;
 pub mod join;
 pub mod land;
+pub mod lend;
 pub mod merge;
 pub mod overlap;
 pub mod parse;

@@ -23,9 +23,9 @@ pub(super) struct Healed {
     is_landed: bool,
 }
 
-/// A point at which a test may make the command fail.
-fn pass(name: &str) -> Result<(), Fault> {
-    fault::point(name).map_err(|cause| Fault::new(Code::Failed, cause.to_string()))
+/// What a test that made a point fail is told.
+fn stopped(cause: std::io::Error) -> Fault {
+    Fault::new(Code::Failed, cause.to_string())
 }
 
 fn merged(task_id: TaskId, source: &str, commit: &str) -> FromDaemon {
@@ -211,22 +211,22 @@ impl Desk {
                 ground.repository.make_merge(new).await.map_err(|error| faults::failed(&error))?
             }
         };
-        pass("merge.commit.made")?;
+        fault::point("merge.commit.made").map_err(stopped)?;
         let before = Some(session.clone()).filter(|session| !session.files.is_empty());
         let (made, from) = (commit.to_string(), ours.to_string());
         session.made = Some(Made { commit: made, from, request });
         let journal = &self.shop.journal;
         let kept = journal.keep_merge(ground.task, Some(&session), None).await;
         kept.map_err(faults::journal)?;
-        pass("merge.commit.kept")?;
+        fault::point("merge.commit.kept").map_err(stopped)?;
         if let Err(fault) = land(ground, &ours, &commit).await {
             let kept = journal.keep_merge(ground.task, before.as_ref(), None).await;
             kept.map_err(faults::journal)?;
             return Err(fault);
         }
-        pass("merge.commit.landed")?;
+        fault::point("merge.commit.landed").map_err(stopped)?;
         self.follow(ground, ours.as_str(), &commit).await;
-        pass("merge.commit.followed")?;
+        fault::point("merge.commit.followed").map_err(stopped)?;
         let answer = merged(ground.task, &session.source, commit.as_str());
         Ok(Step { session: None, answer })
     }

@@ -56,6 +56,7 @@ pub(super) fn land(error: LandError) -> Fault {
         LandError::DiskFull { .. }
         | LandError::Git { .. }
         | LandError::Parse { .. }
+        | LandError::Stopped { .. }
         | LandError::Unreadable { .. } => Code::Failed,
         LandError::Closed(_) => Code::Unavailable,
     };

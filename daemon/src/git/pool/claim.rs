@@ -71,7 +71,9 @@ impl Pool {
         let is_new = !state.hot.contains_key(common);
         let hot = state.hot.entry(common.to_owned()).or_insert_with(|| Hot::new(commit.clone()));
         hot.wanted = commit.clone();
-        hot.due = true;
+        // places that cannot be made are tried again ever more seldom
+        let hopeless = matches!(hot.stuck, Some(Miss::RefillFailed(_)));
+        hot.due = !hopeless || hot.missed.is_power_of_two();
         let best = hot.ready.iter().position(|place| place.commit == *commit);
         match best.or_else(|| hot.ready.len().checked_sub(1)) {
             Some(best) => Ok(hot.ready.swap_remove(best)),

@@ -1,8 +1,8 @@
 //! Worktrees made beforehand, so that a task gets one in an instant whatever the repository's size.
 //!
 //! A repository is hot after its first task. Its places stand detached and locked in `.pool/` of
-//! the yard; a claim ([`claim`]) takes one, moves it to the wanted commit by a delta checkout, and
-//! gives it branch, name and folder. One worker refills ([`refill`]) while no claim waits.
+//! the yard; a claim (`claim`) takes one, moves it to the wanted commit by a delta checkout, and
+//! gives it branch, name and folder. One worker refills (`refill`) while no claim waits.
 
 mod claim;
 mod refill;
@@ -82,7 +82,7 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
     pub(super) record: Record,
     pub(super) commit: CommitId,
-    /// What must not have changed since it was made; see [`refill`].
+    /// What must not have changed since it was made; see `refill`.
     pub(super) stamp: String,
     pub(super) bytes: u64,
 }

@@ -238,7 +238,9 @@ pub(in crate::git) fn is_on_a_branch(
     repository: &git2::Repository,
     commit: git2::Oid,
 ) -> Result<bool, git2::Error> {
-    let mut walk = repository.revwalk()?;
+    // where a clone was cut short is written in the common folder alone
+    let whole = git2::Repository::open(repository.commondir())?;
+    let mut walk = whole.revwalk()?;
     walk.push(commit)?;
     for branch in repository.branches(None)? {
         if let Ok(tip) = branch?.0.get().peel_to_commit() {
