@@ -71,8 +71,8 @@ impl Repositories {
 
     /// Deletes what was discarded; returns when it is gone.
     pub async fn empty_trash(&self) {
-        let Some(terms) = self.pool().shared.terms.clone() else { return };
-        if let Err(cause) = read(move || terms.yard.empty_trash()).await {
+        let Some(yard) = self.pool().shared.yard.clone() else { return };
+        if let Err(cause) = read(move || yard.empty_trash()).await {
             tracing::warn!(%cause, "the trash is not emptied");
         }
     }

@@ -29,6 +29,8 @@ pub(in crate::git) use grounds::Grounds;
 pub(in crate::git) use pristine::{Stamp, look};
 pub(in crate::git) use record::{Hold, Record};
 pub(in crate::git) use recover::ready_places;
+pub use remove::Held;
+pub(in crate::git) use remove::is_on_a_branch;
 pub use yard::Yard;
 pub(in crate::git) use yard::digest;
 
