@@ -11,6 +11,7 @@ use crate::git::remote::Clones;
 use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
+use crate::life::{self, Life};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
 use crate::overlap::{self, Teller};
 use crate::task::{Kept, Places, Ports, Shop, again, board};
@@ -45,6 +46,7 @@ pub struct Daemon {
     _linked: Linked,
     _board: Kept,
     _overlap: (overlap::Kept, Teller),
+    _life: life::Kept,
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
     completions: JoinHandle<()>,
@@ -122,13 +124,16 @@ impl Daemon {
         let (overlaps, room, news) =
             overlap::open(settings, shop.repositories.clone(), places.clone());
         let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
-        let dispatch = Dispatch::new(shop, board, overlaps, link.clone());
+        let life = Arc::new(Life::new(shop.clone()));
+        let ending = life.keep(board.active());
+        let dispatch = Dispatch::new(shop, board, overlaps, life, link.clone());
         let dispatch = tokio::spawn(dispatch.run(commands));
         Ok(Self {
             link,
             _linked: linked,
             _board: kept,
             _overlap: (room, teller),
+            _life: ending,
             dispatch,
             runtimes: telling,
             completions,

@@ -65,6 +65,7 @@ impl House {
             repository: self.user().join(".git"),
             base_commit: git(path, &["rev-parse", "main"]),
             branch: None,
+            lent_from: None,
             first_port: None,
             notes: Vec::new(),
         };

@@ -85,6 +85,9 @@ kinds! {
     /// siblingStatus, progressSummary, changedFiles, delivered}`; not delivered where its driver
     /// takes no messages or the agent is ending.
     SiblingNote = "task.sibling_note";
+    /// The worktree is gone. Payload: `{path, why, salvage}`: `why` is `retention`, `quota` or
+    /// `asked`; the refs of `salvage` hold what would have been lost.
+    WorktreeRemoved = "worktree.removed";
     /// A daemon connected. Payload: `{hostname}`.
     DaemonOnline = "daemon.online";
     /// A daemon's link ended. Payload: `{hostname}`.

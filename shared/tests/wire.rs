@@ -91,7 +91,8 @@ fn is_optional(kind: &str, field: &str) -> bool {
         "previewMerge" => &["taskId", "repository", "source", "target"],
         "taskStatusChange" => &["at", "details"],
         "taskEvent" => &["channel"],
-        "readOverlap" => &["taskId"],
+        "readOverlap" | "listWorktrees" => &["taskId"],
+        "pruneWorktrees" => &["force"],
         "reply" | "error" => &["error", "taskId"],
         _ => &[],
     };

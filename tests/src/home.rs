@@ -3,7 +3,7 @@
 use crate::http::Api;
 use crate::must;
 use crate::process::{self, Process};
-use crate::program::{Ran, hayward, run};
+use crate::program::{Ran, fault_program, hayward, run};
 use crate::script::Script;
 use crate::wait;
 use nix::sys::signal::Signal;
@@ -21,6 +21,7 @@ use tempfile::TempDir;
 pub struct Home {
     folder: TempDir,
     variables: BTreeMap<String, String>,
+    program: PathBuf,
 }
 
 impl Home {
@@ -28,11 +29,34 @@ impl Home {
     #[must_use]
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("hw-").tempdir();
-        let home = Self { folder: must("make a folder", folder), variables: BTreeMap::new() };
+        let folder = must("make a folder", folder);
+        let home = Self { folder, variables: BTreeMap::new(), program: hayward() };
         for folder in [home.state(), home.user(), home.files(), home.bin()] {
             must("make a folder", fs::create_dir_all(folder));
         }
         home
+    }
+
+    /// A new one whose programs suffer `fault` (`NAME[:N]` to be killed at a point, `NAME=fail` to
+    /// fail there), a kill once only; none, and said so, without the build that has fault points.
+    #[must_use]
+    pub fn armed(test: &str, fault: &str) -> Option<Self> {
+        let Some(program) = fault_program() else {
+            crate::skip(test, "HAYWARD_FAULT_BIN names no build with fault points");
+            return None;
+        };
+        let mut home = Self::new();
+        home.program = program;
+        home.set("HAYWARD_FAULT", fault);
+        let marker = home.file("fault-hit").to_string_lossy().into_owned();
+        home.set("HAYWARD_FAULT_ONCE", &marker);
+        Some(home)
+    }
+
+    /// Whether the point of [`Self::armed`] was reached.
+    #[must_use]
+    pub fn was_hit(&self) -> bool {
+        self.file("fault-hit").exists()
     }
 
     /// The state folder, `HAYWARD_HOME`.
@@ -112,7 +136,7 @@ impl Home {
     /// The binary under test, with an environment that holds nothing but what is said here.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(hayward());
+        let mut command = Command::new(&self.program);
         command.env_clear();
         let path = format!("{}:/usr/local/bin:/usr/bin:/bin", self.bin().display());
         command.env("PATH", path).env("HOME", self.user()).env("SHELL", "/bin/sh");

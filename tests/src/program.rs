@@ -21,6 +21,13 @@ pub fn hayward() -> PathBuf {
     named("HAYWARD_BIN", "hayward", "cargo build --workspace")
 }
 
+/// The build with fault points: `HAYWARD_FAULT_BIN`; none when it is not set.
+#[must_use]
+pub fn fault_program() -> Option<PathBuf> {
+    std::env::var_os("HAYWARD_FAULT_BIN")?;
+    Some(named("HAYWARD_FAULT_BIN", "hayward", "scripts/test builds it"))
+}
+
 /// The scripted agent.
 #[must_use]
 pub fn fake_agent() -> PathBuf {

@@ -24,7 +24,7 @@ pub struct Snapshot {
     pub index: Vec<u8>,
     /// What HEAD says.
     pub head: Vec<u8>,
-    /// Every ref outside `refs/heads/hayward/`, with its commit; the stash is one of them.
+    /// Every ref that is not Hayward's own, with its commit; the stash is one of them.
     pub refs: String,
     /// The repository's configuration.
     pub config: Vec<u8>,
@@ -97,7 +97,8 @@ impl ScratchRepo {
         let dot_git = self.path().join(".git");
         let read = |name: &str| fs::read(dot_git.join(name)).unwrap_or_default();
         let refs = self.git(&["for-each-ref", "--format=%(refname) %(objectname)"]);
-        let theirs = |line: &&str| !line.starts_with("refs/heads/hayward/");
+        let ours = ["refs/heads/hayward/", "refs/hayward/"];
+        let theirs = |line: &&str| !ours.iter().any(|prefix| line.starts_with(prefix));
         let mut files = BTreeMap::new();
         gather(self.path(), &mut files);
         Snapshot {

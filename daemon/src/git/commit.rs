@@ -329,8 +329,10 @@ fn look_around(
         .branch
         .as_ref()
         .and_then(|name| repository.refname_to_id(&format!("refs/heads/{name}")).ok());
+    // where a clone was cut short is written in the common folder alone
+    let whole = git2::Repository::open(common)?;
     let covers_tip = match tip {
-        Some(tip) => tip == head || repository.graph_descendant_of(head, tip)?,
+        Some(tip) => tip == head || whole.graph_descendant_of(head, tip)?,
         None => true,
     };
     let config = repository.config()?.snapshot()?;
@@ -497,7 +499,8 @@ fn summary(
 ) -> Result<Work, git2::Error> {
     let base = order.base.oid()?;
     let head = repository.head()?.peel_to_commit()?;
-    let (commits, _) = repository.graph_ahead_behind(head.id(), base)?;
+    let whole = git2::Repository::open(repository.commondir())?;
+    let (commits, _) = whole.graph_ahead_behind(head.id(), base)?;
     let changed_files =
         compare_trees(repository, &repository.find_commit(base)?.tree()?, &head.tree()?)?;
     let inspector = Inspector::new(repository, &order.worktree, base, order.limits.max_file)?;
@@ -513,7 +516,7 @@ fn summary(
         withheld,
         stat: DiffStat::of(&changed_files),
         changed_files,
-        diverged: head.id() != base && !repository.graph_descendant_of(head.id(), base)?,
+        diverged: head.id() != base && !whole.graph_descendant_of(head.id(), base)?,
         strayed_to: None,
         inert_hooks: Vec::new(),
     })

@@ -5,8 +5,10 @@
 //! touches the user's work tree, index, stash, configuration or refs outside `hayward/`.
 
 pub mod aside;
+pub mod bare;
 pub mod branch;
 pub mod bring;
+pub mod clone;
 pub mod command;
 pub mod commit;
 pub mod diff;
@@ -15,6 +17,7 @@ mod foresee;
 mod graft;
 pub mod join;
 pub mod land;
+pub mod lend;
 pub mod merge;
 pub mod overlap;
 pub mod parse;
@@ -22,6 +25,7 @@ pub mod pool;
 pub mod publish;
 pub mod remote;
 pub mod repo;
+pub mod salvage;
 pub mod secrets;
 pub mod snapshot;
 pub mod staging;

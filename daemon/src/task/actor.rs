@@ -157,6 +157,7 @@ impl Actor {
         if let Some(place) = &state.place
             && state.wish != Some(Wish::Fenced)
         {
+            furnish::mend(&self.shop, self.key, place).await;
             furnish::tear_down(&self.shop, self.key, &self.order, place).await;
         }
         self.shop.ports.release(self.key.run_id);
@@ -216,6 +217,7 @@ impl Actor {
                 state: self.machine.state(),
                 ended: self.machine.state().phase == Phase::Ended,
                 messages,
+                at: clock::now(),
             };
             match self.shop.journal.step(step).await {
                 Ok(()) => return,

@@ -1,6 +1,6 @@
 //! Completing a task whose run has ended, when a person asks for it: `hayward complete`.
 
-use super::deliver::{commit_on, completion, open, target, tools};
+use super::deliver::{at_home, commit_on, completion, open, target, tools};
 use super::prepare::{chain, order_of};
 use super::shop::Shop;
 use super::state::{Place, RunState};
@@ -32,6 +32,7 @@ pub async fn complete(
     }
     let repository = open(shop, &place).await.map_err(fault)?;
     let (branch, head) = branch(shop, &repository, task, &order, &place).await?;
+    let repository = at_home(shop, repository, &place, &branch).await.map_err(fault)?;
     let target = match action {
         CompletionAction::Branch | CompletionAction::None => branch.clone(),
         CompletionAction::Merge | CompletionAction::Pr => {

@@ -1,6 +1,6 @@
 //! After the agent: its work, committed and free for the user to take.
 
-use super::furnish::section_of;
+use super::furnish::{section_of, whose};
 use super::prepare::{chain, is_disk_full};
 use super::shop::Shop;
 use super::state::{Place, Work};
@@ -37,6 +37,10 @@ pub(super) async fn deliver(
         return Ok((look(&repository, place, base).await?, None));
     };
     let mut work = commit_on(shop, &repository, task, order, (place, branch)).await?;
+    let repository = match work.head_commit {
+        Some(_) => at_home(shop, repository, place, branch).await?,
+        None => repository,
+    };
     let asked = matches!(order.completion_action, CompletionAction::Merge | CompletionAction::Pr);
     let Some(head) = work.head_commit.clone().filter(|_| asked) else {
         return Ok((work, None));
@@ -61,6 +65,23 @@ pub(super) async fn open(shop: &Shop, place: &Place) -> Result<Repository, Failu
         .open(&place.repository)
         .await
         .map_err(|error| Failure::new(Reason::RepositoryUnavailable, chain(&error)))
+}
+
+/// The user's repository, with the branch in it: one that lies in a repository of the task's own is
+/// fetched from there.
+pub(super) async fn at_home(
+    shop: &Shop,
+    repository: Repository,
+    place: &Place,
+    branch: &str,
+) -> Result<Repository, Failure> {
+    let Some(home) = &place.lent_from else { return Ok(repository) };
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::new(Reason::CommitFailed, chain(error))
+    };
+    let home = shop.repositories.open(home).await.map_err(|error| failed(&error))?;
+    home.take_home(&place.repository, branch).await.map_err(|error| failed(&error))?;
+    Ok(home)
 }
 
 pub(super) async fn tools(shop: &Shop) -> Tools<'_> {
@@ -100,14 +121,14 @@ pub(super) fn completion(
     complete::Order {
         task,
         action: order.completion_action,
-        repository: place.repository.clone(),
+        repository: whose(place).to_owned(),
         branch: branch.to_owned(),
         head: head.to_owned(),
         base: place.base_commit.clone(),
         target: target.to_owned(),
         title: message.subject,
         body: message.body,
-        sign: section_of(shop, order, &place.repository).sign,
+        sign: section_of(shop, order, whose(place)).sign,
     }
 }
 
@@ -121,7 +142,7 @@ pub(super) async fn commit_on(
 ) -> Result<Work, Failure> {
     let base: CommitId =
         place.base_commit.parse().map_err(|error| Failure::new(Reason::Internal, chain(&error)))?;
-    let section = section_of(shop, order, &place.repository);
+    let section = section_of(shop, order, whose(place));
     let work = repository
         .commit_work(WorkOrder {
             worktree: place.path.clone(),

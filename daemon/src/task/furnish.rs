@@ -13,6 +13,7 @@ use crate::git::bring::{Bring, BringError, Brought, bring};
 use hayward_shared::id::TaskId;
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{Order, Reason};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,19 +31,26 @@ pub(super) fn section_of(shop: &Shop, order: &Order, repository: &Path) -> Repos
     shop.config.repository(&[named, &common])
 }
 
+/// The user's repository that the place is of.
+pub(super) fn whose(place: &Place) -> &Path {
+    place.lent_from.as_deref().unwrap_or(&place.repository)
+}
+
 /// Makes the worktree fit to work in, and says what the user may want to know of it. Runs only in
 /// a worktree that no agent has seen; a failure means that it is thrown away.
 pub(super) async fn furnish(
     shop: &Shop,
     key: RunKey,
     order: &Order,
-    repository: &Repository,
+    (repository, checkout): (&Repository, Option<&Path>),
     place: &Place,
 ) -> Result<Vec<String>, Failure> {
-    let section = section_of(shop, order, repository.common_dir());
+    let section = section_of(shop, order, whose(place));
     let mut notes = Vec::new();
-    for source in sources(shop, order, &section, repository).await? {
+    for source in sources(shop, order, &section, (whose(place), checkout)).await? {
         let from = source.from.clone();
+        // it may be a worktree whose time is over: it stays until all is copied
+        let _still = repository.hold(&from).await;
         let brought = bring(source, place.path.clone()).await.map_err(not_brought)?;
         notes.extend(told(&brought, &from));
     }
@@ -50,6 +58,11 @@ pub(super) async fn furnish(
         .fill_submodules(&place.path)
         .await
         .map_err(|error| Failure::new(Reason::WorktreeFailed, chain(&error)))?;
+    notes.extend(
+        filtered(&place.path).into_iter().map(|filter| {
+            format!("files of the git filter '{filter}' are left as they are stored")
+        }),
+    );
     for (path, why) in submodules.empty {
         notes.push(format!("the submodule {} stays empty: {why}", path.display()));
     }
@@ -61,10 +74,28 @@ pub(super) async fn furnish(
     Ok(notes)
 }
 
+/// Mends what the run did to the user's checkout through the repository that both share.
+pub(super) async fn mend(shop: &Shop, key: RunKey, place: &Place) {
+    let mended = match shop.repositories.open(whose(place)).await {
+        Ok(repository) => repository.mend_bare().await.map_err(|error| chain(&error)),
+        Err(error) => Err(chain(&error)),
+    };
+    match mended {
+        Ok(false) => {}
+        Ok(true) => {
+            let repository = whose(place).display();
+            tracing::warn!(task = %key.task_id, %repository, "the run had marked it as bare: mended");
+        }
+        Err(error) => {
+            tracing::warn!(task = %key.task_id, error, "the repository was not looked at")
+        }
+    }
+}
+
 /// Lets the user's teardown command end what its setup began. Its failure is only logged: the
 /// run's end is told already.
 pub(super) async fn tear_down(shop: &Shop, key: RunKey, order: &Order, place: &Place) {
-    let section = section_of(shop, order, &place.repository);
+    let section = section_of(shop, order, whose(place));
     if let Some(command) = &section.teardown
         && let Err(error) = chore(shop, key, place, &section, ("teardown", command)).await
     {
@@ -77,7 +108,7 @@ async fn sources(
     shop: &Shop,
     order: &Order,
     section: &RepositorySection,
-    repository: &Repository,
+    (repository, checkout): (&Path, Option<&Path>),
 ) -> Result<Vec<Bring>, Failure> {
     let mut sources = Vec::new();
     if let Some(former) = order.continue_from_task_id {
@@ -93,7 +124,7 @@ async fn sources(
         Some(parent) => worktree_of(shop, parent).await?,
         None => None,
     };
-    let checkout = repository.checkout().map(Path::to_owned);
+    let checkout = checkout.map(Path::to_owned);
     match (parent.map(|place| place.path), checkout) {
         // what the parent made for its parts lies in its worktree
         (Some(from), checkout) if !order.copy_files.is_empty() => {
@@ -112,7 +143,7 @@ async fn sources(
         }
         (_, None) => {
             if let Some(path) = order.copy_files.iter().chain(&section.copy_files).next() {
-                let from = repository.common_dir().to_owned();
+                let from = repository.to_owned();
                 return Err(not_brought(BringError::Missing { path: path.clone(), from }));
             }
         }
@@ -148,6 +179,13 @@ fn told(brought: &Brought, from: &Path) -> Vec<String> {
     let skipped = brought.skipped.iter();
     notes.extend(skipped.map(|(path, why)| format!("{} was not copied: {why}", path.display())));
     notes
+}
+
+/// The filters that the worktree's own attributes name: no program of theirs runs in its making.
+fn filtered(worktree: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(worktree.join(".gitattributes")).unwrap_or_default();
+    let words = text.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace);
+    words.filter_map(|word| word.strip_prefix("filter=")).map(str::to_owned).collect()
 }
 
 async fn chore(

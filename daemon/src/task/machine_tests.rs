@@ -20,6 +20,7 @@ fn place() -> Place {
         repository: "/r".into(),
         base_commit: "b".repeat(40),
         branch: Some("hayward/x-1".into()),
+        lent_from: None,
         first_port: None,
         notes: Vec::new(),
     }

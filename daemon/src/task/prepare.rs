@@ -1,6 +1,6 @@
 //! Before the agent: which agent, which commit, which worktree, which process.
 
-use super::furnish::{facts, furnish, worktree_of};
+use super::furnish::{facts, furnish, section_of, worktree_of};
 use super::shop::Shop;
 use super::state::{Chosen, Place, RunState};
 use crate::agent::discover::resolve;
@@ -8,7 +8,7 @@ use crate::agent::environment::environment;
 use crate::agent::{
     Agent, Decoder, Message, Mode as AgentMode, Order as AgentOrder, Runtime, Session,
 };
-use crate::config::AgentSection;
+use crate::config::{AgentSection, Isolation};
 use crate::git::branch::slug;
 use crate::git::remote::is_url;
 use crate::git::repo::{OpenError, ResolveError};
@@ -19,7 +19,7 @@ use crate::keeper::{Launch, Mode};
 use hayward_shared::protocol::SpawnTask;
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{CompletionAction, Order, Reason, Retry};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// Hex digits of the task's id in its folder's name. Twelve are 48 random bits: the folders of two
@@ -69,17 +69,24 @@ pub(super) async fn prepare(
     let chosen = choose(shop, order).await?;
     let first_port = shop.ports.reserve(key.run_id);
     if let Some(place) = former.and_then(|row| row.state.place.clone())
-        && place.path.is_dir()
+        && still_stands(shop, &place).await
     {
         return Ok((Place { first_port, ..place }, chosen));
     }
     let repository = open(shop, order).await?;
     let commit = base(shop, &repository, order).await?;
     let name = folder_name(order, key);
+    let checkout = repository.checkout().map(Path::to_owned);
+    let (repository, lent_from) = isolated(shop, order, repository, &commit, &name).await?;
     let branch = (order.completion_action != CompletionAction::None)
         .then(|| BranchName::for_task(&order.name, &key.task_id.short()));
     let new = NewWorktree { path: shop.home.worktrees().join(name), commit, branch };
-    let made = repository.provide(new.clone()).await.map_err(|error| {
+    let made = match lent_from {
+        None => repository.provide(new.clone()).await,
+        // no second task will ever come to a repository of the task's own
+        Some(_) => repository.create(new.clone()).await,
+    };
+    let made = made.map_err(|error| {
         let reason = if is_disk_full(&error) { Reason::DiskFull } else { Reason::WorktreeFailed };
         Failure::new(reason, chain(&error))
     })?;
@@ -88,10 +95,11 @@ pub(super) async fn prepare(
         repository: repository.common_dir().to_owned(),
         base_commit: made.commit.to_string(),
         branch: made.branch.as_ref().map(|choice| choice.name.clone()),
+        lent_from,
         first_port,
         notes: Vec::new(),
     };
-    match furnish(shop, key, order, &repository, &place).await {
+    match furnish(shop, key, order, (&repository, checkout.as_deref()), &place).await {
         Ok(notes) => place.notes = notes,
         Err(failure) => {
             repository.take_down(new, made.branch).await;
@@ -99,6 +107,13 @@ pub(super) async fn prepare(
         }
     }
     Ok((place, chosen))
+}
+
+/// Whether the worktree of a former run is there, and stays now that a live run has it.
+async fn still_stands(shop: &Shop, place: &Place) -> bool {
+    let Ok(repository) = shop.repositories.open(&place.repository).await else { return false };
+    let _settled = repository.hold(&place.path).await;
+    place.path.is_dir()
 }
 
 /// Says how to start the agent. Looks the program up anew: it may have moved since it was found.
@@ -229,6 +244,27 @@ async fn open(shop: &Shop, order: &Order) -> Result<Repository, Failure> {
     }
     let what = if place.is_empty() { "no repository was given" } else { place };
     Err(unavailable(format!("{what}: name a folder of this machine by its whole path, or a URL")))
+}
+
+/// The repository that the task works in: the user's, or where the user wants it one of the task's
+/// own that borrows from it. Says from which then.
+async fn isolated(
+    shop: &Shop,
+    order: &Order,
+    repository: Repository,
+    commit: &CommitId,
+    name: &str,
+) -> Result<(Repository, Option<PathBuf>), Failure> {
+    let common = repository.common_dir().to_owned();
+    if section_of(shop, order, &common).isolation == Isolation::Worktree {
+        return Ok((repository, None));
+    }
+    let failed =
+        |error: &dyn std::error::Error| Failure::new(Reason::WorktreeFailed, error.to_string());
+    let lent = shop.home.repositories().join("lent").join(format!("{name}.git"));
+    repository.lend(commit, &lent).await.map_err(|error| failed(&error))?;
+    let own = shop.repositories.open(&lent).await.map_err(|error| failed(&error))?;
+    Ok((own, Some(common)))
 }
 
 /// The commit to start from: where the task that is continued stands, else what was recorded when

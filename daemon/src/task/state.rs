@@ -50,6 +50,9 @@ pub struct Place {
     pub base_commit: String,
     /// Its branch; none with action `none`.
     pub branch: Option<String>,
+    /// The user's repository, where `repository` is one of the task's own that borrows from it.
+    #[serde(default)]
+    pub lent_from: Option<PathBuf>,
     /// The first of the ports that are its own.
     #[serde(default)]
     pub first_port: Option<u16>,

@@ -62,6 +62,7 @@ async fn remember(
         repository: ground.user().join(".git"),
         base_commit: ground.tip("main").to_string(),
         branch: Some(format!("hayward/{name}")),
+        lent_from: None,
         first_port: None,
         notes: Vec::new(),
     };

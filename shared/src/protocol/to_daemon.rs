@@ -212,6 +212,25 @@ to_daemon! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         task_id: Option<TaskId>,
     } = "readOverlap",
+    /// Which worktrees do you have, and how does your pool stand? Answered with `reply`.
+    ListWorktrees {
+        /// Only that of this task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_id: Option<TaskId>,
+    } = "listWorktrees",
+    /// What may a sibling see of its work? Answered with `reply`.
+    ReadOverlay {
+        /// The task.
+        task_id: TaskId,
+    } = "readOverlay",
+    /// Remove the worktrees that nobody needs. Answered with `reply`.
+    PruneWorktrees {
+        /// Only tell which.
+        dry_run: bool,
+        /// Also those that hold work that is nowhere else; it is kept under a ref.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    } = "pruneWorktrees",
     /// Send the output of its last run to one viewer. Answered with `reply`, then frames.
     WatchOutput {
         /// The viewer's own name for it; every frame carries it.

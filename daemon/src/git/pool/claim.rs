@@ -6,7 +6,7 @@ use super::super::branch::Choice;
 use super::super::repo::{Closed, CommitId, Repository, read};
 use super::super::worktree::{
     Hold, NewWorktree, Worktree, WorktreeError, check_out, cold, disk, leftover, look, make_branch,
-    make_ready, on_ground, undo,
+    make_ready, on_ground, point, undo,
 };
 use super::refill::fingerprint;
 use super::{Hot, Miss, Place, Pool, chain};
@@ -71,7 +71,9 @@ impl Pool {
         let is_new = !state.hot.contains_key(common);
         let hot = state.hot.entry(common.to_owned()).or_insert_with(|| Hot::new(commit.clone()));
         hot.wanted = commit.clone();
-        hot.due = true;
+        // places that cannot be made are tried again ever more seldom
+        let hopeless = matches!(hot.stuck, Some(Miss::RefillFailed(_)));
+        hot.due = !hopeless || hot.missed.is_power_of_two();
         let best = hot.ready.iter().position(|place| place.commit == *commit);
         match best.or_else(|| hot.ready.len().checked_sub(1)) {
             Some(best) => Ok(hot.ready.swap_remove(best)),
@@ -203,8 +205,4 @@ impl Pool {
             Err(Closed) => {}
         }
     }
-}
-
-fn point(name: &str, path: &Path) -> Result<(), WorktreeError> {
-    fault::point(name).map_err(disk("go on with", path))
 }

@@ -79,9 +79,10 @@ pub(in crate::git) async fn drop_untouched(
 /// nothing but itself: what it points at may be another worktree.
 pub(in crate::git) fn records(common: &Path, path: &Path) -> Vec<Record> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    let named = named_by(&path.join(".git")).filter(|_| !is_link);
     let stands_for = |record: &Record| {
         record.path().is_some_and(|folder| is_place(&folder, path))
-            || (!is_link && points_at(&path.join(".git"), record))
+            || named.as_ref().is_some_and(|named| same(named, record.folder()))
     };
     Record::all(common).into_iter().filter(stands_for).collect()
 }
@@ -123,7 +124,9 @@ fn same(one: &Path, two: &Path) -> bool {
             .ok()
             .or_else(|| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)))
     };
-    one == two || settled(one).is_some_and(|one| Some(one) == settled(two))
+    one == two
+        || (one.file_name() == two.file_name()
+            && settled(one).is_some_and(|one| Some(one) == settled(two)))
 }
 
 /// Fails unless all that stands at the path is an attempt at this very commit.

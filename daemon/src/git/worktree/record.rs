@@ -5,7 +5,7 @@
 //! and after a crash the lock says that no agent ever had it.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
@@ -81,7 +81,7 @@ impl Record {
     /// nowhere.
     ///
     /// # Errors
-    /// The disk's; what was made is for [`super::leftover::take_down`] and [`sweep`] to remove.
+    /// The disk's; the folder at `path` is then for [`super::leftover::take_down`] to remove.
     pub(in crate::git) fn enter(
         common: &Path,
         path: &Path,
@@ -92,19 +92,34 @@ impl Record {
         let id = fresh_id();
         let staged = Self { folder: common.join(&id) };
         let record = Self { folder: common.join("worktrees").join(&id) };
-        fs::create_dir(&staged.folder)?;
-        fs::create_dir(staged.folder.join("refs"))?;
-        fs::create_dir(staged.folder.join("logs"))?;
-        fs::write(staged.folder.join("commondir"), "../..\n")?;
-        staged.write("locked", &hold.text())?;
-        staged.point_at(path)?;
-        staged.set_head(commit, None, now)?;
-        fs::create_dir_all(path)?;
-        let mut link = fs::File::create(path.join(".git"))?;
-        link.write_all(&[b"gitdir: ", bytes(&record.folder), b"\n"].concat())?;
-        fs::create_dir_all(common.join("worktrees"))?;
-        fs::rename(&staged.folder, &record.folder)?;
-        Ok(record)
+        let entered = staged.furnish(path, commit, hold, now).and_then(|()| {
+            fs::create_dir_all(path)?;
+            let link = [b"gitdir: ", bytes(&record.folder), b"\n"].concat();
+            fs::write(path.join(".git"), link)?;
+            fs::create_dir_all(common.join("worktrees"))?;
+            fs::rename(&staged.folder, &record.folder)
+        });
+        if entered.is_err() {
+            gone(fs::remove_dir_all(&staged.folder))?;
+        }
+        entered.map(|()| record)
+    }
+
+    /// Makes the folder with all that git wants in it.
+    fn furnish(
+        &self,
+        path: &Path,
+        commit: &CommitId,
+        hold: &Hold,
+        now: Timestamp,
+    ) -> io::Result<()> {
+        fs::create_dir(&self.folder)?;
+        fs::create_dir(self.folder.join("refs"))?;
+        fs::create_dir(self.folder.join("logs"))?;
+        fs::write(self.folder.join("commondir"), "../..\n")?;
+        fs::write(self.folder.join("locked"), hold.text())?;
+        self.point_at(path)?;
+        self.set_head(commit, None, now)
     }
 
     /// Its folder, which is the git directory of the worktree.
@@ -187,10 +202,6 @@ impl Record {
         let aside = common.join(fresh_id());
         gone(fs::rename(&self.folder, &aside))?;
         gone(fs::remove_dir_all(&aside))
-    }
-
-    fn write(&self, name: &str, text: &str) -> io::Result<()> {
-        fs::write(self.folder.join(name), text)
     }
 
     /// Replaces a file in one step: a reader sees the old text or the new.

@@ -1,5 +1,6 @@
 //! After a crash: what was being made, claimed or removed is taken down or finished.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::super::repo::{CommitId, Repositories, read};
@@ -23,7 +24,15 @@ impl Repositories {
     ///
     /// What cannot be repaired is said in the log and left for the next start.
     pub async fn recover(&self, yard: &Yard, known: impl Fn(&Path) -> bool) {
-        for (path, note) in yard.notes() {
+        let notes = yard.notes();
+        let repositories: BTreeSet<PathBuf> =
+            notes.iter().map(|(_, note)| note.common.clone()).collect();
+        for common in repositories.into_iter().filter(|common| common.is_dir()) {
+            if let Err(cause) = sweep(&common) {
+                tracing::warn!(repository = %common.display(), %cause, "leftovers are left");
+            }
+        }
+        for (path, note) in notes {
             let (place, is_known) = (path.clone(), known(&path));
             let (at, held) = (yard.clone(), note.clone());
             let found = read(move || settle(&at, &place, &held, is_known)).await;
@@ -46,7 +55,9 @@ fn settle(yard: &Yard, path: &Path, note: &Note, known: bool) -> std::io::Result
         // the repository itself is gone: what stands here is nobody's but the user's
         return Ok(if path.symlink_metadata().is_ok() { Finding::Kept } else { Finding::Cleared });
     }
-    sweep(common)?;
+    if known && Record::of(path).is_some_and(|record| record.hold().is_none()) {
+        return Ok(Finding::Kept);
+    }
     let records = leftover::records(common, path);
     let exists = path.symlink_metadata().is_ok();
     // a lock of ours was never handed over
