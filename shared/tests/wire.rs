@@ -92,6 +92,7 @@ fn is_optional(kind: &str, field: &str) -> bool {
         "taskStatusChange" => &["at", "details"],
         "taskEvent" => &["channel"],
         "readOverlap" => &["taskId"],
+        "queueAdd" => &["target", "timeoutSeconds"],
         "reply" | "error" => &["error", "taskId"],
         _ => &[],
     };
