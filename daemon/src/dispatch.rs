@@ -12,6 +12,7 @@ use crate::journal::Journal;
 use crate::link::{self, Link};
 use crate::merge::Desk;
 use crate::overlap::{Overlap, Sibling, sibling_notice};
+use crate::queue::Queue;
 use crate::task::{Board, Command, RunState, Shop};
 use crate::watch::{View, Watches};
 use hayward_shared::fault::{Code, Fault};
@@ -37,6 +38,7 @@ pub struct Dispatch {
     shop: Arc<Shop>,
     board: Board,
     overlap: Overlap,
+    queue: Queue,
     link: Link,
     watches: Watches,
     merges: Arc<Desk>,
@@ -48,10 +50,10 @@ type Pending = oneshot::Receiver<Result<(), Fault>>;
 impl Dispatch {
     /// A dispatcher that hands on to `board`.
     #[must_use]
-    pub fn new(shop: Arc<Shop>, board: Board, overlap: Overlap, link: Link) -> Self {
+    pub fn new(shop: Arc<Shop>, board: Board, overlap: Overlap, queue: Queue, link: Link) -> Self {
         let watches = Watches::new(shop.clone(), board.clone(), link.clone());
         let merges = Arc::new(Desk::new(shop.clone()));
-        Self { shop, board, overlap, link, watches, merges, answers: JoinSet::new() }
+        Self { shop, board, overlap, queue, link, watches, merges, answers: JoinSet::new() }
     }
 
     /// Hands on whatever the relay says, until the link ends.
@@ -133,6 +135,9 @@ impl Dispatch {
             ToDaemon::RetryCompletionAction { .. } | ToDaemon::UndoCompletion { .. } => {
                 self.finish(request, body);
             }
+            ToDaemon::QueueAdd { .. } | ToDaemon::QueueList {} | ToDaemon::QueueRemove { .. } => {
+                self.queue(request, body)
+            }
             ToDaemon::CloneWorktree { .. } | ToDaemon::CheckTargetExists { .. } => {
                 self.unsupported(request, &body)
             }
@@ -174,6 +179,14 @@ impl Dispatch {
         let (link, shop) = (self.link.clone(), self.shop.clone());
         self.answers.spawn(async move {
             let answer = finish::serve(&shop, body, request).await;
+            link.answer(request, answer).await;
+        });
+    }
+
+    fn queue(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (link, queue) = (self.link.clone(), self.queue.clone());
+        self.answers.spawn(async move {
+            let answer = queue.serve(body, request).await;
             link.answer(request, answer).await;
         });
     }

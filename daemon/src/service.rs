@@ -13,6 +13,7 @@ use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
 use crate::overlap::{self, Teller};
+use crate::queue;
 use crate::task::{Kept, Places, Ports, Shop, again, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
@@ -45,6 +46,7 @@ pub struct Daemon {
     _linked: Linked,
     _board: Kept,
     _overlap: (overlap::Kept, Teller),
+    _queue: queue::Kept,
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
     completions: JoinHandle<()>,
@@ -110,6 +112,7 @@ impl Daemon {
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
         let (board, kept) = board::open(shop.clone()).await?;
+        let (queue, queued) = queue::open(shop.clone(), board.clone()).await?;
         let resumed = shop.clone();
         let completions = tokio::spawn(async move { again::resume(&resumed).await });
         let (runtimes, known) = watch::channel(Vec::new());
@@ -122,13 +125,14 @@ impl Daemon {
         let (overlaps, room, news) =
             overlap::open(settings, shop.repositories.clone(), places.clone());
         let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
-        let dispatch = Dispatch::new(shop, board, overlaps, link.clone());
+        let dispatch = Dispatch::new(shop, board, overlaps, queue, link.clone());
         let dispatch = tokio::spawn(dispatch.run(commands));
         Ok(Self {
             link,
             _linked: linked,
             _board: kept,
             _overlap: (room, teller),
+            _queue: queued,
             dispatch,
             runtimes: telling,
             completions,

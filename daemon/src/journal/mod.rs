@@ -7,11 +7,13 @@
 mod completions;
 mod merges;
 mod outbox;
+mod queue;
 mod replies;
 mod runs;
 
 pub use merges::Answered;
 pub use outbox::Outgoing;
+pub use queue::{QueueRow, QueueStep};
 pub use runs::{RunRow, Step};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -84,7 +86,7 @@ impl JournalError {
 }
 
 /// One layout after the other; a database is brought forward from where it stands.
-const LAYOUTS: [&str; 3] = [
+const LAYOUTS: [&str; 4] = [
     "
     CREATE TABLE runs (
         run_id TEXT PRIMARY KEY,
@@ -105,6 +107,7 @@ const LAYOUTS: [&str; 3] = [
 ",
     completions::LAYOUT,
     merges::LAYOUT,
+    queue::LAYOUT,
 ];
 
 /// The journal. Clones share the one connection.

@@ -102,13 +102,7 @@ impl Journal {
             .map_err(doing("write a run's step"))?;
         let last = outbox::append(&mut work, step.key.lease_epoch, step.messages).await?;
         work.commit().await.map_err(doing("write a run's step"))?;
-        if let Some(last) = last {
-            self.grown.send_if_modified(|grown| {
-                let more = last > *grown;
-                *grown = last.max(*grown);
-                more
-            });
-        }
+        self.announce(last);
         Ok(())
     }
 

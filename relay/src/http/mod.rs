@@ -11,6 +11,7 @@ mod merge;
 mod order;
 mod overlap;
 mod params;
+mod queue;
 mod tasks;
 mod tokens;
 mod users;
@@ -62,6 +63,8 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/daemons/{id}/merge/preview", get(merge::preview_on))
         .route("/api/v1/tasks/{id}/overlap", get(overlap::of_task))
         .route("/api/v1/overlap", get(overlap::all))
+        .route("/api/v1/queue", get(queue::list).post(queue::add))
+        .route("/api/v1/queue/{id}", delete(queue::remove))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
         .route("/api/v1/users", get(users::list).post(users::create))

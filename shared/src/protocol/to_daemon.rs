@@ -212,7 +212,7 @@ to_daemon! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         task_id: Option<TaskId>,
     } = "readOverlap",
-    /// Queue the branches of tasks that have ended, in this order, all or none. Answered with `reply`,
+    /// Queue the branches of tasks that have ended, all to one branch, in this order, all or none. Answered with `reply`,
     /// payload `{queue: [`[`crate::queue::QueueEntry`]`]}`: the new ones.
     QueueAdd {
         /// The tasks.
