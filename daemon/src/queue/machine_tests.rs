@@ -79,7 +79,7 @@ impl World {
                 break;
             } else {
                 held.push(one);
-                let commit = format!("{}+{one}", candidate.to());
+                let commit = format!("{}+{one};", candidate.to());
                 self.commits.insert(commit.clone(), held.clone());
                 candidate.joined.push((*id, commit));
             }
@@ -133,7 +133,7 @@ impl World {
                 self.target = to;
                 Event::Landed
             }
-            Work::Land { to, .. } if self.target == to => Event::Landed,
+            Work::Land { to, .. } if self.target.starts_with(&to) => Event::Landed,
             Work::Land { .. } => Event::Moved,
             Work::Rest { .. } => Event::TimeUp,
         }
@@ -158,7 +158,7 @@ impl World {
                 Beside::TargetMoves => {
                     self.moves += 1;
                     let held = self.commits[&self.target].clone();
-                    self.target = format!("{}!{}", self.target, self.moves);
+                    self.target = format!("{}!{};", self.target, self.moves);
                     self.commits.insert(self.target.clone(), held);
                 }
                 Beside::InTheWay => in_the_way = true,
@@ -224,6 +224,7 @@ fn who_conflicts_with_a_guilty_one_alone_lands() {
 #[test]
 fn a_target_that_fails_by_itself_blames_nobody_and_the_one_that_mends_it_lands() {
     let mut world = World::new(3);
+    world.guilty.insert(0);
     world.mended_by = Some(1);
     world.run("make", &[]);
     assert_eq!(world.ended[&0], (Failed, false));
