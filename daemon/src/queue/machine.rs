@@ -77,7 +77,8 @@ enum Phase {
     Testing { candidate: Candidate },
     /// The check runs on the tip itself: with it alone, the one entry failed.
     Proving { tip: String, guilty: EntryId, tail: String },
-    /// The candidate passed, and the target is being moved. `is_held` while something is in the way.
+    /// The candidate passed, and the target is being moved. `is_held` while it is known not to have
+    /// moved, and something is in the way.
     Landing { candidate: Candidate, is_held: bool },
 }
 
@@ -132,7 +133,7 @@ pub enum Event {
     Landed,
     /// The target is no longer where the candidate was built on.
     Moved,
-    /// The target cannot move now, for this reason.
+    /// The target did not move and cannot now, for this reason.
     Held(String),
     /// The work could not be done, for a reason that is no entry's fault.
     Trouble(String),
@@ -206,7 +207,7 @@ pub struct Turn {
 pub enum Stays {
     /// It is not in this lane.
     Absent,
-    /// It passed its check and is landing this moment.
+    /// It passed its check and is landing, or has landed.
     Landing,
 }
 
@@ -330,12 +331,12 @@ impl Lane {
                     false => self.begin(&mut turn),
                 }
             }
-            (Phase::Landing { candidate, .. }, Event::Held(why) | Event::Trouble(why)) => {
-                turn.changes.extend(waiting(&ids(&candidate), &why));
-                self.misses += 1;
-                let ms = self.pause();
-                self.phase = Phase::Landing { candidate, is_held: true };
-                self.work(&mut turn, Work::Rest { ms });
+            (Phase::Landing { candidate, .. }, Event::Held(why)) => {
+                self.hold(&mut turn, candidate, true, &why);
+            }
+            // a daemon that was killed may have landed it: it stays until that is known
+            (Phase::Landing { candidate, .. }, Event::Trouble(why)) => {
+                self.hold(&mut turn, candidate, false, &why);
             }
             (Phase::Landing { candidate, .. }, Event::TimeUp) => self.land(&mut turn, candidate),
             (Phase::Landing { candidate, is_held }, _) => {
@@ -450,6 +451,14 @@ impl Lane {
         let (from, to) = (candidate.from.clone(), candidate.to().to_owned());
         self.phase = Phase::Landing { candidate, is_held: false };
         self.work(turn, Work::Land { from, to });
+    }
+
+    fn hold(&mut self, turn: &mut Turn, candidate: Candidate, is_held: bool, why: &str) {
+        turn.changes.extend(waiting(&ids(&candidate), why));
+        self.misses += 1;
+        let ms = self.pause();
+        self.phase = Phase::Landing { candidate, is_held };
+        self.work(turn, Work::Rest { ms });
     }
 
     fn landed(&mut self, turn: &mut Turn, candidate: Candidate) {

@@ -127,13 +127,14 @@ impl World {
                     false => Event::Failed("broken".to_owned()),
                 }
             }
+            // a daemon that was killed may have done it
+            Work::Land { to, .. } if self.target.starts_with(&to) => Event::Landed,
             Work::Land { .. } if in_the_way => Event::Held("in the way".to_owned()),
             Work::Land { from, to } if self.target == from => {
                 assert!(!is_checked || self.passed.contains(&to), "{to} was never checked");
                 self.target = to;
                 Event::Landed
             }
-            Work::Land { to, .. } if self.target.starts_with(&to) => Event::Landed,
             Work::Land { .. } => Event::Moved,
             Work::Rest { .. } => Event::TimeUp,
         }

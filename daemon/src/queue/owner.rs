@@ -188,7 +188,7 @@ impl Owner {
         let turn = room.lane.remove(id).map_err(|stays| match stays {
             Stays::Absent => Fault::not_found("entry", id),
             Stays::Landing => {
-                let text = format!("entry {} passed its check and is landing", id.short());
+                let text = format!("entry {} passed its check and is about to land", id.short());
                 Fault::new(Code::Conflict, text)
             }
         })?;

@@ -10,6 +10,7 @@ use crate::git::commit::Message;
 use crate::git::join::Join;
 use crate::git::land::{LandError, Landing};
 use crate::git::merge::{PreviewError, Trial};
+use crate::git::repo::{OpenError, ResolveError};
 use crate::git::worktree::NewWorktree;
 use crate::git::{CommitId, Repository};
 use crate::task::{Shop, chain};
@@ -239,21 +240,24 @@ async fn in_scratch(
 }
 
 async fn land(shop: &Shop, site: &Site, from: &str, to: &str) -> Result<Event, Trouble> {
-    let repository = shop.repositories.open(&site.repository).await?;
+    let repository = match shop.repositories.open(&site.repository).await {
+        Ok(repository) => repository,
+        Err(error @ OpenError::NotARepository(_)) => return Ok(Event::Held(chain(&error))),
+        Err(error) => return Err(error.into()),
+    };
     let (from, to): (CommitId, CommitId) = (from.parse()?, to.parse()?);
     let landing = Landing { branch: site.target.clone(), from, to: to.clone() };
     let landed = repository.land(landing).await;
     point("queue.land.done")?;
-    Ok(match landed {
-        Ok(_) => Event::Landed,
-        Err(LandError::Moved { found, .. }) => {
-            // it may have moved on from where a killed daemon had brought it
-            match repository.descends(&found, &to).await? {
-                true => Event::Landed,
-                false => Event::Moved,
-            }
-        }
-        Err(LandError::NotForward { .. }) => Event::Moved,
-        Err(error) => Event::Held(chain(&error)),
+    let Err(error) = landed else { return Ok(Event::Landed) };
+    // whatever is in the way now, a daemon that was killed may have brought it there
+    match repository.resolve(&format!("refs/heads/{}", site.target)).await {
+        Ok(tip) if repository.descends(&tip, &to).await? => return Ok(Event::Landed),
+        Ok(_) | Err(ResolveError::Unknown { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(match error {
+        LandError::Moved { .. } | LandError::NotForward { .. } => Event::Moved,
+        error => Event::Held(chain(&error)),
     })
 }
