@@ -11,6 +11,7 @@ use crate::git::remote::Clones;
 use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
+use crate::life::{self, Life};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
 use crate::overlap::{self, Teller};
 use crate::queue;
@@ -46,6 +47,7 @@ pub struct Daemon {
     _linked: Linked,
     _board: Kept,
     _overlap: (overlap::Kept, Teller),
+    _life: life::Kept,
     _queue: queue::Kept,
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
@@ -125,13 +127,16 @@ impl Daemon {
         let (overlaps, room, news) =
             overlap::open(settings, shop.repositories.clone(), places.clone());
         let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
-        let dispatch = Dispatch::new(shop, board, overlaps, queue, link.clone());
+        let life = Arc::new(Life::new(shop.clone()));
+        let ending = life.keep(board.active());
+        let dispatch = Dispatch::new(shop, board, overlaps, life, queue, link.clone());
         let dispatch = tokio::spawn(dispatch.run(commands));
         Ok(Self {
             link,
             _linked: linked,
             _board: kept,
             _overlap: (room, teller),
+            _life: ending,
             _queue: queued,
             dispatch,
             runtimes: telling,

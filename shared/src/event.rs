@@ -85,6 +85,9 @@ kinds! {
     /// siblingStatus, progressSummary, changedFiles, delivered}`; not delivered where its driver
     /// takes no messages or the agent is ending.
     SiblingNote = "task.sibling_note";
+    /// The worktree is gone. Payload: `{path, why, salvage}`: `why` is `retention`, `quota` or
+    /// `asked`; the refs of `salvage` hold what would have been lost.
+    WorktreeRemoved = "worktree.removed";
     /// Its branch waits in the merge queue. Payload, as of all `queue.*` but the last: `{entryId,
     /// target, message, landedCommit}`.
     QueueWaiting = "queue.waiting";

@@ -10,8 +10,14 @@ use hayward_relay::{Config as RelayConfig, Relay, Secret, StoreError};
 use hayward_shared::api::TokenKind;
 use hayward_shared::fault::{Code, Fault};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a killed daemon may take to vanish: a write to a slow disk that nothing can cut off.
+const DYING: Duration = Duration::from_secs(10);
+
+/// How often it is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How long a daemon waits for its first welcome before it says that it is there: an embedded
 /// relay answers in milliseconds, one that is away must not keep the daemon from its work.
@@ -58,6 +64,25 @@ pub(crate) fn remote(
     Ok(Some(Remote { url: url.to_owned(), token }))
 }
 
+/// Takes the state folder. A daemon that was killed a moment ago may still be on its way out: the
+/// kernel frees its folder only once its last write has ended.
+async fn hold(home: &Home) -> Result<Held, HomeError> {
+    let patience = Instant::now() + DYING;
+    loop {
+        match home.hold() {
+            Err(HomeError::InUse { pid, .. }) if !lives(pid) && Instant::now() < patience => {
+                tokio::time::sleep(LOOK).await;
+            }
+            held => return held,
+        }
+    }
+}
+
+fn lives(pid: u32) -> bool {
+    let found = i32::try_from(pid).map(ProcessId::of);
+    !matches!(found, Ok(Ok(None)))
+}
+
 /// Serves until the process is told to end. `ready` is told once, when the daemon does its work.
 ///
 /// # Errors
@@ -67,7 +92,7 @@ pub(crate) async fn serve(
     ready: impl FnOnce(&Running) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let Setting { home, config, remote, listen } = setting;
-    let held = home.hold().map_err(home_fault)?;
+    let held = hold(&home).await.map_err(home_fault)?;
     let (relay, remote) = match remote {
         Some(remote) => (None, remote),
         None => {

@@ -245,12 +245,10 @@ enum Way {
 }
 
 async fn land(common: &Path, landing: &Landing) -> Result<Landed, LandError> {
-    must_be_forward(common, landing).await?;
     shift(common, landing, Way::Forward).await
 }
 
 async fn take_back(common: &Path, landing: Landing) -> Result<Landed, LandError> {
-    must_be_forward(common, &landing).await?;
     let Landing { branch, from, to } = landing;
     shift(common, &Landing { branch, from: to, to: from }, Way::Back).await
 }
@@ -282,6 +280,10 @@ async fn shift(common: &Path, landing: &Landing, way: Way) -> Result<Landed, Lan
         let (branch, expected) = (branch.clone(), from.clone());
         return Err(LandError::Moved { branch, expected, found });
     }
+    match way {
+        Way::Forward => must_be_forward(common, branch, (from, to)).await?,
+        Way::Back => must_be_forward(common, branch, (to, from)).await?,
+    }
     fault::point("merge.land.begun").map_err(stopped(branch))?;
     match &checkout {
         Some(path) => advance(path, landing, way).await?,
@@ -312,7 +314,7 @@ async fn follow(common: &Path, path: &Path, landing: &Landing) -> Result<bool, L
     match head {
         Some(head) if head == landing.to => Ok(true),
         Some(head) if head == landing.from => {
-            must_be_forward(common, landing).await?;
+            must_be_forward(common, &landing.branch, (&landing.from, &landing.to)).await?;
             advance(path, landing, Way::Forward).await?;
             Ok(true)
         }
@@ -334,13 +336,16 @@ async fn tip(common: &Path, branch: &str) -> Result<Option<CommitId>, LandError>
     .map_err(|source| LandError::Unreadable { path: common.to_owned(), source })
 }
 
-async fn must_be_forward(common: &Path, landing: &Landing) -> Result<(), LandError> {
-    let (place, held) = (common.to_owned(), landing.clone());
+async fn must_be_forward(
+    common: &Path,
+    branch: &str,
+    (older, newer): (&CommitId, &CommitId),
+) -> Result<(), LandError> {
+    let (place, one, two) = (common.to_owned(), older.clone(), newer.clone());
     let forward = read(move || {
         let repository = git2::Repository::open(&place)?;
-        repository.find_commit(held.to.oid()?)?;
-        Ok(held.from == held.to
-            || repository.graph_descendant_of(held.to.oid()?, held.from.oid()?)?)
+        repository.find_commit(two.oid()?)?;
+        Ok(one == two || repository.graph_descendant_of(two.oid()?, one.oid()?)?)
     })
     .await
     .and_then(|forward| forward)
@@ -348,7 +353,7 @@ async fn must_be_forward(common: &Path, landing: &Landing) -> Result<(), LandErr
     if forward {
         return Ok(());
     }
-    Err(LandError::NotForward { branch: landing.branch.clone(), to: landing.to.clone() })
+    Err(LandError::NotForward { branch: branch.to_owned(), to: newer.clone() })
 }
 
 async fn move_ref(common: &Path, branch: &str, to: &CommitId, old: &str) -> Result<(), LandError> {

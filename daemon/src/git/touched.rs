@@ -76,9 +76,12 @@ pub(super) fn between(
     Ok(all)
 }
 
-type Change = (PathBuf, Option<Entry>, Option<Entry>);
+/// A file and what each of two trees has of it.
+pub(super) type Change = (PathBuf, Option<Entry>, Option<Entry>);
 
-fn walk(
+/// Gathers what differs below two trees, in no order. Trees that are the same are not read: on
+/// 20,000 files libgit2's own comparison, which walks both whole, takes longer than the merge.
+pub(super) fn walk(
     repository: &git2::Repository,
     before: Option<&git2::Tree<'_>>,
     after: Option<&git2::Tree<'_>>,

@@ -60,17 +60,6 @@ impl Journal {
         work.commit().await.map_err(doing("trim the outbox"))
     }
 
-    /// Wakes whoever sends, once message `last` is on disk.
-    pub(super) fn announce(&self, last: Option<u64>) {
-        if let Some(last) = last {
-            self.grown.send_if_modified(|grown| {
-                let more = last > *grown;
-                *grown = last.max(*grown);
-                more
-            });
-        }
-    }
-
     pub(super) async fn begin(
         &self,
         doing: &'static str,

@@ -98,7 +98,7 @@ impl Journal {
             replies::keep(&mut work, answered).await?;
         }
         work.commit().await.map_err(failed())?;
-        self.announce(last);
+        self.has_grown(last);
         Ok(())
     }
 

@@ -9,7 +9,6 @@
 use hayward_shared::id::EntryId;
 use hayward_shared::queue::QueueState;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// The most entries that are checked together: more save little, and a batch that fails costs one
@@ -524,23 +523,6 @@ fn ids(candidate: &Candidate) -> Vec<EntryId> {
 
 fn waiting<'a>(ids: &'a [EntryId], why: &'a str) -> impl Iterator<Item = Change> + 'a {
     ids.iter().map(move |id| change(*id, QueueState::Waiting, why))
-}
-
-/// What came last for each entry of a turn, in the order in which they were first told of.
-#[must_use]
-pub fn settled(changes: Vec<Change>) -> Vec<Change> {
-    let mut last: BTreeMap<EntryId, usize> = BTreeMap::new();
-    let mut all: Vec<Change> = Vec::new();
-    for change in changes {
-        match last.get(&change.id).and_then(|at| all.get_mut(*at)) {
-            Some(place) => *place = change,
-            None => {
-                last.insert(change.id, all.len());
-                all.push(change);
-            }
-        }
-    }
-    all
 }
 
 #[cfg(test)]

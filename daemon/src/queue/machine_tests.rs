@@ -1,3 +1,4 @@
+use super::super::record::settled;
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashMap};

@@ -1,7 +1,7 @@
 //! The queue's actor: the one place where lanes change.
 
-use super::machine::{Event, Lane, Stays, Turn, Work, settled};
-use super::record::Record;
+use super::machine::{Event, Lane, Stays, Turn, Work};
+use super::record::{Record, settled};
 use super::runner::{self, Site};
 use super::{Answer, Ask};
 use crate::clock;

@@ -2,12 +2,14 @@
 
 use super::machine::{Blame, Change, Check, Item};
 use hayward_shared::event::{Channel, Kind, MAX_SUMMARY, bounded};
+use hayward_shared::id::EntryId;
 use hayward_shared::protocol::{FromDaemon, TaskEvent};
 use hayward_shared::queue::{QueueEntry, QueueState};
 use hayward_shared::run::RunKey;
 use hayward_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Conflicting files that are named.
 const MOST_FILES: usize = 50;
@@ -119,6 +121,22 @@ impl Record {
     }
 }
 
+/// What came last for each entry of a turn, in the order in which they were first told of.
+pub(super) fn settled(changes: Vec<Change>) -> Vec<Change> {
+    let mut last: BTreeMap<EntryId, usize> = BTreeMap::new();
+    let mut all: Vec<Change> = Vec::new();
+    for change in changes {
+        match last.get(&change.id).and_then(|at| all.get_mut(*at)) {
+            Some(place) => *place = change,
+            None => {
+                last.insert(change.id, all.len());
+                all.push(change);
+            }
+        }
+    }
+    all
+}
+
 fn files(blame: &Blame) -> Vec<String> {
     let shown = |file: &String| bounded(file, MOST_PATH).0.to_owned();
     blame.files.iter().take(MOST_FILES).map(shown).collect()
@@ -133,7 +151,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hayward_shared::id::{EntryId, RunId, TaskId};
+    use hayward_shared::id::{RunId, TaskId};
     use hayward_shared::queue::QueueWish;
 
     fn record() -> Record {

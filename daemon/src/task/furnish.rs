@@ -49,6 +49,8 @@ pub(super) async fn furnish(
     let mut notes = Vec::new();
     for source in sources(shop, order, &section, (whose(place), checkout)).await? {
         let from = source.from.clone();
+        // it may be a worktree whose time is over: it stays until all is copied
+        let _still = repository.hold(&from).await;
         let brought = bring(source, place.path.clone()).await.map_err(not_brought)?;
         notes.extend(told(&brought, &from));
     }

@@ -24,7 +24,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// The first port of a range of [`COUNT`] that no other run has and nobody listens on; none
+    /// The first port of a range of 20 that no other run has and nobody listens on; none
     /// when there is none. The same run gets the same range again.
     pub fn reserve(&self, run: RunId) -> Option<u16> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);

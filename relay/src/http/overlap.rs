@@ -74,7 +74,7 @@ async fn gather(
     }))
 }
 
-/// The daemons of a workspace that are online, with the names of their machines.
+/// The daemons of a workspace that are online, with their hosts' names.
 pub(super) async fn online(
     core: &Core,
     workspace: WorkspaceId,

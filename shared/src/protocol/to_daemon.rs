@@ -212,8 +212,27 @@ to_daemon! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         task_id: Option<TaskId>,
     } = "readOverlap",
-    /// Queue the branches of tasks that have ended, all to one branch, in this order, all or none. Answered with `reply`,
-    /// payload `{queue: [`[`crate::queue::QueueEntry`]`]}`: the new ones.
+    /// Which worktrees do you have, and how does your pool stand? Answered with `reply`.
+    ListWorktrees {
+        /// Only that of this task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_id: Option<TaskId>,
+    } = "listWorktrees",
+    /// What may a sibling see of its work? Answered with `reply`.
+    ReadOverlay {
+        /// The task.
+        task_id: TaskId,
+    } = "readOverlay",
+    /// Remove the worktrees that nobody needs. Answered with `reply`.
+    PruneWorktrees {
+        /// Only tell which.
+        dry_run: bool,
+        /// Also those that hold work that is nowhere else; it is kept under a ref.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    } = "pruneWorktrees",
+    /// Queue the branches of tasks that have ended, all to one branch, in this order, all or none.
+    /// Answered with `reply`, payload `{queue}`: a [`crate::queue::QueueEntry`] of each.
     QueueAdd {
         /// The tasks.
         task_ids: Vec<TaskId>,

@@ -1,8 +1,10 @@
 //! Work brought home by merge or pull request, judged by the refs and trees that result.
 
 use hayward_tests::home::{Home, id};
+use hayward_tests::process::Process;
 use hayward_tests::repo::{ScratchRepo, git};
 use hayward_tests::script::Script;
+use hayward_tests::wait::{LONG, until_true};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -52,7 +54,8 @@ fn program(home: &Home, name: &str, script: &str) {
 }
 
 fn text<'a>(task: &'a Value, field: &str) -> &'a str {
-    task[field].as_str().unwrap_or_else(|| panic!("no {field} in {task:#}"))
+    assert!(task[field].is_string(), "no {field} in {task:#}");
+    task[field].as_str().unwrap()
 }
 
 #[test]
@@ -360,4 +363,65 @@ fn a_pushed_branch_is_taken_back_from_the_remote() {
     assert_eq!(home.task(&task)["prUrl"], "https://github.com/o/r/pull/9");
     home.run_in(repo.path(), &["complete", id(&task), "--undo"]).expect(0);
     assert_eq!(forge.branches(), "");
+}
+
+/// Kills the daemon at a point of a completion, starts it again, and sees the work brought home
+/// once: by one merge commit, or by one push.
+fn killed_at(fault: &str, options: &[&str]) {
+    let test = "f21_a_completion_killed_at_any_point_is_done_once";
+    let Some(home) = Home::armed(test, fault) else { return };
+    let repo = ScratchRepo::new();
+    let forge = Forge::new(&home, &repo);
+    let asked = home.file("asked");
+    program(
+        &home,
+        "gh",
+        &format!(
+            "case $2 in list) test -e {0} && echo '[{{\"url\":\"https://github.com/o/r/pull/7\"}}]' \
+             || echo '[]';; *) echo x >> {0}; echo https://github.com/o/r/pull/7;; esac",
+            asked.display()
+        ),
+    );
+    let gate = home.file("gate");
+    let script = Script::new().write("theirs", "theirs\n").wait_for(&gate);
+    let task = home.submit(repo.path(), options, &script);
+    home.reaches(&task, "running");
+    repo.write("mine", "mine\n");
+    let mine = repo.commit("mine");
+    let pid = home.json(&["up", "--detach"])["pid"].as_i64().unwrap();
+    let daemon = Process::of(i32::try_from(pid).unwrap()).unwrap();
+    home.open_gate("gate");
+    until_true(fault, LONG, || home.was_hit() && !daemon.alive());
+    let old = repo.git(&["rev-parse", "main"]);
+    home.run(&["up", "--detach"]).expect(0);
+    let task = home.reaches(&task, "completed");
+    assert!(!repo.path().join(".git/MERGE_HEAD").exists(), "{fault}");
+    let head = text(&task, "headCommit");
+    if options.contains(&"merge") {
+        let parents = repo.git(&["log", "-1", "--format=%P", "main"]);
+        assert_eq!(parents, format!("{mine} {head}"), "{fault}");
+        assert!(old == mine || old == repo.git(&["rev-parse", "main"]), "{fault}: half merged");
+        assert_eq!(repo.git(&["status", "--porcelain"]), "", "{fault}");
+        assert_eq!(forge.branches(), "");
+    } else {
+        assert_eq!(repo.git(&["rev-parse", "main"]), mine, "{fault}");
+        assert_eq!(forge.git(&["rev-parse", text(&task, "branch")]), head, "{fault}");
+        assert_eq!(task["prUrl"], "https://github.com/o/r/pull/7", "{fault}");
+        assert_eq!(fs::read_to_string(&asked).unwrap(), "x\n", "{fault}: asked twice");
+    }
+    assert_eq!(repo.git(&["fsck", "--strict", "--no-dangling"]), "", "{fault}");
+}
+
+#[test]
+fn f21_a_completion_killed_at_any_point_is_done_once() {
+    for fault in
+        ["complete.step.done", "complete.step.done:2", "merge.land.begun", "merge.land.moved"]
+    {
+        killed_at(fault, &MERGE);
+    }
+    for fault in
+        ["complete.step.done", "complete.push.sent", "complete.step.done:2", "complete.step.done:3"]
+    {
+        killed_at(fault, &["--on", "pr"]);
+    }
 }

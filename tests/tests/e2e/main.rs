@@ -11,6 +11,7 @@ mod control;
 mod errors;
 mod furnish;
 mod git;
+mod life;
 mod link;
 mod merge;
 mod overlap;

@@ -11,7 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 fn text<'a>(task: &'a Value, field: &str) -> &'a str {
-    task[field].as_str().unwrap_or_else(|| panic!("no {field} in {task:#}"))
+    assert!(task[field].is_string(), "no {field} in {task:#}");
+    task[field].as_str().unwrap()
 }
 
 fn worktree(home: &Home, task: &Value) -> PathBuf {

@@ -1,8 +1,8 @@
 //! Worktrees made beforehand, so that a task gets one in an instant whatever the repository's size.
 //!
 //! A repository is hot after its first task. Its places stand detached and locked in `.pool/` of
-//! the yard; a claim ([`claim`]) takes one, moves it to the wanted commit by a delta checkout, and
-//! gives it branch, name and folder. One worker refills ([`refill`]) while no claim waits.
+//! the yard; a claim (`claim`) takes one, moves it to the wanted commit by a delta checkout, and
+//! gives it branch, name and folder. One worker refills (`refill`) while no claim waits.
 
 mod claim;
 mod refill;
@@ -46,6 +46,8 @@ pub struct Pool {
 struct Shared {
     /// None: the pool is off.
     terms: Option<Terms>,
+    /// Whose trash is emptied, also while the pool is off.
+    yard: Option<Yard>,
     state: Mutex<State>,
     /// Told whenever there may be work for the one who tends.
     work: Notify,
@@ -80,7 +82,7 @@ pub(super) struct Place {
     pub(super) path: PathBuf,
     pub(super) record: Record,
     pub(super) commit: CommitId,
-    /// What must not have changed since it was made; see [`refill`].
+    /// What must not have changed since it was made; see `refill`.
     pub(super) stamp: String,
     pub(super) bytes: u64,
 }
@@ -154,8 +156,9 @@ impl Pool {
     /// A pool on these terms; nothing is made before a repository is hot.
     #[must_use]
     pub fn new(terms: Terms) -> Self {
+        let yard = Some(terms.yard.clone());
         let terms = (terms.places > 0).then_some(terms);
-        Self { shared: Arc::new(Shared { terms, ..Shared::default() }) }
+        Self { shared: Arc::new(Shared { terms, yard, ..Shared::default() }) }
     }
 
     /// How it stands now.

@@ -1,8 +1,8 @@
 //! Worktrees: made at an exact commit or not at all, let go, and removed when nothing is lost.
 //!
-//! What the repository records is written in its turn and in process ([`record`]); the files are
-//! written outside of it, so that many worktrees are made at once ([`create`]). Notes in the
-//! [`yard`] are what a crash is repaired by.
+//! What the repository records is written in its turn and in process (`record`); the files are
+//! written outside of it, so that many worktrees are made at once (`create`). Notes in the
+//! `yard` are what a crash is repaired by.
 
 mod create;
 mod error;
@@ -23,13 +23,15 @@ use super::parse::{self, Listed};
 use super::repo::{CommitId, Repository, read};
 
 pub(in crate::git) use create::{
-    blocking, check_out, cold, disk, enter, make_branch, make_ready, on_ground, undo,
+    blocking, check_out, cold, disk, enter, make_branch, make_ready, on_ground, point, undo,
 };
 pub use error::{DropError, ListError, ReleaseError, RemoveError, WorktreeError};
 pub(in crate::git) use grounds::Grounds;
 pub(in crate::git) use pristine::{Stamp, look};
 pub(in crate::git) use record::{Hold, Record};
 pub(in crate::git) use recover::ready_places;
+pub use remove::Held;
+pub(in crate::git) use remove::is_on_a_branch;
 pub use yard::Yard;
 pub(in crate::git) use yard::digest;
 
