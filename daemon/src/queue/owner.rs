@@ -89,7 +89,8 @@ impl Owner {
     /// All lanes of the journal, going on.
     pub(super) async fn open(shop: Arc<Shop>, board: Board) -> Result<Self, JournalError> {
         let lanes = shop.journal.queue_lanes::<Lane>().await?;
-        let mut owner = Self { shop, board, rooms: BTreeMap::new(), works: JoinSet::new() };
+        let mut owner =
+            Self { shop: shop.clone(), board, rooms: BTreeMap::new(), works: JoinSet::new() };
         for (name, mut lane) in lanes {
             let Ok(key) = serde_json::from_str::<Key>(&name) else {
                 tracing::warn!(name, "a lane of the merge queue has a name that means nothing");
@@ -102,6 +103,8 @@ impl Owner {
             owner.sweep(&key);
             owner.apply(&key, turn, Cause::default()).await;
         }
+        let live = owner.rooms.values().map(|room| room.lane.id).collect();
+        tokio::task::spawn_blocking(move || runner::drop_old_logs(&shop, &live));
         Ok(owner)
     }
 

@@ -16,7 +16,8 @@ use crate::git::{CommitId, Repository};
 use crate::task::{Shop, chain};
 use hayward_shared::id::{EntryId, RunId, TaskId};
 use hayward_shared::merge::Relation;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -83,6 +84,20 @@ pub(super) async fn clear(shop: &Shop, site: &Site) {
     };
     if let Err(error) = scrapped {
         tracing::warn!(error, "a scratch worktree may be left");
+    }
+}
+
+/// Removes what the checks of lanes that are over wrote. Blocking.
+pub(super) fn drop_old_logs(shop: &Shop, live: &BTreeSet<Uuid>) {
+    for entry in fs::read_dir(shop.home.logs()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let lane = name.to_str().and_then(|name| name.strip_prefix("check-")?.strip_suffix(".log"));
+        if let Some(Ok(lane)) = lane.map(Uuid::parse_str)
+            && !live.contains(&lane)
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!(%error, "what an old check wrote stays");
+        }
     }
 }
 
