@@ -114,7 +114,8 @@ impl Chore<'_> {
     }
 }
 
-fn end_leftovers(run: RunId) -> io::Result<()> {
+/// Ends what chores of this name left running, as those of a daemon that was killed.
+pub(crate) fn end_leftovers(run: RunId) -> io::Result<()> {
     for row in process::with_environment(&format!("{MARK}={run}"), 0)? {
         row.id.signal(Signal::SIGKILL)?;
     }

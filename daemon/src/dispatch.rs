@@ -11,6 +11,7 @@ use crate::life::Life;
 use crate::link::{self, Link};
 use crate::merge::Desk;
 use crate::overlap::{Overlap, Sibling, sibling_notice};
+use crate::queue::Queue;
 use crate::task::{Board, Command, Shop};
 use crate::watch::{View, Watches};
 use hayward_shared::fault::{Code, Fault};
@@ -28,6 +29,7 @@ pub struct Dispatch {
     shop: Arc<Shop>,
     board: Board,
     overlap: Overlap,
+    queue: Queue,
     link: Link,
     watches: Watches,
     merges: Arc<Desk>,
@@ -45,11 +47,12 @@ impl Dispatch {
         board: Board,
         overlap: Overlap,
         life: Arc<Life>,
+        queue: Queue,
         link: Link,
     ) -> Self {
         let watches = Watches::new(shop.clone(), board.clone(), link.clone());
         let merges = Arc::new(Desk::new(shop.clone()));
-        Self { shop, board, overlap, link, watches, merges, life, answers: JoinSet::new() }
+        Self { shop, board, overlap, queue, link, watches, merges, life, answers: JoinSet::new() }
     }
 
     /// Hands on whatever the relay says, until the link ends.
@@ -130,6 +133,9 @@ impl Dispatch {
             ToDaemon::RetryCompletionAction { .. } | ToDaemon::UndoCompletion { .. } => {
                 self.finish(request, body);
             }
+            ToDaemon::QueueAdd { .. } | ToDaemon::QueueList {} | ToDaemon::QueueRemove { .. } => {
+                self.queue(request, body)
+            }
             ToDaemon::ReadDiff { .. }
             | ToDaemon::ReadOverlay { .. }
             | ToDaemon::ListWorktrees { .. }
@@ -164,6 +170,14 @@ impl Dispatch {
         let (link, shop) = (self.link.clone(), self.shop.clone());
         self.answers.spawn(async move {
             let answer = finish::serve(&shop, body, request).await;
+            link.answer(request, answer).await;
+        });
+    }
+
+    fn queue(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (link, queue) = (self.link.clone(), self.queue.clone());
+        self.answers.spawn(async move {
+            let answer = queue.serve(body, request).await;
             link.answer(request, answer).await;
         });
     }

@@ -17,6 +17,7 @@ pub mod link;
 pub mod merge;
 pub mod overlap;
 pub mod process;
+pub mod queue;
 pub mod service;
 pub mod session;
 pub mod task;

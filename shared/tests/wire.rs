@@ -93,6 +93,7 @@ fn is_optional(kind: &str, field: &str) -> bool {
         "taskEvent" => &["channel"],
         "readOverlap" | "listWorktrees" => &["taskId"],
         "pruneWorktrees" => &["force"],
+        "queueAdd" => &["target", "timeoutSeconds"],
         "reply" | "error" => &["error", "taskId"],
         _ => &[],
     };

@@ -7,12 +7,14 @@
 mod completions;
 mod merges;
 mod outbox;
+mod queue;
 mod removals;
 mod replies;
 mod runs;
 
 pub use merges::Answered;
 pub use outbox::Outgoing;
+pub use queue::{QueueRow, QueueStep};
 pub use removals::{Removed, Standing};
 pub use runs::{RunRow, Step};
 
@@ -86,7 +88,7 @@ impl JournalError {
 }
 
 /// One layout after the other; a database is brought forward from where it stands.
-const LAYOUTS: [&str; 4] = [
+const LAYOUTS: [&str; 5] = [
     "
     CREATE TABLE runs (
         run_id TEXT PRIMARY KEY,
@@ -108,6 +110,7 @@ const LAYOUTS: [&str; 4] = [
     completions::LAYOUT,
     merges::LAYOUT,
     removals::LAYOUT,
+    queue::LAYOUT,
 ];
 
 /// The journal. Clones share the one connection.

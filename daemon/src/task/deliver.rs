@@ -90,7 +90,7 @@ pub(super) async fn tools(shop: &Shop) -> Tools<'_> {
 
 /// The branch that the work goes to: the one asked for, else the one it began from. Never the one
 /// that happens to be checked out by now.
-pub(super) async fn target(repository: &Repository, order: &Order) -> Result<String, Failure> {
+pub(crate) async fn target(repository: &Repository, order: &Order) -> Result<String, Failure> {
     let short = |name: &str| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned();
     if let Some(asked) = &order.target_branch {
         return Ok(short(asked));
@@ -226,7 +226,7 @@ fn refused(error: CommitError) -> Failure {
 
 /// The task's name as the subject, its plan as the body. What git refuses in a message (NUL) or a
 /// terminal would obey becomes a mark.
-fn message(task: TaskId, order: &Order) -> Message {
+pub(crate) fn message(task: TaskId, order: &Order) -> Message {
     let shown = |text: &str| -> String {
         let odd = |c: char| c.is_control() && c != '\n' && c != '\t';
         text.trim().replace("\r\n", "\n").replace(odd, "\u{fffd}")

@@ -11,6 +11,7 @@ mod merge;
 mod order;
 mod overlap;
 mod params;
+mod queue;
 mod tasks;
 mod tokens;
 mod users;
@@ -69,6 +70,8 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/tasks/{id}/worktree/clone", post(worktrees::clone_out))
         .route("/api/v1/worktrees", get(worktrees::all))
         .route("/api/v1/daemons/{id}/worktrees/prune", post(worktrees::prune))
+        .route("/api/v1/queue", get(queue::list).post(queue::add))
+        .route("/api/v1/queue/{id}", delete(queue::remove))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
         .route("/api/v1/users", get(users::list).post(users::create))

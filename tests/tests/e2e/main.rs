@@ -18,4 +18,5 @@ mod overlap;
 mod policy;
 mod pool;
 mod processes;
+mod queue;
 mod relay;

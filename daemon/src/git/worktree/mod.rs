@@ -12,6 +12,7 @@ mod pristine;
 mod record;
 mod recover;
 mod remove;
+mod scratch;
 mod yard;
 
 use std::path::{Path, PathBuf};
