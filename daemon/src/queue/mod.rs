@@ -3,7 +3,7 @@
 //!
 //! A lane is a branch of a repository. Lanes work at the same time, each on one batch: merged in
 //! memory, checked in a scratch worktree, landed by moving the target forward to exactly the commit
-//! that was checked. What a lane decides ([`machine`]) is in the journal before it is begun, so a
+//! that was checked. What a lane decides (`machine`) is in the journal before it is begun, so a
 //! killed daemon goes on with it, and the target stands at its old tip or at a checked one.
 
 mod machine;
