@@ -103,6 +103,8 @@ impl Chore<'_> {
         let ended = tokio::time::timeout(limit, group.0.wait()).await;
         // once reaped, the child no longer tells its id
         end_group(leader);
+        // what left the group too
+        end_leftovers(self.run).map_err(not_started)?;
         match ended {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(ChoreError::Failed { what, status, tail: tail(&log), log }),

@@ -75,7 +75,7 @@ async fn remember(
             state: &state,
             ended: true,
             messages: &[],
-            at: Timestamp::from_millis(0),
+            at: Timestamp::from_millis(1),
         })
         .await
         .unwrap();
