@@ -14,9 +14,9 @@ use super::super::worktree::{
 use super::{Miss, Place, Pool, REPOSITORY, Terms, chain};
 use crate::fault;
 
-/// The share of the disk that stays free whatever the budget says: 1 in 20, as file systems keep
-/// for themselves.
-const FREE_SHARE: u64 = 20;
+/// The share of the disk that stays free whatever the budget says: 1 in 50, what a build or two of
+/// the user's takes on the disks of today.
+const FREE_SHARE: u64 = 50;
 
 /// Free space below which no place is made, however large the disk.
 const FREE_LEAST: u64 = 1 << 30;

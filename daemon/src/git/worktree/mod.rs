@@ -7,6 +7,7 @@
 mod create;
 mod error;
 mod grounds;
+mod hand;
 pub(in crate::git) mod leftover;
 mod pristine;
 mod record;
@@ -26,6 +27,7 @@ pub(in crate::git) use create::{
 };
 pub use error::{DropError, ListError, ReleaseError, RemoveError, WorktreeError};
 pub(in crate::git) use grounds::Grounds;
+pub use hand::{await_task, hand_over, withhold};
 pub(in crate::git) use pristine::{Stamp, look};
 pub(in crate::git) use record::{Hold, Record};
 pub(in crate::git) use recover::ready_places;

@@ -55,7 +55,8 @@ fn settle(yard: &Yard, path: &Path, note: &Note, known: bool) -> std::io::Result
         // the repository itself is gone: what stands here is nobody's but the user's
         return Ok(if path.symlink_metadata().is_ok() { Finding::Kept } else { Finding::Cleared });
     }
-    if known && Record::of(path).is_some_and(|record| record.hold().is_none()) {
+    let is_whole = |record: Record| matches!(record.hold(), None | Some(Hold::Awaiting));
+    if known && Record::of(path).is_some_and(is_whole) {
         return Ok(Finding::Kept);
     }
     let records = leftover::records(common, path);

@@ -85,7 +85,7 @@ fn removable(common: &Path, path: &Path) -> Result<Looked, RemoveError> {
     let not_ours = || RemoveError::NotOurs(path.to_owned());
     let repository = open_own(common, path).ok_or_else(not_ours)?;
     let record = Record::of(path).ok_or_else(not_ours)?;
-    if let Some(reason) = record.locked() {
+    if let Some(reason) = record.locked().filter(|_| record.hold().is_none()) {
         return Err(RemoveError::Locked {
             path: path.to_owned(),
             reason: reason.trim().to_owned(),
