@@ -103,6 +103,8 @@ impl Chore<'_> {
         let ended = tokio::time::timeout(limit, group.0.wait()).await;
         // once reaped, the child no longer tells its id
         end_group(leader);
+        // what left the group too
+        end_leftovers(self.run).map_err(not_started)?;
         match ended {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(ChoreError::Failed { what, status, tail: tail(&log), log }),
@@ -112,7 +114,8 @@ impl Chore<'_> {
     }
 }
 
-fn end_leftovers(run: RunId) -> io::Result<()> {
+/// Ends what chores of this name left running, as those of a daemon that was killed.
+pub(crate) fn end_leftovers(run: RunId) -> io::Result<()> {
     for row in process::with_environment(&format!("{MARK}={run}"), 0)? {
         row.id.signal(Signal::SIGKILL)?;
     }

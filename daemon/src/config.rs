@@ -26,6 +26,9 @@ const DEFAULT_QUOTA: u64 = 50 * 1024 * 1024 * 1024;
 /// Days that a finished task's worktree is kept when nothing is said.
 const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// Days that the output of a run is kept when nothing is said: it is small, and asked for longer.
+const DEFAULT_OUTPUT_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -85,11 +88,14 @@ pub struct RelaySection {
 pub struct TerminalSection {
     /// Bytes of output kept of each session, at least 1 MiB.
     pub ring_bytes: u64,
+    /// How long the output of an ended run is kept, and the logs of its setup.
+    #[serde(deserialize_with = "duration")]
+    pub retention: Duration,
 }
 
 impl Default for TerminalSection {
     fn default() -> Self {
-        Self { ring_bytes: DEFAULT_RING }
+        Self { ring_bytes: DEFAULT_RING, retention: DEFAULT_OUTPUT_RETENTION }
     }
 }
 

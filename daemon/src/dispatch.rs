@@ -6,30 +6,22 @@
 
 use crate::clock;
 use crate::finish;
-use crate::git::CommitId;
-use crate::git::diff::Side;
 use crate::journal::Journal;
+use crate::life::Life;
 use crate::link::{self, Link};
 use crate::merge::Desk;
 use crate::overlap::{Overlap, Sibling, sibling_notice};
-use crate::task::{Board, Command, RunState, Shop};
+use crate::queue::Queue;
+use crate::task::{Board, Command, Shop};
 use crate::watch::{View, Watches};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::protocol::{FromDaemon, Reply, Tagged, ToDaemon};
-use serde_json::{Value, json};
-use std::path::PathBuf;
+use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use uuid::Uuid;
-
-/// The most bytes of a patch that one answer carries: a text frame takes a mebibyte, and JSON may
-/// double a text.
-const PATCH_BYTES: usize = 256 * 1024;
-
-/// The most files that one answer names.
-const MOST_FILES: usize = 2_000;
 
 /// The dispatcher. One actor owns it.
 #[derive(Debug)]
@@ -37,9 +29,11 @@ pub struct Dispatch {
     shop: Arc<Shop>,
     board: Board,
     overlap: Overlap,
+    queue: Queue,
     link: Link,
     watches: Watches,
     merges: Arc<Desk>,
+    life: Arc<Life>,
     answers: JoinSet<()>,
 }
 
@@ -48,10 +42,17 @@ type Pending = oneshot::Receiver<Result<(), Fault>>;
 impl Dispatch {
     /// A dispatcher that hands on to `board`.
     #[must_use]
-    pub fn new(shop: Arc<Shop>, board: Board, overlap: Overlap, link: Link) -> Self {
+    pub fn new(
+        shop: Arc<Shop>,
+        board: Board,
+        overlap: Overlap,
+        life: Arc<Life>,
+        queue: Queue,
+        link: Link,
+    ) -> Self {
         let watches = Watches::new(shop.clone(), board.clone(), link.clone());
         let merges = Arc::new(Desk::new(shop.clone()));
-        Self { shop, board, overlap, link, watches, merges, answers: JoinSet::new() }
+        Self { shop, board, overlap, queue, link, watches, merges, life, answers: JoinSet::new() }
     }
 
     /// Hands on whatever the relay says, until the link ends.
@@ -97,7 +98,6 @@ impl Dispatch {
                     self.order(None, task, fence).await;
                 }
             }
-            ToDaemon::ReadDiff { task_id } => self.diff(request, task_id),
             ToDaemon::ReadOverlap { task_id } => self.read_overlap(request, task_id),
             ToDaemon::WatchOutput { watch_id, task_id, from, follow, grant } => {
                 let view = View { watch: watch_id, task: task_id, from, follow, grant };
@@ -133,9 +133,15 @@ impl Dispatch {
             ToDaemon::RetryCompletionAction { .. } | ToDaemon::UndoCompletion { .. } => {
                 self.finish(request, body);
             }
-            ToDaemon::CloneWorktree { .. } | ToDaemon::CheckTargetExists { .. } => {
-                self.unsupported(request, &body)
+            ToDaemon::QueueAdd { .. } | ToDaemon::QueueList {} | ToDaemon::QueueRemove { .. } => {
+                self.queue(request, body)
             }
+            ToDaemon::ReadDiff { .. }
+            | ToDaemon::ReadOverlay { .. }
+            | ToDaemon::ListWorktrees { .. }
+            | ToDaemon::PruneWorktrees { .. }
+            | ToDaemon::CloneWorktree { .. }
+            | ToDaemon::CheckTargetExists { .. } => self.worktree(request, body),
         }
     }
 
@@ -150,16 +156,6 @@ impl Dispatch {
         let pending = self.board.command(task, command).await;
         let (link, journal) = (self.link.clone(), self.shop.journal.clone());
         self.answers.spawn(async move { conclude(link, journal, request, pending).await });
-    }
-
-    fn diff(&mut self, request: Option<RequestId>, task: TaskId) {
-        let (link, shop) = (self.link.clone(), self.shop.clone());
-        self.answers.spawn(async move {
-            let reply = diff(&shop, task).await.map_or_else(Reply::refused, Reply::done);
-            if let Some(request) = request {
-                link.reply(request, reply).await;
-            }
-        });
     }
 
     fn merge(&mut self, request: Option<RequestId>, body: ToDaemon) {
@@ -178,6 +174,14 @@ impl Dispatch {
         });
     }
 
+    fn queue(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (link, queue) = (self.link.clone(), self.queue.clone());
+        self.answers.spawn(async move {
+            let answer = queue.serve(body, request).await;
+            link.answer(request, answer).await;
+        });
+    }
+
     fn read_overlap(&mut self, request: Option<RequestId>, task: Option<TaskId>) {
         let (link, overlap) = (self.link.clone(), self.overlap.clone());
         self.answers.spawn(async move {
@@ -188,10 +192,12 @@ impl Dispatch {
         });
     }
 
-    fn unsupported(&mut self, request: Option<RequestId>, body: &ToDaemon) {
-        let text = format!("this daemon does not do '{}' yet", body.type_name());
-        tracing::warn!(text);
-        self.answer(request, Reply::refused(Fault::new(Code::UnknownType, text)));
+    fn worktree(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (link, life) = (self.link.clone(), self.life.clone());
+        self.answers.spawn(async move {
+            let answer = life.serve(body, request).await;
+            link.answer(request, answer).await;
+        });
     }
 
     /// Sends an answer aside: the dispatcher never waits for the link, which may wait for it.
@@ -217,37 +223,4 @@ async fn conclude(link: Link, journal: Journal, request: Option<RequestId>, pend
         tracing::error!(error = &error as &dyn std::error::Error, "a reply cannot be kept");
     }
     link.reply(request, reply).await;
-}
-
-/// What the task's last run here changed against its base: from its worktree while that is there,
-/// else from its branch.
-async fn diff(shop: &Shop, task: TaskId) -> Result<Value, Fault> {
-    let failed = |error: &dyn std::error::Error| Fault::new(Code::Failed, error.to_string());
-    let row = shop.journal.last_run::<RunState>(task).await.map_err(|error| failed(&error))?;
-    let place = row.and_then(|row| row.state.place).ok_or_else(|| {
-        Fault::new(Code::NotFound, format!("task {} has no worktree here", task.short()))
-    })?;
-    let base: CommitId = place.base_commit.parse().map_err(|error| failed(&error))?;
-    let repository =
-        shop.repositories.open(&place.repository).await.map_err(|error| failed(&error))?;
-    let side = match (&place.branch, place.path.is_dir()) {
-        (Some(branch), false) => {
-            Side::Commit(repository.resolve(branch).await.map_err(|error| failed(&error))?)
-        }
-        _ => Side::Worktree(place.path.clone()),
-    };
-    let diff = repository.diff(&base, side, PATCH_BYTES).await.map_err(|error| failed(&error))?;
-    let files: Vec<_> = diff.files.iter().take(MOST_FILES).map(file).collect();
-    let truncated = diff.truncated || diff.files.len() > MOST_FILES;
-    Ok(json!({ "files": files, "patch": diff.patch, "truncated": truncated }))
-}
-
-fn file(file: &crate::git::diff::ChangedFile) -> Value {
-    let path: &PathBuf = &file.path;
-    json!({
-        "path": path.to_string_lossy(),
-        "status": file.status.name(),
-        "additions": file.additions,
-        "deletions": file.deletions,
-    })
 }

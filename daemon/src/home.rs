@@ -131,16 +131,22 @@ impl Home {
         self.root.join("daemon-token")
     }
 
+    /// Where the daemon and the commands that it runs write what they do.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
     /// What the daemon writes when it runs detached.
     #[must_use]
     pub fn log(&self) -> PathBuf {
-        self.root.join("logs").join("daemon.log")
+        self.logs().join("daemon.log")
     }
 
     /// What a setup or teardown command of a run wrote.
     #[must_use]
     pub fn chore_log(&self, run: RunId, what: &str) -> PathBuf {
-        self.root.join("logs").join(format!("{what}-{run}.log"))
+        self.logs().join(format!("{what}-{run}.log"))
     }
 
     /// Bare clones of repositories of other machines.
@@ -184,13 +190,9 @@ impl Home {
     /// # Errors
     /// [`HomeError::Io`] when one cannot be made.
     pub fn furnish(&self) -> Result<(), HomeError> {
-        for folder in [
-            self.worktrees(),
-            self.clones(),
-            self.repositories(),
-            self.runs(),
-            self.root.join("logs"),
-        ] {
+        for folder in
+            [self.worktrees(), self.clones(), self.repositories(), self.runs(), self.logs()]
+        {
             make_folder(&folder)?;
         }
         Ok(())

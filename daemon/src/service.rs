@@ -11,8 +11,10 @@ use crate::git::remote::Clones;
 use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
+use crate::life::{self, Life};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
 use crate::overlap::{self, Teller};
+use crate::queue;
 use crate::task::{Kept, Places, Ports, Shop, again, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
@@ -45,6 +47,8 @@ pub struct Daemon {
     _linked: Linked,
     _board: Kept,
     _overlap: (overlap::Kept, Teller),
+    _life: life::Kept,
+    _queue: queue::Kept,
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
     completions: JoinHandle<()>,
@@ -110,6 +114,7 @@ impl Daemon {
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
         let (board, kept) = board::open(shop.clone()).await?;
+        let (queue, queued) = queue::open(shop.clone(), board.clone()).await?;
         let resumed = shop.clone();
         let completions = tokio::spawn(async move { again::resume(&resumed).await });
         let (runtimes, known) = watch::channel(Vec::new());
@@ -122,13 +127,17 @@ impl Daemon {
         let (overlaps, room, news) =
             overlap::open(settings, shop.repositories.clone(), places.clone());
         let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
-        let dispatch = Dispatch::new(shop, board, overlaps, link.clone());
+        let life = Arc::new(Life::new(shop.clone()));
+        let ending = life.keep(board.active());
+        let dispatch = Dispatch::new(shop, board, overlaps, life, queue, link.clone());
         let dispatch = tokio::spawn(dispatch.run(commands));
         Ok(Self {
             link,
             _linked: linked,
             _board: kept,
             _overlap: (room, teller),
+            _life: ending,
+            _queue: queued,
             dispatch,
             runtimes: telling,
             completions,

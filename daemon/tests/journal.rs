@@ -45,7 +45,8 @@ async fn open(folder: &Path) -> Journal {
 
 async fn tell(journal: &Journal, key: RunKey, state: u32, count: u64) {
     let messages: Vec<_> = (0..count).map(|n| event(key, n)).collect();
-    let step = Step { key, state: &state, ended: false, messages: &messages };
+    let at = Timestamp::from_millis(1);
+    let step = Step { key, state: &state, ended: false, messages: &messages, at };
     journal.step(step).await.unwrap();
 }
 
@@ -119,7 +120,16 @@ async fn an_ended_run_is_not_live() {
     let run = key(1);
     journal.accept(run, &spawn(run), &0, at(1)).await.unwrap();
     assert_eq!(journal.live_keys().await.unwrap(), [run]);
-    journal.step(Step { key: run, state: &7, ended: true, messages: &[] }).await.unwrap();
+    journal
+        .step(Step {
+            key: run,
+            state: &7,
+            ended: true,
+            messages: &[],
+            at: Timestamp::from_millis(1),
+        })
+        .await
+        .unwrap();
     assert!(journal.live_keys().await.unwrap().is_empty());
     assert!(journal.last_run::<u32>(run.task_id).await.unwrap().unwrap().ended);
 }

@@ -17,6 +17,11 @@ use serde_json::{Value, json};
 /// The most bytes of a payload, written as JSON: a bounded text or two bounded summaries, escaped.
 const MAX_PAYLOAD: usize = 4 * MAX_TEXT;
 
+/// The longest name of a ref that a task names, and how many it names: one for each run that left
+/// work, and few runs do.
+const MAX_REF: usize = 512;
+const MOST_SALVAGED: usize = 64;
+
 /// Whose message it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sender {
@@ -144,6 +149,9 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
         change.row.task.results.session_id = Some(session.to_owned());
         change.row.task.version += 1;
     }
+    if event.event == Kind::WorktreeRemoved {
+        salvaged(&mut change, &event.payload);
+    }
     change.drafts.push(Draft {
         kind: event.event,
         at: event.at,
@@ -156,6 +164,21 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
     match usage {
         Some(usage) => Verdict::Spent(Box::new(change), event.run_id, usage),
         None => Verdict::Apply(Box::new(change)),
+    }
+}
+
+/// Names in the task the refs under which the work of its worktree is kept.
+fn salvaged(change: &mut Change, payload: &Value) {
+    let names = payload.get("salvage").and_then(Value::as_array).into_iter().flatten();
+    let known = &mut change.row.task.results.salvage;
+    let before = known.len();
+    for name in names.filter_map(Value::as_str).filter(|name| name.len() <= MAX_REF) {
+        if known.len() < MOST_SALVAGED && !known.iter().any(|one| one == name) {
+            known.push(name.to_owned());
+        }
+    }
+    if known.len() > before {
+        change.row.task.version += 1;
     }
 }
 

@@ -252,3 +252,22 @@ pub struct CompleteBody {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub undo: bool,
 }
+
+/// Body of `POST /api/v1/tasks/{id}/worktree/clone`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CloneBody {
+    /// Where to, on the daemon's machine; a relative one lies below its `home/`.
+    pub target_dir: String,
+}
+
+/// Body of `POST /api/v1/daemons/{id}/worktrees/prune`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct PruneBody {
+    /// Only tell which worktrees would go.
+    pub dry_run: bool,
+    /// Also those that hold work that is nowhere else; it is kept under a ref.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}

@@ -85,6 +85,25 @@ kinds! {
     /// siblingStatus, progressSummary, changedFiles, delivered}`; not delivered where its driver
     /// takes no messages or the agent is ending.
     SiblingNote = "task.sibling_note";
+    /// The worktree is gone. Payload: `{path, why, salvage}`: `why` is `retention`, `quota` or
+    /// `asked`; the refs of `salvage` hold what would have been lost.
+    WorktreeRemoved = "worktree.removed";
+    /// Its branch waits in the merge queue. Payload, as of all `queue.*` but the last: `{entryId,
+    /// target, message, landedCommit}`.
+    QueueWaiting = "queue.waiting";
+    /// Its branch is checked together with those before it.
+    QueueTesting = "queue.testing";
+    /// Its branch is in the target.
+    QueueLanded = "queue.landed";
+    /// Its branch conflicts with the target; nothing of it landed.
+    QueueConflict = "queue.conflict";
+    /// The check failed with its branch; nothing of it landed.
+    QueueFailed = "queue.failed";
+    /// Its branch was taken out of the merge queue.
+    QueueRemoved = "queue.removed";
+    /// Its branch was sent back: it alone caused it. Payload: `{entryId, target, branch, why, files,
+    /// checkTail}`, `why` being `conflict` or `failed`.
+    QueueRejected = "queue.rejected";
     /// A daemon connected. Payload: `{hostname}`.
     DaemonOnline = "daemon.online";
     /// A daemon's link ended. Payload: `{hostname}`.

@@ -71,6 +71,8 @@ ids! {
     EventId,
     /// One request and its reply.
     RequestId,
+    /// One entry of a merge queue.
+    EntryId,
     /// One viewer's subscription to the output of a run.
     WatchId,
 }

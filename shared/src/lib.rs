@@ -11,6 +11,7 @@ pub mod id;
 pub mod merge;
 pub mod path;
 pub mod protocol;
+pub mod queue;
 pub mod run;
 pub mod task;
 pub mod time;

@@ -432,6 +432,10 @@ pub struct Results {
     /// The agent's own session, for going on later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
+    /// The refs, in its repository on its daemon's machine, of work that was in no branch when its
+    /// worktree was removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub salvage: Vec<String>,
 }
 
 /// Who holds a task, and for which attempt.

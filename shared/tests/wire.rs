@@ -91,7 +91,9 @@ fn is_optional(kind: &str, field: &str) -> bool {
         "previewMerge" => &["taskId", "repository", "source", "target"],
         "taskStatusChange" => &["at", "details"],
         "taskEvent" => &["channel"],
-        "readOverlap" => &["taskId"],
+        "readOverlap" | "listWorktrees" => &["taskId"],
+        "pruneWorktrees" => &["force"],
+        "queueAdd" => &["target", "timeoutSeconds"],
         "reply" | "error" => &["error", "taskId"],
         _ => &[],
     };

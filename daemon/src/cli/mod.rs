@@ -24,6 +24,7 @@ mod typed;
 mod up;
 mod user;
 mod version;
+mod worktree;
 
 use crate::exit::{self, End, Outcome, is_closed};
 use clap::error::ErrorKind;
@@ -72,6 +73,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Show which running tasks change the same lines
     Overlap(overlap::OverlapArgs),
+    /// Look at worktrees, copy one out, remove those that nobody needs
+    Worktree(worktree::WorktreeArgs),
     /// Show which agents there are
     Agent(agent::AgentArgs),
     /// See the main job done on a throw-away repository, without model or network
@@ -144,6 +147,7 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Complete(args) => asking(interruptible(complete::run(args, context))),
         Command::Logs(args) => asking(interruptible(logs::run(args, context))),
         Command::Overlap(args) => asking(interruptible(overlap::run(args, context))),
+        Command::Worktree(args) => asking(interruptible(worktree::run(args, context))),
         Command::Agent(args) => asking(interruptible(agent::run(args, context))),
         Command::Token(args) => asking(interruptible(token::run(args, context))),
         Command::User(args) => asking(interruptible(user::run(args, context))),

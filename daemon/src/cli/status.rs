@@ -3,7 +3,8 @@
 use super::context::Context;
 use super::print::table::{Table, fixed, flexible};
 use super::print::tone::{Tone, of_status};
-use crate::client::{Client, Filter, read, shown};
+use super::worktree;
+use crate::client::{Client, Filter, array, read, shown};
 use crate::exit::{End, Outcome};
 use hayward_shared::api::DaemonView;
 use hayward_shared::fault::{Code, Fault};
@@ -17,6 +18,8 @@ struct Picture {
     version: Option<String>,
     daemons: Vec<Value>,
     counts: Vec<(Status, usize)>,
+    /// How the pools stand, when more is to be said.
+    pools: Option<Vec<Value>>,
     /// Why it could not be reached.
     away: Option<Fault>,
 }
@@ -60,13 +63,17 @@ async fn fill(picture: &mut Picture, context: &Context) -> Result<(), Fault> {
     let tasks = client.tasks(&Filter::default()).await?;
     let count = |status: Status| tasks.iter().filter(|task| task.body.status == status).count();
     picture.counts = STATUSES.iter().map(|status| (*status, count(*status))).collect();
+    if context.is_verbose() {
+        let mut worktrees = client.get(&["api", "v1", "worktrees"], &[]).await?;
+        picture.pools = Some(array(&mut worktrees, "pool"));
+    }
     Ok(())
 }
 
 fn value(picture: &Picture) -> Value {
     let counts: Map<_, _> =
         picture.counts.iter().map(|(status, n)| (status.name().to_owned(), json!(n))).collect();
-    json!({
+    let mut value = json!({
         "relay": {
             "url": picture.url,
             "reachable": picture.away.is_none(),
@@ -74,7 +81,11 @@ fn value(picture: &Picture) -> Value {
         },
         "daemons": picture.daemons,
         "tasks": counts,
-    })
+    });
+    if let Some(pools) = &picture.pools {
+        value["pool"] = json!(pools);
+    }
+    value
 }
 
 fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
@@ -116,7 +127,7 @@ fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
     if !told {
         context.out.line(Tone::Dim, "no tasks yet")?;
     }
-    Ok(())
+    worktree::pools(picture.pools.as_deref().unwrap_or_default(), context)
 }
 
 #[cfg(test)]

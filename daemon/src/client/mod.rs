@@ -25,7 +25,7 @@ fn pause(failures: u32) -> Duration {
 }
 
 /// Whether a fault may pass when the relay is back.
-fn may_pass(code: &Code) -> bool {
+pub(crate) fn may_pass(code: &Code) -> bool {
     matches!(code, Code::Unavailable | Code::DaemonOffline | Code::Internal | Code::RateLimited)
 }
 

@@ -16,7 +16,7 @@ use crate::git::Repositories;
 use crate::journal::{Journal, JournalError};
 use hayward_shared::id::TaskId;
 use hayward_shared::run::Failure;
-use hayward_shared::task::Reason;
+use hayward_shared::task::{CompletionAction, Reason};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,7 +55,13 @@ impl Completions {
     pub async fn complete(&self, order: Order, tools: &Tools<'_>) -> Result<Record, Failure> {
         let turn = self.turn(order.task);
         let _alone = turn.lock().await;
-        let former = self.journal.completion(order.task).await.map_err(|error| broken(&error))?;
+        let former = self.journal.completion(order.task).await;
+        let former: Option<Record> = former.map_err(|error| broken(&error))?;
+        if order.action == CompletionAction::Branch && former.as_ref().is_some_and(Record::is_done)
+        {
+            // it stands already, and what is to be taken back is not forgotten over that
+            return Ok(Record { phase: Phase::Stands, ..Record::new(order) });
+        }
         let mut record = Record::resumed(former, order);
         self.go_on(&mut record, tools).await?;
         Ok(record)

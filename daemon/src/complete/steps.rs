@@ -141,13 +141,14 @@ fn not_landed(error: &LandError) -> Failure {
 
 /// Looks at what would be published, and at where the remote's branch stands.
 async fn check(repository: &Repository, order: &Order) -> Result<Phase, Failure> {
-    let (base, head) = (id(&order.base)?, id(&order.head)?);
-    let exposed = repository.exposed(&base, &head).await.map_err(|error| not_pushed(&error))?;
+    let head = id(&order.head)?;
+    let remote =
+        repository.remote_for(Some(&order.target)).await.map_err(|error| not_pushed(&error))?;
+    let published = repository.remote_tips(&remote).await.map_err(|error| not_pushed(&error))?;
+    let exposed = repository.exposed(published, &head).await.map_err(|error| not_pushed(&error))?;
     if !exposed.is_empty() {
         return Err(not_pushed(&PublishError::Exposed(exposed)));
     }
-    let remote =
-        repository.remote_for(Some(&order.target)).await.map_err(|error| not_pushed(&error))?;
     let before =
         repository.remote_tip(&remote, &order.branch).await.map_err(|error| not_pushed(&error))?;
     let name = remote.name.clone();

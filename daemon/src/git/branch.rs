@@ -47,6 +47,12 @@ impl BranchName {
         Self { leaf: format!("{}-{}", slug(name), slug(short)) }
     }
 
+    /// Its last part alone: `<slug>-<short>`.
+    #[must_use]
+    pub fn leaf(&self) -> &str {
+        &self.leaf
+    }
+
     /// The wanted name in full.
     #[must_use]
     pub fn wanted(&self) -> String {

@@ -31,12 +31,13 @@ const MAX_STDOUT: u64 = 64 * 1024 * 1024;
 const STDERR_TAIL: usize = 8 * 1024;
 
 /// Configuration that overrides whatever the machine, the user or the repository set.
-const OVERRIDES: [(&str, &str); 20] = [
+const OVERRIDES: [(&str, &str); 21] = [
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
     ("core.untrackedCache", "keep"),
     ("core.sshCommand", "ssh"),
     ("core.askPass", ""),
+    ("core.alternateRefsCommand", "true"),
     ("core.pager", "cat"),
     ("core.safecrlf", "false"),
     ("core.quotePath", "false"),
@@ -308,6 +309,8 @@ impl Git {
             .env("GIT_EDITOR", "true")
             .env("GIT_SEQUENCE_EDITOR", "true")
             .env("GIT_PAGER", "cat")
+            // empty: no program between git and the network
+            .env("GIT_PROXY_COMMAND", "")
             .envs(self.environment.iter().map(|(name, value)| (*name, value)));
         let fixed = OVERRIDES
             .iter()
@@ -448,14 +451,17 @@ fn disarm(key: &str, disarmed: &mut BTreeMap<String, String>) {
     }
 }
 
-/// The argument without what stands between `://` and `@`.
+/// The address without what may be a credential: what stands between `://` and `@`, and whatever
+/// follows a `?` or `#`.
 #[must_use]
 pub fn redacted(arg: &str) -> String {
     let Some((scheme, rest)) = arg.split_once("://") else { return arg.to_owned() };
-    let authority = rest.split('/').next().unwrap_or(rest);
+    let plain = rest.find(['?', '#']).map_or(rest, |at| &rest[..at]);
+    let more = if plain.len() < rest.len() { "?***" } else { "" };
+    let authority = plain.split('/').next().unwrap_or(plain);
     match authority.rfind('@') {
-        Some(at) => format!("{scheme}://***{}", &rest[at..]),
-        None => arg.to_owned(),
+        Some(at) => format!("{scheme}://***{}{more}", &plain[at..]),
+        None => format!("{scheme}://{plain}{more}"),
     }
 }
 
@@ -467,6 +473,7 @@ mod tests {
     fn credentials_in_addresses_are_blotted_out() {
         assert_eq!(redacted("https://me:token@host/a@b"), "https://***@host/a@b");
         assert_eq!(redacted("https://host/a@b"), "https://host/a@b");
+        assert_eq!(redacted("https://host/r?private_token=x"), "https://host/r?***");
         assert_eq!(redacted("plain"), "plain");
     }
 

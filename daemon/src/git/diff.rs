@@ -188,7 +188,6 @@ fn compare_plainly(
 ) -> Result<Option<Vec<ChangedFile>>, git2::Error> {
     let mut changes = Vec::new();
     walk(repository, Some(before), Some(after), Path::new(""), &mut changes)?;
-    let is_file = |entry: &Entry| entry.mode & 0o170_000 == 0o100_000;
     let plain = |(_, one, two): &Change| one.iter().chain(two).all(is_file);
     let came = changes.iter().any(|(_, one, _)| one.is_none());
     let went = changes.iter().any(|(_, _, two)| two.is_none());
@@ -199,9 +198,14 @@ fn compare_plainly(
     changes.into_iter().map(|change| count(repository, change)).collect::<Result<_, _>>().map(Some)
 }
 
+/// Whether it is a plain file, no link, folder or submodule.
+pub(super) fn is_file(entry: &Entry) -> bool {
+    entry.mode & 0o170_000 == 0o100_000
+}
+
 /// Counts the lines of one change between plain files. No attributes are asked for, which would
 /// read the index: what holds a NUL is binary.
-fn count(
+pub(super) fn count(
     repository: &git2::Repository,
     (path, before, after): Change,
 ) -> Result<ChangedFile, git2::Error> {

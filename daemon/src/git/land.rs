@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::command::{CommandError, Git};
+use super::holder::{Holder, holders};
 use super::parse::{self, ParseError, Status, Tracked};
 use super::repo::{Closed, CommitId, Repository, read};
 use super::worktree::{EMAIL, NAME, open_own, under_way};
@@ -24,6 +25,9 @@ const LOCK: Duration = Duration::from_secs(5);
 
 /// How often the lock is looked at meanwhile.
 const LOCK_LOOK: Duration = Duration::from_millis(50);
+
+/// What a landing names in place of a branch, where a detached work tree follows.
+const HEAD: &str = "HEAD";
 
 /// The id that git reads as "there must be no such ref".
 const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
@@ -199,7 +203,7 @@ impl Repository {
     ) -> Result<bool, LandError> {
         let (path, landing) = (
             worktree.to_owned(),
-            Landing { branch: "HEAD".to_owned(), from: from.clone(), to: to.clone() },
+            Landing { branch: HEAD.to_owned(), from: from.clone(), to: to.clone() },
         );
         self.in_turn(move |common| async move { follow(&common, &path, &landing).await }).await?
     }
@@ -230,67 +234,85 @@ impl Repository {
     }
 }
 
-/// A work tree that has a branch checked out.
-struct Holder {
-    path: PathBuf,
-    /// What of the branch is under way there.
-    busy: Option<&'static str>,
-}
-
-/// Which way a work tree moves.
-#[derive(Clone, Copy)]
-enum Way {
-    Forward,
-    Back,
-}
-
 async fn land(common: &Path, landing: &Landing) -> Result<Landed, LandError> {
-    shift(common, landing, Way::Forward).await
+    let (lower, upper) = (&landing.from, &landing.to);
+    shift(common, landing, (lower, upper)).await
 }
 
 async fn take_back(common: &Path, landing: Landing) -> Result<Landed, LandError> {
     let Landing { branch, from, to } = landing;
-    shift(common, &Landing { branch, from: to, to: from }, Way::Back).await
+    let back = Landing { branch, from: to.clone(), to: from.clone() };
+    shift(common, &back, (&from, &to)).await
 }
 
-async fn shift(common: &Path, landing: &Landing, way: Way) -> Result<Landed, LandError> {
+/// Moves the branch and whoever has it checked out; `upper` must hold `lower`.
+async fn shift(
+    common: &Path,
+    landing: &Landing,
+    (lower, upper): (&CommitId, &CommitId),
+) -> Result<Landed, LandError> {
+    let landing = &Landing { branch: direct(common, &landing.branch).await?, ..landing.clone() };
     let Landing { branch, from, to } = landing;
     let found = tip(common, branch).await?.ok_or_else(|| LandError::NoBranch(branch.to_owned()))?;
-    let place = common.to_owned();
-    let name = branch.clone();
-    let held = read(move || holders(&place, &name))
-        .await
-        .map_err(|source| LandError::Unreadable { path: common.to_owned(), source })?;
-    let mut held = held.into_iter();
-    let checkout = match (held.next(), held.next()) {
-        (None, _) => None,
-        (Some(Holder { path, busy: None }), None) => Some(path),
-        (Some(Holder { path, busy: Some(what) }), None) => {
-            return Err(LandError::InProgress { branch: branch.clone(), path, what });
-        }
-        (Some(one), Some(two)) => {
-            let (one, two) = (one.path, two.path);
-            return Err(LandError::Twice { branch: branch.clone(), one, two });
-        }
-    };
+    let checkout = holder(common, branch).await?;
     if found == *to {
         return Ok(Landed { checkout, already: true });
     }
     if found != *from {
-        let (branch, expected) = (branch.clone(), from.clone());
-        return Err(LandError::Moved { branch, expected, found });
+        return Err(moved(landing, found));
     }
-    match way {
-        Way::Forward => must_be_forward(common, branch, (from, to)).await?,
-        Way::Back => must_be_forward(common, branch, (to, from)).await?,
-    }
+    must_be_forward(common, branch, (lower, upper)).await?;
     fault::point("merge.land.begun").map_err(stopped(branch))?;
     match &checkout {
-        Some(path) => advance(path, landing, way).await?,
+        Some(path) => advance(common, path, landing).await?,
         None => move_ref(common, branch, to, from.as_str()).await?,
     }
     fault::point("merge.land.moved").map_err(stopped(branch))?;
     Ok(Landed { checkout, already: false })
+}
+
+fn moved(landing: &Landing, found: CommitId) -> LandError {
+    let (branch, expected) = (landing.branch.clone(), landing.from.clone());
+    LandError::Moved { branch, expected, found }
+}
+
+/// The branch itself, where the name is one that stands for another branch.
+async fn direct(common: &Path, branch: &str) -> Result<String, LandError> {
+    let (place, name) = (common.to_owned(), format!("refs/heads/{branch}"));
+    let found = read(move || {
+        let repository = git2::Repository::open(&place)?;
+        let reference = repository.find_reference(&name)?.resolve()?;
+        Ok(String::from_utf8_lossy(reference.name_bytes()).into_owned())
+    })
+    .await
+    .and_then(|name| name);
+    match found {
+        Ok(name) => name
+            .strip_prefix("refs/heads/")
+            .map(str::to_owned)
+            .ok_or_else(|| LandError::NoBranch(branch.to_owned())),
+        // a name that is none is told by whoever looks for its tip
+        Err(_) => Ok(branch.to_owned()),
+    }
+}
+
+/// The one work tree that has the branch checked out, if one has.
+async fn holder(common: &Path, branch: &str) -> Result<Option<PathBuf>, LandError> {
+    let (place, name) = (common.to_owned(), branch.to_owned());
+    let held = read(move || holders(&place, &name))
+        .await
+        .map_err(|source| LandError::Unreadable { path: common.to_owned(), source })?;
+    let mut held = held.into_iter();
+    match (held.next(), held.next()) {
+        (None, _) => Ok(None),
+        (Some(Holder { path, busy: None }), None) => Ok(Some(path)),
+        (Some(Holder { path, busy: Some(what) }), None) => {
+            Err(LandError::InProgress { branch: branch.to_owned(), path, what })
+        }
+        (Some(one), Some(two)) => {
+            Err(LandError::Twice { branch: branch.to_owned(), one: one.path, two: two.path })
+        }
+    }
 }
 
 fn stopped(branch: &str) -> impl FnOnce(io::Error) -> LandError {
@@ -315,7 +337,7 @@ async fn follow(common: &Path, path: &Path, landing: &Landing) -> Result<bool, L
         Some(head) if head == landing.to => Ok(true),
         Some(head) if head == landing.from => {
             must_be_forward(common, &landing.branch, (&landing.from, &landing.to)).await?;
-            advance(path, landing, Way::Forward).await?;
+            advance(common, path, landing).await?;
             Ok(true)
         }
         _ => Ok(false),
@@ -360,7 +382,7 @@ async fn move_ref(common: &Path, branch: &str, to: &CommitId, old: &str) -> Resu
     Git::on_repository(common)
         .committer(NAME, EMAIL)
         .config("core.logAllRefUpdates", "true")
-        .args(["update-ref", "-m", "hayward: land"])
+        .args(["update-ref", "--no-deref", "-m", "hayward: land"])
         .arg(format!("refs/heads/{branch}"))
         .args([to.as_str(), old])
         .run()
@@ -378,59 +400,13 @@ fn failed(branch: &str, source: CommandError) -> LandError {
     }
 }
 
-/// All work trees that have the branch checked out, or that are rebasing or bisecting it.
-fn holders(common: &Path, branch: &str) -> Vec<Holder> {
-    let wanted = format!("refs/heads/{branch}");
-    let mut found = Vec::new();
-    if let Some(path) = main_checkout(common) {
-        found.extend(holds(common, path, &wanted));
-    }
-    for entry in fs::read_dir(common.join("worktrees")).into_iter().flatten().flatten() {
-        let admin = entry.path();
-        let Ok(dot_git) = fs::read_to_string(admin.join("gitdir")) else { continue };
-        let Some(path) = Path::new(dot_git.trim_end()).parent().map(Path::to_owned) else {
-            continue;
-        };
-        // an entry whose folder is gone holds nothing
-        if path.is_dir() {
-            found.extend(holds(&admin, path, &wanted));
-        }
-    }
-    found
-}
-
-/// The main checkout, none for a bare repository. One whose shared configuration was set to bare
-/// behind its back still has its index.
-fn main_checkout(common: &Path) -> Option<PathBuf> {
-    let repository = git2::Repository::open(common).ok();
-    let told = repository.as_ref().and_then(|one| one.workdir()).map(Path::to_owned);
-    told.or_else(|| {
-        let hidden = common.ends_with(".git") && common.join("index").exists();
-        hidden.then(|| common.parent().map(Path::to_owned)).flatten()
-    })
-}
-
-fn holds(git_dir: &Path, path: PathBuf, wanted: &str) -> Option<Holder> {
-    let says = |file: &str, prefix: &str| {
-        fs::read_to_string(git_dir.join(file))
-            .is_ok_and(|text| text.trim_end().strip_prefix(prefix) == Some(wanted))
-    };
-    if says("rebase-merge/head-name", "") || says("rebase-apply/head-name", "") {
-        return Some(Holder { path, busy: Some("rebase") });
-    }
-    let short = wanted.strip_prefix("refs/heads/").unwrap_or(wanted);
-    let bisected =
-        fs::read_to_string(git_dir.join("BISECT_START")).is_ok_and(|from| from.trim_end() == short);
-    if bisected {
-        return Some(Holder { path, busy: Some("bisect") });
-    }
-    says("HEAD", "ref: ").then_some(Holder { path, busy: None })
-}
-
-/// Moves a work tree and what its HEAD names.
-async fn advance(path: &Path, landing: &Landing, way: Way) -> Result<(), LandError> {
-    let Landing { branch, to, .. } = landing;
+/// Moves a work tree's files and index, then the branch by its name, or a detached HEAD. Whatever
+/// its user did while its lock was waited for is found before anything is written; what they do in
+/// the moment between the files and the branch takes the files back.
+async fn advance(common: &Path, path: &Path, landing: &Landing) -> Result<(), LandError> {
+    let Landing { branch, from, to } = landing;
     let lock = unlocked(path).await?;
+    stands(path, landing).await?;
     let status = Git::in_worktree(path)
         .args(["status", "--porcelain=v2", "-z", "--untracked-files=no", "--no-renames"])
         .arg("--ignore-submodules=dirty")
@@ -453,18 +429,51 @@ async fn advance(path: &Path, landing: &Landing, way: Way) -> Result<(), LandErr
         files.truncate(MAX_NAMED);
         return Err(LandError::InTheWay { branch: branch.clone(), path: path.to_owned(), files });
     }
-    let git = Git::in_worktree(path).committer(NAME, EMAIL);
-    let git = match way {
-        Way::Forward => git
-            .args(["merge", "--ff-only", "--quiet", "--no-stat", "--no-squash", "--no-autostash"])
-            .args(["--no-overwrite-ignore", "--no-verify-signatures"]),
-        // keeps what is changed, or refuses
-        Way::Back => git.args(["reset", "--keep", "--quiet"]),
-    };
-    git.arg(to.as_str()).run().await.map(|_| ()).map_err(|source| match lock {
+    write(path, (from, to)).await.map_err(|source| match lock {
         Some(lock) if lock.exists() => LandError::IndexLocked(lock),
         _ => failed(branch, source),
+    })?;
+    fault::point("merge.land.written").map_err(stopped(branch))?;
+    let named = match branch.as_str() {
+        HEAD => {
+            let git = Git::in_worktree(path).committer(NAME, EMAIL);
+            let moved = git.args(["update-ref", "--no-deref", "-m", "hayward: follow", HEAD]);
+            let moved = moved.args([to.as_str(), from.as_str()]).run().await;
+            moved.map(|_| ()).map_err(|source| failed(branch, source))
+        }
+        _ => move_ref(common, branch, to, from.as_str()).await,
+    };
+    if named.is_err() && stands(path, landing).await.is_err() {
+        write(path, (to, from)).await.map_err(|source| failed(branch, source))?;
+        return stands(path, landing).await;
+    }
+    named
+}
+
+/// Moves files and index from one commit to the other, or refuses: nothing changed is overwritten.
+async fn write(path: &Path, (from, to): (&CommitId, &CommitId)) -> Result<(), CommandError> {
+    let git = Git::in_worktree(path).args(["read-tree", "-m", "-u"]);
+    git.args([from.as_str(), to.as_str()]).run().await.map(|_| ())
+}
+
+/// Sees that the work tree's HEAD still is what is to be moved, and where.
+async fn stands(path: &Path, landing: &Landing) -> Result<(), LandError> {
+    let (folder, branch) = (path.to_owned(), landing.branch.clone());
+    let found = read(move || {
+        let repository = git2::Repository::open(&folder)?;
+        let reference = repository.find_reference(HEAD)?;
+        let on = reference.symbolic_target_bytes().map(String::from_utf8_lossy);
+        let wanted = (branch != HEAD).then(|| format!("refs/heads/{branch}"));
+        let same = on.as_deref() == wanted.as_deref();
+        Ok((same, CommitId::from(repository.head()?.peel_to_commit()?.id())))
     })
+    .await
+    .and_then(|found| found)
+    .map_err(|source| LandError::Unreadable { path: path.to_owned(), source })?;
+    match found {
+        (true, commit) if commit == landing.from => Ok(()),
+        (_, commit) => Err(moved(landing, commit)),
+    }
 }
 
 /// Waits until no git holds the index. Answers where its lock would be.

@@ -6,7 +6,8 @@ use hayward_shared::merge::{ConflictKind, MergeSide, Relation};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git};
-use super::diff::{ChangedFile, compare_trees};
+use super::diff::ChangedFile;
+use super::foresee::{Foreseen, Sides, changed, foresee};
 use super::parse::{self, Merged, Message, ParseError};
 use super::repo::{CommitId, Repository, read};
 use super::worktree::{EMAIL, NAME};
@@ -218,20 +219,36 @@ impl Repository {
         ours: &CommitId,
         theirs: &CommitId,
     ) -> Result<Preview, PreviewError> {
-        let trial = self.try_merge(ours, theirs).await?;
-        if matches!(trial.relation, Relation::Identical | Relation::AlreadyMerged) {
-            return Ok(Preview { trial, changed_files: Vec::new() });
+        let (place, one, two) = (self.common_dir().to_owned(), ours.clone(), theirs.clone());
+        // what git may turn out to have merged in vain costs less than waiting to know it
+        let looked = read(move || {
+            let Some(standing) = stand(&place, &one, &two)? else { return Ok(None) };
+            let foreseen = match (&standing.tree, standing.sides(&one, &two)) {
+                (None, Some(sides)) => foresee(&place, &sides)?,
+                _ => None,
+            };
+            Ok(Some((standing, foreseen)))
+        });
+        let (merged, looked) = tokio::join!(self.merge_trees(ours, theirs), looked);
+        let looked = looked.and_then(|looked| looked);
+        let looked = looked.map_err(|source| self.not_compared(ours, theirs, source))?;
+        let Some((standing, foreseen)) = looked else {
+            return Err(PreviewError::Unrelated { ours: ours.clone(), theirs: theirs.clone() });
+        };
+        let trial = match standing.clone().known() {
+            Some(trial) => trial,
+            None => standing.trial(merged?),
+        };
+        let nothing = matches!(trial.relation, Relation::Identical | Relation::AlreadyMerged);
+        let whole = foreseen.as_ref().and_then(Foreseen::whole);
+        if let Some(changed_files) = if nothing { Some(Vec::new()) } else { whole } {
+            return Ok(Preview { trial, changed_files });
         }
         let (place, one, tree) = (self.common_dir().to_owned(), ours.clone(), trial.tree.clone());
-        let changed_files = read(move || {
-            let repository = git2::Repository::open(&place)?;
-            let before = repository.find_commit(one.oid()?)?.tree()?;
-            let after = repository.find_tree(git2::Oid::from_str(&tree)?)?;
-            compare_trees(&repository, &before, &after)
-        })
-        .await
-        .and_then(|files| files)
-        .map_err(|source| self.not_compared(ours, theirs, source))?;
+        let changed_files = read(move || changed(&place, &one, &tree, foreseen))
+            .await
+            .and_then(|files| files)
+            .map_err(|source| self.not_compared(ours, theirs, source))?;
         Ok(Preview { trial, changed_files })
     }
 
@@ -244,17 +261,29 @@ impl Repository {
         ours: &CommitId,
         theirs: &CommitId,
     ) -> Result<Trial, PreviewError> {
-        let (place, one, two) = (self.common_dir().to_owned(), ours.clone(), theirs.clone());
-        let stand = read(move || stand(&place, &one, &two))
-            .await
-            .and_then(|stand| stand)
-            .map_err(|source| self.not_compared(ours, theirs, source))?;
-        let Some((relation, base, tree)) = stand else {
-            return Err(PreviewError::Unrelated { ours: ours.clone(), theirs: theirs.clone() });
-        };
-        if let Some(tree) = tree {
-            return Ok(Trial { relation, base, is_clean: true, tree, conflicts: Vec::new() });
+        let standing = self.standing(ours, theirs).await?;
+        match standing.clone().known() {
+            Some(trial) => Ok(trial),
+            None => Ok(standing.trial(self.merge_trees(ours, theirs).await?)),
         }
+    }
+
+    async fn standing(&self, ours: &CommitId, theirs: &CommitId) -> Result<Standing, PreviewError> {
+        let (place, one, two) = (self.common_dir().to_owned(), ours.clone(), theirs.clone());
+        let standing = read(move || stand(&place, &one, &two))
+            .await
+            .and_then(|standing| standing)
+            .map_err(|source| self.not_compared(ours, theirs, source))?;
+        let unrelated = || PreviewError::Unrelated { ours: ours.clone(), theirs: theirs.clone() };
+        standing.ok_or_else(unrelated)
+    }
+
+    /// Has git merge the two trees.
+    async fn merge_trees(
+        &self,
+        ours: &CommitId,
+        theirs: &CommitId,
+    ) -> Result<Outcome, PreviewError> {
         let mut tried = 1;
         let output = loop {
             let git = Git::on_repository(self.common_dir())
@@ -273,7 +302,7 @@ impl Repository {
         let is_clean = output.code == 0;
         let tree = merged.tree.clone();
         let conflicts = if is_clean { Vec::new() } else { conflicts(merged) };
-        Ok(Trial { relation, base, is_clean, tree, conflicts })
+        Ok(Outcome { is_clean, tree, conflicts })
     }
 
     /// Makes the commit of a merge. Objects are written, nothing else: land it to make it count.
@@ -306,18 +335,58 @@ impl Repository {
     }
 }
 
-/// How two commits stand to each other, a commit that both share, and the merged tree where it
-/// takes no merge to know it. None when they share nothing.
-type Stand = Option<(Relation, CommitId, Option<String>)>;
+/// What git says of a merge.
+struct Outcome {
+    is_clean: bool,
+    tree: String,
+    conflicts: Vec<Conflict>,
+}
 
-fn stand(common: &Path, ours: &CommitId, theirs: &CommitId) -> Result<Stand, git2::Error> {
+/// How two commits stand to each other.
+#[derive(Clone, Debug)]
+struct Standing {
+    relation: Relation,
+    /// A commit that both share.
+    base: CommitId,
+    /// Whether there is no other that would do as well.
+    is_only: bool,
+    /// The merged tree, where it takes no merge to know it.
+    tree: Option<String>,
+}
+
+impl Standing {
+    /// What comes of the merge, where it takes none to know it.
+    fn known(self) -> Option<Trial> {
+        let Self { relation, base, tree, .. } = self;
+        tree.map(|tree| Trial { relation, base, is_clean: true, tree, conflicts: Vec::new() })
+    }
+
+    fn trial(self, outcome: Outcome) -> Trial {
+        let Outcome { is_clean, tree, conflicts } = outcome;
+        Trial { relation: self.relation, base: self.base, is_clean, tree, conflicts }
+    }
+
+    /// What the sides can be compared with, where that is one commit.
+    fn sides(&self, ours: &CommitId, theirs: &CommitId) -> Option<Sides> {
+        let (base, ours, theirs) = (self.base.clone(), ours.clone(), theirs.clone());
+        self.is_only.then_some(Sides { base, ours, theirs })
+    }
+}
+
+/// None when the two share nothing.
+fn stand(
+    common: &Path,
+    ours: &CommitId,
+    theirs: &CommitId,
+) -> Result<Option<Standing>, git2::Error> {
     let repository = git2::Repository::open(common)?;
     let (one, two) = (repository.find_commit(ours.oid()?)?, repository.find_commit(theirs.oid()?)?);
-    let base = match repository.merge_base(one.id(), two.id()) {
-        Ok(base) => base,
+    let bases = match repository.merge_bases(one.id(), two.id()) {
+        Ok(bases) => bases,
         Err(cause) if cause.code() == git2::ErrorCode::NotFound => return Ok(None),
         Err(cause) => return Err(cause),
     };
+    let Some(base) = bases.first().copied() else { return Ok(None) };
     let (relation, tree) = if one.id() == two.id() {
         (Relation::Identical, Some(one.tree_id()))
     } else if base == two.id() {
@@ -327,7 +396,8 @@ fn stand(common: &Path, ours: &CommitId, theirs: &CommitId) -> Result<Stand, git
     } else {
         (Relation::Diverged, None)
     };
-    Ok(Some((relation, base.into(), tree.map(|tree| tree.to_string()))))
+    let (is_only, tree) = (bases.len() == 1, tree.map(|tree| tree.to_string()));
+    Ok(Some(Standing { relation, base: base.into(), is_only, tree }))
 }
 
 /// The files in conflict, each once, then what git tells of that has no stages.

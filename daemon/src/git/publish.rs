@@ -137,6 +137,24 @@ impl Repository {
         Ok(line.and_then(|id| id.parse().ok()))
     }
 
+    /// Where all branches of the remote stand now, by the remote's own word.
+    ///
+    /// # Errors
+    /// [`PublishError::Unreachable`] within 30 s.
+    pub async fn remote_tips(&self, remote: &Remote) -> Result<Vec<CommitId>, PublishError> {
+        let output = Git::on_repository(self.common_dir())
+            .over_network()
+            .timeout(ASK)
+            .args(["ls-remote", "--quiet", "--heads", "--upload-pack=git-upload-pack", "--"])
+            .arg(&remote.url)
+            .run()
+            .await
+            .map_err(|source| unreachable(remote, &source))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let ids = text.lines().filter_map(|line| line.split_once('\t')?.0.parse().ok());
+        Ok(ids.collect())
+    }
+
     /// Brings `commit` to the remote's branch, which must not hold anything else: it stands at
     /// `before`, or is not there.
     ///
@@ -196,18 +214,19 @@ impl Repository {
         Err(unreachable(remote, &source))
     }
 
-    /// What the commits of `head` that `base` has not hold and must not be published: secrets and
-    /// blobs, in any of them, be it that a later one takes them out again.
+    /// What a push of `head` would publish and must not: secrets and blobs in any commit that none
+    /// of the remote's tips holds, be it that a later one takes them out again. Commits of the user
+    /// that were never pushed are among them.
     ///
     /// # Errors
     /// [`PublishError::Unreadable`].
     pub async fn exposed(
         &self,
-        base: &CommitId,
+        published: Vec<CommitId>,
         head: &CommitId,
     ) -> Result<Vec<Exposed>, PublishError> {
-        let (place, base, head) = (self.common_dir().to_owned(), base.clone(), head.clone());
-        read(move || look_through(&place, &base, &head))
+        let (place, head) = (self.common_dir().to_owned(), head.clone());
+        read(move || look_through(&place, &published, &head))
             .await
             .and_then(|found| found)
             .map_err(|source| self.unreadable(source))
@@ -262,24 +281,44 @@ fn find_remote(place: &Path, target: Option<&str>) -> Result<Option<Remote>, git
 
 fn look_through(
     place: &Path,
-    base: &CommitId,
+    published: &[CommitId],
     head: &CommitId,
 ) -> Result<Vec<Exposed>, git2::Error> {
     let repository = git2::Repository::open(place)?;
     let mut walk = repository.revwalk()?;
     walk.push(head.oid()?)?;
-    walk.hide(base.oid()?)?;
+    for tip in published {
+        // what is not known here holds nothing that is
+        if repository.find_commit(tip.oid()?).is_ok() {
+            walk.hide(tip.oid()?)?;
+        }
+    }
     let mut all = Vec::new();
     for id in walk {
         let commit = repository.find_commit(id?)?;
-        // what a merge brings was in a commit of its other side, or is base's own
-        if commit.parent_count() > 1 {
-            continue;
-        }
-        let before = commit.parents().next().map(|parent| parent.tree()).transpose()?;
-        let after = commit.tree()?;
-        let found = exposed_between(&repository, before.as_ref(), &after, MAX_FILE)?;
+        let found = brought(&repository, &commit)?;
         all.extend(found.into_iter().map(|file| Exposed { commit: commit.id().into(), file }));
     }
     Ok(all)
+}
+
+/// What a commit itself brings: of a merge, what none of its sides had.
+fn brought(
+    repository: &git2::Repository,
+    commit: &git2::Commit<'_>,
+) -> Result<Vec<Withheld>, git2::Error> {
+    let after = commit.tree()?;
+    let mut parents = commit.parents();
+    let Some(first) = parents.next() else {
+        return exposed_between(repository, None, &after, MAX_FILE);
+    };
+    let mut found = exposed_between(repository, Some(&first.tree()?), &after, MAX_FILE)?;
+    for parent in parents {
+        if found.is_empty() {
+            break;
+        }
+        let here = exposed_between(repository, Some(&parent.tree()?), &after, MAX_FILE)?;
+        found.retain(|file| here.iter().any(|other| other.path == file.path));
+    }
+    Ok(found)
 }

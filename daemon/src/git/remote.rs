@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::branch::slug;
 use super::command::{CommandError, Git, redacted};
-use super::repo::{CommitId, OpenError, Repositories, Repository, ResolveError};
+use super::repo::{CommitId, OpenError, Repositories, Repository, ResolveError, read};
 
 /// How long a fetch may take: a first clone of a large project over a slow line.
 const FETCH: Duration = Duration::from_secs(30 * 60);
@@ -140,7 +140,13 @@ impl Clones {
         ] {
             git(&["config", key, value]).await.map_err(broken)?;
         }
-        fetch(&aside, url).await?;
+        if let Err(error) = fetch(&aside, url).await {
+            // its configuration holds the URL
+            if let Err(cause) = fs::remove_dir_all(&aside) {
+                tracing::warn!(path = %aside.display(), %cause, "half a clone is left");
+            }
+            return Err(error);
+        }
         fs::rename(&aside, path).map_err(failed)
     }
 }
@@ -203,6 +209,20 @@ fn default_branch(output: &[u8]) -> Option<String> {
 }
 
 impl Repository {
+    /// The branch that the remote's HEAD named when it was last fetched.
+    pub async fn remote_head(&self) -> Option<String> {
+        let place = self.common_dir().to_owned();
+        let found = read(move || {
+            let repository = git2::Repository::open(&place)?;
+            let head = repository.find_reference("refs/remotes/origin/HEAD")?;
+            let name = head.symbolic_target_bytes().map(String::from_utf8_lossy);
+            let branch =
+                name.and_then(|name| name.strip_prefix("refs/remotes/origin/").map(str::to_owned));
+            Ok::<_, git2::Error>(branch)
+        });
+        found.await.and_then(|found| found).ok().flatten()
+    }
+
     /// The commit that a reference names on the remote whose clone this is: its branches first,
     /// then tags and commits; without one, what its HEAD names.
     ///

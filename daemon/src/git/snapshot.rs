@@ -25,6 +25,10 @@ const SKIP_WORKTREE: u16 = 1 << 14;
 /// More touched paths than this are looked for in one walk over the whole worktree.
 const MAX_TOUCHED: usize = 512;
 
+/// The largest file that is kept where nothing else is kept out: git on some machines holds no
+/// larger one.
+const MOST_HELD: u64 = (4 << 30) - 1;
+
 /// A worktree's work at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
@@ -125,6 +129,15 @@ impl Repository {
     }
 }
 
+/// All work in the worktree at `root` against its own HEAD, also what policy keeps out of commits:
+/// for what must not be lost. What is withheld all the same cannot be held by git. Blocking.
+pub(super) fn whole(repository: &git2::Repository, root: &Path) -> Result<Snapshot, git2::Error> {
+    let head = repository.head()?.peel_to_commit()?.id();
+    let mut camera = Camera::new(repository, root, &head.into())?;
+    camera.inspector = None;
+    camera.take(None)
+}
+
 /// Takes one snapshot. Blocking.
 struct Camera<'repository> {
     repository: &'repository git2::Repository,
@@ -133,7 +146,8 @@ struct Camera<'repository> {
     head: git2::Commit<'repository>,
     tree: git2::Tree<'repository>,
     index: git2::Index,
-    inspector: Inspector<'repository>,
+    /// None: nothing is kept out but what git cannot hold.
+    inspector: Option<Inspector<'repository>>,
     file_mode: bool,
 }
 
@@ -161,7 +175,7 @@ impl<'repository> Camera<'repository> {
             tree: head.tree()?,
             head,
             index: repository.index()?,
-            inspector: Inspector::new(repository, root, base, MAX_FILE)?,
+            inspector: Some(Inspector::new(repository, root, base, MAX_FILE)?),
             file_mode: repository.config()?.get_bool("core.fileMode").unwrap_or(true),
         })
     }
@@ -240,7 +254,14 @@ impl<'repository> Camera<'repository> {
         if !kind.is_file() && !kind.is_symlink() {
             return Ok(Sight::Gone);
         }
-        if let Some(why) = self.inspector.inspect(path) {
+        let why = match &self.inspector {
+            Some(inspector) => inspector.inspect(path),
+            None if found.len() > MOST_HELD => {
+                Some(Why::TooLarge { bytes: found.len(), limit: MOST_HELD })
+            }
+            None => None,
+        };
+        if let Some(why) = why {
             return Ok(Sight::Withheld(why));
         }
         let written = match kind.is_symlink() {

@@ -37,7 +37,7 @@ struct Found {
     path: PathBuf,
     /// Where the user's checkout has it from; none when it is not set up there.
     url: Option<String>,
-    /// Where the user's checkout keeps its objects; none when it has none.
+    /// Where the user's checkout keeps its objects; none when it has none, or not the commit.
     local: Option<PathBuf>,
 }
 
@@ -63,7 +63,7 @@ impl Repository {
             for submodule in found {
                 let why = match (&submodule.local, &submodule.url) {
                     (Some(local), Some(url)) => fill(&path, &submodule, local, url).await.err(),
-                    _ => Some("it is not set up in your checkout".to_owned()),
+                    _ => Some("your checkout does not have its commit".to_owned()),
                 };
                 match why {
                     None => done.filled.push(submodule.path),
@@ -87,10 +87,15 @@ fn find(common: &Path, worktree: &Path) -> Result<Vec<Found>, git2::Error> {
             name: name.to_owned(),
             path: submodule.path().to_owned(),
             url: config.get_str(&format!("submodule.{name}.url")).ok().map(str::to_owned),
-            local: local.join("HEAD").is_file().then_some(local),
+            local: submodule.head_id().filter(|wanted| has(&local, *wanted)).map(|_| local),
         });
     }
     Ok(found)
+}
+
+/// Whether the repository at `local` has the commit.
+fn has(local: &Path, commit: git2::Oid) -> bool {
+    git2::Repository::open(local).is_ok_and(|one| one.find_commit(commit).is_ok())
 }
 
 /// Git refuses names that climb too; we join the name to a path before git sees it.

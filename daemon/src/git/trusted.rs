@@ -13,11 +13,13 @@ pub(super) const SIGNING: Duration = Duration::from_secs(30);
 
 /// The keys that name a signer, with the key that may name it too, and what git runs when none
 /// does. The first two are one to git.
-const SIGNERS: [(&str, &str, &str); 4] = [
+const SIGNERS: [(&str, &str, &str); 5] = [
     ("gpg.program", "gpg.openpgp.program", "gpg"),
     ("gpg.openpgp.program", "gpg.program", "gpg"),
     ("gpg.ssh.program", "gpg.ssh.program", "ssh-keygen"),
     ("gpg.x509.program", "gpg.x509.program", "gpgsm"),
+    // names the key where the configuration does not; none does unless the user's own
+    ("gpg.ssh.defaultKeyCommand", "gpg.ssh.defaultkeycommand", "false"),
 ];
 
 impl Git {

@@ -7,11 +7,15 @@
 mod completions;
 mod merges;
 mod outbox;
+mod queue;
+mod removals;
 mod replies;
 mod runs;
 
 pub use merges::Answered;
 pub use outbox::Outgoing;
+pub use queue::{QueueRow, QueueStep};
+pub use removals::{Removed, Standing};
 pub use runs::{RunRow, Step};
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -84,7 +88,7 @@ impl JournalError {
 }
 
 /// One layout after the other; a database is brought forward from where it stands.
-const LAYOUTS: [&str; 3] = [
+const LAYOUTS: [&str; 5] = [
     "
     CREATE TABLE runs (
         run_id TEXT PRIMARY KEY,
@@ -105,6 +109,8 @@ const LAYOUTS: [&str; 3] = [
 ",
     completions::LAYOUT,
     merges::LAYOUT,
+    removals::LAYOUT,
+    queue::LAYOUT,
 ];
 
 /// The journal. Clones share the one connection.

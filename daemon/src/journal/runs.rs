@@ -36,6 +36,8 @@ pub struct Step<'a, S> {
     pub ended: bool,
     /// Messages for the relay, in order.
     pub messages: &'a [FromDaemon],
+    /// When.
+    pub at: Timestamp,
 }
 
 impl Journal {
@@ -93,23 +95,31 @@ impl Journal {
         let state =
             serde_json::to_string(step.state).map_err(JournalError::damaged("run state"))?;
         let mut work = self.begin("write a run's step").await?;
-        sqlx::query("UPDATE runs SET state = $1, ended = $2 WHERE run_id = $3")
-            .bind(state)
-            .bind(i64::from(step.ended))
-            .bind(step.key.run_id.to_string())
-            .execute(&mut *work)
-            .await
-            .map_err(doing("write a run's step"))?;
+        sqlx::query(
+            "UPDATE runs SET state = $1, ended = $2, \
+             ended_at = CASE WHEN $2 THEN coalesce(ended_at, $3) END WHERE run_id = $4",
+        )
+        .bind(state)
+        .bind(i64::from(step.ended))
+        .bind(step.at.millis())
+        .bind(step.key.run_id.to_string())
+        .execute(&mut *work)
+        .await
+        .map_err(doing("write a run's step"))?;
         let last = outbox::append(&mut work, step.key.lease_epoch, step.messages).await?;
         work.commit().await.map_err(doing("write a run's step"))?;
-        if let Some(last) = last {
-            self.grown.send_if_modified(|grown| {
-                let more = last > *grown;
-                *grown = last.max(*grown);
-                more
-            });
-        }
+        self.has_grown(last);
         Ok(())
+    }
+
+    /// Tells whoever watches the outbox of its last message.
+    pub(super) fn has_grown(&self, last: Option<u64>) {
+        let Some(last) = last else { return };
+        self.grown.send_if_modified(|grown| {
+            let more = last > *grown;
+            *grown = last.max(*grown);
+            more
+        });
     }
 
     /// The runs that have not ended, oldest first.
@@ -194,7 +204,7 @@ impl Journal {
     }
 }
 
-fn key(row: &SqliteRow) -> Option<RunKey> {
+pub(super) fn key(row: &SqliteRow) -> Option<RunKey> {
     Some(RunKey {
         run_id: row.get::<String, _>("run_id").parse::<RunId>().ok()?,
         task_id: row.get::<String, _>("task_id").parse::<TaskId>().ok()?,

@@ -217,6 +217,7 @@ impl Actor {
                 state: self.machine.state(),
                 ended: self.machine.state().phase == Phase::Ended,
                 messages,
+                at: clock::now(),
             };
             match self.shop.journal.step(step).await {
                 Ok(()) => return,

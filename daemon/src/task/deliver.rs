@@ -88,22 +88,27 @@ pub(super) async fn tools(shop: &Shop) -> Tools<'_> {
     Tools { repositories: &shop.repositories, search_path: shop.agents.path().await }
 }
 
-/// The branch that the work goes to: the one asked for, else the one it began from, else the one
-/// that is checked out in the repository.
-pub(super) async fn target(repository: &Repository, order: &Order) -> Result<String, Failure> {
+/// The branch that the work goes to: the one asked for, else the one it began from. Never the one
+/// that happens to be checked out by now.
+pub(crate) async fn target(repository: &Repository, order: &Order) -> Result<String, Failure> {
     let short = |name: &str| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned();
     if let Some(asked) = &order.target_branch {
         return Ok(short(asked));
     }
-    if let Some(base) = order.base_branch.as_deref().map(short) {
-        for place in ["refs/heads", "refs/remotes/origin"] {
-            if repository.resolve(&format!("{place}/{base}")).await.is_ok() {
-                return Ok(base);
-            }
+    let is_there = async |name: String| repository.resolve(&name).await.is_ok();
+    let found = match order.base_branch.as_deref().map(short) {
+        // of a URL that nothing was said of, what its HEAD names
+        None => repository.remote_head().await,
+        Some(base) => {
+            let here = is_there(format!("refs/heads/{base}")).await
+                || is_there(format!("refs/remotes/origin/{base}")).await;
+            // a branch of a remote may be called by its whole name
+            let whole = !here && is_there(format!("refs/remotes/{base}")).await;
+            let branch = if whole { base.split_once('/').map(|(_, b)| b.to_owned()) } else { None };
+            if here { Some(base) } else { branch }
         }
-    }
-    let head = repository.head().await.ok().and_then(|head| head.branch);
-    head.ok_or_else(|| {
+    };
+    found.ok_or_else(|| {
         let text = "the work began from no branch: say where it goes with --target";
         Failure::new(Reason::TargetNotFound, text)
     })
@@ -221,7 +226,7 @@ fn refused(error: CommitError) -> Failure {
 
 /// The task's name as the subject, its plan as the body. What git refuses in a message (NUL) or a
 /// terminal would obey becomes a mark.
-fn message(task: TaskId, order: &Order) -> Message {
+pub(crate) fn message(task: TaskId, order: &Order) -> Message {
     let shown = |text: &str| -> String {
         let odd = |c: char| c.is_control() && c != '\n' && c != '\t';
         text.trim().replace("\r\n", "\n").replace(odd, "\u{fffd}")

@@ -25,14 +25,14 @@ pub(super) async fn worktree_of(shop: &Shop, task: TaskId) -> Result<Option<Plac
 }
 
 /// What the user says of the repository in the configuration.
-pub(super) fn section_of(shop: &Shop, order: &Order, repository: &Path) -> RepositorySection {
+pub(crate) fn section_of(shop: &Shop, order: &Order, repository: &Path) -> RepositorySection {
     let common = repository.to_string_lossy();
     let named = order.repository_url.as_deref().unwrap_or_default();
     shop.config.repository(&[named, &common])
 }
 
 /// The user's repository that the place is of.
-pub(super) fn whose(place: &Place) -> &Path {
+pub(crate) fn whose(place: &Place) -> &Path {
     place.lent_from.as_deref().unwrap_or(&place.repository)
 }
 
@@ -49,6 +49,8 @@ pub(super) async fn furnish(
     let mut notes = Vec::new();
     for source in sources(shop, order, &section, (whose(place), checkout)).await? {
         let from = source.from.clone();
+        // it may be a worktree whose time is over: it stays until all is copied
+        let _still = repository.hold(&from).await;
         let brought = bring(source, place.path.clone()).await.map_err(not_brought)?;
         notes.extend(told(&brought, &from));
     }

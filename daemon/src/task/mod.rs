@@ -20,6 +20,8 @@ mod telling;
 
 pub(crate) use actor::run_folder;
 pub use board::{Board, Command, Kept, LiveSession};
+pub(crate) use deliver::{message, target};
+pub(crate) use furnish::{section_of, whose};
 pub use inform::{Notice, Words};
 pub use places::{LivePlace, Places, Present};
 pub use ports::Ports;

@@ -69,7 +69,7 @@ pub(super) async fn prepare(
     let chosen = choose(shop, order).await?;
     let first_port = shop.ports.reserve(key.run_id);
     if let Some(place) = former.and_then(|row| row.state.place.clone())
-        && place.path.is_dir()
+        && still_stands(shop, &place).await
     {
         return Ok((Place { first_port, ..place }, chosen));
     }
@@ -123,6 +123,13 @@ async fn fit_out(
     let notes = furnish(shop, key, order, repository, place).await?;
     await_task(&place.path).await.map_err(failed)?;
     Ok(notes)
+}
+
+/// Whether the worktree of a former run is there, and stays now that a live run has it.
+async fn still_stands(shop: &Shop, place: &Place) -> bool {
+    let Ok(repository) = shop.repositories.open(&place.repository).await else { return false };
+    let _settled = repository.hold(&place.path).await;
+    place.path.is_dir()
 }
 
 /// Says how to start the agent. Looks the program up anew: it may have moved since it was found.

@@ -77,6 +77,7 @@ async fn f22_eight_committers_and_a_merger_with_gc_on_lose_nothing() {
     ground.git(&["branch", "hayward/all"]);
     // what a user has by default, and more often than by default
     ground.git(&["config", "gc.auto", "50"]);
+    ground.git(&["config", "gc.autoDetach", "false"]);
     let repository = ground.open().await;
     let until = Instant::now() + Duration::from_secs(seconds());
     let over = Arc::new(AtomicBool::new(false));

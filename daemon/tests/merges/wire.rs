@@ -12,6 +12,7 @@ use hayward_daemon::task::{Phase, Place, RunState};
 use hayward_shared::id::{DaemonId, RequestId, RunId, TaskId};
 use hayward_shared::protocol::SpawnTask;
 use hayward_shared::run::RunKey;
+use hayward_shared::time::Timestamp;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -68,7 +69,16 @@ async fn remember(
     };
     let state = RunState { place: Some(place), phase: Phase::Ended, ..RunState::default() };
     assert!(journal.accept(key, &spawn, &state, clock::now()).await.unwrap());
-    journal.step(Step { key, state: &state, ended: true, messages: &[] }).await.unwrap();
+    journal
+        .step(Step {
+            key,
+            state: &state,
+            ended: true,
+            messages: &[],
+            at: Timestamp::from_millis(1),
+        })
+        .await
+        .unwrap();
     task
 }
 

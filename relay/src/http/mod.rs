@@ -11,9 +11,11 @@ mod merge;
 mod order;
 mod overlap;
 mod params;
+mod queue;
 mod tasks;
 mod tokens;
 mod users;
+mod worktrees;
 
 use crate::core::Core;
 use crate::socket::{MAX_FRAME, client, connection};
@@ -62,6 +64,14 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/daemons/{id}/merge/preview", get(merge::preview_on))
         .route("/api/v1/tasks/{id}/overlap", get(overlap::of_task))
         .route("/api/v1/overlap", get(overlap::all))
+        .route("/api/v1/tasks/{id}/overlay", get(worktrees::overlay))
+        .route("/api/v1/tasks/{id}/worktree", get(worktrees::of_task))
+        .route("/api/v1/tasks/{id}/worktree/target", get(worktrees::target))
+        .route("/api/v1/tasks/{id}/worktree/clone", post(worktrees::clone_out))
+        .route("/api/v1/worktrees", get(worktrees::all))
+        .route("/api/v1/daemons/{id}/worktrees/prune", post(worktrees::prune))
+        .route("/api/v1/queue", get(queue::list).post(queue::add))
+        .route("/api/v1/queue/{id}", delete(queue::remove))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
         .route("/api/v1/users", get(users::list).post(users::create))

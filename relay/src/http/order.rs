@@ -79,7 +79,7 @@ fn check(mut order: Order) -> Result<Order, Fault> {
     if !(1..=MAX_ATTEMPTS).contains(&order.max_attempts) {
         return Err(invalid(format!("maxAttempts: from 1 to {MAX_ATTEMPTS}")));
     }
-    if let Some(odd) = order.copy_files.iter().find(|path| inside(path).is_none()) {
+    if let Some(odd) = order.copy_files.iter().find(|path| leads_out(path)) {
         let text = format!("copyFiles: '{odd}' must be a path inside the repository, without '..'");
         return Err(invalid(text));
     }
@@ -97,6 +97,12 @@ fn check(mut order: Order) -> Result<Order, Fault> {
         return Err(invalid("the order is over 400 KiB of JSON: put what is long into a file"));
     }
     Ok(order)
+}
+
+/// Whether a path is none below the repository. A NUL in it is the daemon's to refuse: the task is
+/// kept, and ends.
+fn leads_out(path: &str) -> bool {
+    inside(&path.replace('\0', "?")).is_none()
 }
 
 /// Bytes that something takes on the wire.

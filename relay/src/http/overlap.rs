@@ -74,7 +74,11 @@ async fn gather(
     }))
 }
 
-async fn online(core: &Core, workspace: WorkspaceId) -> Result<Vec<(DaemonId, String)>, Refusal> {
+/// The daemons of a workspace that are online, with their hosts' names.
+pub(super) async fn online(
+    core: &Core,
+    workspace: WorkspaceId,
+) -> Result<Vec<(DaemonId, String)>, Refusal> {
     let mut found = Vec::new();
     let mut after = None;
     loop {

@@ -1,7 +1,7 @@
 //! What the relay says to a daemon.
 
 use super::hello::Authenticated;
-use crate::id::{RunId, TaskId, WatchId};
+use crate::id::{EntryId, RunId, TaskId, WatchId};
 use crate::task::{CompletionAction, Order};
 use serde::{Deserialize, Serialize};
 
@@ -212,6 +212,46 @@ to_daemon! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         task_id: Option<TaskId>,
     } = "readOverlap",
+    /// Which worktrees do you have, and how does your pool stand? Answered with `reply`.
+    ListWorktrees {
+        /// Only that of this task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_id: Option<TaskId>,
+    } = "listWorktrees",
+    /// What may a sibling see of its work? Answered with `reply`.
+    ReadOverlay {
+        /// The task.
+        task_id: TaskId,
+    } = "readOverlay",
+    /// Remove the worktrees that nobody needs. Answered with `reply`.
+    PruneWorktrees {
+        /// Only tell which.
+        dry_run: bool,
+        /// Also those that hold work that is nowhere else; it is kept under a ref.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    } = "pruneWorktrees",
+    /// Queue the branches of tasks that have ended, all to one branch, in this order, all or none.
+    /// Answered with `reply`, payload `{queue}`: a [`crate::queue::QueueEntry`] of each.
+    QueueAdd {
+        /// The tasks.
+        task_ids: Vec<TaskId>,
+        /// The branch they go to; else where the work of each is meant to go.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<String>,
+        /// The command line that must succeed; an empty one asks for nothing but a clean merge.
+        check: String,
+        /// How long it may take.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_seconds: Option<u64>,
+    } = "queueAdd",
+    /// What is in the merge queues, and what was lately? Answered as `queueAdd` is.
+    QueueList {} = "queueList",
+    /// Take an entry out of its queue. Answered with `reply`, payload `{entry}`.
+    QueueRemove {
+        /// The entry.
+        entry_id: EntryId,
+    } = "queueRemove",
     /// Send the output of its last run to one viewer. Answered with `reply`, then frames.
     WatchOutput {
         /// The viewer's own name for it; every frame carries it.

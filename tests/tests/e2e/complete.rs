@@ -425,3 +425,70 @@ fn f21_a_completion_killed_at_any_point_is_done_once() {
         killed_at(fault, &["--on", "pr"]);
     }
 }
+
+#[test]
+fn f20_what_the_user_does_while_a_landing_waits_for_their_git_is_not_undone() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let task = home.follow(repo.path(), &MERGE, &Script::new().write("a", "a\n")).expect(0).json();
+    let landed = repo.git(&["rev-parse", "main"]);
+    let lock = repo.path().join(".git/index.lock");
+    fs::write(&lock, "").unwrap();
+    let mut undo = home.spawn("undo", repo.path(), &["complete", id(&task), "--undo"]);
+    // whichever of the two looks first, the user's commit must stand; the daemon waits 5 s
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    fs::remove_file(&lock).unwrap();
+    repo.write("mine", "mine\n");
+    let mine = repo.try_git(&["add", "mine"]).code == 0
+        && repo.try_git(&["commit", "-qm", "USER WORK"]).code == 0;
+    undo.wait().unwrap();
+    let log = repo.git(&["log", "--format=%s", "main"]);
+    assert!(!mine || log.contains("USER WORK"), "{log}");
+    assert_eq!(fs::read_to_string(repo.path().join("mine")).unwrap(), "mine\n");
+    if mine && repo.git(&["rev-parse", "main^"]) == landed {
+        assert!(repo.path().join("a").exists(), "what was landed is still there");
+    }
+    assert_eq!(repo.git(&["status", "--porcelain"]).replace("A  mine", ""), "");
+}
+
+#[test]
+fn an_alias_of_a_branch_moves_the_branch_and_its_checkout() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    repo.git(&["symbolic-ref", "refs/heads/master", "refs/heads/main"]);
+    let options = ["--on", "merge", "--target", "master"];
+    let task =
+        home.follow(repo.path(), &options, &Script::new().write("a", "a\n")).expect(0).json();
+    assert_eq!(repo.git(&["rev-parse", "main"]), text(&task, "headCommit"));
+    assert_eq!(repo.git(&["symbolic-ref", "refs/heads/master"]), "refs/heads/main");
+    assert_eq!(repo.git(&["status", "--porcelain"]), "");
+    assert!(repo.path().join("a").exists());
+}
+
+#[test]
+fn work_that_began_from_no_branch_is_merged_nowhere_unless_told() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    repo.git(&["tag", "v1"]);
+    let before = repo.snapshot();
+    let options = ["--on", "merge", "--base", "v1"];
+    let task =
+        home.follow(repo.path(), &options, &Script::new().write("a", "a\n")).expect(7).json();
+    assert_eq!(task["reason"], "target_not_found");
+    assert_eq!(repo.snapshot(), before);
+}
+
+#[test]
+fn f48_what_the_user_never_pushed_is_looked_through_and_a_merge_hides_nothing() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let forge = Forge::new(&home, &repo);
+    let merge = "git checkout -q -b side && echo s > s && git add s && git commit -qm s && \
+                 git checkout -q - && git merge -q --no-commit --no-ff side && \
+                 printf 'KEY=1\\n' > .env && git add -f .env && git commit -qm merged";
+    let words = ["run", "--json", "--on", "pr", "--", "sh", "-c", merge];
+    let task = home.run_in(repo.path(), &words).expect(7).json();
+    assert_eq!(task["reason"], "secrets_exposed", "{task:#}");
+    repo.write(".env", "MINE=1\n");
+    repo.git(&["add", "-f", ".env"]);
+    repo.git(&["commit", "-qm", "local only"]);
+    let task = home.follow(repo.path(), &["--on", "pr"], &Script::new().write("a", "a\n"));
+    assert_eq!(task.expect(7).json()["reason"], "secrets_exposed");
+    assert_eq!(forge.branches(), "");
+}

@@ -2,6 +2,7 @@
 
 mod act;
 mod preview;
+mod queue;
 
 use super::context::Context;
 use super::typed::Typed;
@@ -39,6 +40,8 @@ enum MergeCommand {
     Skip(SkipArgs),
     /// Say whether every part of a task is merged or skipped
     Check(OneArgs),
+    /// Merge the branches of tasks in order, each only when a check passes with it
+    Queue(queue::QueueArgs),
 }
 
 /// Which task.
@@ -125,6 +128,7 @@ pub(crate) async fn run(args: MergeArgs, context: &Context) -> Outcome {
         MergeCommand::Abort(args) => act::abort(&args.id, context).await,
         MergeCommand::Skip(args) => act::skip(args, context).await,
         MergeCommand::Check(args) => act::check(&args.id, context).await,
+        MergeCommand::Queue(args) => queue::run(args, context).await,
     }
 }
 

@@ -40,6 +40,15 @@ pub(crate) fn short(count: u64) -> String {
     }
 }
 
+/// Bytes in their largest unit: `950 B`, `12.3 KiB`, `4.0 GiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| count >= *unit) {
+        Some((unit, name)) => format!("{}.{} {name}", count / unit, count % unit * 10 / unit),
+        None => format!("{count} B"),
+    }
+}
+
 /// A count with its thing: `1 file`, `2 files`.
 pub(crate) fn count(number: u64, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })

@@ -33,6 +33,11 @@ impl Base {
 pub(super) fn find(repo: Option<&str>, base: Option<&str>) -> Result<Base, Fault> {
     let start = PathBuf::from(repo.unwrap_or("."));
     if let Some(url) = repo.filter(|repo| is_url(repo) && !start.exists()) {
+        if holds_password(url) {
+            let message = "the URL holds a password, which would be stored with the task";
+            return Err(Fault::new(Code::Invalid, message)
+                .with_hint("leave it out: git's own credential helpers are asked for it"));
+        }
         let name = base.map(str::to_owned);
         return Ok(Base { root: url.to_owned(), name, commit: None });
     }
@@ -51,6 +56,12 @@ pub(crate) fn around(repo: Option<&str>) -> Result<String, Fault> {
     root.into_os_string().into_string().map_err(|path| {
         Fault::new(Code::Invalid, format!("the path {} is no UTF-8", Path::new(&path).display()))
     })
+}
+
+fn holds_password(url: &str) -> bool {
+    let authority = url.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+    let who = authority.and_then(|authority| authority.rsplit_once('@'));
+    who.is_some_and(|(who, _)| who.contains(':'))
 }
 
 fn open(start: &Path) -> Result<Repository, Fault> {
@@ -93,7 +104,7 @@ fn resolve(
     root: &Path,
 ) -> Result<(String, String), Fault> {
     let shown = homely(root);
-    let Some(base) = base else {
+    let Some(base) = base.filter(|base| *base != "HEAD") else {
         let head = repository.head().map_err(|error| match error.code() {
             ErrorCode::UnbornBranch | ErrorCode::NotFound => {
                 Fault::new(Code::Invalid, format!("the repository at {shown} has no commit yet"))

@@ -27,6 +27,10 @@ pub(super) async fn task(id: &Typed, context: &Context) -> Outcome {
         let text = format!("{:<10} {}: {}", "withheld", line(&withheld.path), line(&withheld.why));
         context.out.line(Tone::Warn, &text)?;
     }
+    for salvage in &task.body.results.salvage {
+        let text = format!("{:<10} {}", "salvaged", line(salvage));
+        context.out.line(Tone::Warn, &text)?;
+    }
     context.out.line(Tone::Plain, "")?;
     for text in lines(&task.body.order.plan) {
         context.out.line(Tone::Plain, &text)?;

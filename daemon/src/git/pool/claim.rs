@@ -6,7 +6,7 @@ use super::super::branch::Choice;
 use super::super::repo::{Closed, CommitId, Repository, read};
 use super::super::worktree::{
     Hold, NewWorktree, Worktree, WorktreeError, check_out, cold, disk, leftover, look, make_branch,
-    make_ready, on_ground, undo,
+    make_ready, on_ground, point, undo,
 };
 use super::refill::fingerprint;
 use super::{Hot, Miss, Place, Pool, chain};
@@ -205,8 +205,4 @@ impl Pool {
             Err(Closed) => {}
         }
     }
-}
-
-fn point(name: &str, path: &Path) -> Result<(), WorktreeError> {
-    fault::point(name).map_err(disk("go on with", path))
 }

@@ -46,6 +46,8 @@ pub struct Pool {
 struct Shared {
     /// None: the pool is off.
     terms: Option<Terms>,
+    /// Whose trash is emptied, also while the pool is off.
+    yard: Option<Yard>,
     state: Mutex<State>,
     /// Told whenever there may be work for the one who tends.
     work: Notify,
@@ -154,8 +156,9 @@ impl Pool {
     /// A pool on these terms; nothing is made before a repository is hot.
     #[must_use]
     pub fn new(terms: Terms) -> Self {
+        let yard = Some(terms.yard.clone());
         let terms = (terms.places > 0).then_some(terms);
-        Self { shared: Arc::new(Shared { terms, ..Shared::default() }) }
+        Self { shared: Arc::new(Shared { terms, yard, ..Shared::default() }) }
     }
 
     /// How it stands now.

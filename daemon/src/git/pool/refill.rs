@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::super::repo::{CommitId, Repositories, Repository, read};
 use super::super::worktree::{
-    Hold, Record, Stamp, WorktreeError, blocking, check_out, digest, disk, enter, look,
+    Hold, Record, Stamp, WorktreeError, blocking, check_out, digest, disk, enter, look, point,
 };
 use super::{Miss, Place, Pool, REPOSITORY, Terms, chain};
 use crate::fault;
@@ -71,8 +71,8 @@ impl Repositories {
 
     /// Deletes what was discarded; returns when it is gone.
     pub async fn empty_trash(&self) {
-        let Some(terms) = self.pool().shared.terms.clone() else { return };
-        if let Err(cause) = read(move || terms.yard.empty_trash()).await {
+        let Some(yard) = self.pool().shared.yard.clone() else { return };
+        if let Err(cause) = read(move || yard.empty_trash()).await {
             tracing::warn!(%cause, "the trash is not emptied");
         }
     }
@@ -244,8 +244,4 @@ fn fresh_name() -> String {
 
 fn failed(cause: impl std::fmt::Display) -> Miss {
     Miss::RefillFailed(cause.to_string())
-}
-
-fn point(name: &str, path: &Path) -> Result<(), WorktreeError> {
-    fault::point(name).map_err(disk("go on with", path))
 }

@@ -13,6 +13,7 @@ mod pristine;
 mod record;
 mod recover;
 mod remove;
+mod scratch;
 mod yard;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use super::parse::{self, Listed};
 use super::repo::{CommitId, Repository, read};
 
 pub(in crate::git) use create::{
-    blocking, check_out, cold, disk, enter, make_branch, make_ready, on_ground, undo,
+    blocking, check_out, cold, disk, enter, make_branch, make_ready, on_ground, point, undo,
 };
 pub use error::{DropError, ListError, ReleaseError, RemoveError, WorktreeError};
 pub(in crate::git) use grounds::Grounds;
@@ -31,6 +32,8 @@ pub use hand::{await_task, hand_over, withhold};
 pub(in crate::git) use pristine::{Stamp, look};
 pub(in crate::git) use record::{Hold, Record};
 pub(in crate::git) use recover::ready_places;
+pub use remove::Held;
+pub(in crate::git) use remove::is_on_a_branch;
 pub use yard::Yard;
 pub(in crate::git) use yard::digest;
 

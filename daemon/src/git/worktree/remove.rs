@@ -1,7 +1,7 @@
 //! A worktree removed: only when nothing in it would be lost, and at once whatever its size.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::command::Git;
 use super::super::parse::{self, Status};
@@ -22,19 +22,91 @@ impl Repository {
     pub async fn remove(&self, worktree: &Path) -> Result<(), RemoveError> {
         let (repository, path) = (self.clone(), worktree.to_owned());
         let whole = tokio::spawn(async move {
-            let _alone = repository.grounds().hold(&path).await;
-            let removed =
-                repository.in_turn(move |common| async move { remove(&common, &path).await });
-            removed.await?
+            let held = repository.hold(&path).await;
+            repository.remove_held(&held).await
         });
-        let done = whole.await.map_err(|_| Closed)?;
+        whole.await.map_err(|_| Closed)?
+    }
+
+    /// Waits until nobody else of this daemon makes, copies from or removes the worktree, and keeps
+    /// others waiting until the answer is dropped.
+    pub async fn hold(&self, worktree: &Path) -> Held {
+        let _alone = self.grounds().hold(worktree).await;
+        Held { path: worktree.to_owned(), _alone }
+    }
+
+    /// [`Repository::remove`] for who holds the worktree already.
+    ///
+    /// # Errors
+    /// [`RemoveError`] with what would be lost; nothing changed then.
+    pub async fn remove_held(&self, held: &Held) -> Result<(), RemoveError> {
+        let path = held.path.clone();
+        let removed = self.in_turn(move |common| async move {
+            check(&common, &path).await?;
+            vanish(&common, &path).await
+        });
+        let done = removed.await?;
+        self.pool().wake();
+        done
+    }
+
+    /// Whether a worktree could be removed now without losing anything. Changes nothing.
+    ///
+    /// # Errors
+    /// [`RemoveError`] with what would be lost.
+    pub async fn check_removal(&self, worktree: &Path) -> Result<(), RemoveError> {
+        check(self.common_dir(), worktree).await
+    }
+
+    /// Whether a worktree holds changes that are in no commit; untracked files count.
+    ///
+    /// # Errors
+    /// [`RemoveError`] when it cannot be told.
+    pub async fn is_dirty(&self, worktree: &Path) -> Result<bool, RemoveError> {
+        let path = worktree.to_owned();
+        let clean = read(move || {
+            let record = Record::of(&path)?;
+            let repository = git2::Repository::open(&path).ok()?;
+            let head = repository.head().and_then(|head| head.peel_to_commit()).ok()?.id();
+            look(&path, &record, Some(&head.into())).ok()?
+        });
+        if matches!(clean.await, Ok(Some(_))) {
+            return Ok(false);
+        }
+        match refuse_dirty(worktree).await {
+            Ok(()) => Ok(false),
+            Err(RemoveError::Dirty { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a worktree unseen: all that would be lost was kept before.
+    pub(in crate::git) async fn take_away(&self, held: &Held) -> Result<(), RemoveError> {
+        let path = held.path.clone();
+        let gone = self.in_turn(move |common| async move { vanish(&common, &path).await });
+        let done = gone.await?;
         self.pool().wake();
         done
     }
 }
 
-/// Removes a worktree whose work is safe: clean, at rest, its HEAD on a branch.
-async fn remove(common: &Path, path: &Path) -> Result<(), RemoveError> {
+/// A worktree that nobody else of this daemon touches meanwhile.
+#[derive(Debug)]
+pub struct Held {
+    path: PathBuf,
+    _alone: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl Held {
+    /// The worktree.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Fails unless the worktree's work is safe: clean, at rest, its HEAD on a branch.
+async fn check(common: &Path, path: &Path) -> Result<(), RemoveError> {
     let (place, folder) = (common.to_owned(), path.to_owned());
     let looked = read(move || removable(&place, &folder)).await.unwrap_or_else(|source| {
         Err(RemoveError::Unreadable { path: path.to_owned(), source: source.into() })
@@ -42,6 +114,10 @@ async fn remove(common: &Path, path: &Path) -> Result<(), RemoveError> {
     if looked == Looked::Unsure {
         refuse_dirty(path).await?;
     }
+    Ok(())
+}
+
+async fn vanish(common: &Path, path: &Path) -> Result<(), RemoveError> {
     let (place, folder) = (common.to_owned(), path.to_owned());
     let gone = tokio::task::spawn_blocking(move || take_away(&place, &folder));
     gone.await
@@ -158,7 +234,7 @@ fn take_away(common: &Path, path: &Path) -> std::io::Result<()> {
 }
 
 /// Whether a branch, local or remote, holds the commit: one walk, however many branches there are.
-pub(super) fn is_on_a_branch(
+pub(in crate::git) fn is_on_a_branch(
     repository: &git2::Repository,
     commit: git2::Oid,
 ) -> Result<bool, git2::Error> {

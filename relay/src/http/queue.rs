@@ -1,0 +1,140 @@
+//! The merge queues of a workspace: each daemon has those of its machine's repositories.
+
+use super::caller::Bearer;
+use super::fault::{Refusal, invalid};
+use super::overlap::online;
+use super::params::{Body, Id};
+use super::tasks::find;
+use crate::core::Core;
+use axum::Json;
+use axum::extract::State;
+use futures_util::future::join_all;
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{DaemonId, EntryId, WorkspaceId};
+use hayward_shared::protocol::ToDaemon;
+use hayward_shared::queue::QueueAddBody;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The most tasks queued at once: what a daemon takes.
+const MOST_TASKS: usize = 200;
+
+type Answer = Result<Json<Value>, Refusal>;
+
+/// What the daemons of a workspace say together.
+struct Gathered {
+    /// The entries, each with its daemon.
+    rows: Vec<(DaemonId, Value)>,
+    truncated: bool,
+    /// Those that did not answer, and why.
+    silent: Vec<Value>,
+}
+
+pub(super) async fn list(State(core): State<Arc<Core>>, Bearer(caller): Bearer) -> Answer {
+    caller.reads()?;
+    let Gathered { rows, truncated, silent } = gather(&core, caller.workspace).await?;
+    let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
+    Ok(Json(json!({ "queue": rows, "truncated": truncated, "unanswered": silent })))
+}
+
+/// Queues tasks that have ended, all on one daemon.
+pub(super) async fn add(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    Body(body): Body<QueueAddBody>,
+) -> Answer {
+    caller.commands()?;
+    if body.task_ids.is_empty() || body.task_ids.len() > MOST_TASKS {
+        return Err(invalid("taskIds: from 1 to 200").into());
+    }
+    let mut holder = None;
+    let mut task_ids = Vec::new();
+    for typed in body.task_ids {
+        let fragment = typed.parse().map_err(|_| Fault::not_found("task", &typed))?;
+        let task = find(&core, &caller, &Id { typed, fragment }).await?.task;
+        let short = task.id.short();
+        let conflict = |text: String| Fault::new(Code::Conflict, format!("task {short} {text}"));
+        if !task.status.is_final() {
+            return Err(conflict(format!("is {}: it has not ended", task.status)).into());
+        }
+        if task.results.branch.is_none() {
+            return Err(conflict("has no branch to be merged".to_owned()).into());
+        }
+        let daemon = task.holding.daemon_id;
+        let daemon = daemon.ok_or_else(|| conflict("was run by no daemon".to_owned()))?;
+        if *holder.get_or_insert(daemon) != daemon {
+            return Err(conflict("ran on another daemon than those before it".to_owned()).into());
+        }
+        task_ids.push(task.id);
+    }
+    let daemon = holder.ok_or_else(|| invalid("taskIds: from 1 to 200"))?;
+    let command = ToDaemon::QueueAdd {
+        task_ids,
+        target: body.target_branch.filter(|name| !name.is_empty()),
+        check: body.check,
+        timeout_seconds: body.timeout_seconds,
+    };
+    Ok(Json(ask(&core, daemon, command).await?))
+}
+
+/// Takes an entry out, on whichever daemon it is.
+pub(super) async fn remove(
+    State(core): State<Arc<Core>>,
+    Bearer(caller): Bearer,
+    id: Id,
+) -> Answer {
+    caller.commands()?;
+    let Gathered { rows, silent, .. } = gather(&core, caller.workspace).await?;
+    let entry = |(daemon, row): &(DaemonId, Value)| {
+        let entry: EntryId = serde_json::from_value(row.get("id")?.clone()).ok()?;
+        id.fragment.matches(&entry.0).then_some((*daemon, entry))
+    };
+    let found: Vec<_> = rows.iter().filter_map(entry).collect();
+    match found.as_slice() {
+        [(daemon, entry)] => {
+            let command = ToDaemon::QueueRemove { entry_id: *entry };
+            Ok(Json(ask(&core, *daemon, command).await?))
+        }
+        [] if silent.is_empty() => Err(Fault::not_found("entry", &id.typed).into()),
+        [] => {
+            let text = format!("no entry {}, but not every daemon answered", id.typed);
+            Err(Fault::new(Code::DaemonOffline, text).into())
+        }
+        many => {
+            let text = format!("{} names {} entries: give more of it", id.typed, many.len());
+            Err(Fault::new(Code::Ambiguous, text).into())
+        }
+    }
+}
+
+async fn ask(core: &Core, daemon: DaemonId, command: ToDaemon) -> Result<Value, Fault> {
+    match core.registry.ask(daemon, command, core.timing.reply).await? {
+        Value::Null => Err(Fault::new(Code::Unavailable, "that daemon knows no merge queue")),
+        answer => Ok(answer),
+    }
+}
+
+async fn gather(core: &Core, workspace: WorkspaceId) -> Result<Gathered, Refusal> {
+    let asked = online(core, workspace).await?.into_iter().map(|(id, hostname)| async move {
+        let answer = core.registry.ask(id, ToDaemon::QueueList {}, core.timing.reply).await;
+        (id, hostname, answer)
+    });
+    let mut all = Gathered { rows: Vec::new(), truncated: false, silent: Vec::new() };
+    for (id, hostname, answer) in join_all(asked).await {
+        match answer {
+            Ok(mut answer) => {
+                if let Some(Value::Array(rows)) = answer.get_mut("queue").map(Value::take) {
+                    all.rows.extend(rows.into_iter().map(|mut row| {
+                        row["daemonId"] = json!(id);
+                        (id, row)
+                    }));
+                }
+                all.truncated |= answer.get("truncated") == Some(&Value::Bool(true));
+            }
+            Err(fault) => all.silent.push(json!({
+                "daemonId": id, "hostname": hostname, "reason": fault.message,
+            })),
+        }
+    }
+    Ok(all)
+}
