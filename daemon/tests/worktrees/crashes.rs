@@ -133,15 +133,15 @@ async fn inner_work() {
 /// Every second point each, so that the two run side by side.
 #[tokio::test]
 async fn f21_a_kill_at_any_point_leaves_what_the_next_start_repairs() {
-    killed_at(POINTS.iter().step_by(2)).await;
+    killed_at(POINTS.into_iter().step_by(2)).await;
 }
 
 #[tokio::test]
 async fn f21_a_kill_at_any_other_point_leaves_what_the_next_start_repairs() {
-    killed_at(POINTS.iter().skip(1).step_by(2)).await;
+    killed_at(POINTS.into_iter().skip(1).step_by(2)).await;
 }
 
-async fn killed_at(points: impl Iterator<Item = &&str>) {
+async fn killed_at(points: impl Iterator<Item = &'static str>) {
     for point in points {
         let new = Farm::new();
         new.write("b.txt", "second\n");
