@@ -63,7 +63,11 @@ impl Scratch {
     fn whole_tree(&self, path: &Path) -> String {
         let index = self.user().with_file_name("index-of-the-oracle");
         let real = git(path, &["rev-parse", "--absolute-git-dir"]);
-        fs::copy(Path::new(&real).join("index"), &index).unwrap();
+        let own = Path::new(&real).join("index");
+        fs::copy(&own, &index).unwrap();
+        // as old as the one it is of: git reads a file again that changed when its index was written
+        let written = fs::metadata(&own).unwrap().modified().unwrap();
+        fs::File::options().write(true).open(&index).unwrap().set_modified(written).unwrap();
         let on = |args: &[&str]| {
             let mut command = command(path, args);
             command.env("GIT_INDEX_FILE", &index);

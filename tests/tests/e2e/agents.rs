@@ -51,7 +51,15 @@ fn f45_of_20_canaries_in_the_daemon_none_reaches_an_agent() {
     let task = home.follow(repo.path(), &["--on", "none"], &script).expect(0).json();
     let seen: BTreeMap<String, String> = serde_json::from_str(&home.read("environment")).unwrap();
     let names: Vec<&str> = seen.keys().map(String::as_str).collect();
-    let ours = ["HAYWARD_BASE_COMMIT", "HAYWARD_RUN_ID", "HAYWARD_TASK_ID", "HAYWARD_WORKTREE"];
+    let ours = [
+        "COMPOSE_PROJECT_NAME",
+        "HAYWARD_BASE_COMMIT",
+        "HAYWARD_PORT",
+        "HAYWARD_PORT_COUNT",
+        "HAYWARD_RUN_ID",
+        "HAYWARD_TASK_ID",
+        "HAYWARD_WORKTREE",
+    ];
     let base = ["HOME", "LANG", "NAMED", "PATH", "SHELL", "TERM"];
     assert_eq!(names, [&ours[..], &base[..]].concat());
     assert!(!seen.values().any(|value| value.contains("canary")), "{seen:?}");
