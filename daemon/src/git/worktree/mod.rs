@@ -14,6 +14,7 @@ mod record;
 mod recover;
 mod remove;
 mod scratch;
+mod walk;
 mod yard;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub(in crate::git) use record::{Hold, Record};
 pub(in crate::git) use recover::ready_places;
 pub use remove::Held;
 pub(in crate::git) use remove::is_on_a_branch;
+pub(in crate::git) use walk::likeness;
 pub use yard::Yard;
 pub(in crate::git) use yard::digest;
 

@@ -84,7 +84,7 @@ fn is_untouched(path: &Path, record: &Record, note: &Note) -> bool {
         (None, None) => record.head().as_deref() == Some(commit.as_str()),
         _ => false,
     };
-    stands && matches!(look(path, record, Some(&commit)), Ok(Some(_)))
+    stands && matches!(look(path, record, &commit), Ok(Some(_)))
 }
 
 /// Drops what the note tells of: the branch, unless its task is known, and the note itself.
