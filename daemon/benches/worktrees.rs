@@ -66,6 +66,8 @@ impl Scene {
         fs::create_dir(scene.yard())?;
         let identity = ["-c", "user.name=Bench", "-c", "user.email=bench@localhost"];
         scene.git(&["init", "-q", "-b", "main"])?;
+        // no clean-up of git's own begins in the middle of a measurement
+        scene.git(&["config", "gc.auto", "0"])?;
         scene.git(&["add", "."])?;
         scene.git(&[&identity[..], &["commit", "-qm", "base"]].concat())?;
         // a large repository is packed, or git itself packs it on the first occasion

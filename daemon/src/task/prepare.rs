@@ -12,7 +12,7 @@ use crate::config::{AgentSection, Isolation};
 use crate::git::branch::slug;
 use crate::git::remote::is_url;
 use crate::git::repo::{OpenError, ResolveError};
-use crate::git::worktree::NewWorktree;
+use crate::git::worktree::{NewWorktree, WorktreeError, await_task, hand_over, withhold};
 use crate::git::{BranchName, CommitId, Repository};
 use crate::journal::RunRow;
 use crate::keeper::{Launch, Mode};
@@ -99,7 +99,7 @@ pub(super) async fn prepare(
         first_port,
         notes: Vec::new(),
     };
-    match furnish(shop, key, order, (&repository, checkout.as_deref()), &place).await {
+    match fit_out(shop, key, order, (&repository, checkout.as_deref()), &place).await {
         Ok(notes) => place.notes = notes,
         Err(failure) => {
             repository.take_down(new, made.branch).await;
@@ -107,6 +107,22 @@ pub(super) async fn prepare(
         }
     }
     Ok((place, chosen))
+}
+
+/// Furnishes a worktree that stays ours alone until its task begins: a crash meanwhile leaves
+/// nothing of it.
+async fn fit_out(
+    shop: &Shop,
+    key: RunKey,
+    order: &Order,
+    repository: (&Repository, Option<&Path>),
+    place: &Place,
+) -> Result<Vec<String>, Failure> {
+    let failed = |error: WorktreeError| Failure::new(Reason::WorktreeFailed, chain(&error));
+    withhold(&place.path).await.map_err(failed)?;
+    let notes = furnish(shop, key, order, repository, place).await?;
+    await_task(&place.path).await.map_err(failed)?;
+    Ok(notes)
 }
 
 /// Whether the worktree of a former run is there, and stays now that a live run has it.
@@ -124,6 +140,9 @@ pub(super) async fn start(
     (place, chosen): (&Place, &Chosen),
     former: Option<&RunRow<RunState>>,
 ) -> Result<Start, Failure> {
+    hand_over(&place.path)
+        .await
+        .map_err(|error| Failure::new(Reason::WorktreeFailed, chain(&error)))?;
     let section = shop.config.agents.get(&chosen.name).cloned().unwrap_or_default();
     let driver = driver(&chosen.name, &section)?;
     let agent_order = agent_order(driver, order, place, &section, former);

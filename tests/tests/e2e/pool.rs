@@ -98,6 +98,37 @@ fn a_second_task_gets_a_ready_worktree_that_is_as_fresh_as_the_first() {
 }
 
 #[test]
+fn f19_a_daemon_killed_while_a_setup_command_runs_makes_the_worktree_anew() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let (begun, gate) = (home.file("begun"), home.file("gate"));
+    let setup = format!(
+        "mkdir ignored; echo half > ignored/cache; echo half > README; echo x >> {}; \
+         until test -e {}; do sleep 0.1; done; git checkout -q README; echo whole > ignored/cache",
+        begun.display(),
+        gate.display()
+    );
+    let section = format!("[repositories.\"{}\"]\nsetup = {setup:?}\n", repo.path().display());
+    home.configure(&section);
+    let daemon = home.up();
+    let script = Script::new()
+        .sign(home.file("starts"))
+        .shell("test \"$(cat ignored/cache)\" = whole")
+        .shell("test \"$(git status --porcelain)\" = ''")
+        .write("work", "work\n");
+    let task = home.submit(repo.path(), &[], &script);
+    until_true("the setup runs", LONG, || !home.read("begun").is_empty());
+    daemon.crash();
+    home.up();
+    until_true("the setup runs again", LONG, || home.read("begun").lines().count() == 2);
+    home.open_gate("gate");
+    let task = home.reaches(&task, "completed");
+    assert_eq!(home.starts("starts"), 1);
+    let list = repo.git(&["worktree", "list", "--porcelain"]);
+    assert!(!list.contains("waits for its task") && !list.contains("being made\n"), "{list}");
+    all_is_in_order(&home, &repo, &[task]);
+}
+
+#[test]
 fn pool_zero_makes_no_places_and_a_misspelt_retention_is_named() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
     home.configure("[worktree]\nretention = \"soon\"\n");

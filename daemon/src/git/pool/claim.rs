@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::super::branch::Choice;
 use super::super::repo::{Closed, CommitId, Repository, read};
 use super::super::worktree::{
-    Hold, NewWorktree, Worktree, WorktreeError, check_out, cold, disk, leftover, look, make_branch,
+    Hold, NewWorktree, Worktree, WorktreeError, check_out, cold, disk, leftover, make_branch,
     make_ready, on_ground, point, undo,
 };
 use super::refill::fingerprint;
@@ -154,15 +154,10 @@ async fn hand_over(
 
 /// Fails unless the place is, file for file, what was made, by settings that are still the same.
 fn is_as_made(common: &Path, place: &Place) -> Result<(), git2::Error> {
-    let now = fingerprint(common, &place.record, place.bytes)?;
-    if now != place.stamp {
-        return Err(git2::Error::from_str("its index or the repository's settings changed"));
+    if fingerprint(common, &place.path, &place.record, place.bytes)? == place.stamp {
+        return Ok(());
     }
-    match look(&place.path, &place.record, None) {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(git2::Error::from_str("a file of it changed while it waited")),
-        Err(cause) => Err(git2::Error::from_str(&cause.to_string())),
-    }
+    Err(git2::Error::from_str("it, or a setting that it was made by, changed while it waited"))
 }
 
 /// Gives the place its folder, branch and HEAD; runs in the repository's turn.

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::super::repo::{CommitId, Repositories, Repository, read};
 use super::super::worktree::{
-    Hold, Record, Stamp, WorktreeError, blocking, check_out, digest, disk, enter, look, point,
+    Hold, Record, Stamp, WorktreeError, blocking, check_out, digest, disk, enter, likeness, look,
+    point,
 };
 use super::{Miss, Place, Pool, REPOSITORY, Terms, chain};
 use crate::fault;
@@ -172,18 +173,19 @@ fn settle(
         .open(record.index())
         .and_then(|index| index.set_modified(now))
         .map_err(|cause| broken(&cause))?;
-    let looked = look(path, record, Some(commit));
+    let looked = look(path, record, commit);
     let found = looked.map_err(|cause| git2::Error::from_str(&cause.to_string()))?;
     let Some(found) = found else {
         return Err(git2::Error::from_str("what git wrote there is not what its index says"));
     };
-    Ok((fingerprint(common, record, found.bytes)?, found.bytes))
+    Ok((fingerprint(common, path, record, found.bytes)?, found.bytes))
 }
 
-/// What must be the same when a place is claimed as it was when it was made: its index, and what
-/// decides which bytes a checkout writes. Its last word is the size of the place in bytes.
+/// What must be the same when a place is claimed as it was when it was made: its files, its index,
+/// and what decides which bytes a checkout writes. Its last word is the size of the place in bytes.
 pub(super) fn fingerprint(
     common: &Path,
+    path: &Path,
     record: &Record,
     bytes: u64,
 ) -> Result<String, git2::Error> {
@@ -205,7 +207,9 @@ pub(super) fn fingerprint(
     }
     let index = Stamp::of(&record.index())
         .map_err(|cause| git2::Error::from_str(&format!("it has no index: {cause}")))?;
-    Ok(format!("{} {} {bytes}", digest(&settings), index.text()))
+    let files = likeness(path)
+        .map_err(|cause| git2::Error::from_str(&format!("its files cannot be read: {cause}")))?;
+    Ok(format!("{} {} {files:016x} {bytes}", digest(&settings), index.text()))
 }
 
 /// Refuses when the files of the commit have no room within the budget or on the disk.

@@ -7,12 +7,14 @@
 mod create;
 mod error;
 mod grounds;
+mod hand;
 pub(in crate::git) mod leftover;
 mod pristine;
 mod record;
 mod recover;
 mod remove;
 mod scratch;
+mod walk;
 mod yard;
 
 use std::path::{Path, PathBuf};
@@ -27,11 +29,13 @@ pub(in crate::git) use create::{
 };
 pub use error::{DropError, ListError, ReleaseError, RemoveError, WorktreeError};
 pub(in crate::git) use grounds::Grounds;
+pub use hand::{await_task, hand_over, withhold};
 pub(in crate::git) use pristine::{Stamp, look};
 pub(in crate::git) use record::{Hold, Record};
 pub(in crate::git) use recover::ready_places;
 pub use remove::Held;
 pub(in crate::git) use remove::is_on_a_branch;
+pub(in crate::git) use walk::likeness;
 pub use yard::Yard;
 pub(in crate::git) use yard::digest;
 

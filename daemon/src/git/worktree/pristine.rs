@@ -7,19 +7,17 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirEntry, Metadata};
 use std::io;
+use std::ops::AddAssign;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, PoisonError};
 
 use super::super::repo::CommitId;
 use super::Record;
+use super::walk::{Seen, walk};
 
 /// Kernels tick at 100 Hz at the slowest: two writes this close may bear the same time.
 const TICK_NS: i128 = 20_000_000;
-
-/// More readers than this wait for each other in the kernel.
-const MAX_READERS: usize = 4;
 
 const LINK: u32 = 0o120_000;
 const SUBMODULE: u32 = 0o160_000;
@@ -72,22 +70,17 @@ struct Tracked {
 }
 
 /// Looks at the worktree at `path`. None when it is not surely as git wrote it; only files that
-/// are tracked may be there, ignored ones neither. With `tree` the index must hold that very tree.
+/// are tracked may be there, ignored ones neither, and the index must hold the commit's very tree.
 ///
 /// # Errors
 /// The folder or its index cannot be read, or the index is of a kind that libgit2 does not know.
 pub(in crate::git) fn look(
     path: &Path,
     record: &Record,
-    tree: Option<&CommitId>,
+    commit: &CommitId,
 ) -> Result<Option<Pristine>, Box<dyn std::error::Error + Send + Sync>> {
     let mut index = git2::Index::open(&record.index())?;
-    if index.has_conflicts() {
-        return Ok(None);
-    }
-    if let Some(commit) = tree
-        && !holds(&mut index, path, commit)?
-    {
+    if index.has_conflicts() || !holds(&mut index, path, commit)? {
         return Ok(None);
     }
     let written = fs::symlink_metadata(record.index())?;
@@ -137,20 +130,9 @@ impl Tracked {
     }
 
     fn meets(&self, root: &Path) -> io::Result<Option<Pristine>> {
-        let walk = Walk::default();
-        let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_READERS);
-        std::thread::scope(|scope| {
-            for _ in 1..readers {
-                scope.spawn(|| walk.run(root, self));
-            }
-            walk.run(root, self);
-        });
-        let state = walk.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cause) = state.broken {
-            return Err(cause);
-        }
-        let whole = !state.odd && state.met == self.files.len() + self.submodules.len();
-        Ok(whole.then_some(Pristine { bytes: state.bytes }))
+        let all = walk(|folder| survey(root, folder, self))?;
+        let whole = all.filter(|all| all.met == self.files.len() + self.submodules.len());
+        Ok(whole.map(|all| Pristine { bytes: all.bytes }))
     }
 
     /// The bytes of a file that is as the index says.
@@ -191,84 +173,34 @@ fn nanoseconds(seconds: i64, rest: i64) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(rest)
 }
 
-/// Folders still to be looked at, and what was seen so far; each reader takes one at a time.
+/// What was found as the index says.
 #[derive(Default)]
-struct Walk {
-    state: Mutex<Seen>,
-    grown: Condvar,
-}
-
-#[derive(Default)]
-struct Seen {
-    begun: bool,
-    folders: Vec<PathBuf>,
-    at_work: usize,
+struct Tally {
     met: usize,
     bytes: u64,
-    odd: bool,
-    broken: Option<io::Error>,
 }
 
-impl Walk {
-    fn run(&self, root: &Path, tracked: &Tracked) {
-        while let Some(folder) = self.next() {
-            let found = survey(root, &folder, tracked);
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.at_work -= 1;
-            match found {
-                Ok(Some(found)) => {
-                    state.folders.extend(found.folders);
-                    state.met += found.met;
-                    state.bytes += found.bytes;
-                }
-                Ok(None) => state.odd = true,
-                Err(cause) => state.broken = Some(cause),
-            }
-            self.grown.notify_all();
-        }
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.met += other.met;
+        self.bytes += other.bytes;
     }
-
-    fn next(&self) -> Option<PathBuf> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !std::mem::replace(&mut state.begun, true) {
-            state.folders.push(PathBuf::new());
-        }
-        loop {
-            if state.odd || state.broken.is_some() {
-                return None;
-            }
-            if let Some(folder) = state.folders.pop() {
-                state.at_work += 1;
-                return Some(folder);
-            }
-            if state.at_work == 0 {
-                return None;
-            }
-            state = self.grown.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-struct Found {
-    folders: Vec<PathBuf>,
-    met: usize,
-    bytes: u64,
 }
 
 /// Looks at one folder; none when something in it is odd.
-fn survey(root: &Path, folder: &Path, tracked: &Tracked) -> io::Result<Option<Found>> {
-    let mut found = Found { folders: Vec::new(), met: 0, bytes: 0 };
+fn survey(root: &Path, folder: &Path, tracked: &Tracked) -> io::Result<Seen<Tally>> {
+    let (mut folders, mut tally) = (Vec::new(), Tally::default());
     for child in fs::read_dir(root.join(folder))? {
         let child = child?;
         let relative = folder.join(child.file_name());
-        if folder.as_os_str().is_empty() && child.file_name() == ".git" {
+        if relative == Path::new(".git") {
             continue;
         }
         if child.file_type()?.is_dir() {
             if tracked.submodules.contains(&relative) && is_empty(&child) {
-                found.met += 1;
+                tally.met += 1;
             } else if tracked.folders.contains(&relative) {
-                found.folders.push(relative);
+                folders.push(relative);
             } else {
                 return Ok(None);
             }
@@ -277,10 +209,9 @@ fn survey(root: &Path, folder: &Path, tracked: &Tracked) -> io::Result<Option<Fo
         let Some(bytes) = tracked.met(root, &relative, &child.metadata()?) else {
             return Ok(None);
         };
-        found.met += 1;
-        found.bytes += bytes;
+        tally += Tally { met: 1, bytes };
     }
-    Ok(Some(found))
+    Ok(Some((folders, tally)))
 }
 
 fn is_empty(child: &DirEntry) -> bool {

@@ -38,6 +38,8 @@ pub(in crate::git) enum Hold {
     Ready(String),
     /// It is on its way from the pool to a task.
     Claimed,
+    /// It is whole, and its task has not begun.
+    Awaiting,
 }
 
 impl Hold {
@@ -47,6 +49,7 @@ impl Hold {
             Self::Filling => format!("{LOCK}being made for the pool\n"),
             Self::Ready(stamp) => format!("{LOCK}ready in the pool {stamp}\n"),
             Self::Claimed => format!("{LOCK}being claimed\n"),
+            Self::Awaiting => format!("{LOCK}waits for its task\n"),
         }
     }
 
@@ -57,6 +60,7 @@ impl Hold {
             Some(stamp) => Self::Ready(stamp.to_owned()),
             None if ours == "being made" => Self::Making,
             None if ours == "being made for the pool" => Self::Filling,
+            None if ours == "waits for its task" => Self::Awaiting,
             None => Self::Claimed,
         })
     }
@@ -246,7 +250,8 @@ mod tests {
 
     #[test]
     fn a_lock_says_what_it_is_for_and_a_strangers_is_none_of_ours() {
-        for hold in [Hold::Making, Hold::Filling, Hold::Claimed, Hold::Ready("a b".to_owned())] {
+        let ready = Hold::Ready("a b".to_owned());
+        for hold in [Hold::Making, Hold::Filling, Hold::Claimed, Hold::Awaiting, ready] {
             assert_eq!(Hold::parse(&hold.text()), Some(hold));
         }
         assert_eq!(Hold::parse("on a stick"), None);

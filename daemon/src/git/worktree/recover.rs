@@ -55,7 +55,8 @@ fn settle(yard: &Yard, path: &Path, note: &Note, known: bool) -> std::io::Result
         // the repository itself is gone: what stands here is nobody's but the user's
         return Ok(if path.symlink_metadata().is_ok() { Finding::Kept } else { Finding::Cleared });
     }
-    if known && Record::of(path).is_some_and(|record| record.hold().is_none()) {
+    let is_whole = |record: Record| matches!(record.hold(), None | Some(Hold::Awaiting));
+    if known && Record::of(path).is_some_and(is_whole) {
         return Ok(Finding::Kept);
     }
     let records = leftover::records(common, path);
@@ -83,7 +84,7 @@ fn is_untouched(path: &Path, record: &Record, note: &Note) -> bool {
         (None, None) => record.head().as_deref() == Some(commit.as_str()),
         _ => false,
     };
-    stands && matches!(look(path, record, Some(&commit)), Ok(Some(_)))
+    stands && matches!(look(path, record, &commit), Ok(Some(_)))
 }
 
 /// Drops what the note tells of: the branch, unless its task is known, and the note itself.

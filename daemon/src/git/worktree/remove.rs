@@ -68,7 +68,7 @@ impl Repository {
             let record = Record::of(&path)?;
             let repository = git2::Repository::open(&path).ok()?;
             let head = repository.head().and_then(|head| head.peel_to_commit()).ok()?.id();
-            look(&path, &record, Some(&head.into())).ok()?
+            look(&path, &record, &head.into()).ok()?
         });
         if matches!(clean.await, Ok(Some(_))) {
             return Ok(false);
@@ -161,7 +161,7 @@ fn removable(common: &Path, path: &Path) -> Result<Looked, RemoveError> {
     let not_ours = || RemoveError::NotOurs(path.to_owned());
     let repository = open_own(common, path).ok_or_else(not_ours)?;
     let record = Record::of(path).ok_or_else(not_ours)?;
-    if let Some(reason) = record.locked() {
+    if let Some(reason) = record.locked().filter(|_| record.hold().is_none()) {
         return Err(RemoveError::Locked {
             path: path.to_owned(),
             reason: reason.trim().to_owned(),
@@ -171,7 +171,7 @@ fn removable(common: &Path, path: &Path) -> Result<Looked, RemoveError> {
         return Err(RemoveError::Submodules(path.to_owned()));
     }
     let head = at_rest(&repository, path)?;
-    let looked = look(path, &record, Some(&head));
+    let looked = look(path, &record, &head);
     let bare = repository.head_detached().map_err(unreadable)?;
     if bare {
         reachable(&repository, path, &head)?;
