@@ -15,6 +15,7 @@ pub mod diff;
 pub mod folders;
 mod foresee;
 mod graft;
+mod holder;
 pub mod join;
 pub mod land;
 pub mod lend;

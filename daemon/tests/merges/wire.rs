@@ -68,7 +68,10 @@ async fn remember(
     };
     let state = RunState { place: Some(place), phase: Phase::Ended, ..RunState::default() };
     assert!(journal.accept(key, &spawn, &state, clock::now()).await.unwrap());
-    journal.step(Step { key, state: &state, ended: true, messages: &[] }).await.unwrap();
+    journal
+        .step(Step { key, state: &state, ended: true, messages: &[], at: clock::now() })
+        .await
+        .unwrap();
     task
 }
 
