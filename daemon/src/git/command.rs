@@ -24,6 +24,9 @@ const PASSED_ON: [&str; 8] =
 /// How long a command may take: a checkout of 90,000 files took 30 s where we measured.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often a command that writes objects is tried: a gc does not meet it four times.
+pub(super) const OBJECT_TRIES: u32 = 4;
+
 /// The most standard output kept: a status of half a million long paths fits.
 const MAX_STDOUT: u64 = 64 * 1024 * 1024;
 
@@ -68,6 +71,7 @@ pub struct Git {
     timeout: Duration,
     accepted: &'static [i32],
     hooks: bool,
+    tries: u32,
 }
 
 /// What a command that ended as expected wrote.
@@ -198,6 +202,7 @@ impl Git {
             timeout: TIMEOUT,
             accepted: &[0],
             hooks: false,
+            tries: 1,
         }
     }
 
@@ -258,12 +263,35 @@ impl Git {
         self
     }
 
+    /// Runs the command again, a few times at the most, when git gives up (code 128): only for one
+    /// that writes objects and may be repeated. A gc of the user's removes the folders of the object
+    /// store that are empty just then, and git fails when that meets a write twice.
+    #[must_use]
+    pub fn again(mut self) -> Self {
+        self.tries = OBJECT_TRIES;
+        self
+    }
+
     /// Runs the command to its end. Dropping the future kills its whole process group.
     ///
     /// # Errors
     /// [`CommandError`] when it cannot start, times out, writes too much, or ends with an exit
     /// code that was not accepted.
-    pub async fn run(self) -> Result<Output, CommandError> {
+    pub async fn run(mut self) -> Result<Output, CommandError> {
+        loop {
+            self.tries -= 1;
+            match self.run_once().await {
+                Err(CommandError { fault: Fault::Failed { code: Some(128), stderr }, .. })
+                    if self.tries > 0 =>
+                {
+                    tracing::debug!(stderr, "git gave up and is asked again");
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn run_once(&self) -> Result<Output, CommandError> {
         let (folder, git_dir) = (self.folder.clone(), self.git_dir.clone());
         let named = tokio::task::spawn_blocking(move || {
             named_programs(git_dir.as_deref().unwrap_or(&folder))

@@ -420,6 +420,7 @@ async fn record(
         Git::in_worktree(&order.worktree)
             .args(["update-index", "--add", "--replace", "--remove", "-z", "--stdin"])
             .stdin(plan.added())
+            .again()
             .run()
             .await
             .map_err(failed)?;
@@ -435,6 +436,9 @@ async fn record(
     }
     if order.sign {
         git = git.signed();
+    }
+    if !order.sign && order.hooks == Hooks::Inert {
+        git = git.again();
     }
     let Err(cause) = git.run().await else { return Ok(()) };
     // changes that cancel each other out leave nothing to commit, which git calls a failure

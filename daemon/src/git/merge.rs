@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use hayward_shared::merge::{ConflictKind, MergeSide, Relation};
 use serde::{Deserialize, Serialize};
 
-use super::command::{CommandError, Git};
+use super::command::{CommandError, Git, OBJECT_TRIES};
 use super::diff::ChangedFile;
 use super::foresee::{Foreseen, Sides, changed, foresee};
 use super::parse::{self, Merged, Message, ParseError};
@@ -14,10 +14,6 @@ use super::worktree::{EMAIL, NAME};
 
 /// The mode of a repository inside, in a tree.
 const SUBMODULE: u32 = 0o160_000;
-
-/// How often objects are written anew. A gc of the user's removes folders of the object store that
-/// are empty just then, and git gives up when that meets a write twice.
-const TRIES: u32 = 4;
 
 /// A merge that was tried out: what comes of it, as data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -284,20 +280,14 @@ impl Repository {
         ours: &CommitId,
         theirs: &CommitId,
     ) -> Result<Outcome, PreviewError> {
-        let mut tried = 1;
-        let output = loop {
-            let git = Git::on_repository(self.common_dir())
-                .args(["merge-tree", "--write-tree", "-z", "--messages"])
-                .args([ours.as_str(), theirs.as_str()])
-                .accept(&[0, 1]);
-            match git.run().await {
-                Err(cause) if tried < TRIES => {
-                    tracing::debug!(%cause, "a merge is tried again");
-                    tried += 1;
-                }
-                ended => break ended.map_err(PreviewError::Git)?,
-            }
-        };
+        let output = Git::on_repository(self.common_dir())
+            .args(["merge-tree", "--write-tree", "-z", "--messages"])
+            .args([ours.as_str(), theirs.as_str()])
+            .accept(&[0, 1])
+            .again()
+            .run()
+            .await
+            .map_err(PreviewError::Git)?;
         let merged = parse::merge_tree(&output.stdout).map_err(PreviewError::Parse)?;
         let is_clean = output.code == 0;
         let tree = merged.tree.clone();
@@ -312,7 +302,7 @@ impl Repository {
     pub async fn make_merge(&self, new: NewMerge) -> Result<CommitId, MakeError> {
         let (place, held) = (self.common_dir().to_owned(), new.clone());
         let made = read(move || {
-            (1..TRIES)
+            (1..OBJECT_TRIES)
                 .find_map(|_| make(&place, &held).ok())
                 .map_or_else(|| make(&place, &held), Ok)
         });
