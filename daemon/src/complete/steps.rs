@@ -4,8 +4,8 @@ use super::forge::{Forge, Request};
 use super::forge_program;
 use super::record::{Order, Phase, Record};
 use super::{Tools, chain};
+use crate::clock;
 use crate::fault::point;
-use crate::git::commit::Message;
 use crate::git::join::Join;
 use crate::git::land::{LandError, Landing};
 use crate::git::publish::{PublishError, Remote};
@@ -86,14 +86,16 @@ async fn merge(repository: &Repository, order: &Order) -> Result<Phase, Failure>
         );
         return Err(Failure::new(Reason::MergeConflict, text));
     }
+    let Order { branch, target, title, task, .. } = order;
     let join = Join {
-        tree: trial.tree,
         ours: before.clone(),
         theirs: head,
-        message: Message {
-            subject: format!("Merge branch '{}' into {}", order.branch, order.target),
-            body: format!("{}\n\nHayward-Task: {}\n", order.title, order.task),
-        },
+        tree: trial.tree,
+        settled: Vec::new(),
+        message: format!(
+            "Merge branch '{branch}' into {target}\n\n{title}\n\nHayward-Task: {task}"
+        ),
+        at: clock::now().millis() / 1000,
         sign: order.sign,
     };
     let to = repository

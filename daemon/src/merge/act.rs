@@ -5,8 +5,10 @@ use super::{Desk, Ground, Step, faults};
 use crate::clock;
 use crate::fault;
 use crate::git::CommitId;
+use crate::git::join::Join;
 use crate::git::land::Landing;
-use crate::git::merge::{NewMerge, Trial};
+use crate::git::merge::Trial;
+use crate::task::{section_of, whose};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::merge::{MergeSide, Relation};
@@ -200,15 +202,16 @@ impl Desk {
             Relation::FastForward => theirs,
             _ => {
                 let usual = machine::message(&session.source, &ground.branch);
-                let new = NewMerge {
+                let join = Join {
                     ours: ours.clone(),
                     theirs,
                     settled: session.settle(&trial.conflicts)?,
                     tree: trial.tree,
                     message: if message.trim().is_empty() { usual } else { message.to_owned() },
                     at: clock::now().millis() / 1000,
+                    sign: section_of(&self.shop, &ground.order, whose(&ground.place)).sign,
                 };
-                ground.repository.make_merge(new).await.map_err(|error| faults::failed(&error))?
+                ground.repository.join(join).await.map_err(|error| faults::failed(&error))?
             }
         };
         fault::point("merge.commit.made").map_err(stopped)?;
