@@ -4,7 +4,6 @@ use super::forge::{Forge, Request};
 use super::forge_program;
 use super::record::{Order, Phase, Record};
 use super::{Tools, chain};
-use crate::clock;
 use crate::fault::point;
 use crate::git::join::Join;
 use crate::git::land::{LandError, Landing};
@@ -13,6 +12,7 @@ use crate::git::{CommitId, Repository};
 use hayward_shared::merge::Relation;
 use hayward_shared::run::Failure;
 use hayward_shared::task::{CompletionAction, Reason};
+use hayward_shared::time::Timestamp;
 
 /// Conflicting files that a failure names.
 const MOST_NAMED: usize = 20;
@@ -26,7 +26,7 @@ pub(super) async fn next(record: &Record, tools: &Tools<'_>) -> Result<Phase, Fa
         .await
         .map_err(|error| Failure::new(Reason::RepositoryUnavailable, chain(&error)))?;
     let phase = match (&record.phase, order.action) {
-        (Phase::Begun, CompletionAction::Merge) => merge(&repository, order).await?,
+        (Phase::Begun, CompletionAction::Merge) => merge(&repository, order, tools.now).await?,
         (Phase::Begun, CompletionAction::Pr) => check(&repository, order).await?,
         (Phase::Begun, CompletionAction::Branch | CompletionAction::None) => Phase::Stands,
         (Phase::Landing { before, to }, _) => land(&repository, order, before, to).await?,
@@ -55,7 +55,7 @@ fn id(text: &str) -> Result<CommitId, Failure> {
 }
 
 /// Makes the commit that the target shall stand at, if it is not there already.
-async fn merge(repository: &Repository, order: &Order) -> Result<Phase, Failure> {
+async fn merge(repository: &Repository, order: &Order, now: Timestamp) -> Result<Phase, Failure> {
     let (head, target) = (id(&order.head)?, format!("refs/heads/{}", order.target));
     let before = repository.resolve(&target).await.map_err(|_| {
         let text = format!("there is no branch '{}' to merge into: make it first", order.target);
@@ -95,7 +95,7 @@ async fn merge(repository: &Repository, order: &Order) -> Result<Phase, Failure>
         message: format!(
             "Merge branch '{branch}' into {target}\n\n{title}\n\nHayward-Task: {task}"
         ),
-        at: clock::now().millis() / 1000,
+        at: now.millis() / 1000,
         sign: order.sign,
     };
     let to = repository

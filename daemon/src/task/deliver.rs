@@ -4,6 +4,7 @@ use super::furnish::{section_of, whose};
 use super::prepare::{chain, is_disk_full};
 use super::shop::Shop;
 use super::state::{Place, Work};
+use crate::clock;
 use crate::complete::{self, Tools};
 use crate::config::HookPolicy;
 use crate::git::commit::{CommitError, Hooks, Limits, Message, WorkOrder};
@@ -85,7 +86,8 @@ pub(super) async fn at_home(
 }
 
 pub(super) async fn tools(shop: &Shop) -> Tools<'_> {
-    Tools { repositories: &shop.repositories, search_path: shop.agents.path().await }
+    let search_path = shop.agents.path().await;
+    Tools { repositories: &shop.repositories, search_path, now: clock::now() }
 }
 
 /// The branch that the work goes to: the one asked for, else the one it began from. Never the one

@@ -6,6 +6,7 @@ pub mod again;
 mod attend;
 pub mod board;
 mod deliver;
+mod effects;
 mod furnish;
 mod inform;
 mod input;
