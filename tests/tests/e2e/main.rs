@@ -14,6 +14,7 @@ mod git;
 mod life;
 mod link;
 mod merge;
+mod onward;
 mod overlap;
 mod policy;
 mod pool;

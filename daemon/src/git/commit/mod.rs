@@ -111,31 +111,25 @@ impl Repository {
     pub async fn commit_work(&self, order: WorkOrder) -> Result<Work, CommitError> {
         self.in_turn(move |common| async move { commit(&common, order).await }).await?
     }
+
+    /// Whether [`Repository::commit_work`] would commit anything that lies there; changes nothing.
+    ///
+    /// # Errors
+    /// [`CommitError`] when it cannot be told.
+    pub async fn has_work(&self, order: WorkOrder) -> Result<bool, CommitError> {
+        self.in_turn(move |common| async move {
+            let seen = blocking(&common, &order, survey).await??;
+            Ok(planned(&common, &order, &seen).await?.has_work())
+        })
+        .await?
+    }
 }
 
 /// Commits; runs in the repository's actor. Three commands of git, four when files were deleted.
 async fn commit(common: &Path, order: WorkOrder) -> Result<Work, CommitError> {
     let seen = blocking(common, &order, survey).await??;
     let strayed_to = settle(&order, &seen).await?;
-    let status = Git::in_worktree(&order.worktree)
-        .args(["status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames"])
-        .arg("--ignore-submodules=dirty")
-        .run()
-        .await
-        .map_err(|source| classify(&order, &seen, source))?;
-    let entries = parse::status(&status.stdout)
-        .map_err(|source| CommitError::Parse { path: order.worktree.clone(), source })?;
-    let plan = blocking(common, &order, move |common, order| {
-        let repository = own(common, order)?;
-        let base = order.base.oid().map_err(|source| unreadable(order, source))?;
-        Inspector::new(&repository, &order.worktree, base, order.limits.max_file)
-            .map(|inspector| inspector.plan(entries))
-            .map_err(|source| unreadable(order, source))
-    })
-    .await??;
-    if !plan.conflicts.is_empty() {
-        return Err(CommitError::Conflicted { path: order.worktree, files: plan.conflicts });
-    }
+    let plan = planned(common, &order, &seen).await?;
     if plan.has_work() {
         record(common, &order, &seen, &plan).await?;
     }
@@ -151,6 +145,33 @@ async fn commit(common: &Path, order: WorkOrder) -> Result<Work, CommitError> {
         work.inert_hooks = seen.hooks;
     }
     Ok(work)
+}
+
+/// What of the worktree is to be committed, and how.
+async fn planned(common: &Path, order: &WorkOrder, seen: &Survey) -> Result<Plan, CommitError> {
+    let status = Git::in_worktree(&order.worktree)
+        .args(["status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames"])
+        .arg("--ignore-submodules=dirty")
+        .run()
+        .await
+        .map_err(|source| classify(order, seen, source))?;
+    let entries = parse::status(&status.stdout)
+        .map_err(|source| CommitError::Parse { path: order.worktree.clone(), source })?;
+    let plan = blocking(common, order, move |common, order| {
+        let repository = own(common, order)?;
+        let base = order.base.oid().map_err(|source| unreadable(order, source))?;
+        Inspector::new(&repository, &order.worktree, base, order.limits.max_file)
+            .map(|inspector| inspector.plan(entries))
+            .map_err(|source| unreadable(order, source))
+    })
+    .await??;
+    if !plan.conflicts.is_empty() {
+        return Err(CommitError::Conflicted {
+            path: order.worktree.clone(),
+            files: plan.conflicts,
+        });
+    }
+    Ok(plan)
 }
 
 async fn blocking<T: Send + 'static>(
