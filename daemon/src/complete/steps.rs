@@ -7,7 +7,8 @@ use super::{Tools, chain};
 use crate::fault::point;
 use crate::git::join::Join;
 use crate::git::land::{LandError, Landing};
-use crate::git::publish::{PublishError, Remote};
+use crate::git::publish::PublishError;
+use crate::git::remotes::Remote;
 use crate::git::{CommitId, Repository};
 use hayward_shared::merge::Relation;
 use hayward_shared::run::Failure;
@@ -144,8 +145,7 @@ fn not_landed(error: &LandError) -> Failure {
 /// Looks at what would be published, and at where the remote's branch stands.
 async fn check(repository: &Repository, order: &Order) -> Result<Phase, Failure> {
     let head = id(&order.head)?;
-    let remote =
-        repository.remote_for(Some(&order.target)).await.map_err(|error| not_pushed(&error))?;
+    let remote = repository.remote_for(&order.target).await.map_err(|error| not_pushed(&error))?;
     let published = repository.remote_tips(&remote).await.map_err(|error| not_pushed(&error))?;
     let exposed = repository.exposed(published, &head).await.map_err(|error| not_pushed(&error))?;
     if !exposed.is_empty() {
@@ -206,7 +206,7 @@ async fn is_there(repository: &Repository, order: &Order, name: &str) -> Result<
 }
 
 async fn remote(repository: &Repository, order: &Order, name: &str) -> Result<Remote, Failure> {
-    let remote = repository.remote_for(Some(&order.target)).await;
+    let remote = repository.remote_for(&order.target).await;
     let remote = remote.map_err(|error| not_pushed(&error))?;
     if remote.name == name {
         return Ok(remote);
@@ -223,6 +223,12 @@ fn not_pushed(error: &PublishError) -> Failure {
     Failure::new(reason, chain(error))
 }
 
+/// The forge that a remote is on: where git really goes, or, where that is a folder that stands for
+/// a forge, what is written.
+fn forge_of(remote: &Remote) -> Option<Forge> {
+    Forge::of(&remote.url).or_else(|| Forge::of(&remote.written))
+}
+
 async fn open(
     repository: &Repository,
     order: &Order,
@@ -234,12 +240,21 @@ async fn open(
         Failure::new(Reason::PullRequestFailed, format!("{pushed}: {text}"))
     };
     let remote = remote(repository, order, name).await?;
-    let Some(forge) = Forge::of(&remote.url) else {
+    let Some(here) = forge_of(&remote) else {
         let shown = crate::git::command::redacted(&remote.url);
         return Err(not_opened(format!("{shown} is no forge that has pull requests")));
     };
+    let upstream = repository.upstream_for(&order.target).await;
+    let upstream = forge_of(&upstream.map_err(|error| not_opened(chain(&error)))?);
+    let forge = upstream.unwrap_or_else(|| here.clone());
+    if forge.kind != here.kind {
+        let text = format!("it is on {}, its target is on {}", here.host, forge.host);
+        return Err(not_opened(text));
+    }
+    let is_fork = !forge.path.eq_ignore_ascii_case(&here.path);
     let request = Request {
         branch: &order.branch,
+        fork: is_fork.then_some(&here.path),
         target: &order.target,
         title: &order.title,
         body: &order.body,

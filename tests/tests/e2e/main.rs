@@ -19,5 +19,6 @@ mod overlap;
 mod policy;
 mod pool;
 mod processes;
+mod pulls;
 mod queue;
 mod relay;
