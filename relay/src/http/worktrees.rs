@@ -120,7 +120,7 @@ pub(super) async fn prune(
     let mut reader = core.store.read().await?;
     daemons::find(&mut reader, caller.workspace, daemon).await?.ok_or_else(absent)?;
     drop(reader);
-    let body = ToDaemon::PruneWorktrees { dry_run, force };
+    let body = ToDaemon::PruneWorktrees { task_id: None, dry_run, force };
     Ok(Json(known(core.registry.ask(daemon, body, core.timing.work).await?)?))
 }
 

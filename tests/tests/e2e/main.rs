@@ -12,6 +12,7 @@ mod errors;
 mod furnish;
 mod git;
 mod life;
+mod life_killed;
 mod link;
 mod merge;
 mod onward;
