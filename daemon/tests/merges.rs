@@ -7,6 +7,8 @@ mod crowd;
 mod ground;
 #[path = "merges/histories.rs"]
 mod histories;
+#[path = "merges/joins.rs"]
+mod joins;
 #[path = "merges/landing.rs"]
 mod landing;
 #[path = "merges/oracle.rs"]

@@ -53,6 +53,9 @@ pub struct Timing {
     pub dead: Duration,
     /// A daemon has this long to answer a command.
     pub reply: Duration,
+    /// And this long for one that merges, pushes or copies: what it does goes on behind an answer
+    /// that came too late.
+    pub work: Duration,
 }
 
 impl Default for Timing {
@@ -67,6 +70,8 @@ impl Default for Timing {
             // two pings may be lost
             dead: Duration::from_secs(45),
             reply: Duration::from_secs(10),
+            // a push is given a quarter of an hour there
+            work: Duration::from_secs(16 * 60),
         }
     }
 }

@@ -152,6 +152,9 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
     if event.event == Kind::WorktreeRemoved {
         salvaged(&mut change, &event.payload);
     }
+    if event.event == Kind::BranchMoved {
+        moved(&mut change, &event.payload);
+    }
     change.drafts.push(Draft {
         kind: event.event,
         at: event.at,
@@ -178,6 +181,21 @@ fn salvaged(change: &mut Change, payload: &Value) {
         }
     }
     if known.len() > before {
+        change.row.task.version += 1;
+    }
+}
+
+/// Names in the task where its branch stands now.
+fn moved(change: &mut Change, payload: &Value) {
+    let told = |name: &str| {
+        let text = payload.get(name).and_then(Value::as_str);
+        text.filter(|text| text.len() <= MAX_REF).map(str::to_owned)
+    };
+    let results = &mut change.row.task.results;
+    let before = (results.branch.clone(), results.head_commit.clone());
+    take(&mut results.branch, told("branch").as_ref());
+    take(&mut results.head_commit, told("headCommit").as_ref());
+    if before != (results.branch.clone(), results.head_commit.clone()) {
         change.row.task.version += 1;
     }
 }
@@ -371,6 +389,31 @@ mod tests {
             let due = change.row.task.holding.next_retry_at;
             assert_eq!(due.is_some(), expected == Status::Deferred);
         }
+    }
+
+    #[test]
+    fn a_branch_that_moved_is_told_in_the_task_after_its_end_and_odd_names_are_not() {
+        let me = DaemonId::fresh();
+        let mut row = running(Order::default(), me);
+        row.task.status = Status::Completed;
+        let by = Sender { daemon: me, epoch: Some(1) };
+        let told = |head: &str| {
+            FromDaemon::TaskEvent(TaskEvent {
+                task_id: row.task.id,
+                run_id: row.task.holding.run_id.unwrap(),
+                event: Kind::BranchMoved,
+                at: at(5_000),
+                channel: None,
+                payload: json!({ "branch": "hayward/x", "headCommit": head }),
+            })
+        };
+        let change = applied(judge(row.clone(), by, told(&"a".repeat(40)), MOMENT()));
+        let (results, version) = (change.row.task.results, change.row.task.version);
+        assert_eq!(results.branch.as_deref(), Some("hayward/x"));
+        assert_eq!(results.head_commit, Some("a".repeat(40)));
+        assert_eq!(version, row.task.version + 1);
+        let change = applied(judge(row.clone(), by, told(&"a".repeat(MAX_REF + 1)), MOMENT()));
+        assert_eq!(change.row.task.results.head_commit, None);
     }
 
     #[test]

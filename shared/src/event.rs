@@ -77,6 +77,9 @@ kinds! {
     /// A merge was begun, committed or aborted. Payload: `{command, success, message, commitSha,
     /// conflicts}`.
     MergeResult = "merge.result";
+    /// Its branch stands elsewhere than its run left it: something was merged into it, or more was
+    /// committed on it. Payload: `{branch, headCommit}`.
+    BranchMoved = "branch.moved";
     /// Live tasks change the same file, or no longer do. Payload: `{filePath, severity, tasks,
     /// conflict, files, truncated}`: the gravest verdict of a pair of tasks and all of them; severity
     /// `none` when they overlap no more.

@@ -17,6 +17,15 @@ pub fn inside(named: &str) -> Option<PathBuf> {
     (!clean.as_os_str().is_empty() && !named.contains('\0')).then_some(clean)
 }
 
+/// Whether the text names a repository of another machine, or by a `file://` URL.
+#[must_use]
+pub fn is_url(text: &str) -> bool {
+    let scp = text.split_once(':').is_some_and(|(host, _)| {
+        !host.is_empty() && !host.contains('/') && !host.starts_with(['.', '~'])
+    });
+    text.contains("://") || scp
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +39,15 @@ mod tests {
             assert_eq!(inside(bad), None, "{bad}");
         }
         assert_eq!(inside("./a//b/"), Some(PathBuf::from("a/b")));
+    }
+
+    #[test]
+    fn urls_are_told_from_folders() {
+        for url in ["https://h/x.git", "ssh://g@h/x", "git@h:o/r.git", "file:///srv/r", "h:r"] {
+            assert!(is_url(url), "{url}");
+        }
+        for folder in ["/src/a", "./a:b", "~/x", "a/b:c", ""] {
+            assert!(!is_url(folder), "{folder}");
+        }
     }
 }

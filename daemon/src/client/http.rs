@@ -107,6 +107,12 @@ impl Client {
         self.send(request.header("Idempotency-Key", key).json(body)).await
     }
 
+    /// `GET` of something that takes its time to know.
+    pub(crate) async fn get_patiently(&self, path: &[&str], query: &Query) -> Result<Value, Fault> {
+        let request = self.http.request(Method::GET, self.address(path, query));
+        self.send(request.timeout(PATIENT)).await
+    }
+
     /// `POST` of something that takes its time: an answer is waited for as long as the relay waits.
     pub(crate) async fn post_patiently<B: Serialize + Sync>(
         &self,

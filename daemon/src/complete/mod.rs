@@ -17,6 +17,7 @@ use crate::journal::{Journal, JournalError};
 use hayward_shared::id::TaskId;
 use hayward_shared::run::Failure;
 use hayward_shared::task::{CompletionAction, Reason};
+use hayward_shared::time::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct Tools<'a> {
     pub repositories: &'a Repositories,
     /// The PATH on which the forge's own program is looked for.
     pub search_path: String,
+    /// The present moment: when a merge commit says that it was made.
+    pub now: Timestamp,
 }
 
 /// The completions of this daemon. It alone knows which are under way: one at a time of each task.

@@ -5,14 +5,15 @@ use super::forge_program;
 use super::record::{Order, Phase, Record};
 use super::{Tools, chain};
 use crate::fault::point;
-use crate::git::commit::Message;
 use crate::git::join::Join;
 use crate::git::land::{LandError, Landing};
-use crate::git::publish::{PublishError, Remote};
+use crate::git::publish::PublishError;
+use crate::git::remotes::Remote;
 use crate::git::{CommitId, Repository};
 use hayward_shared::merge::Relation;
 use hayward_shared::run::Failure;
 use hayward_shared::task::{CompletionAction, Reason};
+use hayward_shared::time::Timestamp;
 
 /// Conflicting files that a failure names.
 const MOST_NAMED: usize = 20;
@@ -26,7 +27,7 @@ pub(super) async fn next(record: &Record, tools: &Tools<'_>) -> Result<Phase, Fa
         .await
         .map_err(|error| Failure::new(Reason::RepositoryUnavailable, chain(&error)))?;
     let phase = match (&record.phase, order.action) {
-        (Phase::Begun, CompletionAction::Merge) => merge(&repository, order).await?,
+        (Phase::Begun, CompletionAction::Merge) => merge(&repository, order, tools.now).await?,
         (Phase::Begun, CompletionAction::Pr) => check(&repository, order).await?,
         (Phase::Begun, CompletionAction::Branch | CompletionAction::None) => Phase::Stands,
         (Phase::Landing { before, to }, _) => land(&repository, order, before, to).await?,
@@ -55,7 +56,7 @@ fn id(text: &str) -> Result<CommitId, Failure> {
 }
 
 /// Makes the commit that the target shall stand at, if it is not there already.
-async fn merge(repository: &Repository, order: &Order) -> Result<Phase, Failure> {
+async fn merge(repository: &Repository, order: &Order, now: Timestamp) -> Result<Phase, Failure> {
     let (head, target) = (id(&order.head)?, format!("refs/heads/{}", order.target));
     let before = repository.resolve(&target).await.map_err(|_| {
         let text = format!("there is no branch '{}' to merge into: make it first", order.target);
@@ -86,14 +87,16 @@ async fn merge(repository: &Repository, order: &Order) -> Result<Phase, Failure>
         );
         return Err(Failure::new(Reason::MergeConflict, text));
     }
+    let Order { branch, target, title, task, .. } = order;
     let join = Join {
-        tree: trial.tree,
         ours: before.clone(),
         theirs: head,
-        message: Message {
-            subject: format!("Merge branch '{}' into {}", order.branch, order.target),
-            body: format!("{}\n\nHayward-Task: {}\n", order.title, order.task),
-        },
+        tree: trial.tree,
+        settled: Vec::new(),
+        message: format!(
+            "Merge branch '{branch}' into {target}\n\n{title}\n\nHayward-Task: {task}"
+        ),
+        at: now.millis() / 1000,
         sign: order.sign,
     };
     let to = repository
@@ -142,8 +145,7 @@ fn not_landed(error: &LandError) -> Failure {
 /// Looks at what would be published, and at where the remote's branch stands.
 async fn check(repository: &Repository, order: &Order) -> Result<Phase, Failure> {
     let head = id(&order.head)?;
-    let remote =
-        repository.remote_for(Some(&order.target)).await.map_err(|error| not_pushed(&error))?;
+    let remote = repository.remote_for(&order.target).await.map_err(|error| not_pushed(&error))?;
     let published = repository.remote_tips(&remote).await.map_err(|error| not_pushed(&error))?;
     let exposed = repository.exposed(published, &head).await.map_err(|error| not_pushed(&error))?;
     if !exposed.is_empty() {
@@ -204,7 +206,7 @@ async fn is_there(repository: &Repository, order: &Order, name: &str) -> Result<
 }
 
 async fn remote(repository: &Repository, order: &Order, name: &str) -> Result<Remote, Failure> {
-    let remote = repository.remote_for(Some(&order.target)).await;
+    let remote = repository.remote_for(&order.target).await;
     let remote = remote.map_err(|error| not_pushed(&error))?;
     if remote.name == name {
         return Ok(remote);
@@ -221,6 +223,12 @@ fn not_pushed(error: &PublishError) -> Failure {
     Failure::new(reason, chain(error))
 }
 
+/// The forge that a remote is on: where git really goes, or, where that is a folder that stands for
+/// a forge, what is written.
+fn forge_of(remote: &Remote) -> Option<Forge> {
+    Forge::of(&remote.url).or_else(|| Forge::of(&remote.written))
+}
+
 async fn open(
     repository: &Repository,
     order: &Order,
@@ -232,12 +240,21 @@ async fn open(
         Failure::new(Reason::PullRequestFailed, format!("{pushed}: {text}"))
     };
     let remote = remote(repository, order, name).await?;
-    let Some(forge) = Forge::of(&remote.url) else {
+    let Some(here) = forge_of(&remote) else {
         let shown = crate::git::command::redacted(&remote.url);
         return Err(not_opened(format!("{shown} is no forge that has pull requests")));
     };
+    let upstream = repository.upstream_for(&order.target).await;
+    let upstream = forge_of(&upstream.map_err(|error| not_opened(chain(&error)))?);
+    let forge = upstream.unwrap_or_else(|| here.clone());
+    if forge.kind != here.kind {
+        let text = format!("it is on {}, its target is on {}", here.host, forge.host);
+        return Err(not_opened(text));
+    }
+    let is_fork = !forge.path.eq_ignore_ascii_case(&here.path);
     let request = Request {
         branch: &order.branch,
+        fork: is_fork.then_some(&here.path),
         target: &order.target,
         title: &order.title,
         body: &order.body,

@@ -235,6 +235,15 @@ impl Git {
         self
     }
 
+    /// When a commit says that it was written, in seconds since 1970, in UTC.
+    #[must_use]
+    pub fn dated(mut self, at: i64) -> Self {
+        for name in ["GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"] {
+            self.environment.push((name, format!("@{at} +0000").into()));
+        }
+        self
+    }
+
     /// Bytes for its standard input; without them it reads nothing.
     #[must_use]
     pub fn stdin(mut self, bytes: Vec<u8>) -> Self {

@@ -1,16 +1,15 @@
-//! Merges as data: tried out, told of, and made into a commit without any work tree.
+//! Merges as data: tried out and told of, without any work tree.
 
 use std::path::{Path, PathBuf};
 
 use hayward_shared::merge::{ConflictKind, MergeSide, Relation};
 use serde::{Deserialize, Serialize};
 
-use super::command::{CommandError, Git, OBJECT_TRIES};
+use super::command::{CommandError, Git};
 use super::diff::{ChangedFile, compare_trees};
 use super::foresee::{Foreseen, foresee};
 use super::parse::{self, Merged, Message, ParseError};
 use super::repo::{CommitId, Repository, read};
-use super::worktree::{EMAIL, NAME};
 
 /// The mode of a repository inside, in a tree.
 const SUBMODULE: u32 = 0o160_000;
@@ -124,34 +123,6 @@ impl Stages {
     }
 }
 
-/// A file in conflict, settled by taking one side's version of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settled {
-    /// The file.
-    pub path: PathBuf,
-    /// What each side has of it.
-    pub stages: Stages,
-    /// Whose version it is; a side that deleted the file deletes it.
-    pub side: MergeSide,
-}
-
-/// A merge commit to be made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewMerge {
-    /// Into what, the first parent.
-    pub ours: CommitId,
-    /// What is merged, the second parent.
-    pub theirs: CommitId,
-    /// The tree of the trial.
-    pub tree: String,
-    /// How its conflicts are settled.
-    pub settled: Vec<Settled>,
-    /// What the commit says.
-    pub message: String,
-    /// When, in seconds since 1970: the same merge made again is the same commit.
-    pub at: i64,
-}
-
 /// Why a merge could not be foreseen.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
@@ -184,21 +155,6 @@ pub enum PreviewError {
     /// Git wrote something unknown.
     #[error("the outcome of the merge could not be read")]
     Parse(#[source] ParseError),
-}
-
-/// Why a merge commit was not made. No ref moved.
-#[derive(Debug, thiserror::Error)]
-#[error("the merge of {theirs} into {ours} could not be written in {repository}")]
-pub struct MakeError {
-    /// The repository.
-    pub repository: PathBuf,
-    /// Into which it would go.
-    pub ours: CommitId,
-    /// What would be merged.
-    pub theirs: CommitId,
-    /// What libgit2 said.
-    #[source]
-    pub source: git2::Error,
 }
 
 impl Repository {
@@ -292,25 +248,6 @@ impl Repository {
         Ok(Outcome { is_clean, tree, conflicts })
     }
 
-    /// Makes the commit of a merge. Objects are written, nothing else: land it to make it count.
-    ///
-    /// # Errors
-    /// [`MakeError`] when an object is missing or cannot be written.
-    pub async fn make_merge(&self, new: NewMerge) -> Result<CommitId, MakeError> {
-        let (place, held) = (self.common_dir().to_owned(), new.clone());
-        let made = read(move || {
-            (1..OBJECT_TRIES)
-                .find_map(|_| make(&place, &held).ok())
-                .map_or_else(|| make(&place, &held), Ok)
-        });
-        made.await.and_then(|made| made).map_err(|source| MakeError {
-            repository: self.common_dir().to_owned(),
-            ours: new.ours,
-            theirs: new.theirs,
-            source,
-        })
-    }
-
     fn not_compared(
         &self,
         ours: &CommitId,
@@ -374,70 +311,4 @@ fn conflicts(merged: Merged) -> Vec<Conflict> {
         Conflict { path, kind, stages }
     };
     files.into_iter().map(conflict).collect()
-}
-
-fn make(common: &Path, new: &NewMerge) -> Result<CommitId, git2::Error> {
-    let repository = git2::Repository::open(common)?;
-    let (ours, theirs) =
-        (repository.find_commit(new.ours.oid()?)?, repository.find_commit(new.theirs.oid()?)?);
-    let tree = repository.find_tree(git2::Oid::from_str(&new.tree)?)?;
-    let tree = match new.settled.is_empty() {
-        true => tree,
-        false => repository.find_tree(settle(&repository, &tree, &new.settled)?)?,
-    };
-    let config = repository.config()?.snapshot()?;
-    let own = |key| config.get_str(key).ok().filter(|value| !value.trim().is_empty());
-    let who = match (own("user.name"), own("user.email")) {
-        (Some(name), Some(email)) => (name, email),
-        _ => (NAME, EMAIL),
-    };
-    let signature = git2::Signature::new(who.0, who.1, &git2::Time::new(new.at, 0))?;
-    let message = tidy(&new.message);
-    repository
-        .commit(None, &signature, &signature, &message, &tree, &[&ours, &theirs])
-        .map(CommitId::from)
-}
-
-/// The tree with the chosen versions in place of the conflicts.
-fn settle(
-    repository: &git2::Repository,
-    tree: &git2::Tree<'_>,
-    settled: &[Settled],
-) -> Result<git2::Oid, git2::Error> {
-    let mut index = git2::Index::new()?;
-    index.read_tree(tree)?;
-    for Settled { path, stages, side } in settled {
-        if index.get_path(path, 0).is_some() {
-            index.remove(path, 0)?;
-        }
-        if let Some(version) = stages.of(*side) {
-            index.add(&entry(path, version)?)?;
-        }
-    }
-    index.write_tree_to(repository)
-}
-
-fn entry(path: &Path, version: &Version) -> Result<git2::IndexEntry, git2::Error> {
-    let unknown = git2::IndexTime::new(0, 0);
-    Ok(git2::IndexEntry {
-        ctime: unknown,
-        mtime: unknown,
-        dev: 0,
-        ino: 0,
-        mode: version.mode,
-        uid: 0,
-        gid: 0,
-        file_size: 0,
-        id: git2::Oid::from_str(&version.id)?,
-        flags: 0,
-        flags_extended: 0,
-        path: std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec(),
-    })
-}
-
-/// A message as git takes it: no NUL, one line end at its end, never empty.
-fn tidy(message: &str) -> String {
-    let message = message.replace('\0', "\u{fffd}").replace("\r\n", "\n");
-    let message = message.trim();
-    format!("{}\n", if message.is_empty() { "Merge" } else { message })
 }

@@ -25,6 +25,7 @@ pub mod parse;
 pub mod pool;
 pub mod publish;
 pub mod remote;
+pub mod remotes;
 pub mod repo;
 pub mod salvage;
 pub mod secrets;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::command::{CommandError, Fault, Git, redacted};
+use super::remotes::Remote;
 use super::repo::{Closed, CommitId, Repository, read};
 use super::staging::{MAX_FILE, Withheld, exposed_between};
 
@@ -19,15 +20,6 @@ const PUSH: Duration = Duration::from_secs(15 * 60);
 
 /// Files that an error names.
 const MOST_NAMED: usize = 10;
-
-/// Where a branch is pushed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remote {
-    /// Its name in the configuration.
-    pub name: String,
-    /// Its URL. May hold a credential: show it through [`redacted`] alone.
-    pub url: String,
-}
 
 /// Something that must not leave the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +65,15 @@ pub enum PublishError {
         /// What it said.
         stderr: String,
     },
+    /// Git does not say where a remote is.
+    #[error("git does not say where the remote '{name}' is")]
+    Unnamed {
+        /// The remote.
+        name: String,
+        /// The command that failed.
+        #[source]
+        source: CommandError,
+    },
     /// Git's data cannot be read.
     #[error("the repository {path} cannot be read: check it with `git fsck`")]
     Unreadable {
@@ -100,20 +101,6 @@ fn listed(all: &[Exposed]) -> String {
 }
 
 impl Repository {
-    /// The remote that work for `target` goes to: that branch's own, else the configured default
-    /// for pushes, else `origin`, else the only one there is.
-    ///
-    /// # Errors
-    /// [`PublishError::NoRemote`] when there is none, or several and none of these.
-    pub async fn remote_for(&self, target: Option<&str>) -> Result<Remote, PublishError> {
-        let (place, target) = (self.common_dir().to_owned(), target.map(str::to_owned));
-        let found = read(move || find_remote(&place, target.as_deref()))
-            .await
-            .and_then(|found| found)
-            .map_err(|source| self.unreadable(source))?;
-        found.ok_or_else(|| PublishError::NoRemote(self.common_dir().to_owned()))
-    }
-
     /// Where a branch of the remote stands now, by the remote's own word.
     ///
     /// # Errors
@@ -232,7 +219,7 @@ impl Repository {
             .map_err(|source| self.unreadable(source))
     }
 
-    fn unreadable(&self, source: git2::Error) -> PublishError {
+    pub(super) fn unreadable(&self, source: git2::Error) -> PublishError {
         PublishError::Unreadable { path: self.common_dir().to_owned(), source }
     }
 }
@@ -257,26 +244,6 @@ fn hidden(word: &str) -> String {
         Some(_) => redacted(word),
         None => word.to_owned(),
     }
-}
-
-fn find_remote(place: &Path, target: Option<&str>) -> Result<Option<Remote>, git2::Error> {
-    let repository = git2::Repository::open(place)?;
-    let config = repository.config()?.snapshot()?;
-    let said = |key: &str| config.get_str(key).ok().map(str::to_owned);
-    let all = repository.remotes()?;
-    let known: Vec<&str> = all.iter().flatten().flatten().collect();
-    let wanted = [
-        target.and_then(|target| said(&format!("branch.{target}.pushRemote"))),
-        said("remote.pushDefault"),
-        target.and_then(|target| said(&format!("branch.{target}.remote"))),
-        Some("origin".to_owned()),
-        known.first().filter(|_| known.len() == 1).map(|only| (*only).to_owned()),
-    ];
-    let name = wanted.into_iter().flatten().find(|name| known.contains(&name.as_str()));
-    let Some(name) = name else { return Ok(None) };
-    let url =
-        said(&format!("remote.{name}.pushurl")).or_else(|| said(&format!("remote.{name}.url")));
-    Ok(url.map(|url| Remote { name, url }))
 }
 
 fn look_through(

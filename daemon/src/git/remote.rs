@@ -65,15 +65,6 @@ pub struct Clones {
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// Whether the text names a repository of another machine, or by a `file://` URL.
-#[must_use]
-pub fn is_url(text: &str) -> bool {
-    let scp = text.split_once(':').is_some_and(|(host, _)| {
-        !host.is_empty() && !host.contains('/') && !host.starts_with(['.', '~'])
-    });
-    text.contains("://") || scp
-}
-
 impl Clones {
     /// The clones in `folder`.
     #[must_use]
@@ -243,16 +234,6 @@ impl Repository {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls_are_told_from_folders() {
-        for url in ["https://h/x.git", "ssh://g@h/x", "git@h:o/r.git", "file:///srv/r", "h:r"] {
-            assert!(is_url(url), "{url}");
-        }
-        for folder in ["/src/a", "./a:b", "~/x", "a/b:c", ""] {
-            assert!(!is_url(folder), "{folder}");
-        }
-    }
 
     #[test]
     fn each_url_has_its_own_folder_with_a_readable_name() {

@@ -1,7 +1,7 @@
 //! Merges under way, one for a task at the most, and the parts that were left out of one.
 
 use super::runs::read;
-use super::{Journal, JournalError, RunRow, replies};
+use super::{Journal, JournalError, RunRow, outbox, replies};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::protocol::FromDaemon;
 use hayward_shared::time::Timestamp;
@@ -55,8 +55,8 @@ impl Journal {
         .transpose()
     }
 
-    /// Writes down how a merge stands, or with none that it is over, together with the answer that
-    /// tells so.
+    /// Writes down how a merge stands, or with none that it is over, together with the answer and
+    /// the message for the relay (with its fence) that tell so.
     ///
     /// # Errors
     /// [`JournalError`] when it cannot be written; neither is then.
@@ -65,6 +65,7 @@ impl Journal {
         task: TaskId,
         session: Option<&S>,
         answered: Option<Answered<'_>>,
+        told: Option<(u64, FromDaemon)>,
     ) -> Result<(), JournalError> {
         let doing = JournalError::doing;
         let text = session
@@ -82,7 +83,13 @@ impl Journal {
         if let Some(answered) = answered {
             replies::keep(&mut work, answered).await?;
         }
-        work.commit().await.map_err(doing("write a merge"))
+        let mut last = None;
+        if let Some((epoch, message)) = told {
+            last = outbox::append(&mut work, epoch, &[message]).await?;
+        }
+        work.commit().await.map_err(doing("write a merge"))?;
+        self.has_grown(last);
+        Ok(())
     }
 
     /// Writes down that a part is left out. Said again, the new reason counts.

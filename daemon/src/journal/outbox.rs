@@ -31,6 +31,18 @@ impl Journal {
             .collect())
     }
 
+    /// Writes down a message of a run that nothing else is written with.
+    ///
+    /// # Errors
+    /// [`JournalError`] when it cannot be written.
+    pub async fn tell(&self, lease_epoch: u64, message: FromDaemon) -> Result<(), JournalError> {
+        let mut work = self.begin("write the outbox").await?;
+        let last = append(&mut work, lease_epoch, &[message]).await?;
+        work.commit().await.map_err(JournalError::doing("write the outbox"))?;
+        self.has_grown(last);
+        Ok(())
+    }
+
     /// The number that the next message will get.
     ///
     /// # Errors

@@ -49,11 +49,22 @@ pub enum Wish {
     Sweep,
     /// That, and all that nobody needs and that loses nothing.
     Prune {
+        /// Of this task alone, and nothing else.
+        only: Option<TaskId>,
         /// Only tell.
         dry_run: bool,
         /// Also what holds work that is nowhere else; it is kept under a ref.
         force: bool,
     },
+}
+
+impl Wish {
+    fn only(self) -> Option<TaskId> {
+        match self {
+            Self::Prune { only, .. } => only,
+            Self::Sweep => None,
+        }
+    }
 }
 
 /// What became, or would become, of a worktree.
@@ -147,10 +158,13 @@ impl Life {
         let mut rows = Vec::new();
         for (run, why) in machine::due(&stands, &limits) {
             let Some(one) = standing.iter().find(|one| one.run.key.run_id == run) else { continue };
+            if wish.only().is_some_and(|task| task != one.run.key.task_id) {
+                continue;
+            }
             let bytes = stands.iter().find(|one| one.run == run).map_or(0, |one| one.bytes);
             let Some(going) = Going::of(one, why, bytes) else { continue };
             let row = match wish {
-                Wish::Prune { dry_run: true, force } => self.foresee(&going, force).await,
+                Wish::Prune { dry_run: true, force, .. } => self.foresee(&going, force).await,
                 Wish::Prune { force, .. } => self.go(&going, force || why != Why::Asked).await,
                 Wish::Sweep => self.go(&going, true).await,
             };

@@ -39,8 +39,8 @@ impl Life {
             ToDaemon::ReadDiff { task_id } => self.diff(task_id).await,
             ToDaemon::ReadOverlay { task_id } => self.overlay(task_id).await,
             ToDaemon::ListWorktrees { task_id } => self.list(task_id).await,
-            ToDaemon::PruneWorktrees { dry_run, force } => {
-                let rows = self.sweep(Wish::Prune { dry_run, force }).await;
+            ToDaemon::PruneWorktrees { task_id: only, dry_run, force } => {
+                let rows = self.sweep(Wish::Prune { only, dry_run, force }).await;
                 Ok(json!({ "worktrees": rows }))
             }
             other => {

@@ -5,8 +5,10 @@ use super::{Desk, Ground, Step, faults};
 use crate::clock;
 use crate::fault;
 use crate::git::CommitId;
+use crate::git::join::Join;
 use crate::git::land::Landing;
-use crate::git::merge::{NewMerge, Trial};
+use crate::git::merge::Trial;
+use crate::task::{section_of, whose};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::merge::{MergeSide, Relation};
@@ -59,11 +61,13 @@ impl Desk {
         if is_landed {
             self.follow(ground, &made.from, &commit).await;
             let answer = merged(ground.task, &session.source, &made.commit);
-            self.keep(ground.task, Step { session: None, answer }, made.request).await?;
+            let moved = Some(made.commit);
+            self.keep(ground, Step { session: None, answer, moved }, made.request).await?;
         } else {
             // a merge without conflicts waits for nobody: it is begun anew
             let session = Some(session).filter(|session| !session.files.is_empty());
-            let kept = self.shop.journal.keep_merge(ground.task, session.as_ref(), None).await;
+            let kept =
+                self.shop.journal.keep_merge(ground.task, session.as_ref(), None, None).await;
             kept.map_err(faults::journal)?;
         }
         Ok(Some(healed))
@@ -83,11 +87,11 @@ impl Desk {
                 if done.source == *source_branch =>
             {
                 let answer = merged(ground.task, &done.source, &done.commit);
-                Ok(Step { session: None, answer })
+                Ok(Step { session: None, answer, moved: None })
             }
             (ToDaemon::MergeCommit { .. }, None, Some(done)) => {
                 let answer = merged(ground.task, &done.source, &done.commit);
-                Ok(Step { session: None, answer })
+                Ok(Step { session: None, answer, moved: None })
             }
             (ToDaemon::MergeStart { source_branch, .. }, None, _) => {
                 self.start(ground, source_branch, request).await
@@ -111,7 +115,7 @@ impl Desk {
                     "the merge of '{}' is given up; '{}' is as it was",
                     session.source, ground.branch
                 );
-                Ok(Step { session: None, answer: result(ground.task, message, None) })
+                Ok(Step { session: None, answer: result(ground.task, message, None), moved: None })
             }
             (other, Some(_), _) => {
                 let text = format!("'{}' is no merge command", other.type_name());
@@ -149,7 +153,7 @@ impl Desk {
             conflicts: Some(files.into_iter().take(machine::MOST_LISTED).collect()),
             error: None,
         };
-        Ok(Step { session: Some(session), answer })
+        Ok(Step { session: Some(session), answer, moved: None })
     }
 
     /// Commits a merge whose conflicts were chosen, on what the branch is now.
@@ -173,7 +177,7 @@ impl Desk {
                 fault.message = format!("{moved}: {}", fault.message);
                 session.renew(ours.as_str(), &trial.conflicts);
                 let journal = &self.shop.journal;
-                let kept = journal.keep_merge(ground.task, Some(&session), None).await;
+                let kept = journal.keep_merge(ground.task, Some(&session), None, None).await;
                 kept.map_err(faults::journal)?;
             }
             return Err(fault);
@@ -193,22 +197,27 @@ impl Desk {
     ) -> Result<Step, Fault> {
         if matches!(trial.relation, Relation::Identical | Relation::AlreadyMerged) {
             let message = format!("'{}' is merged already", session.source);
-            return Ok(Step { session: None, answer: result(ground.task, message, None) });
+            return Ok(Step {
+                session: None,
+                answer: result(ground.task, message, None),
+                moved: None,
+            });
         }
         let theirs: CommitId = session.theirs.parse().map_err(|error| faults::failed(&error))?;
         let commit = match trial.relation {
             Relation::FastForward => theirs,
             _ => {
                 let usual = machine::message(&session.source, &ground.branch);
-                let new = NewMerge {
+                let join = Join {
                     ours: ours.clone(),
                     theirs,
                     settled: session.settle(&trial.conflicts)?,
                     tree: trial.tree,
                     message: if message.trim().is_empty() { usual } else { message.to_owned() },
                     at: clock::now().millis() / 1000,
+                    sign: section_of(&self.shop, &ground.order, whose(&ground.place)).sign,
                 };
-                ground.repository.make_merge(new).await.map_err(|error| faults::failed(&error))?
+                ground.repository.join(join).await.map_err(|error| faults::failed(&error))?
             }
         };
         fault::point("merge.commit.made").map_err(stopped)?;
@@ -216,11 +225,11 @@ impl Desk {
         let (made, from) = (commit.to_string(), ours.to_string());
         session.made = Some(Made { commit: made, from, request });
         let journal = &self.shop.journal;
-        let kept = journal.keep_merge(ground.task, Some(&session), None).await;
+        let kept = journal.keep_merge(ground.task, Some(&session), None, None).await;
         kept.map_err(faults::journal)?;
         fault::point("merge.commit.kept").map_err(stopped)?;
         if let Err(fault) = land(ground, &ours, &commit).await {
-            let kept = journal.keep_merge(ground.task, before.as_ref(), None).await;
+            let kept = journal.keep_merge(ground.task, before.as_ref(), None, None).await;
             kept.map_err(faults::journal)?;
             return Err(fault);
         }
@@ -228,7 +237,7 @@ impl Desk {
         self.follow(ground, ours.as_str(), &commit).await;
         fault::point("merge.commit.followed").map_err(stopped)?;
         let answer = merged(ground.task, &session.source, commit.as_str());
-        Ok(Step { session: None, answer })
+        Ok(Step { session: None, answer, moved: Some(commit.to_string()) })
     }
 
     /// Takes the worktree of a task that has ended along. One that holds changes stays behind:
@@ -290,7 +299,7 @@ fn resolve(
         conflicts,
         error: None,
     };
-    Ok(Step { session: Some(session), answer })
+    Ok(Step { session: Some(session), answer, moved: None })
 }
 
 async fn land(ground: &Ground, from: &CommitId, to: &CommitId) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! A merge under way, as data: which files wait for a choice, and what each command may do. Pure.
 
-use crate::git::merge::{Conflict, Settled, Stages};
+use crate::git::join::Settled;
+use crate::git::merge::{Conflict, Stages};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::merge::{ConflictKind, MergeSide};

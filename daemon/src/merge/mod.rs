@@ -13,10 +13,11 @@ mod machine;
 use crate::clock;
 use crate::git::{CommitId, Repository};
 use crate::journal::Answered;
-use crate::task::{Place, RunState, Shop, order_of};
+use crate::task::{Place, RunState, Shop, branch_moved, order_of};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::protocol::{FromDaemon, ToDaemon};
+use hayward_shared::run::RunKey;
 use hayward_shared::task::Order;
 use machine::Session;
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ pub struct Desk {
 /// A task whose branch can be merged into, as it stands now.
 struct Ground {
     task: TaskId,
+    /// The task's last run.
+    key: RunKey,
     repository: Repository,
     place: Place,
     branch: String,
@@ -46,6 +49,8 @@ struct Ground {
 struct Step {
     session: Option<Session>,
     answer: FromDaemon,
+    /// Where the task's branch stands now, when that is news.
+    moved: Option<String>,
 }
 
 impl Desk {
@@ -100,22 +105,24 @@ impl Desk {
             }
             _ => {
                 let step = self.change(&ground, command, request, healed).await?;
-                self.keep(task, step, request).await
+                self.keep(&ground, step, request).await
             }
         }
     }
 
-    /// Writes down where a command led, with its answer.
+    /// Writes down where a command led, with its answer, and what the relay is told of it.
     async fn keep(
         &self,
-        task: TaskId,
+        ground: &Ground,
         step: Step,
         request: Option<RequestId>,
     ) -> Result<FromDaemon, Fault> {
-        let Step { session, answer } = step;
-        let at = clock::now();
+        let Step { session, answer, moved } = step;
+        let (task, key, at) = (ground.key.task_id, ground.key, clock::now());
+        let told =
+            moved.map(|head| (key.lease_epoch, branch_moved(key, &ground.branch, &head, at)));
         let answered = request.map(|request| Answered { request, answer: &answer, at });
-        let kept = self.shop.journal.keep_merge(task, session.as_ref(), answered).await;
+        let kept = self.shop.journal.keep_merge(task, session.as_ref(), answered, told).await;
         kept.map_err(faults::journal)?;
         Ok(answer)
     }
@@ -167,7 +174,7 @@ impl Desk {
         let opened = self.shop.repositories.open(&place.repository).await;
         let repository = opened.map_err(faults::open)?;
         let (order, is_live) = (order_of(&row.spawn), !row.ended);
-        Ok(Ground { task, repository, place, branch, order, is_live })
+        Ok(Ground { task, key: row.key, repository, place, branch, order, is_live })
     }
 }
 

@@ -5,8 +5,8 @@ use super::record::Record;
 use crate::agent::command::Command as Plain;
 use crate::agent::environment::{RunFacts, Variables, environment};
 use crate::chore::{Chore, ChoreError, end_leftovers};
+use crate::clock;
 use crate::fault::point;
-use crate::git::commit::Message;
 use crate::git::join::Join;
 use crate::git::land::{LandError, Landing};
 use crate::git::merge::{PreviewError, Trial};
@@ -169,14 +169,16 @@ async fn fit(repository: &Repository, at: &CommitId, head: &CommitId) -> Result<
 /// then tells of one commit for each entry.
 fn join(site: &Site, record: &Record, (at, head, tree): (&CommitId, CommitId, String)) -> Join {
     let (branch, task) = (&record.entry.wish.branch, record.entry.task_id);
+    let (target, title) = (&site.target, &record.title);
     Join {
-        tree,
         ours: at.clone(),
         theirs: head,
-        message: Message {
-            subject: format!("Merge branch '{branch}' into {}", site.target),
-            body: format!("{}\n\nHayward-Task: {task}\n", record.title),
-        },
+        tree,
+        settled: Vec::new(),
+        message: format!(
+            "Merge branch '{branch}' into {target}\n\n{title}\n\nHayward-Task: {task}"
+        ),
+        at: clock::now().millis() / 1000,
         sign: record.sign,
     }
 }

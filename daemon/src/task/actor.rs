@@ -3,13 +3,13 @@
 
 use super::attend::{Attended, Seen, agent_exit};
 use super::input::{Input, Wrote, text};
-use super::machine::{Effect, Event, GRACE_MS, Machine, Turn};
+use super::machine::{Effect, Event, Machine, Turn};
 use super::places::Present;
 use super::prepare::{self, Start};
 use super::shop::Shop;
 use super::state::{ExitFacts, Phase, RunState, Terms, Unwritten, Wish};
 use super::telling::{seen_from, tell};
-use super::{deliver, furnish, order::RunOrder};
+use super::{furnish, order::RunOrder};
 use crate::agent::ending::{Ending, Exit};
 use crate::agent::event::AgentEvent;
 use crate::agent::{Decode, Step};
@@ -17,7 +17,7 @@ use crate::clock::{self, roll};
 use crate::home::Home;
 use crate::journal::{RunRow, Step as JournalStep};
 use crate::keeper::RunFolder;
-use crate::session::{self, End, Found, Session, StartError};
+use crate::session::{End, Found, Session, StartError};
 use hayward_shared::fault::Fault;
 use hayward_shared::id::RunId;
 use hayward_shared::protocol::{FromDaemon, SpawnTask};
@@ -28,9 +28,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-
-/// A keeper that could not be asked, or speaks another version, is asked again after this long.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A journal that cannot be written (its disk is full) is tried again after this long.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
@@ -44,11 +41,11 @@ pub(super) struct Actor {
     pub(super) former: Option<RunRow<RunState>>,
     pub(super) work: JoinSet<Done>,
     pub(super) input: Input,
-    attended: Option<Attended>,
-    session: watch::Sender<Option<Session>>,
-    alarm: Option<Timestamp>,
+    pub(super) attended: Option<Attended>,
+    pub(super) session: watch::Sender<Option<Session>>,
+    pub(super) alarm: Option<Timestamp>,
     pub(super) present: Option<Present>,
-    over: bool,
+    pub(super) over: bool,
 }
 
 /// What became of an effect.
@@ -120,7 +117,7 @@ impl Actor {
         self.session.subscribe()
     }
 
-    fn attend(&mut self, session: Session) {
+    pub(super) fn attend(&mut self, session: Session) {
         self.session.send_replace(Some(session.clone()));
         self.attended = Some(Attended::live(session, self.machine.reading()));
     }
@@ -230,76 +227,6 @@ impl Actor {
         }
     }
 
-    async fn begin(&mut self, effect: Effect) {
-        let (shop, key, order) = (self.shop.clone(), self.key, self.order.clone());
-        let state = self.machine.state();
-        match effect {
-            Effect::Prepare => {
-                let former = self.former.clone();
-                self.work.spawn(async move {
-                    let made = prepare::prepare(&shop, key, &order, former.as_ref()).await;
-                    Done::Event(made.map_or_else(Event::Failed, |(place, chosen)| {
-                        Event::Prepared(place, chosen)
-                    }))
-                });
-            }
-            Effect::Start => {
-                let (place, chosen) = (state.place.clone(), state.agent.clone());
-                let former = self.former.clone();
-                self.work.spawn(async move {
-                    let ready = match (&place, &chosen) {
-                        (Some(place), Some(chosen)) => {
-                            let what = (place, chosen);
-                            prepare::start(&shop, key, &order, what, former.as_ref()).await
-                        }
-                        _ => Err(Failure::new(Reason::Internal, "the run has no worktree")),
-                    };
-                    Done::Ready(Box::new(ready))
-                });
-            }
-            Effect::Find => {
-                let folder = self.folder();
-                self.work.spawn(async move { Done::Found(find(&folder).await) });
-            }
-            Effect::Attend | Effect::Arm(_) | Effect::End | Effect::Over => {
-                self.begin_here(effect).await;
-            }
-            Effect::Deliver => {
-                let place = state.place.clone();
-                self.work.spawn(async move {
-                    let delivered = match &place {
-                        Some(place) => deliver::deliver(&shop, key.task_id, &order, place).await,
-                        None => Err(Failure::new(Reason::Internal, "the run has no worktree")),
-                    };
-                    Done::Event(match delivered {
-                        Ok((work, None)) => Event::Delivered(work),
-                        Ok((work, Some(failure))) => Event::Stuck(work, failure),
-                        Err(failure) => Event::Failed(failure),
-                    })
-                });
-            }
-        }
-    }
-
-    async fn begin_here(&mut self, effect: Effect) {
-        match effect {
-            Effect::Arm(at) => self.alarm = Some(at),
-            Effect::End => {
-                if let Some(session) = self.session().cloned() {
-                    self.work.spawn(async move {
-                        end(&session).await;
-                        Done::Nothing
-                    });
-                } else if self.machine.state().phase == Phase::Running {
-                    self.find_later();
-                }
-            }
-            Effect::Over => self.over = true,
-            // the session is attended from the moment it is there; what it wants is written now
-            _ => self.write_on(),
-        }
-    }
-
     async fn done(&mut self, done: Done) {
         match done {
             Done::Event(event) => self.take(event).await,
@@ -335,54 +262,6 @@ impl Actor {
             Done::Wrote(wrote) => self.wrote(wrote).await,
             Done::Nothing => {}
         }
-    }
-
-    /// The decoder is on disk before the agent can say anything.
-    async fn launch(&mut self, start: Start) {
-        let reading = self.machine.reading();
-        reading.decoder = Some(start.decoder);
-        reading.unwritten = start.first_input.map(text).into_iter().collect();
-        self.write_down(&[]).await;
-        let (folder, keeper) = (self.folder(), self.shop.keeper.clone());
-        self.work.spawn(async move {
-            Done::Started(session::start(&folder, &start.launch, &keeper).await)
-        });
-    }
-
-    async fn found(&mut self, found: Found) {
-        let folder = self.folder();
-        match found {
-            Found::Live(session) => {
-                let pid = session.agent_pid().map_or(0, |agent| agent.pid);
-                self.attend(session);
-                self.take(Event::Adopted { pid }).await;
-            }
-            Found::Never => self.take(Event::NeverStarted).await,
-            Found::Ended(exit) => {
-                let end = End::Exited(exit);
-                self.attended = Some(Attended::past(&folder, end, self.machine.reading()));
-            }
-            Found::Lost(lost) => {
-                let end = End::Lost(lost);
-                self.attended = Some(Attended::past(&folder, end, self.machine.reading()));
-            }
-            Found::Foreign { version } => {
-                tracing::warn!(task = %self.key.task_id, version, "its keeper is of another version; left alone");
-                self.find_later();
-            }
-            Found::Unknown(doubt) => {
-                tracing::warn!(task = %self.key.task_id, ?doubt, "its keeper does not answer; left alone");
-                self.find_later();
-            }
-        }
-    }
-
-    fn find_later(&mut self) {
-        let folder = self.folder();
-        self.work.spawn(async move {
-            tokio::time::sleep(ASK_AGAIN).await;
-            Done::Found(find(&folder).await)
-        });
     }
 
     /// What the decoder said: told and kept in one write, then done.
@@ -438,32 +317,6 @@ impl Actor {
             Ending::Failed { reason, message } => Err(Failure::new(reason, message)),
         };
         self.take(Event::Exited(facts, ending)).await;
-    }
-
-    fn folder(&self) -> RunFolder {
-        run_folder(&self.shop.home, self.key.run_id, self.machine.state())
-    }
-}
-
-/// A folder that was never made is one in which no agent started: it is made, to be barred.
-async fn find(folder: &RunFolder) -> Found {
-    if let Err(error) = folder.create() {
-        tracing::warn!(%error, folder = %folder.path().display(), "a run folder cannot be made");
-    }
-    session::find(folder).await
-}
-
-/// Asks until it is heard: a cancelled agent must not go on because its keeper was slow once.
-async fn end(session: &Session) {
-    while let Err(error) = session.end(Duration::from_millis(GRACE_MS)).await {
-        if matches!(error, session::SessionError::Ended) {
-            return;
-        }
-        tracing::warn!(
-            text = prepare::chain(&error),
-            "a session was asked to end and did not answer"
-        );
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 

@@ -1,16 +1,19 @@
 //! Completing a task whose run has ended, when a person asks for it: `hayward complete`.
 
-use super::deliver::{at_home, commit_on, completion, open, target, tools};
+use super::aim::target;
+use super::deliver::{at_home, completion, open, tools};
 use super::prepare::{chain, order_of};
 use super::shop::Shop;
-use super::state::{Place, RunState};
+use super::standing::{standing, tip};
+use super::state::RunState;
+use super::telling::branch_moved;
+use crate::clock;
 use crate::complete::Record;
-use crate::git::{BranchName, CommitId, Repository};
 use crate::journal::RunRow;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
 use hayward_shared::run::Failure;
-use hayward_shared::task::{CompletionAction, Order, Reason};
+use hayward_shared::task::{CompletionAction, Reason};
 
 /// Brings the task's work home by `action`, into `into` where that is said. What lies uncommitted
 /// in its worktree is committed first, so a run that failed can be completed too.
@@ -24,15 +27,24 @@ pub async fn complete(
     into: Option<String>,
 ) -> Result<Record, Fault> {
     let row = ended(shop, task).await?;
-    let place = row.state.place.ok_or_else(|| nothing(task))?;
+    let place = row.state.place.clone().ok_or_else(|| nothing(task))?;
     let mut order = order_of(&row.spawn);
     order.completion_action = action;
     if into.is_some() {
         order.target_branch = into;
     }
     let repository = open(shop, &place).await.map_err(fault)?;
-    let (branch, head) = branch(shop, &repository, task, &order, &place).await?;
+    let (branch, head) = standing(shop, &repository, &row, &order, &place).await?;
     let repository = at_home(shop, repository, &place, &branch).await.map_err(fault)?;
+    let head = match &place.lent_from {
+        Some(_) => tip(&repository, &branch).await.map_or(head, |tip| tip.to_string()),
+        None => head,
+    };
+    if row.state.head_commit.as_ref() != Some(&head) {
+        let moved = branch_moved(row.key, &branch, &head, clock::now());
+        let told = shop.journal.tell(row.key.lease_epoch, moved).await;
+        told.map_err(|error| Fault::new(Code::Failed, chain(&error)))?;
+    }
     let target = match action {
         CompletionAction::Branch | CompletionAction::None => branch.clone(),
         CompletionAction::Merge | CompletionAction::Pr => {
@@ -92,59 +104,7 @@ fn nothing(task: TaskId) -> Fault {
     Fault::new(Code::NotFound, format!("task {} has no worktree here", task.short()))
 }
 
-/// The task's branch and its tip, after what lies in its worktree was committed on it. A task that
-/// ended without a branch is given one.
-async fn branch(
-    shop: &Shop,
-    repository: &Repository,
-    task: TaskId,
-    order: &Order,
-    place: &Place,
-) -> Result<(String, String), Fault> {
-    let known = match &place.branch {
-        Some(branch) => Some(branch.clone()),
-        None => {
-            let former = shop.completions.of(task).await;
-            former.map_err(|error| Fault::new(Code::Failed, chain(&error)))?.map(|r| r.order.branch)
-        }
-    };
-    let tip = async |branch: &str| -> Option<CommitId> {
-        repository.resolve(&format!("refs/heads/{branch}")).await.ok()
-    };
-    if place.path.is_dir() {
-        let name = match known {
-            Some(name) => name,
-            None => {
-                BranchName::for_task(&order.name, &task.short())
-                    .choose(
-                        &repository
-                            .branches()
-                            .await
-                            .map_err(|e| Fault::new(Code::Failed, chain(&e)))?,
-                    )
-                    .name
-            }
-        };
-        let work = commit_on(shop, repository, task, order, (place, &name)).await.map_err(fault)?;
-        return match (work.branch, work.head_commit) {
-            (Some(branch), Some(head)) => Ok((branch, head)),
-            _ => {
-                let text =
-                    format!("task {} changed nothing: there is no work to bring", task.short());
-                Err(Fault::new(Code::Conflict, text))
-            }
-        };
-    }
-    if let Some(name) = known
-        && let Some(head) = tip(&name).await
-    {
-        return Ok((name, head.to_string()));
-    }
-    let text = format!("neither worktree nor branch of task {} is left", task.short());
-    Err(Fault::new(Code::NotFound, text))
-}
-
-fn fault(failure: Failure) -> Fault {
+pub(super) fn fault(failure: Failure) -> Fault {
     let code = match failure.reason {
         Reason::MergeConflict | Reason::TargetInTheWay | Reason::ActionUnsupported => {
             Code::Conflict

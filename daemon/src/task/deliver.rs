@@ -1,9 +1,11 @@
 //! After the agent: its work, committed and free for the user to take.
 
+use super::aim::target;
 use super::furnish::{section_of, whose};
 use super::prepare::{chain, is_disk_full};
 use super::shop::Shop;
 use super::state::{Place, Work};
+use crate::clock;
 use crate::complete::{self, Tools};
 use crate::config::HookPolicy;
 use crate::git::commit::{CommitError, Hooks, Limits, Message, WorkOrder};
@@ -68,7 +70,7 @@ pub(super) async fn open(shop: &Shop, place: &Place) -> Result<Repository, Failu
 }
 
 /// The user's repository, with the branch in it: one that lies in a repository of the task's own is
-/// fetched from there.
+/// fetched from there, unless the user's holds all of it and more.
 pub(super) async fn at_home(
     shop: &Shop,
     repository: Repository,
@@ -80,38 +82,19 @@ pub(super) async fn at_home(
         Failure::new(Reason::CommitFailed, chain(error))
     };
     let home = shop.repositories.open(home).await.map_err(|error| failed(&error))?;
+    let name = format!("refs/heads/{branch}");
+    if let (Ok(theirs), Ok(ours)) = (home.resolve(&name).await, repository.resolve(&name).await)
+        && home.holds(&theirs, &ours).await.unwrap_or(false)
+    {
+        return Ok(home);
+    }
     home.take_home(&place.repository, branch).await.map_err(|error| failed(&error))?;
     Ok(home)
 }
 
 pub(super) async fn tools(shop: &Shop) -> Tools<'_> {
-    Tools { repositories: &shop.repositories, search_path: shop.agents.path().await }
-}
-
-/// The branch that the work goes to: the one asked for, else the one it began from. Never the one
-/// that happens to be checked out by now.
-pub(crate) async fn target(repository: &Repository, order: &Order) -> Result<String, Failure> {
-    let short = |name: &str| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned();
-    if let Some(asked) = &order.target_branch {
-        return Ok(short(asked));
-    }
-    let is_there = async |name: String| repository.resolve(&name).await.is_ok();
-    let found = match order.base_branch.as_deref().map(short) {
-        // of a URL that nothing was said of, what its HEAD names
-        None => repository.remote_head().await,
-        Some(base) => {
-            let here = is_there(format!("refs/heads/{base}")).await
-                || is_there(format!("refs/remotes/origin/{base}")).await;
-            // a branch of a remote may be called by its whole name
-            let whole = !here && is_there(format!("refs/remotes/{base}")).await;
-            let branch = if whole { base.split_once('/').map(|(_, b)| b.to_owned()) } else { None };
-            if here { Some(base) } else { branch }
-        }
-    };
-    found.ok_or_else(|| {
-        let text = "the work began from no branch: say where it goes with --target";
-        Failure::new(Reason::TargetNotFound, text)
-    })
+    let search_path = shop.agents.path().await;
+    Tools { repositories: &shop.repositories, search_path, now: clock::now() }
 }
 
 /// What is to be completed: the branch whose tip is `head`.
@@ -147,22 +130,8 @@ pub(super) async fn commit_on(
 ) -> Result<Work, Failure> {
     let base: CommitId =
         place.base_commit.parse().map_err(|error| Failure::new(Reason::Internal, chain(&error)))?;
-    let section = section_of(shop, order, whose(place));
-    let work = repository
-        .commit_work(WorkOrder {
-            worktree: place.path.clone(),
-            base: base.clone(),
-            branch: Some(branch.to_owned()),
-            message: message(task, order),
-            limits: Limits::default(),
-            hooks: match section.hooks {
-                HookPolicy::Inert => Hooks::Inert,
-                HookPolicy::Run => Hooks::Run,
-            },
-            sign: section.sign,
-        })
-        .await
-        .map_err(refused)?;
+    let wanted = work_order(shop, task, order, (place, branch), base.clone());
+    let work = repository.commit_work(wanted).await.map_err(refused)?;
     repository
         .release(&place.path)
         .await
@@ -185,6 +154,42 @@ pub(super) async fn commit_on(
         completed: None,
         pr_url: None,
     })
+}
+
+fn work_order(
+    shop: &Shop,
+    task: TaskId,
+    order: &Order,
+    (place, branch): (&Place, &str),
+    base: CommitId,
+) -> WorkOrder {
+    let section = section_of(shop, order, whose(place));
+    WorkOrder {
+        worktree: place.path.clone(),
+        base,
+        branch: Some(branch.to_owned()),
+        message: message(task, order),
+        limits: Limits::default(),
+        hooks: match section.hooks {
+            HookPolicy::Inert => Hooks::Inert,
+            HookPolicy::Run => Hooks::Run,
+        },
+        sign: section.sign,
+    }
+}
+
+/// Whether [`commit_on`] would commit anything.
+pub(super) async fn has_work(
+    shop: &Shop,
+    repository: &Repository,
+    task: TaskId,
+    order: &Order,
+    (place, branch): (&Place, &str),
+) -> Result<bool, Failure> {
+    let base =
+        place.base_commit.parse().map_err(|error| Failure::new(Reason::Internal, chain(&error)))?;
+    let wanted = work_order(shop, task, order, (place, branch), base);
+    repository.has_work(wanted).await.map_err(refused)
 }
 
 async fn look(repository: &Repository, place: &Place, base: CommitId) -> Result<Work, Failure> {

@@ -302,7 +302,7 @@ impl Machine {
         }
     }
 
-    fn committed(&self, work: &Work, now: Timestamp, turn: &mut Turn) {
+    fn committed(&mut self, work: &Work, now: Timestamp, turn: &mut Turn) {
         let payload = json!({
             "branch": work.branch,
             "headCommit": work.head_commit,
@@ -313,6 +313,7 @@ impl Machine {
             "completed": work.completed,
             "prUrl": work.pr_url,
         });
+        self.state.head_commit.clone_from(&work.head_commit);
         self.tell(Kind::WorkCommitted, Some(Channel::Status), payload, now, turn);
     }
 

@@ -3,9 +3,11 @@
 
 mod actor;
 pub mod again;
+mod aim;
 mod attend;
 pub mod board;
 mod deliver;
+mod effects;
 mod furnish;
 mod inform;
 mod input;
@@ -15,12 +17,14 @@ mod places;
 mod ports;
 mod prepare;
 mod shop;
+mod standing;
 mod state;
 mod telling;
 
 pub(crate) use actor::run_folder;
+pub(crate) use aim::target;
 pub use board::{Board, Command, Kept, LiveSession};
-pub(crate) use deliver::{message, target};
+pub(crate) use deliver::message;
 pub(crate) use furnish::{section_of, whose};
 pub use inform::{Notice, Words};
 pub use places::{LivePlace, Places, Present};
@@ -28,3 +32,4 @@ pub use ports::Ports;
 pub(crate) use prepare::{chain, order_of};
 pub use shop::Shop;
 pub use state::{Phase, Place, RunState};
+pub(crate) use telling::branch_moved;

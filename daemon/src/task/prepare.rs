@@ -1,5 +1,6 @@
 //! Before the agent: which agent, which commit, which worktree, which process.
 
+use super::aim;
 use super::furnish::{facts, furnish, section_of, worktree_of};
 use super::shop::Shop;
 use super::state::{Chosen, Place, RunState};
@@ -10,12 +11,12 @@ use crate::agent::{
 };
 use crate::config::{AgentSection, Isolation};
 use crate::git::branch::slug;
-use crate::git::remote::is_url;
 use crate::git::repo::{OpenError, ResolveError};
 use crate::git::worktree::{NewWorktree, WorktreeError, await_task, hand_over, withhold};
 use crate::git::{BranchName, CommitId, Repository};
 use crate::journal::RunRow;
 use crate::keeper::{Launch, Mode};
+use hayward_shared::path::is_url;
 use hayward_shared::protocol::SpawnTask;
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{CompletionAction, Order, Reason, Retry};
@@ -74,6 +75,7 @@ pub(super) async fn prepare(
         return Ok((Place { first_port, ..place }, chosen));
     }
     let repository = open(shop, order).await?;
+    aim::check(&repository, order).await?;
     let commit = base(shop, &repository, order).await?;
     let name = folder_name(order, key);
     let checkout = repository.checkout().map(Path::to_owned);

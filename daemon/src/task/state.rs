@@ -154,6 +154,8 @@ pub struct RunState {
     pub broken: Option<Failure>,
     /// Why it failed, once it did.
     pub failed: Option<Reason>,
+    /// Where its branch stood when it left it.
+    pub head_commit: Option<String>,
     /// How far its output was understood.
     pub reading: Reading,
 }
@@ -171,6 +173,7 @@ impl Default for RunState {
             exit: None,
             broken: None,
             failed: None,
+            head_commit: None,
             reading: Reading::default(),
         }
     }

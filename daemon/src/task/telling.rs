@@ -22,6 +22,18 @@ pub struct Telling {
     said: bool,
 }
 
+/// The event that tells where a task's branch stands now that its run has left it.
+pub(crate) fn branch_moved(key: RunKey, branch: &str, head: &str, at: Timestamp) -> FromDaemon {
+    FromDaemon::TaskEvent(TaskEvent {
+        task_id: key.task_id,
+        run_id: key.run_id,
+        event: Kind::BranchMoved,
+        at,
+        channel: Some(Channel::Status),
+        payload: json!({ "branch": branch, "headCommit": head }),
+    })
+}
+
 /// The event that tells of it, for the run `key` at `at`; none for what was told already.
 pub(super) fn tell(
     key: RunKey,

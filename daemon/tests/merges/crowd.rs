@@ -3,8 +3,8 @@
 use super::ground::{Ground, command, git, write};
 use hayward_daemon::git::CommitId;
 use hayward_daemon::git::commit::{Hooks, Limits, Message, WorkOrder};
+use hayward_daemon::git::join::Join;
 use hayward_daemon::git::land::Landing;
-use hayward_daemon::git::merge::NewMerge;
 use hayward_daemon::git::worktree::NewWorktree;
 use hayward_daemon::git::{BranchName, Repository};
 use std::sync::Arc;
@@ -58,15 +58,16 @@ async fn bring(repository: &Repository, theirs: &CommitId) -> bool {
     let ours = repository.resolve("refs/heads/hayward/all").await.unwrap();
     let trial = repository.try_merge(&ours, theirs).await.unwrap();
     assert!(trial.is_clean);
-    let new = NewMerge {
+    let new = Join {
         ours: ours.clone(),
         theirs: theirs.clone(),
         tree: trial.tree,
         settled: Vec::new(),
         message: "m".into(),
         at: 1_800_000_000,
+        sign: false,
     };
-    let to = repository.make_merge(new).await.unwrap();
+    let to = repository.join(new).await.unwrap();
     let landing = Landing { branch: "hayward/all".into(), from: ours, to };
     repository.land(landing).await.is_ok()
 }

@@ -3,7 +3,8 @@
 use super::ground::{Ground, command, git};
 use super::histories::{History, import};
 use hayward_daemon::git::diff::ChangeKind;
-use hayward_daemon::git::merge::{Conflict, NewMerge, Preview, Settled, Trial, Version};
+use hayward_daemon::git::join::{Join, Settled};
+use hayward_daemon::git::merge::{Conflict, Preview, Trial, Version};
 use hayward_daemon::git::{CommitId, Repository};
 use hayward_shared::merge::{ConflictKind, MergeSide};
 use std::collections::BTreeMap;
@@ -26,15 +27,16 @@ async fn tree_of_ours(
     let settled = conflicts
         .map(|one| Settled { path: one.path.clone(), stages: one.stages.clone(), side })
         .collect();
-    let new = NewMerge {
+    let new = Join {
         ours: history.ours.clone(),
         theirs: history.theirs.clone(),
         tree: trial.tree.clone(),
         settled,
         message: "merge".into(),
         at: 1_800_000_000,
+        sign: false,
     };
-    let made = repository.make_merge(new).await.unwrap();
+    let made = repository.join(new).await.unwrap();
     let parents = git(repository.common_dir(), &["log", "-1", "--format=%P", made.as_str()]);
     assert_eq!(parents, format!("{} {}", history.ours, history.theirs));
     tree(repository.common_dir(), &made)

@@ -16,10 +16,6 @@ use hayward_shared::protocol::{FromDaemon, ToDaemon};
 use hayward_shared::task::{CompletionAction, IllegalTransition, Status, Task};
 use serde_json::json;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long a daemon may take: a push is given a quarter of an hour there.
-const COMPLETION: Duration = Duration::from_secs(16 * 60);
 
 /// Runs, or retries, the completion action of a task that has ended; with `undo` takes it back.
 pub(super) async fn complete(
@@ -38,7 +34,7 @@ pub(super) async fn complete(
         .daemon_id
         .ok_or_else(|| Fault::new(Code::Conflict, "no daemon has run the task yet"))?;
     let (what, command) = command(&task, body)?;
-    let answer = core.registry.ask_typed(daemon, command, COMPLETION).await?;
+    let answer = core.registry.ask_typed(daemon, command, core.timing.work).await?;
     tell(&core, &task, what, &answer, &caller.actor()).await?;
     match answer.refusal() {
         Some(fault) => Err(fault.clone().into()),

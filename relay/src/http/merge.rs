@@ -152,7 +152,7 @@ async fn act(core: &Core, task: &Task, command: ToDaemon) -> Result<FromDaemon, 
         core.registry.tell(holder(task)?, command).await?;
         return ask(core, task, ToDaemon::CheckMergeComplete { task_id: task.id }).await;
     }
-    ask(core, task, command).await
+    core.registry.ask_typed(holder(task)?, command, core.timing.work).await
 }
 
 async fn ask(core: &Core, task: &Task, command: ToDaemon) -> Result<FromDaemon, Fault> {
@@ -160,7 +160,7 @@ async fn ask(core: &Core, task: &Task, command: ToDaemon) -> Result<FromDaemon, 
 }
 
 async fn previewed(core: &Core, daemon: DaemonId, command: ToDaemon) -> Result<Value, Fault> {
-    match core.registry.ask(daemon, command, core.timing.reply).await? {
+    match core.registry.ask(daemon, command, core.timing.work).await? {
         Value::Null => Err(Fault::new(Code::Unavailable, "that daemon knows no previews")),
         preview => Ok(preview),
     }

@@ -2,7 +2,7 @@
 
 use super::fault::invalid;
 use hayward_shared::fault::Fault;
-use hayward_shared::path::inside;
+use hayward_shared::path::{inside, is_url};
 use hayward_shared::task::{CompletionAction, Order};
 use serde::Serialize;
 use serde_json::Value;
@@ -75,6 +75,14 @@ fn check(mut order: Order) -> Result<Order, Fault> {
         && order.repository_url.as_deref() == Some("")
     {
         return Err(invalid("repositoryUrl: is empty"));
+    }
+    if order.completion_action == CompletionAction::Merge
+        && order.repository_url.as_deref().is_some_and(is_url)
+        && order.target_branch.is_none()
+    {
+        let text = "targetBranch: a repository named by its URL has no branch of yours on the \
+                    daemon to merge into; use completionAction pr or branch";
+        return Err(invalid(text));
     }
     if !(1..=MAX_ATTEMPTS).contains(&order.max_attempts) {
         return Err(invalid(format!("maxAttempts: from 1 to {MAX_ATTEMPTS}")));
@@ -177,6 +185,10 @@ mod tests {
             (json!({"plan": "x".repeat(MAX_PLAN + 1), "name": "n"}), "plan"),
             (json!({"plan": "x", "labels": label}), "labels"),
             (json!({"plan": "x", "completionAction": "explode"}), "explode"),
+            (
+                json!({"plan": "x", "completionAction": "merge", "repositoryUrl": "git@host:o/r"}),
+                "targetBranch",
+            ),
             (json!([]), "object"),
         ];
         for (body, part) in cases {

@@ -108,7 +108,7 @@ pub(super) async fn remove(
 }
 
 async fn ask(core: &Core, daemon: DaemonId, command: ToDaemon) -> Result<Value, Fault> {
-    match core.registry.ask(daemon, command, core.timing.reply).await? {
+    match core.registry.ask(daemon, command, core.timing.work).await? {
         Value::Null => Err(Fault::new(Code::Unavailable, "that daemon knows no merge queue")),
         answer => Ok(answer),
     }

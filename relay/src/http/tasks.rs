@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, StatusCode};
 use hayward_shared::api::{TaskPage, TaskPatch};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{Fragment, TaskId};
+use hayward_shared::protocol::ToDaemon;
 use hayward_shared::task::{Holding, Order, Results, Status, Task, Usage};
 use serde_json::Value;
 use std::sync::Arc;
@@ -285,5 +286,19 @@ pub(super) async fn discard(
     }
     tasks::discard(&mut tx, caller.workspace, row.task.id).await?;
     tx.commit().await?;
+    clear(&core, &row.task).await;
     Ok(Json(row.task))
+}
+
+/// Has the task's worktree removed, after what would be lost with it is kept. A daemon that is away
+/// removes it when its time is over; a plain peer knows no such thing.
+async fn clear(core: &Core, task: &Task) {
+    let Some(daemon) = task.holding.daemon_id else { return };
+    if core.registry.replies(daemon) != Some(true) {
+        return;
+    }
+    let body = ToDaemon::PruneWorktrees { task_id: Some(task.id), dry_run: false, force: true };
+    if core.registry.tell(daemon, body).await.is_err() {
+        tracing::info!(task = %task.id, %daemon, "discarded; its worktree waits for its time");
+    }
 }

@@ -17,10 +17,6 @@ use hayward_shared::protocol::{FromDaemon, ToDaemon};
 use hayward_shared::task::Task;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// How long a daemon may take to copy a repository, or to keep and remove hundreds of worktrees.
-const PATIENCE: Duration = Duration::from_secs(16 * 60);
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -107,7 +103,7 @@ pub(super) async fn clone_out(
     caller.commands()?;
     let task = find(&core, &caller, &id).await?.task;
     let body = ToDaemon::CloneWorktree { task_id: task.id, target_dir };
-    told(core.registry.ask_typed(holder(&task)?, body, PATIENCE).await?)
+    told(core.registry.ask_typed(holder(&task)?, body, core.timing.work).await?)
 }
 
 /// Has a daemon remove the worktrees that nobody needs.
@@ -124,8 +120,8 @@ pub(super) async fn prune(
     let mut reader = core.store.read().await?;
     daemons::find(&mut reader, caller.workspace, daemon).await?.ok_or_else(absent)?;
     drop(reader);
-    let body = ToDaemon::PruneWorktrees { dry_run, force };
-    Ok(Json(known(core.registry.ask(daemon, body, PATIENCE).await?)?))
+    let body = ToDaemon::PruneWorktrees { task_id: None, dry_run, force };
+    Ok(Json(known(core.registry.ask(daemon, body, core.timing.work).await?)?))
 }
 
 fn told(answer: FromDaemon) -> Answer<FromDaemon> {

@@ -223,8 +223,11 @@ to_daemon! {
         /// The task.
         task_id: TaskId,
     } = "readOverlay",
-    /// Remove the worktrees that nobody needs. Answered with `reply`.
+    /// Remove the worktrees that nobody needs. Answered with `reply` where that is asked for.
     PruneWorktrees {
+        /// Only that of this task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task_id: Option<TaskId>,
         /// Only tell which.
         dry_run: bool,
         /// Also those that hold work that is nowhere else; it is kept under a ref.

@@ -468,11 +468,47 @@ fn work_that_began_from_no_branch_is_merged_nowhere_unless_told() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
     repo.git(&["tag", "v1"]);
     let before = repo.snapshot();
-    let options = ["--on", "merge", "--base", "v1"];
-    let task =
-        home.follow(repo.path(), &options, &Script::new().write("a", "a\n")).expect(7).json();
+    let script = Script::new().sign(home.file("starts")).write("a", "a\n");
+    for action in ["merge", "pr"] {
+        let options = ["--on", action, "--base", "v1"];
+        let told = home.follow(repo.path(), &options, &script).expect(2).json();
+        let message = told["error"]["message"].to_string();
+        assert!(message.contains("v1") && message.contains("no branch"), "{message}");
+    }
+    repo.git(&["checkout", "-q", "--detach"]);
+    home.follow(repo.path(), &["--on", "merge"], &script).expect(2);
+    repo.git(&["checkout", "-q", "main"]);
+    // what only the daemon can know ends the task before its agent starts
+    let api = home.api(&home.up());
+    let order = serde_json::json!({
+        "plan": "x", "command": ["true"], "agent": "command", "completionAction": "merge",
+        "repositoryUrl": repo.path(), "baseBranch": "v1",
+    });
+    let made = api.post("/api/v1/tasks", &order).json();
+    let task = home.reaches(&made, "failed");
+    assert_eq!((&task["reason"], &task["startedAt"]), (&"target_not_found".into(), &Value::Null));
+    let options = ["--on", "merge", "--target", "nowhere"];
+    let task = home.follow(repo.path(), &options, &script).expect(7).json();
     assert_eq!(task["reason"], "target_not_found");
-    assert_eq!(repo.snapshot(), before);
+    assert_eq!(home.starts("starts"), 0, "an agent worked in vain");
+    let told =
+        home.follow(repo.path(), &["--on", "merge", "--base", "v1", "--target", "main"], &script);
+    assert_eq!(repo.git(&["rev-parse", "main"]), text(&told.expect(0).json(), "headCommit"));
+    assert_ne!(repo.snapshot(), before);
+}
+
+#[test]
+fn a_merge_into_a_repository_named_by_its_url_is_refused_when_it_is_ordered() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let url = format!("file://{}", repo.path().display());
+    let script = Script::new().sign(home.file("starts"));
+    let refused = home.follow(Path::new("/"), &["--repo", &url, "--on", "merge"], &script);
+    let refused = refused.expect(2).json();
+    assert!(refused["error"]["message"].to_string().contains("URL"), "{refused:#}");
+    let options = ["--repo", &url, "--on", "merge", "--target", "main"];
+    let task = home.follow(Path::new("/"), &options, &script).expect(7).json();
+    assert_eq!(task["reason"], "target_not_found");
+    assert_eq!(home.starts("starts"), 0, "an agent worked in vain");
 }
 
 #[test]

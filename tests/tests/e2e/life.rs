@@ -103,11 +103,14 @@ fn f13_whatever_would_be_lost_survives_sweep_restart_prune_and_discard_or_is_kep
         assert_eq!((&row["why"], &row["done"]), (&json!("asked"), &json!(false)), "{row:#}");
         assert_eq!(names(&row["salvage"]).len(), 1);
     }
-    // a task that is discarded leaves its worktree
-    home.json(&["task", "discard", id(&tasks[1])]);
     assert!(stand());
-    // at the end of retention each is kept, then removed
     let before = repo.snapshot();
+    // that of a task that is discarded goes at once, after its work is kept
+    home.json(&["task", "discard", id(&tasks[1])]);
+    until_true("the worktree goes", LONG, || !paths[1].is_dir());
+    assert_eq!(salvages(&repo).len(), 1);
+    assert!([0, 2, 3].iter().all(|n: &usize| paths[*n].is_dir()));
+    // at the end of retention each is kept, then removed
     let daemon = restart(&home, &daemon, "[worktree]\npool = 0\nretention = \"0s\"\n");
     until_true("the worktrees go", LONG, || folders(&home).is_empty() && is_swept(&home));
     let kept = salvages(&repo);

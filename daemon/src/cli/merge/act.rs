@@ -114,7 +114,7 @@ async fn act<B: Serialize + Sync>(
     context: &Context,
 ) -> Result<Value, Fault> {
     let path = ["api", "v1", "tasks", &id.task()?, "merge", what];
-    context.client()?.post(&path, Some(body)).await
+    context.client()?.post_patiently(&path, body).await
 }
 
 fn answer(raw: &Value) -> Result<FromDaemon, Fault> {

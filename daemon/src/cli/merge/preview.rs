@@ -27,7 +27,7 @@ pub(super) async fn run(args: PreviewArgs, context: &Context) -> Outcome {
         Some(task) => {
             let id = task.body.id.to_string();
             let query: Vec<_> = target.map(|target| ("target", target)).into_iter().collect();
-            client.get(&["api", "v1", "tasks", &id, "merge", "preview"], &query).await?
+            client.get_patiently(&["api", "v1", "tasks", &id, "merge", "preview"], &query).await?
         }
         None => in_repository(&args, target, &client, context).await?,
     };
@@ -60,7 +60,7 @@ async fn in_repository(
     let mut query = vec![("repository", repository), ("source", source)];
     query.extend(target.map(|target| ("target", target)));
     let path = ["api", "v1", "daemons", &running.daemon_id, "merge", "preview"];
-    client.get(&path, &query).await
+    client.get_patiently(&path, &query).await
 }
 
 fn show(preview: &MergePreview, context: &Context) -> Result<(), Fault> {

@@ -82,7 +82,7 @@ async fn add(args: AddArgs, context: &Context) -> Outcome {
         check: args.check,
         timeout_seconds: args.timeout,
     };
-    let mut answer = client.post(&["api", "v1", "queue"], Some(&body)).await?;
+    let mut answer = client.post_patiently(&["api", "v1", "queue"], &body).await?;
     let mut rows = array(&mut answer, "queue");
     if args.wait {
         rows = ended(&client, &rows, context).await?;

@@ -145,6 +145,7 @@ impl From<On> for CompletionAction {
 pub(crate) async fn run(args: RunArgs, context: &Context) -> Outcome {
     let prompt = order::prompt(&args)?;
     let base = repository::find(args.repo.as_deref(), args.base.as_deref())?;
+    order::has_an_aim(&args, &base)?;
     let finder = context.finder()?;
     let own = own_daemon(&finder, args.daemon.is_none(), context).await?;
     let client = Client::new(finder.place()?)?;

@@ -1,7 +1,7 @@
 //! From the command line to orders.
 
-use super::RunArgs;
 use super::repository::Base;
+use super::{On, RunArgs};
 use crate::cli::print::words::quoted;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, TaskId};
@@ -71,6 +71,17 @@ fn read(file: &Path) -> Result<String, Fault> {
     Ok(text)
 }
 
+/// Refuses work that would have nowhere to go: that is known before an agent works.
+pub(super) fn has_an_aim(args: &RunArgs, base: &Base) -> Result<(), Fault> {
+    let goes = matches!(args.on, On::Merge | On::Pr);
+    if !goes || args.target.is_some() || base.is_branch {
+        return Ok(());
+    }
+    let name = base.name.as_deref().unwrap_or("HEAD");
+    let text = format!("the work begins from {name}, which is no branch that it could go to");
+    Err(Fault::new(Code::Usage, text).with_hint("say where it goes: --target BRANCH"))
+}
+
 /// The orders, all alike but for the numbers in their names.
 pub(super) fn orders(args: &RunArgs, plan: String, place: &Place) -> Vec<Order> {
     let order = Order {
@@ -131,8 +142,12 @@ mod tests {
     }
 
     fn place() -> Place {
-        let base =
-            Base { root: "/repo".into(), name: Some("main".into()), commit: Some("c0ffee".into()) };
+        let base = Base {
+            root: "/repo".into(),
+            name: Some("main".into()),
+            commit: Some("c0ffee".into()),
+            is_branch: true,
+        };
         Place { base, daemon: Some(DaemonId::fresh()), parent: None, go_on: None }
     }
 

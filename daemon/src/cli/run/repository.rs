@@ -3,8 +3,8 @@
 use crate::cli::context::homely;
 use git2::{ErrorCode, Repository};
 use hayward_daemon::config::nearest;
-use hayward_daemon::git::remote::is_url;
 use hayward_shared::fault::{Code, Fault};
+use hayward_shared::path::is_url;
 use std::path::{Path, PathBuf};
 
 /// How many names are offered for one that is not there.
@@ -19,6 +19,8 @@ pub(super) struct Base {
     pub(super) name: Option<String>,
     /// The commit that it names now; of a URL, the daemon will know.
     pub(super) commit: Option<String>,
+    /// Whether the base is a branch, into which work can go; of a URL, the daemon will know.
+    pub(super) is_branch: bool,
 }
 
 impl Base {
@@ -39,7 +41,7 @@ pub(super) fn find(repo: Option<&str>, base: Option<&str>) -> Result<Base, Fault
                 .with_hint("leave it out: git's own credential helpers are asked for it"));
         }
         let name = base.map(str::to_owned);
-        return Ok(Base { root: url.to_owned(), name, commit: None });
+        return Ok(Base { root: url.to_owned(), name, commit: None, is_branch: true });
     }
     let repository = open(&start)?;
     let root = root(&repository)?;
@@ -47,7 +49,8 @@ pub(super) fn find(repo: Option<&str>, base: Option<&str>) -> Result<Base, Fault
     let text = root.to_str().ok_or_else(|| {
         Fault::new(Code::Invalid, format!("the path {} is no UTF-8", root.display()))
     })?;
-    Ok(Base { root: text.to_owned(), name: Some(name), commit: Some(commit) })
+    let is_branch = is_branch(&repository, &name);
+    Ok(Base { root: text.to_owned(), name: Some(name), commit: Some(commit), is_branch })
 }
 
 /// The repository around `repo`, or around the current folder, whatever it holds.
@@ -132,6 +135,14 @@ fn resolve(
     }
 }
 
+/// Whether a name is one of a branch, be it of a remote.
+fn is_branch(repository: &Repository, name: &str) -> bool {
+    let name = name.strip_prefix("refs/heads/").unwrap_or(name);
+    ["refs/heads/", "refs/remotes/origin/", "refs/remotes/"]
+        .iter()
+        .any(|place| repository.refname_to_id(&format!("{place}{name}")).is_ok())
+}
+
 /// The branches and tags whose names are the nearest.
 fn near(repository: &Repository, base: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
@@ -187,7 +198,8 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&deep, &link).unwrap();
         let root = folder.path().canonicalize().unwrap().to_str().unwrap().to_owned();
-        let expected = Base { root, name: Some("main".into()), commit: Some(commit.clone()) };
+        let expected =
+            Base { root, name: Some("main".into()), commit: Some(commit.clone()), is_branch: true };
         assert_eq!(find(deep.to_str(), None).unwrap(), expected);
         assert_eq!(find(link.to_str(), Some("main")).unwrap(), expected);
         let short = &commit[..8];

@@ -32,6 +32,7 @@ pub(super) async fn discard(id: &Typed, context: &Context) -> Outcome {
     if let Some(branch) = &task.body.results.branch {
         what.push_str(&format!("; its branch {branch} stays"));
     }
+    what.push_str("; its worktree goes, after what is only there is kept (hayward worktree ls)");
     tell(&task, &what, context)
 }
 

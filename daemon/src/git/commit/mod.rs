@@ -1,21 +1,19 @@
 //! An agent's work, committed on its branch: what it committed itself and what it left lying.
 
-use std::os::unix::fs::PermissionsExt;
+mod error;
+mod survey;
+
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Fault, Git};
 use super::diff::{ChangedFile, DiffStat, compare_trees};
-use super::parse::{self, ParseError};
-use super::repo::{Closed, CommitId, Repository, read};
+use super::parse;
+use super::repo::{CommitId, Repository, read};
 use super::staging::{Inspector, MAX_FILE, Plan, Withheld};
-use super::worktree::leftover::is_checked_out;
-use super::worktree::{EMAIL, NAME, detach, open_own, under_way};
+use super::worktree::{EMAIL, NAME, open_own};
+use survey::{Survey, settle, survey};
 
-/// The hooks that git would run while it commits.
-const HOOKS: [&str; 4] = ["pre-commit", "prepare-commit-msg", "commit-msg", "post-commit"];
-
-/// The id that git reads as "there is no such ref yet".
-const NO_COMMIT: &str = "0000000000000000000000000000000000000000";
+pub use error::CommitError;
 
 /// What to commit, where, and how.
 #[derive(Clone, Debug)]
@@ -105,133 +103,6 @@ pub enum Outcome {
     OnlyWithheld,
 }
 
-/// Why the work was not committed. The files of the worktree are as they were.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitError {
-    /// The folder is no worktree of this repository.
-    #[error("{0} is no worktree of this repository: its work was not committed")]
-    NotOurs(PathBuf),
-    /// A merge, rebase or the like is under way.
-    #[error("{path} is in the middle of a {what}: finish or abort it there, then commit again")]
-    InProgress {
-        /// The worktree.
-        path: PathBuf,
-        /// What is under way.
-        what: &'static str,
-    },
-    /// Files have unresolved conflicts.
-    #[error("{path} has {} unresolved conflicts: resolve them, then commit again", .files.len())]
-    Conflicted {
-        /// The worktree.
-        path: PathBuf,
-        /// The files.
-        files: Vec<PathBuf>,
-    },
-    /// HEAD left the task's branch and its commits.
-    #[error(
-        "{path} is on {found} without the commits of '{branch}': merge or check out the branch"
-    )]
-    Strayed {
-        /// The worktree.
-        path: PathBuf,
-        /// The task's branch.
-        branch: String,
-        /// Where HEAD is.
-        found: String,
-    },
-    /// The task's branch is checked out elsewhere, so it must not be moved.
-    #[error(
-        "'{branch}' is checked out in another folder: leave it there, then commit {path} again"
-    )]
-    BranchInUse {
-        /// The worktree.
-        path: PathBuf,
-        /// The task's branch.
-        branch: String,
-    },
-    /// A hook of the repository refused.
-    #[error("a hook of the repository blocked the commit in {path}: {stderr}")]
-    Blocked {
-        /// The worktree.
-        path: PathBuf,
-        /// What the hook said, its end.
-        stderr: String,
-    },
-    /// The signer failed, or did not answer.
-    #[error("the commit in {path} could not be signed: unlock your key, or turn `sign` off")]
-    NotSigned {
-        /// The worktree.
-        path: PathBuf,
-        /// The command that failed.
-        #[source]
-        source: CommandError,
-    },
-    /// Another git holds the index, or one that was killed left its lock.
-    #[error("{lock} exists: end the git that runs there, or remove the file if none does")]
-    IndexLocked {
-        /// The lock.
-        lock: PathBuf,
-        /// The command that met it.
-        #[source]
-        source: CommandError,
-    },
-    /// The disk or quota is full.
-    #[error("no space is left to commit {path}: free some, then commit again")]
-    DiskFull {
-        /// The worktree.
-        path: PathBuf,
-        /// The command that failed.
-        #[source]
-        source: CommandError,
-    },
-    /// Git failed otherwise.
-    #[error("the work in {path} could not be committed")]
-    Git {
-        /// The worktree.
-        path: PathBuf,
-        /// The command that failed.
-        #[source]
-        source: CommandError,
-    },
-    /// Git wrote something unknown.
-    #[error("the state of {path} could not be read")]
-    Parse {
-        /// The worktree.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: ParseError,
-    },
-    /// Git's data cannot be read.
-    #[error("the worktree {path} cannot be read: check it with `git fsck`")]
-    Unreadable {
-        /// The worktree.
-        path: PathBuf,
-        /// What libgit2 said.
-        #[source]
-        source: git2::Error,
-    },
-    /// The daemon is shutting down.
-    #[error(transparent)]
-    Closed(#[from] Closed),
-}
-
-/// What is known of a worktree before anything is done.
-struct Survey {
-    git_dir: PathBuf,
-    head: CommitId,
-    /// The branch that is checked out.
-    on: Option<String>,
-    /// Where the task's branch stands, none when it is gone.
-    tip: Option<CommitId>,
-    /// Whether HEAD holds all commits of the task's branch.
-    covers_tip: bool,
-    /// Whether the task's branch is checked out, wherever.
-    in_use: bool,
-    has_identity: bool,
-    hooks: Vec<String>,
-}
-
 impl Repository {
     /// Commits what an agent left in its worktree; see [`WorkOrder`]. The agent must have ended.
     ///
@@ -240,31 +111,25 @@ impl Repository {
     pub async fn commit_work(&self, order: WorkOrder) -> Result<Work, CommitError> {
         self.in_turn(move |common| async move { commit(&common, order).await }).await?
     }
+
+    /// Whether [`Repository::commit_work`] would commit anything that lies there; changes nothing.
+    ///
+    /// # Errors
+    /// [`CommitError`] when it cannot be told.
+    pub async fn has_work(&self, order: WorkOrder) -> Result<bool, CommitError> {
+        self.in_turn(move |common| async move {
+            let seen = blocking(&common, &order, survey).await??;
+            Ok(planned(&common, &order, &seen).await?.has_work())
+        })
+        .await?
+    }
 }
 
 /// Commits; runs in the repository's actor. Three commands of git, four when files were deleted.
 async fn commit(common: &Path, order: WorkOrder) -> Result<Work, CommitError> {
     let seen = blocking(common, &order, survey).await??;
     let strayed_to = settle(&order, &seen).await?;
-    let status = Git::in_worktree(&order.worktree)
-        .args(["status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames"])
-        .arg("--ignore-submodules=dirty")
-        .run()
-        .await
-        .map_err(|source| classify(&order, &seen, source))?;
-    let entries = parse::status(&status.stdout)
-        .map_err(|source| CommitError::Parse { path: order.worktree.clone(), source })?;
-    let plan = blocking(common, &order, move |common, order| {
-        let repository = own(common, order)?;
-        let base = order.base.oid().map_err(|source| unreadable(order, source))?;
-        Inspector::new(&repository, &order.worktree, base, order.limits.max_file)
-            .map(|inspector| inspector.plan(entries))
-            .map_err(|source| unreadable(order, source))
-    })
-    .await??;
-    if !plan.conflicts.is_empty() {
-        return Err(CommitError::Conflicted { path: order.worktree, files: plan.conflicts });
-    }
+    let plan = planned(common, &order, &seen).await?;
     if plan.has_work() {
         record(common, &order, &seen, &plan).await?;
     }
@@ -282,6 +147,33 @@ async fn commit(common: &Path, order: WorkOrder) -> Result<Work, CommitError> {
     Ok(work)
 }
 
+/// What of the worktree is to be committed, and how.
+async fn planned(common: &Path, order: &WorkOrder, seen: &Survey) -> Result<Plan, CommitError> {
+    let status = Git::in_worktree(&order.worktree)
+        .args(["status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames"])
+        .arg("--ignore-submodules=dirty")
+        .run()
+        .await
+        .map_err(|source| classify(order, seen, source))?;
+    let entries = parse::status(&status.stdout)
+        .map_err(|source| CommitError::Parse { path: order.worktree.clone(), source })?;
+    let plan = blocking(common, order, move |common, order| {
+        let repository = own(common, order)?;
+        let base = order.base.oid().map_err(|source| unreadable(order, source))?;
+        Inspector::new(&repository, &order.worktree, base, order.limits.max_file)
+            .map(|inspector| inspector.plan(entries))
+            .map_err(|source| unreadable(order, source))
+    })
+    .await??;
+    if !plan.conflicts.is_empty() {
+        return Err(CommitError::Conflicted {
+            path: order.worktree.clone(),
+            files: plan.conflicts,
+        });
+    }
+    Ok(plan)
+}
+
 async fn blocking<T: Send + 'static>(
     common: &Path,
     order: &WorkOrder,
@@ -297,107 +189,6 @@ fn own(common: &Path, order: &WorkOrder) -> Result<git2::Repository, CommitError
 
 fn unreadable(order: &WorkOrder, source: git2::Error) -> CommitError {
     CommitError::Unreadable { path: order.worktree.clone(), source }
-}
-
-fn survey(common: &Path, order: &WorkOrder) -> Result<Survey, CommitError> {
-    let repository = own(common, order)?;
-    if let Some(what) = under_way(&repository) {
-        return Err(CommitError::InProgress { path: order.worktree.clone(), what });
-    }
-    look_around(&repository, common, order).map_err(|source| match source.code() {
-        git2::ErrorCode::UnbornBranch => CommitError::Strayed {
-            path: order.worktree.clone(),
-            branch: order.branch.clone().unwrap_or_else(|| order.base.to_string()),
-            found: "a branch without commits".to_owned(),
-        },
-        _ => unreadable(order, source),
-    })
-}
-
-fn look_around(
-    repository: &git2::Repository,
-    common: &Path,
-    order: &WorkOrder,
-) -> Result<Survey, git2::Error> {
-    let reference = repository.find_reference("HEAD")?;
-    let on = reference.symbolic_target_bytes().map(|name| {
-        let name = String::from_utf8_lossy(name);
-        name.strip_prefix("refs/heads/").unwrap_or(&name).to_owned()
-    });
-    let head = repository.head()?.peel_to_commit()?.id();
-    let tip = order
-        .branch
-        .as_ref()
-        .and_then(|name| repository.refname_to_id(&format!("refs/heads/{name}")).ok());
-    // where a clone was cut short is written in the common folder alone
-    let whole = git2::Repository::open(common)?;
-    let covers_tip = match tip {
-        Some(tip) => tip == head || whole.graph_descendant_of(head, tip)?,
-        None => true,
-    };
-    let config = repository.config()?.snapshot()?;
-    let set = |key| config.get_bytes(key).is_ok_and(|value| !value.is_empty());
-    Ok(Survey {
-        git_dir: repository.path().to_owned(),
-        head: head.into(),
-        on,
-        tip: tip.map(CommitId::from),
-        covers_tip,
-        in_use: order.branch.as_ref().is_some_and(|name| is_checked_out(common, name)),
-        has_identity: set("user.name") && set("user.email"),
-        hooks: hooks(&config, common, &order.worktree),
-    })
-}
-
-/// The commit hooks that git would run here.
-fn hooks(config: &git2::Config, common: &Path, worktree: &Path) -> Vec<String> {
-    // a relative path is meant from the top of the work tree
-    let folder = config
-        .get_path("core.hooksPath")
-        .map_or_else(|_| common.join("hooks"), |path| worktree.join(path));
-    let runs = |name: &&str| {
-        folder
-            .join(name)
-            .metadata()
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
-    HOOKS.iter().filter(|name| runs(name)).map(|name| (*name).to_owned()).collect()
-}
-
-/// Brings HEAD onto the task's branch if the agent left it. Says where it had been.
-async fn settle(order: &WorkOrder, seen: &Survey) -> Result<Option<String>, CommitError> {
-    if seen.on == order.branch {
-        return Ok(None);
-    }
-    let found = seen.on.as_ref().map_or("a detached HEAD".to_owned(), |on| format!("'{on}'"));
-    let git_failed = |source| classify(order, seen, source);
-    let Some(branch) = &order.branch else {
-        // whatever branch the agent chose must not move
-        detach(&order.worktree, &seen.head).await.map_err(git_failed)?;
-        return Ok(Some(found));
-    };
-    let path = order.worktree.clone();
-    if seen.in_use {
-        return Err(CommitError::BranchInUse { path, branch: branch.clone() });
-    }
-    if !seen.covers_tip {
-        return Err(CommitError::Strayed { path, branch: branch.clone(), found });
-    }
-    let name = format!("refs/heads/{branch}");
-    let old = seen.tip.as_ref().map_or(NO_COMMIT, CommitId::as_str);
-    Git::in_worktree(&order.worktree)
-        .committer(NAME, EMAIL)
-        .args(["update-ref", "-m", "hayward: bring the work home"])
-        .args([&name, seen.head.as_str(), old])
-        .run()
-        .await
-        .map_err(git_failed)?;
-    Git::in_worktree(&order.worktree)
-        .args(["symbolic-ref", "HEAD", &name])
-        .run()
-        .await
-        .map_err(git_failed)?;
-    Ok(Some(found))
 }
 
 /// Stages what the plan says and commits the index.

@@ -1,0 +1,50 @@
+//! Where a task's work goes: known before its agent starts, or the task does not begin.
+
+use crate::git::Repository;
+use hayward_shared::run::Failure;
+use hayward_shared::task::{CompletionAction, Order, Reason};
+
+/// Sees before an agent works that what it brings has somewhere to go: the one thing of a merge or
+/// pull request that no work of it can change.
+pub(super) async fn check(repository: &Repository, order: &Order) -> Result<(), Failure> {
+    if !matches!(order.completion_action, CompletionAction::Merge | CompletionAction::Pr) {
+        return Ok(());
+    }
+    let target = target(repository, order).await?;
+    let is_merge = order.completion_action == CompletionAction::Merge;
+    if is_merge && repository.resolve(&format!("refs/heads/{target}")).await.is_err() {
+        return Err(no_branch(&target));
+    }
+    Ok(())
+}
+
+fn no_branch(target: &str) -> Failure {
+    let text = format!("there is no branch '{target}' to merge into: make it first");
+    Failure::new(Reason::TargetNotFound, text)
+}
+
+/// The branch that the work goes to: the one asked for, else the one it began from. Never the one
+/// that happens to be checked out by now.
+pub(crate) async fn target(repository: &Repository, order: &Order) -> Result<String, Failure> {
+    let short = |name: &str| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned();
+    if let Some(asked) = &order.target_branch {
+        return Ok(short(asked));
+    }
+    let is_there = async |name: String| repository.resolve(&name).await.is_ok();
+    let found = match order.base_branch.as_deref().map(short) {
+        // of a URL that nothing was said of, what its HEAD names
+        None => repository.remote_head().await,
+        Some(base) => {
+            let here = is_there(format!("refs/heads/{base}")).await
+                || is_there(format!("refs/remotes/origin/{base}")).await;
+            // a branch of a remote may be called by its whole name
+            let whole = !here && is_there(format!("refs/remotes/{base}")).await;
+            let branch = if whole { base.split_once('/').map(|(_, b)| b.to_owned()) } else { None };
+            if here { Some(base) } else { branch }
+        }
+    };
+    found.ok_or_else(|| {
+        let text = "the work began from no branch: say where it goes with --target";
+        Failure::new(Reason::TargetNotFound, text)
+    })
+}

@@ -1,0 +1,163 @@
+//! What the machine decided, begun: its effects run beside the actor, which hears of their end.
+
+use super::actor::{Actor, Done, run_folder};
+use super::attend::Attended;
+use super::deliver;
+use super::input::text;
+use super::machine::{Effect, Event, GRACE_MS};
+use super::prepare::{self, Start};
+use super::state::Phase;
+use crate::keeper::RunFolder;
+use crate::session::{self, End, Found, Session};
+use hayward_shared::run::Failure;
+use hayward_shared::task::Reason;
+use std::time::Duration;
+
+/// A keeper that could not be asked, or speaks another version, is asked again after this long.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+impl Actor {
+    pub(super) async fn begin(&mut self, effect: Effect) {
+        let (shop, key, order) = (self.shop.clone(), self.key, self.order.clone());
+        let state = self.machine.state();
+        match effect {
+            Effect::Prepare => {
+                let former = self.former.clone();
+                self.work.spawn(async move {
+                    let made = prepare::prepare(&shop, key, &order, former.as_ref()).await;
+                    Done::Event(made.map_or_else(Event::Failed, |(place, chosen)| {
+                        Event::Prepared(place, chosen)
+                    }))
+                });
+            }
+            Effect::Start => {
+                let (place, chosen) = (state.place.clone(), state.agent.clone());
+                let former = self.former.clone();
+                self.work.spawn(async move {
+                    let ready = match (&place, &chosen) {
+                        (Some(place), Some(chosen)) => {
+                            let what = (place, chosen);
+                            prepare::start(&shop, key, &order, what, former.as_ref()).await
+                        }
+                        _ => Err(Failure::new(Reason::Internal, "the run has no worktree")),
+                    };
+                    Done::Ready(Box::new(ready))
+                });
+            }
+            Effect::Find => {
+                let folder = self.folder();
+                self.work.spawn(async move { Done::Found(find(&folder).await) });
+            }
+            Effect::Attend | Effect::Arm(_) | Effect::End | Effect::Over => {
+                self.begin_here(effect).await;
+            }
+            Effect::Deliver => {
+                let place = state.place.clone();
+                self.work.spawn(async move {
+                    let delivered = match &place {
+                        Some(place) => deliver::deliver(&shop, key.task_id, &order, place).await,
+                        None => Err(Failure::new(Reason::Internal, "the run has no worktree")),
+                    };
+                    Done::Event(match delivered {
+                        Ok((work, None)) => Event::Delivered(work),
+                        Ok((work, Some(failure))) => Event::Stuck(work, failure),
+                        Err(failure) => Event::Failed(failure),
+                    })
+                });
+            }
+        }
+    }
+
+    async fn begin_here(&mut self, effect: Effect) {
+        match effect {
+            Effect::Arm(at) => self.alarm = Some(at),
+            Effect::End => {
+                if let Some(session) = self.session().cloned() {
+                    self.work.spawn(async move {
+                        end(&session).await;
+                        Done::Nothing
+                    });
+                } else if self.machine.state().phase == Phase::Running {
+                    self.find_later();
+                }
+            }
+            Effect::Over => self.over = true,
+            // the session is attended from the moment it is there; what it wants is written now
+            _ => self.write_on(),
+        }
+    }
+
+    /// The decoder is on disk before the agent can say anything.
+    pub(super) async fn launch(&mut self, start: Start) {
+        let reading = self.machine.reading();
+        reading.decoder = Some(start.decoder);
+        reading.unwritten = start.first_input.map(text).into_iter().collect();
+        self.write_down(&[]).await;
+        let (folder, keeper) = (self.folder(), self.shop.keeper.clone());
+        self.work.spawn(async move {
+            Done::Started(session::start(&folder, &start.launch, &keeper).await)
+        });
+    }
+
+    pub(super) async fn found(&mut self, found: Found) {
+        let folder = self.folder();
+        match found {
+            Found::Live(session) => {
+                let pid = session.agent_pid().map_or(0, |agent| agent.pid);
+                self.attend(session);
+                self.take(Event::Adopted { pid }).await;
+            }
+            Found::Never => self.take(Event::NeverStarted).await,
+            Found::Ended(exit) => {
+                let end = End::Exited(exit);
+                self.attended = Some(Attended::past(&folder, end, self.machine.reading()));
+            }
+            Found::Lost(lost) => {
+                let end = End::Lost(lost);
+                self.attended = Some(Attended::past(&folder, end, self.machine.reading()));
+            }
+            Found::Foreign { version } => {
+                tracing::warn!(task = %self.key.task_id, version, "its keeper is of another version; left alone");
+                self.find_later();
+            }
+            Found::Unknown(doubt) => {
+                tracing::warn!(task = %self.key.task_id, ?doubt, "its keeper does not answer; left alone");
+                self.find_later();
+            }
+        }
+    }
+
+    fn find_later(&mut self) {
+        let folder = self.folder();
+        self.work.spawn(async move {
+            tokio::time::sleep(ASK_AGAIN).await;
+            Done::Found(find(&folder).await)
+        });
+    }
+
+    fn folder(&self) -> RunFolder {
+        run_folder(&self.shop.home, self.key.run_id, self.machine.state())
+    }
+}
+
+/// A folder that was never made is one in which no agent started: it is made, to be barred.
+async fn find(folder: &RunFolder) -> Found {
+    if let Err(error) = folder.create() {
+        tracing::warn!(%error, folder = %folder.path().display(), "a run folder cannot be made");
+    }
+    session::find(folder).await
+}
+
+/// Asks until it is heard: a cancelled agent must not go on because its keeper was slow once.
+async fn end(session: &Session) {
+    while let Err(error) = session.end(Duration::from_millis(GRACE_MS)).await {
+        if matches!(error, session::SessionError::Ended) {
+            return;
+        }
+        tracing::warn!(
+            text = prepare::chain(&error),
+            "a session was asked to end and did not answer"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
