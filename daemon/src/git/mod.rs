@@ -11,6 +11,7 @@ pub mod bring;
 pub mod clone;
 pub mod command;
 pub mod commit;
+pub mod configured;
 pub mod diff;
 pub mod folders;
 mod foresee;
