@@ -52,6 +52,13 @@ pub enum Why {
     },
     /// It cannot be read.
     Unreadable,
+    /// Files inside a submodule were changed: only a commit in there can hold that.
+    InSubmodule,
+    /// It is committed, but names a commit of a submodule that is in this worktree alone.
+    LooseLink {
+        /// The commit.
+        commit: String,
+    },
 }
 
 impl fmt::Display for Why {
@@ -66,6 +73,11 @@ impl fmt::Display for Why {
             Self::NestedRepository => f.write_str("is a git repository of its own"),
             Self::Filtered { filter } => write!(f, "is stored through the git filter '{filter}'"),
             Self::Unreadable => f.write_str("cannot be read"),
+            Self::InSubmodule => f.write_str("has changes that only a commit inside it can hold"),
+            Self::LooseLink { commit } => {
+                let short = commit.get(..10).unwrap_or(commit);
+                write!(f, "is committed at {short}, which is in this worktree alone: push it there")
+            }
         }
     }
 }
