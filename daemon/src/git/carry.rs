@@ -43,8 +43,8 @@ pub(super) fn carry(
     Ok(())
 }
 
-/// The commits that the refs of a repository name, save those that `passes_over` by their name; and
-/// what was ever stashed there. Blocking.
+/// The commits that the refs of a repository name, save those that `passes_over` by their name; of
+/// the stash, all that is in it. Blocking.
 ///
 /// # Errors
 /// What libgit2 said.
@@ -61,7 +61,9 @@ pub(super) fn tips(
             all.push(commit.id());
         }
     }
-    if let Ok(stashed) = repository.reflog("refs/stash") {
+    if !passes_over(b"refs/stash")
+        && let Ok(stashed) = repository.reflog("refs/stash")
+    {
         all.extend(stashed.iter().map(|entry| entry.id_new()));
     }
     all.retain(|tip| repository.find_commit(*tip).is_ok());
