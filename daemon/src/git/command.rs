@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use disarm::{Disarmed, named_programs};
+use error::is_full;
 use talk::{Group, MAX_STDOUT, converse};
 
 pub use error::{CommandError, Fault};
@@ -282,7 +283,10 @@ impl Git {
             command.push(' ');
             command.push_str(&redacted(&arg.to_string_lossy()));
         }
-        CommandError { command, folder: self.folder.clone(), fault }
+        let places = [Some(&self.folder), self.git_dir.as_ref()];
+        let failed = matches!(fault, Fault::Failed { .. });
+        let full = places.into_iter().flatten().find(|place| failed && is_full(place)).cloned();
+        CommandError { command, folder: self.folder.clone(), fault, full }
     }
 }
 

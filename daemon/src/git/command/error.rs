@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::statvfs;
 
 use super::super::configured::Unreadable;
 use super::talk::MAX_STDOUT;
@@ -17,6 +19,8 @@ pub struct CommandError {
     pub folder: PathBuf,
     /// What went wrong.
     pub fault: Fault,
+    /// The place whose disk was full when it failed; git does not always say so.
+    pub full: Option<PathBuf>,
 }
 
 /// What went wrong with a git command.
@@ -45,6 +49,9 @@ pub enum Fault {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (command, folder) = (&self.command, self.folder.display());
+        if let Some(full) = &self.full {
+            write!(f, "the disk is full at {}: ", full.display())?;
+        }
         match &self.fault {
             Fault::NotStarted(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 write!(
@@ -93,11 +100,26 @@ impl CommandError {
         }
     }
 
-    /// Whether a disk or quota was full: the C library's words, which `LC_ALL=C` holds still.
+    /// Whether a disk or quota was full: by its own count, or in the C library's words, which
+    /// `LC_ALL=C` holds still.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        ["No space left on device", "Disk quota exceeded"]
-            .iter()
-            .any(|words| self.stderr().contains(words))
+        self.full.is_some()
+            || ["No space left on device", "Disk quota exceeded"]
+                .iter()
+                .any(|words| self.stderr().contains(words))
     }
+}
+
+/// A disk with fewer bytes than this is full: a git that fails takes its half-written files back,
+/// and these bytes are free again when we look.
+const FULL: u64 = 256 * 1024;
+
+/// Whether nothing more can be written where the folder is; one that cannot be asked is not full.
+pub(super) fn is_full(folder: &Path) -> bool {
+    // file systems that count no files say that none are left
+    statvfs(folder).is_ok_and(|found| {
+        found.f_bavail.saturating_mul(found.f_frsize) < FULL
+            || (found.f_files > 0 && found.f_favail == 0)
+    })
 }
