@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use disarm::{Disarmed, named_programs};
-use error::is_full;
+use error::{DISK_FULL, is_full};
 use talk::{Group, MAX_STDOUT, converse};
 
 pub use error::{CommandError, Fault};
@@ -211,7 +211,7 @@ impl Git {
         })
         .await
         .map_err(|cause| self.failed(Fault::Broken(io::Error::other(cause))))?
-        .map_err(|cause| self.failed(Fault::Unsafe(cause)))?;
+        .map_err(|cause| self.failed(Fault::Unsafe(Box::new(cause))))?;
         let mut child = self
             .assemble(named)
             .spawn()
@@ -228,7 +228,13 @@ impl Git {
         }
         match status.code() {
             Some(code) if self.accepted.contains(&code) => Ok(Output { code, stdout, stderr }),
-            code => Err(self.failed(Fault::Failed { code, stderr })),
+            code => {
+                let mut stderr = stderr;
+                if is_full(&self.folder, &stderr) {
+                    stderr.push_str(&format!("{DISK_FULL} at {}", self.folder.display()));
+                }
+                Err(self.failed(Fault::Failed { code, stderr }))
+            }
         }
     }
 
@@ -283,10 +289,7 @@ impl Git {
             command.push(' ');
             command.push_str(&redacted(&arg.to_string_lossy()));
         }
-        let places = [Some(&self.folder), self.git_dir.as_ref()];
-        let failed = matches!(fault, Fault::Failed { .. });
-        let full = places.into_iter().flatten().find(|place| failed && is_full(place)).cloned();
-        CommandError { command, folder: self.folder.clone(), fault, full }
+        CommandError { command, folder: self.folder.clone(), fault }
     }
 }
 

@@ -19,8 +19,6 @@ pub struct CommandError {
     pub folder: PathBuf,
     /// What went wrong.
     pub fault: Fault,
-    /// The place whose disk was full when it failed; git does not always say so.
-    pub full: Option<PathBuf>,
 }
 
 /// What went wrong with a git command.
@@ -35,7 +33,8 @@ pub enum Fault {
     Failed {
         /// The exit code.
         code: Option<i32>,
-        /// The end of its standard error.
+        /// The end of its standard error; behind it, that the disk is full where it ran,
+        /// if that is so.
         stderr: String,
     },
     /// It wrote more than we keep.
@@ -43,15 +42,12 @@ pub enum Fault {
     /// Talking to it failed.
     Broken(io::Error),
     /// It was not started: what its configuration names could not be told.
-    Unsafe(Unreadable),
+    Unsafe(Box<Unreadable>),
 }
 
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (command, folder) = (&self.command, self.folder.display());
-        if let Some(full) = &self.full {
-            write!(f, "the disk is full at {}: ", full.display())?;
-        }
         match &self.fault {
             Fault::NotStarted(cause) if cause.kind() == io::ErrorKind::NotFound => {
                 write!(
@@ -84,7 +80,7 @@ impl std::error::Error for CommandError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.fault {
             Fault::NotStarted(cause) | Fault::Broken(cause) => Some(cause),
-            Fault::Unsafe(cause) => Some(cause),
+            Fault::Unsafe(cause) => Some(cause.as_ref()),
             Fault::TimedOut(_) | Fault::Failed { .. } | Fault::TooMuchOutput => None,
         }
     }
@@ -100,23 +96,29 @@ impl CommandError {
         }
     }
 
-    /// Whether a disk or quota was full: by its own count, or in the C library's words, which
-    /// `LC_ALL=C` holds still.
+    /// Whether a disk or quota was full: the C library's words, which `LC_ALL=C` holds still, or
+    /// ours where git said none.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        self.full.is_some()
-            || ["No space left on device", "Disk quota exceeded"]
-                .iter()
-                .any(|words| self.stderr().contains(words))
+        ["No space left on device", "Disk quota exceeded", DISK_FULL]
+            .iter()
+            .any(|words| self.stderr().contains(words))
     }
 }
 
-/// A disk with fewer bytes than this is full: a git that fails takes its half-written files back,
-/// and these bytes are free again when we look.
-const FULL: u64 = 256 * 1024;
+/// What is added to git's words when the disk is full and it does not say so.
+pub(super) const DISK_FULL: &str = "the disk is full";
 
-/// Whether nothing more can be written where the folder is; one that cannot be asked is not full.
-pub(super) fn is_full(folder: &Path) -> bool {
+/// A git that could not write is believed to have met a full disk when fewer bytes than this are
+/// left: a file for which there was no room is larger than what is left, and most are smaller.
+const FULL: u64 = 16 << 20;
+
+/// Whether what git said means that the disk at the folder is full. Of a checkout it says only that
+/// a file could not be written, never why.
+pub(super) fn is_full(folder: &Path, stderr: &str) -> bool {
+    if !stderr.contains("unable to write") && !stderr.contains("write error") {
+        return false;
+    }
     // file systems that count no files say that none are left
     statvfs(folder).is_ok_and(|found| {
         found.f_bavail.saturating_mul(found.f_frsize) < FULL
