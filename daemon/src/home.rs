@@ -155,6 +155,12 @@ impl Home {
         self.root.join("repos")
     }
 
+    /// Repositories of tasks' own, which borrow from the user's.
+    #[must_use]
+    pub fn lent(&self) -> PathBuf {
+        self.repositories().join("lent")
+    }
+
     /// Where worktrees are made.
     #[must_use]
     pub fn worktrees(&self) -> PathBuf {

@@ -758,6 +758,38 @@ async fn f43_no_program_of_the_repository_runs() {
 }
 
 #[tokio::test]
+async fn f43_no_program_named_through_a_conditional_include_runs() {
+    let scratch = Scratch::new();
+    let marker = scratch.room().join("fired");
+    let canary = scratch.room().join("canary");
+    script(&canary, &format!("echo \"$0 $@\" >> {}; cat", marker.display()));
+    let repository = scratch.open().await;
+    let tree = scratch.make(&repository, "evil").await;
+    let common = scratch.user().join(".git");
+    let named = |filter: &str| format!("[filter \"{filter}\"]\n\tclean = {}\n", canary.display());
+    write(&common.join("one"), &format!("{}[include]\n\tpath = two\n", named("one")));
+    write(&common.join("two"), &named("two"));
+    scratch.git(&["remote", "add", "origin", "https://example.com/a"]);
+    scratch.git(&["config", "includeIf.hasconfig:remote.*.url:https://example.com/**.path", "one"]);
+    write(&common.join("info/attributes"), "*.rs filter=one\n*.md filter=two\n");
+    write(&tree.path.join("a.rs"), "a\n");
+    write(&tree.path.join("a.md"), "a\n");
+    // the test means something: a git that nobody disarmed runs the program
+    git(&tree.path, &["add", "a.rs"]);
+    assert!(fs::read_to_string(&marker).unwrap().contains("canary"));
+    git(&tree.path, &["reset", "-q"]);
+    fs::remove_file(&marker).ok();
+    let work = repository.commit_work(order(&tree)).await.unwrap();
+    assert!(!marker.exists(), "{}", fs::read_to_string(&marker).unwrap());
+    for (file, filter) in [("a.rs", "one"), ("a.md", "two")] {
+        assert_eq!(withheld(&work)[file], Why::Filtered { filter: filter.to_owned() });
+    }
+    write(&common.join("one"), "[filter\n");
+    let error = repository.is_dirty(&tree.path).await.unwrap_err();
+    assert!(format!("{error:?}").contains("one"), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_submodule_that_is_not_checked_out_is_no_change() {
     let scratch = Scratch::new();
     let other = Scratch::new();

@@ -3,6 +3,7 @@
 //! Types and rules only. Nothing here does I/O, and save for the stamp inside a fresh id nothing
 //! reads a clock: moments enter as arguments.
 
+pub mod address;
 pub mod api;
 pub mod event;
 pub mod fault;

@@ -117,7 +117,12 @@ impl Completions {
         while !record.is_done() {
             self.keep(record).await;
             match steps::next(record, tools).await {
-                Ok(phase) => record.phase = phase,
+                Ok(phase) => {
+                    if matches!(phase, Phase::Landing { .. }) {
+                        record.warnings = steps::warnings(record, tools).await;
+                    }
+                    record.phase = phase;
+                }
                 Err(failure) => {
                     record.failure = Some(failure.clone());
                     self.keep(record).await;

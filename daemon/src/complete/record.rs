@@ -93,13 +93,16 @@ pub struct Record {
     pub phase: Phase,
     /// Why it went no further; it may be tried again.
     pub failure: Option<Failure>,
+    /// What is to be known of what was landed, in lines for people.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl Record {
     /// A new one.
     #[must_use]
     pub fn new(order: Order) -> Self {
-        Self { order, phase: Phase::Begun, failure: None }
+        Self { order, phase: Phase::Begun, failure: None, warnings: Vec::new() }
     }
 
     /// Whether somebody must go on with it.
@@ -130,7 +133,7 @@ impl Record {
             Phase::Undone | Phase::Stands => Phase::Begun,
             phase => phase,
         };
-        Self { order, phase, failure: None }
+        Self { order, phase, failure: None, warnings: former.warnings }
     }
 
     /// What was done, in a line for people.
@@ -138,7 +141,7 @@ impl Record {
     pub fn told(&self) -> String {
         let Order { branch, target, .. } = &self.order;
         let short = |id: &str| id.chars().take(10).collect::<String>();
-        match &self.phase {
+        let done = match &self.phase {
             Phase::Landed { before, to } if before == to => {
                 format!("'{target}' held '{branch}' already")
             }
@@ -161,7 +164,9 @@ impl Record {
             Phase::Pushed { remote, .. } => {
                 format!("{remote} has '{branch}', without a pull request")
             }
-        }
+        };
+        let warnings = self.warnings.iter().map(|warning| format!("; {warning}"));
+        std::iter::once(done).chain(warnings).collect()
     }
 
     /// The address of the pull request.

@@ -55,6 +55,20 @@ fn id(text: &str) -> Result<CommitId, Failure> {
     text.parse().map_err(|error| Failure::new(Reason::Internal, chain(&error)))
 }
 
+/// What whoever lands the work should know, in lines for people: submodules at commits that the
+/// checkout does not have.
+pub(super) async fn warnings(record: &Record, tools: &Tools<'_>) -> Vec<String> {
+    let order = &record.order;
+    let (Ok(head), Ok(base)) = (id(&order.head), id(&order.base)) else { return Vec::new() };
+    let links = match tools.repositories.open(&order.repository).await {
+        Ok(repository) => repository.loose_links(vec![base], &head).await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
+    let told =
+        |link| format!("your checkout does not have {link}: fetch it before the worktree goes");
+    links.iter().map(told).collect()
+}
+
 /// Makes the commit that the target shall stand at, if it is not there already.
 async fn merge(repository: &Repository, order: &Order, now: Timestamp) -> Result<Phase, Failure> {
     let (head, target) = (id(&order.head)?, format!("refs/heads/{}", order.target));
@@ -147,10 +161,12 @@ async fn check(repository: &Repository, order: &Order) -> Result<Phase, Failure>
     let head = id(&order.head)?;
     let remote = repository.remote_for(&order.target).await.map_err(|error| not_pushed(&error))?;
     let published = repository.remote_tips(&remote).await.map_err(|error| not_pushed(&error))?;
-    let exposed = repository.exposed(published, &head).await.map_err(|error| not_pushed(&error))?;
+    let exposed = repository.exposed(published.clone(), &head).await;
+    let exposed = exposed.map_err(|error| not_pushed(&error))?;
     if !exposed.is_empty() {
         return Err(not_pushed(&PublishError::Exposed(exposed)));
     }
+    repository.refuse_loose(published, &head).await.map_err(|error| not_pushed(&error))?;
     let before =
         repository.remote_tip(&remote, &order.branch).await.map_err(|error| not_pushed(&error))?;
     let name = remote.name.clone();

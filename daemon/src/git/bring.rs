@@ -130,9 +130,9 @@ pub async fn bring(order: Bring, to: PathBuf) -> Result<Brought, BringError> {
     tokio::task::spawn_blocking(move || {
         let mut copy =
             Copy { from: order.from, to, done: Brought::default(), seen: BTreeSet::new() };
-        for path in changed {
-            copy.change(&path)?;
-        }
+        // what is gone first: a file may stand where a folder was, and the other way round
+        changed.iter().try_for_each(|path| copy.clear(path))?;
+        changed.iter().try_for_each(|path| copy.change(path))?;
         for path in &order.required {
             copy.required(path)?;
         }
@@ -178,6 +178,7 @@ async fn listed(from: &Path) -> Result<Vec<PathBuf>, BringError> {
 async fn changed(from: &Path) -> Result<Vec<PathBuf>, BringError> {
     let output = Git::in_worktree(from)
         .args(["status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames"])
+        .arg("--ignore-submodules=dirty")
         .run()
         .await
         .map_err(|source| BringError::Git { from: from.to_owned(), source })?;
@@ -207,20 +208,55 @@ impl Copy {
         }
     }
 
-    /// A change that was not committed: the file as it is now, or its absence.
-    fn change(&mut self, path: &Path) -> Result<(), BringError> {
-        if fs::symlink_metadata(self.from.join(path)).is_ok() {
-            return self.tree(path, true);
+    /// What stands at `path` in the folder that is copied from; what lies behind a link does not.
+    fn source(&self, path: &Path) -> Option<fs::Metadata> {
+        let mut folder = self.from.clone();
+        for part in path.parent().into_iter().flat_map(Path::components) {
+            folder.push(part);
+            fs::symlink_metadata(&folder).ok().filter(fs::Metadata::is_dir)?;
         }
-        if self.room(path, true)? {
-            match fs::remove_file(self.to.join(path)) {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                    return Err(BringError::Copy { path: path.to_owned(), source: cause });
-                }
-                _ => {}
+        fs::symlink_metadata(self.from.join(path)).ok()
+    }
+
+    /// Takes away what an uncommitted change took away: a file that is gone, or is a folder now, and
+    /// the folders that are empty with it.
+    fn clear(&mut self, path: &Path) -> Result<(), BringError> {
+        let failed = |source| BringError::Copy { path: path.to_owned(), source };
+        if self.source(path).is_some_and(|found| !found.is_dir()) {
+            return Ok(());
+        }
+        let mut at = self.to.clone();
+        for part in path.components() {
+            match fs::symlink_metadata(&at) {
+                Ok(found) if found.is_dir() => at.push(part),
+                _ => return Ok(()),
+            }
+        }
+        match fs::symlink_metadata(&at) {
+            Ok(found) if !found.is_dir() => fs::remove_file(&at).map_err(failed)?,
+            _ => return Ok(()),
+        }
+        for folder in path.ancestors().skip(1).filter(|folder| *folder != Path::new("")) {
+            let stays = self.source(folder).is_some_and(|found| found.is_dir());
+            if stays || fs::remove_dir(self.to.join(folder)).is_err() {
+                break;
             }
         }
         Ok(())
+    }
+
+    /// A change that was not committed: the file as it is now.
+    fn change(&mut self, path: &Path) -> Result<(), BringError> {
+        match self.source(path) {
+            None => Ok(()),
+            Some(found) if !found.is_dir() => self.one(path, &found, true),
+            // what is in a folder is a change of its own
+            Some(_) if self.from.join(path).join(".git").symlink_metadata().is_err() => Ok(()),
+            Some(_) => {
+                self.skip(path, "it is a repository of its own");
+                Ok(())
+            }
+        }
     }
 
     fn required(&mut self, named: &str) -> Result<(), BringError> {
@@ -281,22 +317,23 @@ impl Copy {
             self.skip(path, "the worktree has it already");
             return Ok(());
         }
+        let leads_to = meta.is_symlink().then(|| fs::read_link(&source)).transpose();
+        let leads_to = leads_to.map_err(failed)?;
+        if leads_to.as_deref().is_some_and(|leads_to| !stays_inside(path, leads_to)) {
+            self.skip(path, "it is a link that leads out of the checkout");
+            return Ok(());
+        }
+        if leads_to.is_none() && !meta.is_file() {
+            self.skip(path, "it is neither file, folder nor link");
+            return Ok(());
+        }
         if there.is_some() {
             fs::remove_file(&target).map_err(failed)?;
         }
-        if meta.is_symlink() {
-            let leads_to = fs::read_link(&source).map_err(failed)?;
-            if !stays_inside(path, &leads_to) {
-                self.skip(path, "it is a link that leads out of the checkout");
-                return Ok(());
-            }
-            symlink(leads_to, &target).map_err(failed)?;
-        } else if meta.is_file() {
+        match leads_to {
+            Some(leads_to) => symlink(leads_to, &target).map_err(failed)?,
             // shares the blocks where the file system can
-            fs::copy(&source, &target).map_err(failed)?;
-        } else {
-            self.skip(path, "it is neither file, folder nor link");
-            return Ok(());
+            None => fs::copy(&source, &target).map(drop).map_err(failed)?,
         }
         self.done.files += 1;
         self.done.bytes += meta.len();

@@ -4,18 +4,25 @@
 //! (hooks, fsmonitor, filters, merge drivers, ssh commands); agents can write that configuration,
 //! so every command overrides all of it.
 
-use std::collections::BTreeMap;
+mod disarm;
+mod error;
+mod redact;
+mod talk;
+
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
+
+use disarm::{Disarmed, named_programs};
+use error::{DISK_FULL, is_full};
+use talk::{Group, MAX_STDOUT, converse};
+
+pub use error::{CommandError, Fault};
+pub use redact::redacted;
 
 /// The variables of our own environment that git may see. None of them is git's.
 const PASSED_ON: [&str; 8] =
@@ -26,12 +33,6 @@ pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a command that writes objects is tried: a gc does not meet it four times.
 pub(super) const OBJECT_TRIES: u32 = 4;
-
-/// The most standard output kept: a status of half a million long paths fits.
-const MAX_STDOUT: u64 = 64 * 1024 * 1024;
-
-/// The most of standard error kept, from its end: git's reason stands last.
-const STDERR_TAIL: usize = 8 * 1024;
 
 /// Configuration that overrides whatever the machine, the user or the repository set.
 const OVERRIDES: [(&str, &str); 21] = [
@@ -83,94 +84,6 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// The end of its standard error, at most 8 KiB.
     pub stderr: String,
-}
-
-/// A git command that did not do what it was asked.
-#[derive(Debug)]
-pub struct CommandError {
-    /// The command as people may see it: credentials in addresses are blotted out.
-    pub command: String,
-    /// The folder in which it ran.
-    pub folder: PathBuf,
-    /// What went wrong.
-    pub fault: Fault,
-}
-
-/// What went wrong with a git command.
-#[derive(Debug)]
-pub enum Fault {
-    /// It could not be started; [`io::ErrorKind::NotFound`] means that git is not installed or
-    /// that the folder is gone.
-    NotStarted(io::Error),
-    /// It ran longer than allowed and was killed with all that it had started.
-    TimedOut(Duration),
-    /// It ended with an exit code that is no success; no code when a signal ended it.
-    Failed {
-        /// The exit code.
-        code: Option<i32>,
-        /// The end of its standard error.
-        stderr: String,
-    },
-    /// It wrote more than we keep.
-    TooMuchOutput,
-    /// Talking to it failed.
-    Broken(io::Error),
-}
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (command, folder) = (&self.command, self.folder.display());
-        match &self.fault {
-            Fault::NotStarted(cause) if cause.kind() == io::ErrorKind::NotFound => {
-                write!(
-                    f,
-                    "`{command}` could not start: install git, and check that {folder} exists"
-                )
-            }
-            Fault::NotStarted(_) => write!(f, "`{command}` could not start in {folder}"),
-            Fault::TimedOut(limit) => {
-                write!(f, "`{command}` in {folder} took over {} s and was ended", limit.as_secs())
-            }
-            Fault::Failed { code: Some(code), stderr } => {
-                write!(f, "`{command}` in {folder} failed with code {code}: {}", stderr.trim())
-            }
-            Fault::Failed { code: None, stderr } => {
-                write!(f, "`{command}` in {folder} was killed: {}", stderr.trim())
-            }
-            Fault::TooMuchOutput => {
-                write!(f, "`{command}` in {folder} wrote over {} MiB", MAX_STDOUT >> 20)
-            }
-            Fault::Broken(_) => write!(f, "`{command}` in {folder} broke off"),
-        }
-    }
-}
-
-impl std::error::Error for CommandError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.fault {
-            Fault::NotStarted(cause) | Fault::Broken(cause) => Some(cause),
-            Fault::TimedOut(_) | Fault::Failed { .. } | Fault::TooMuchOutput => None,
-        }
-    }
-}
-
-impl CommandError {
-    /// What git said before it failed, empty when it said nothing.
-    #[must_use]
-    pub fn stderr(&self) -> &str {
-        match &self.fault {
-            Fault::Failed { stderr, .. } => stderr,
-            _ => "",
-        }
-    }
-
-    /// Whether a disk or quota was full: the C library's words, which `LC_ALL=C` holds still.
-    #[must_use]
-    pub fn is_disk_full(&self) -> bool {
-        ["No space left on device", "Disk quota exceeded"]
-            .iter()
-            .any(|words| self.stderr().contains(words))
-    }
 }
 
 impl Git {
@@ -306,7 +219,8 @@ impl Git {
             named_programs(git_dir.as_deref().unwrap_or(&folder))
         })
         .await
-        .map_err(|cause| self.failed(Fault::Broken(io::Error::other(cause))))?;
+        .map_err(|cause| self.failed(Fault::Broken(io::Error::other(cause))))?
+        .map_err(|cause| self.failed(Fault::Unsafe(Box::new(cause))))?;
         let mut child = self
             .assemble(named)
             .spawn()
@@ -323,11 +237,17 @@ impl Git {
         }
         match status.code() {
             Some(code) if self.accepted.contains(&code) => Ok(Output { code, stdout, stderr }),
-            code => Err(self.failed(Fault::Failed { code, stderr })),
+            code => {
+                let mut stderr = stderr;
+                if is_full(&self.folder, &stderr) {
+                    stderr.push_str(&format!("{DISK_FULL} at {}", self.folder.display()));
+                }
+                Err(self.failed(Fault::Failed { code, stderr }))
+            }
         }
     }
 
-    fn assemble(&self, named: BTreeMap<String, String>) -> Command {
+    fn assemble(&self, named: Disarmed) -> Command {
         let mut command = Command::new("git");
         command.args(["--no-pager", "--no-optional-locks", "--literal-pathspecs"]);
         if let Some(git_dir) = &self.git_dir {
@@ -352,8 +272,10 @@ impl Git {
         let fixed = OVERRIDES
             .iter()
             .filter(|(key, _)| !(self.hooks && *key == "core.hooksPath"))
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let all = named.into_iter().chain(fixed).chain(self.config.iter().cloned());
+            .map(|(key, value)| (OsString::from(key), OsString::from(value)));
+        let named = named.into_iter().map(|(key, value)| (key, value.into()));
+        let own = self.config.iter().map(|(key, value)| (key.into(), value.into()));
+        let all = named.chain(fixed).chain(own);
         let mut count = 0_usize;
         for (key, value) in all {
             command.env(format!("GIT_CONFIG_KEY_{count}"), key);
@@ -380,158 +302,10 @@ impl Git {
     }
 }
 
-/// A child that leads a process group; dropping it kills the group unless the child was reaped.
-struct Group(Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok())
-            && let Err(cause) = killpg(Pid::from_raw(pid), Signal::SIGKILL)
-        {
-            tracing::debug!(pid, %cause, "a git process group was gone before it was killed");
-        }
-    }
-}
-
-/// Feeds the child, reads it to its end, and reaps it last, so that its group id stays its own.
-async fn converse(
-    child: &mut Child,
-    input: &[u8],
-) -> io::Result<(Vec<u8>, String, std::process::ExitStatus)> {
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let feed = async {
-        match stdin {
-            Some(mut pipe) => match pipe.write_all(input).await {
-                // a command that reads no further says why by its exit code
-                Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => Err(cause),
-                _ => Ok(()),
-            },
-            None => Ok(()),
-        }
-    };
-    let read = async {
-        let mut bytes = Vec::new();
-        if let Some(pipe) = stdout {
-            pipe.take(MAX_STDOUT + 1).read_to_end(&mut bytes).await?;
-        }
-        Ok(bytes)
-    };
-    let listen = async {
-        match stderr {
-            Some(pipe) => tail(pipe).await,
-            None => Ok(String::new()),
-        }
-    };
-    let ((), stdout, stderr) = tokio::try_join!(feed, read, listen)?;
-    Ok((stdout, stderr, child.wait().await?))
-}
-
-async fn tail(mut pipe: impl AsyncRead + Unpin) -> io::Result<String> {
-    let mut kept = Vec::new();
-    let mut chunk = [0_u8; 4096];
-    loop {
-        let count = pipe.read(&mut chunk).await?;
-        if count == 0 {
-            return Ok(String::from_utf8_lossy(&kept).into_owned());
-        }
-        kept.extend_from_slice(&chunk[..count]);
-        let surplus = kept.len().saturating_sub(STDERR_TAIL);
-        kept.drain(..surplus);
-    }
-}
-
-/// Every program that the configuration seen from `folder` names for filters and merges, with
-/// what disarms it. A file that cannot be read names nothing: git itself will then refuse it.
-fn named_programs(folder: &Path) -> BTreeMap<String, String> {
-    let mut disarmed = BTreeMap::new();
-    let Ok(repository) = git2::Repository::open(folder) else { return disarmed };
-    let mut configs = Vec::from_iter(repository.config());
-    for folder in [repository.commondir(), repository.path()] {
-        configs.extend(git2::Config::open(&folder.join("config.worktree")));
-    }
-    for config in &configs {
-        let Ok(mut entries) = config.entries(None) else { continue };
-        while let Some(Ok(entry)) = entries.next() {
-            if let Ok(name) = entry.name() {
-                disarm(name, &mut disarmed);
-            }
-        }
-    }
-    disarmed
-}
-
-fn disarm(key: &str, disarmed: &mut BTreeMap<String, String>) {
-    let (Some((section, rest)), Some((driver, setting))) =
-        (key.split_once('.'), key.rsplit_once('.'))
-    else {
-        return;
-    };
-    let Some(name) = driver.strip_prefix(section).and_then(|name| name.strip_prefix('.')) else {
-        return;
-    };
-    match (section, setting) {
-        ("filter", _) if !rest.is_empty() => {
-            for (setting, value) in
-                [("clean", ""), ("smudge", ""), ("process", ""), ("required", "false")]
-            {
-                disarmed.insert(format!("filter.{name}.{setting}"), value.to_owned());
-            }
-        }
-        // an empty driver would take our side silently: `false` reports a conflict instead
-        ("merge", "driver") => {
-            disarmed.insert(key.to_owned(), "false".to_owned());
-        }
-        ("credential", "helper") => {
-            disarmed.insert(key.to_owned(), String::new());
-        }
-        _ => {}
-    }
-}
-
-/// The address without what may be a credential: what stands between `://` and `@`, and whatever
-/// follows a `?` or `#`.
-#[must_use]
-pub fn redacted(arg: &str) -> String {
-    let Some((scheme, rest)) = arg.split_once("://") else { return arg.to_owned() };
-    let plain = rest.find(['?', '#']).map_or(rest, |at| &rest[..at]);
-    let more = if plain.len() < rest.len() { "?***" } else { "" };
-    let authority = plain.split('/').next().unwrap_or(plain);
-    match authority.rfind('@') {
-        Some(at) => format!("{scheme}://***{}{more}", &plain[at..]),
-        None => format!("{scheme}://{plain}{more}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_in_addresses_are_blotted_out() {
-        assert_eq!(redacted("https://me:token@host/a@b"), "https://***@host/a@b");
-        assert_eq!(redacted("https://host/a@b"), "https://host/a@b");
-        assert_eq!(redacted("https://host/r?private_token=x"), "https://host/r?***");
-        assert_eq!(redacted("plain"), "plain");
-    }
-
-    #[test]
-    fn f43_every_named_program_is_disarmed() {
-        let mut disarmed = BTreeMap::new();
-        for key in ["filter.a.b=c.clean", "merge.npm.driver", "merge.tool", "core.bare"] {
-            disarm(key, &mut disarmed);
-        }
-        let keys: Vec<_> = disarmed.keys().map(String::as_str).collect();
-        assert_eq!(
-            keys,
-            [
-                "filter.a.b=c.clean",
-                "filter.a.b=c.process",
-                "filter.a.b=c.required",
-                "filter.a.b=c.smudge",
-                "merge.npm.driver",
-            ]
-        );
-    }
+    use nix::unistd::Pid;
 
     #[tokio::test]
     async fn a_command_past_its_time_is_killed_with_its_children() {

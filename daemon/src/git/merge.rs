@@ -1,6 +1,6 @@
 //! Merges as data: tried out and told of, without any work tree.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hayward_shared::merge::{ConflictKind, MergeSide, Relation};
 use serde::{Deserialize, Serialize};

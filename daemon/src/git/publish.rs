@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::command::{CommandError, Fault, Git, redacted};
+use super::links::Link;
 use super::remotes::Remote;
 use super::repo::{Closed, CommitId, Repository, read};
 use super::staging::{MAX_FILE, Withheld, exposed_between};
@@ -39,6 +40,9 @@ pub enum PublishError {
     /// The commits hold what must not be published.
     #[error("the push was stopped: {}; take it out of those commits first", listed(.0))]
     Exposed(Vec<Exposed>),
+    /// The commits name commits of submodules that nobody else could get.
+    #[error("the push was stopped: no remote is known to have {}; push that first", links(.0))]
+    Loose(Vec<Link>),
     /// The remote did not let us in, or did not answer.
     #[error("{url} could not be reached as you: {stderr}")]
     Unreachable {
@@ -98,6 +102,10 @@ fn listed(all: &[Exposed]) -> String {
         text.push_str(&format!(" and {} more", all.len() - MOST_NAMED));
     }
     text
+}
+
+fn links(all: &[Link]) -> String {
+    all.iter().take(MOST_NAMED).map(Link::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Repository {
@@ -217,6 +225,20 @@ impl Repository {
             .await
             .and_then(|found| found)
             .map_err(|source| self.unreadable(source))
+    }
+
+    /// Fails where a push of `head` would publish a gitlink that leads nowhere.
+    ///
+    /// # Errors
+    /// [`PublishError::Loose`] with them.
+    pub async fn refuse_loose(
+        &self,
+        published: Vec<CommitId>,
+        head: &CommitId,
+    ) -> Result<(), PublishError> {
+        let links = self.loose_links(published, head).await;
+        let links = links.map_err(|source| self.unreadable(source))?;
+        if links.is_empty() { Ok(()) } else { Err(PublishError::Loose(links)) }
     }
 
     pub(super) fn unreadable(&self, source: git2::Error) -> PublishError {

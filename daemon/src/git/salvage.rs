@@ -3,14 +3,16 @@
 //! `refs/hayward/salvage/<slug>-<short id>` names one commit. Its tree is the worktree as it lay
 //! there: tracked and untracked files, secrets and large files too, which no commit of ours would
 //! hold; ignored files alone are left out. Its first parent is HEAD. Where the index held
-//! something else, or a merge or the like was under way, further parents hold that. The commit
-//! stays on this machine: no refspec of git's own and no push of ours sends these refs, save
+//! something else, or a merge or the like was under way, further parents hold that; and where a
+//! submodule had work that is nowhere else, that too, carried into this repository's objects. The
+//! commit stays on this machine: no refspec of git's own and no push of ours sends these refs, save
 //! `git push --mirror`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
+use super::modules::{self, Module, Stake, Unkeepable};
 use super::repo::{Closed, CommitId, Repository, read};
 use super::snapshot::whole;
 use super::worktree::{EMAIL, NAME, Record, RemoveError, is_on_a_branch, leftover, open_own};
@@ -201,8 +203,15 @@ fn at_stake(common: &Path, path: &Path) -> Result<Option<CommitId>, SalvageError
     let records = leftover::records(common, path);
     let record = records.first().ok_or_else(not_ours)?;
     refuse_locked(record, path)?;
+    let inner = modules::stakes(common, record.folder(), path).map_err(|cause| match cause {
+        Unkeepable::Git(source) => unreadable(source),
+        Unkeepable::Files(mut files) => {
+            files.truncate(MAX_NAMED);
+            SalvageError::Unkept { path: path.to_owned(), files }
+        }
+    })?;
     if !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
-        return only_commits(common, record).map_err(unreadable);
+        return only_commits(common, record, &inner).map_err(unreadable);
     }
     let repository = open_own(common, path).ok_or_else(not_ours)?;
     let taken = whole(&repository, path).map_err(unreadable)?;
@@ -213,7 +222,7 @@ fn at_stake(common: &Path, path: &Path) -> Result<Option<CommitId>, SalvageError
         return Err(SalvageError::Unkept { path: path.to_owned(), files });
     }
     let head = taken.head.oid().map_err(unreadable)?;
-    let commit = bind(&repository, record, &taken.tree, head).map_err(unreadable)?;
+    let commit = bind(&repository, record, &taken.tree, head, &inner).map_err(unreadable)?;
     if commit == head && is_on_a_branch(&repository, head).map_err(unreadable)? {
         return Ok(None);
     }
@@ -225,24 +234,52 @@ fn refuse_locked(record: &Record, path: &Path) -> Result<(), RemoveError> {
         let reason = reason.trim().to_owned();
         return Err(RemoveError::Locked { path: path.to_owned(), reason });
     }
-    if record.folder().join("modules").exists() {
-        return Err(RemoveError::Submodules(path.to_owned()));
-    }
     Ok(())
 }
 
-/// The files are gone from here: only a commit that HEAD alone names can be lost.
-fn only_commits(common: &Path, record: &Record) -> Result<Option<CommitId>, git2::Error> {
-    let Some(Ok(head)) = record.head().map(|head| head.parse::<CommitId>()) else {
+/// The files are gone from here: only commits that HEAD or a submodule alone names can be lost.
+fn only_commits(
+    common: &Path,
+    record: &Record,
+    inner: &[(Module, Stake)],
+) -> Result<Option<CommitId>, git2::Error> {
+    let repository = git2::Repository::open(common)?;
+    let named = match (record.head(), record.branch()) {
+        (_, Some(branch)) => repository.refname_to_id(&format!("refs/heads/{branch}")).ok(),
+        (head, None) => head.and_then(|head| git2::Oid::from_str(&head).ok()),
+    };
+    // a record that was cut off may name nothing
+    let Some(head) = named.and_then(|head| repository.find_commit(head).ok()) else {
         return Ok(None);
     };
-    let repository = git2::Repository::open(common)?;
-    let oid = head.oid()?;
-    // a record that was cut off may name nothing
-    if repository.find_commit(oid).is_err() || is_on_a_branch(&repository, oid)? {
-        return Ok(None);
+    if !inner.is_empty() {
+        let mut parents = vec![head.clone()];
+        take_in(&repository, inner, &mut parents)?;
+        let by = git2::Signature::new(NAME, EMAIL, &head.time())?;
+        let parents: Vec<_> = parents.iter().collect();
+        let text = message(&repository, record, inner);
+        let bound = repository.commit(None, &by, &by, &text, &head.tree()?, &parents)?;
+        return Ok(Some(bound.into()));
     }
-    Ok(Some(head))
+    let held = record.branch().is_some() || is_on_a_branch(&repository, head.id())?;
+    Ok((!held).then(|| head.id().into()))
+}
+
+/// Carries what submodules hold into the repository, as further parents.
+fn take_in<'repository>(
+    repository: &'repository git2::Repository,
+    inner: &[(Module, Stake)],
+    parents: &mut Vec<git2::Commit<'repository>>,
+) -> Result<(), git2::Error> {
+    for (module, stake) in inner {
+        module.hand_over(stake, repository)?;
+        for tip in &stake.tips {
+            if parents.iter().all(|known| known.id() != *tip) {
+                parents.push(repository.find_commit(*tip)?);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One commit that holds all of it; HEAD itself when that does. The same work makes the same
@@ -252,6 +289,7 @@ fn bind(
     record: &Record,
     tree: &str,
     head: git2::Oid,
+    inner: &[(Module, Stake)],
 ) -> Result<git2::Oid, git2::Error> {
     let head = repository.find_commit(head)?;
     let tree = repository.find_tree(git2::Oid::from_str(tree)?)?;
@@ -274,15 +312,16 @@ fn bind(
             parents.push(commit);
         }
     }
+    take_in(repository, inner, &mut parents)?;
     if parents.len() == 1 && tree.id() == head.tree_id() {
         return Ok(head.id());
     }
     let parents: Vec<_> = parents.iter().collect();
-    repository.commit(None, &by, &by, &message(repository, record), &tree, &parents)
+    repository.commit(None, &by, &by, &message(repository, record, inner), &tree, &parents)
 }
 
 /// The commits of what is under way, in the order of their files.
-fn pending(git_dir: &Path) -> Vec<git2::Oid> {
+pub(super) fn pending(git_dir: &Path) -> Vec<git2::Oid> {
     let texts = PENDING.iter().filter_map(|name| fs::read_to_string(git_dir.join(name)).ok());
     let mut all: Vec<_> = texts
         .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
@@ -306,8 +345,13 @@ fn pending(git_dir: &Path) -> Vec<git2::Oid> {
     all
 }
 
-fn message(repository: &git2::Repository, record: &Record) -> String {
+fn message(repository: &git2::Repository, record: &Record, inner: &[(Module, Stake)]) -> String {
     let mut text = LEFT.to_owned();
+    for (_, stake) in inner {
+        let tips: Vec<_> = stake.tips.iter().map(ToString::to_string).collect();
+        let name = stake.name.to_string_lossy().replace('\0', "\u{fffd}");
+        text.push_str(&format!("\nThe submodule {name} held {}.\n", tips.join(", ")));
+    }
     if let Some(what) = under_way(repository) {
         text.push_str(&format!("\nA {what} was under way.\n"));
     }
@@ -320,7 +364,11 @@ fn message(repository: &git2::Repository, record: &Record) -> String {
 }
 
 /// Makes a ref for the commit under the first name that is free, or finds the one that names it.
-async fn keep(common: &Path, name: &str, commit: &CommitId) -> Result<String, CommandError> {
+pub(super) async fn keep(
+    common: &Path,
+    name: &str,
+    commit: &CommitId,
+) -> Result<String, CommandError> {
     let mut tried = 1;
     loop {
         let reference = match tried {

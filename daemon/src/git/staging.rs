@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::configured::filters;
 use super::parse::{Status, Tracked};
 use super::secrets;
 
@@ -51,6 +52,13 @@ pub enum Why {
     },
     /// It cannot be read.
     Unreadable,
+    /// Files inside a submodule were changed: only a commit in there can hold that.
+    InSubmodule,
+    /// It is committed, but names a commit of a submodule that is in this worktree alone.
+    LooseLink {
+        /// The commit.
+        commit: String,
+    },
 }
 
 impl fmt::Display for Why {
@@ -65,6 +73,11 @@ impl fmt::Display for Why {
             Self::NestedRepository => f.write_str("is a git repository of its own"),
             Self::Filtered { filter } => write!(f, "is stored through the git filter '{filter}'"),
             Self::Unreadable => f.write_str("cannot be read"),
+            Self::InSubmodule => f.write_str("has changes that only a commit inside it can hold"),
+            Self::LooseLink { commit } => {
+                let short = commit.get(..10).unwrap_or(commit);
+                write!(f, "is committed at {short}, which is in this worktree alone: push it there")
+            }
         }
     }
 }
@@ -128,7 +141,8 @@ impl<'repository> Inspector<'repository> {
             repository,
             root: root.to_owned(),
             base: repository.find_commit(base)?.tree()?,
-            filters: filters(repository)?,
+            filters: filters(repository.path())
+                .map_err(|cause| git2::Error::from_str(&cause.to_string()))?,
             max_file,
         })
     }
@@ -262,17 +276,4 @@ fn fresh_secret(before: &[u8], after: &[u8]) -> Option<Why> {
     }
     let known = secrets::in_text(before);
     found.difference(&known).next().map(|found| Why::SecretContent { what: found.what })
-}
-
-/// The filters that the configuration gives a program.
-fn filters(repository: &git2::Repository) -> Result<BTreeSet<String>, git2::Error> {
-    let config = repository.config()?;
-    let mut all = BTreeSet::new();
-    let mut entries = config.entries(Some(r"^filter\..*\.(clean|process)$"))?;
-    while let Some(entry) = entries.next() {
-        let name = String::from_utf8_lossy(entry?.name_bytes()).into_owned();
-        let inner = name.strip_prefix("filter.").and_then(|rest| rest.rsplit_once('.'));
-        all.extend(inner.map(|(filter, _)| filter.to_owned()));
-    }
-    Ok(all)
 }

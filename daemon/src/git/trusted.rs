@@ -60,7 +60,8 @@ impl Git {
 }
 
 /// The user's and the machine's configuration: names in lower case, in the order in which git
-/// reads them.
+/// reads them. What a condition guards (`includeIf`) is not used: whether it applies may be a
+/// repository's to say.
 fn mine() -> Vec<(String, String)> {
     let mut all = Vec::new();
     let config = git2::Config::open_default().and_then(|mut config| config.snapshot());

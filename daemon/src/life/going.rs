@@ -4,10 +4,11 @@ use super::machine::{Need, Why};
 use super::{Life, Needs, Row};
 use crate::clock;
 use crate::fault;
+use crate::git::lend::LendError;
 use crate::git::salvage::SalvageError;
 use crate::git::worktree::{Held, RemoveError};
 use crate::git::{BranchName, Repository};
-use crate::journal::{Removed, Standing};
+use crate::journal::{JournalError, Removed, Standing};
 use crate::session::{self, Found};
 use crate::task::{Place, RunState, chain, order_of, run_folder};
 use hayward_shared::event::Kind;
@@ -87,6 +88,8 @@ enum Stays {
     Journal(#[from] crate::journal::JournalError),
     #[error("its removal was cut off")]
     Cut(#[from] io::Error),
+    #[error("what its own repository holds is not home yet")]
+    Lent(#[from] LendError),
 }
 
 impl Stays {
@@ -150,7 +153,8 @@ impl Life {
 
     async fn remove(&self, going: &Going, may_salvage: bool) -> Result<Vec<String>, Stays> {
         let Some(repository) = self.repository(going).await? else {
-            return self.tell(going, &going.gone).await;
+            let gone = self.at_home(going.key, &going.name, going.gone.clone()).await?;
+            return self.tell(going, &gone).await;
         };
         let place = &going.gone.place;
         let held = repository.hold(&place.path).await;
@@ -186,7 +190,31 @@ impl Life {
         fault::point("life.remove.gone")?;
         self.shop.journal.begin_removal(going.key, &gone, clock::now()).await?;
         drop_branch(&repository, place).await;
+        let gone = self.at_home(going.key, &going.name, gone).await?;
         self.tell(going, &gone).await
+    }
+
+    /// What is gone, all of it in the user's repository: one of the task's own gives back what it
+    /// alone holds, and goes. Its names are on disk before it does.
+    async fn at_home(&self, key: RunKey, name: &str, mut gone: Gone) -> Result<Gone, Stays> {
+        let Some(home) = gone.place.lent_from.clone() else { return Ok(gone) };
+        let lent = gone.place.repository.clone();
+        let repository = match self.shop.repositories.open(&home).await {
+            Ok(repository) => repository,
+            // the user's is gone, and with it whatever was borrowed
+            Err(_) if !home.exists() => return Ok(gone),
+            Err(error) => return Err(Stays::Repository(error)),
+        };
+        if lent.is_dir() {
+            gone.salvage = repository.bring_home(&lent, name).await?;
+            self.shop.journal.begin_removal(key, &gone, clock::now()).await?;
+            fault::point("life.lent.home")?;
+        }
+        repository.call_in(&lent, name).await?;
+        drop_branch(&repository, &gone.place).await;
+        gone.place.repository = home;
+        gone.place.lent_from = None;
+        Ok(gone)
     }
 
     async fn need(&self, going: &Going) -> Result<Option<Need>, Stays> {
@@ -205,9 +233,13 @@ impl Life {
     }
 
     async fn tell(&self, going: &Going, gone: &Gone) -> Result<Vec<String>, Stays> {
-        self.shop.journal.begin_removal(going.key, gone, clock::now()).await?;
-        self.shop.journal.end_removal(going.key, removed(going.key, gone)).await?;
+        self.finish(going.key, gone).await?;
         Ok(gone.salvage.clone())
+    }
+
+    async fn finish(&self, key: RunKey, gone: &Gone) -> Result<(), JournalError> {
+        self.shop.journal.begin_removal(key, gone, clock::now()).await?;
+        self.shop.journal.end_removal(key, removed(key, gone)).await
     }
 
     /// Finishes the removals that a crash cut off: what is gone is told, what stands stays.
@@ -226,7 +258,14 @@ impl Life {
                     {
                         drop_branch(&repository, &body.place).await;
                     }
-                    self.shop.journal.end_removal(key, removed(key, &body)).await
+                    let name = leaf(&body.place, key);
+                    match self.at_home(key, &name, body).await {
+                        Ok(gone) => self.finish(key, &gone).await,
+                        Err(stays) => {
+                            tracing::error!(error = chain(&stays), "a cut-off removal waits");
+                            continue;
+                        }
+                    }
                 }
             };
             if let Err(error) = settled {
@@ -257,6 +296,13 @@ async fn vanish(
     Ok(())
 }
 
+/// What salvaged work of a place is called: as its branch, or its folder.
+fn leaf(place: &Place, key: RunKey) -> String {
+    let branch = place.branch.as_deref().and_then(|branch| branch.rsplit('/').next());
+    let folder = || place.path.file_name().map(|name| name.to_string_lossy().into_owned());
+    branch.map(str::to_owned).or_else(folder).unwrap_or_else(|| key.task_id.short())
+}
+
 /// A branch that holds nothing goes with its worktree.
 async fn drop_branch(repository: &Repository, place: &Place) {
     if let (Some(branch), Ok(base)) = (&place.branch, place.base_commit.parse())
@@ -273,6 +319,7 @@ fn loses(error: &RemoveError) -> bool {
         RemoveError::Dirty { .. }
             | RemoveError::Unreachable { .. }
             | RemoveError::InProgress { .. }
+            | RemoveError::Submodules { .. }
     )
 }
 

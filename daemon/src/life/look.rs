@@ -5,7 +5,7 @@ use super::{Life, Needs};
 use crate::git::diff::{ChangedFile, Side};
 use crate::git::{CommitId, Repository, clone};
 use crate::journal::{JournalError, Removed, RunRow, Standing};
-use crate::task::{Place, RunState, Shop, chain, order_of};
+use crate::task::{Place, RunState, Shop, chain, order_of, whose};
 use futures_util::future::join_all;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
@@ -54,7 +54,13 @@ impl Work {
         let run = shop.journal.last_run::<RunState>(task).await.map_err(|error| failed(&error))?;
         let run = run.ok_or_else(|| none("did not run here"))?;
         let place = run.state.place.clone().ok_or_else(|| none("has no worktree here"))?;
-        let opened = shop.repositories.open(&place.repository).await;
+        let opened = match shop.repositories.open(&place.repository).await {
+            // one of the task's own went with its worktree
+            Err(_) if place.lent_from.is_some() && !place.repository.is_dir() => {
+                shop.repositories.open(whose(&place)).await
+            }
+            opened => opened,
+        };
         let repository = opened.map_err(|error| failed(&error))?;
         let tip = match &place.branch {
             Some(branch) => repository.resolve(&format!("refs/heads/{branch}")).await.ok(),

@@ -7,6 +7,7 @@
 
 mod going;
 mod leftover;
+mod lent;
 mod look;
 pub mod machine;
 mod outside;
@@ -114,6 +115,7 @@ impl Life {
         let life = self.clone();
         let task = tokio::spawn(async move {
             life.recover().await;
+            lent::clear(&life.shop).await;
             outside::clear(&life.shop).await;
             loop {
                 let before = active.borrow_and_update().clone();

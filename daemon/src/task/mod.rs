@@ -29,7 +29,7 @@ pub(crate) use furnish::{section_of, whose};
 pub use inform::{Notice, Words};
 pub use places::{LivePlace, Places, Present};
 pub use ports::Ports;
-pub(crate) use prepare::{chain, order_of};
+pub(crate) use prepare::{chain, folder_name, order_of};
 pub use shop::Shop;
 pub use state::{Phase, Place, RunState};
 pub(crate) use telling::branch_moved;

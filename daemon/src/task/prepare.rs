@@ -79,19 +79,26 @@ pub(super) async fn prepare(
     let commit = base(shop, &repository, order).await?;
     let name = folder_name(order, key);
     let checkout = repository.checkout().map(Path::to_owned);
+    let home = repository.clone();
     let (repository, lent_from) = isolated(shop, order, repository, &commit, &name).await?;
+    let lent = lent_from.as_ref().map(|_| repository.common_dir().to_owned());
     let branch = (order.completion_action != CompletionAction::None)
         .then(|| BranchName::for_task(&order.name, &key.task_id.short()));
-    let new = NewWorktree { path: shop.home.worktrees().join(name), commit, branch };
+    let new = NewWorktree { path: shop.home.worktrees().join(&name), commit, branch };
     let made = match lent_from {
         None => repository.provide(new.clone()).await,
         // no second task will ever come to a repository of the task's own
         Some(_) => repository.create(new.clone()).await,
     };
-    let made = made.map_err(|error| {
-        let reason = if is_disk_full(&error) { Reason::DiskFull } else { Reason::WorktreeFailed };
-        Failure::new(reason, chain(&error))
-    })?;
+    let made = match made {
+        Ok(made) => made,
+        Err(error) => {
+            call_in(&home, lent.as_deref(), &name).await;
+            let full = is_disk_full(&error);
+            let reason = if full { Reason::DiskFull } else { Reason::WorktreeFailed };
+            return Err(Failure::new(reason, chain(&error)));
+        }
+    };
     let mut place = Place {
         path: made.path,
         repository: repository.common_dir().to_owned(),
@@ -105,6 +112,7 @@ pub(super) async fn prepare(
         Ok(notes) => place.notes = notes,
         Err(failure) => {
             repository.take_down(new, made.branch).await;
+            call_in(&home, lent.as_deref(), &name).await;
             return Err(failure);
         }
     }
@@ -282,10 +290,19 @@ async fn isolated(
     }
     let failed =
         |error: &dyn std::error::Error| Failure::new(Reason::WorktreeFailed, error.to_string());
-    let lent = shop.home.repositories().join("lent").join(format!("{name}.git"));
-    repository.lend(commit, &lent).await.map_err(|error| failed(&error))?;
+    let lent = shop.home.lent().join(format!("{name}.git"));
+    repository.lend(commit, &lent, name).await.map_err(|error| failed(&error))?;
     let own = shop.repositories.open(&lent).await.map_err(|error| failed(&error))?;
     Ok((own, Some(common)))
+}
+
+/// Gives up the repository of a task that was never begun. What cannot go now goes at the next start.
+async fn call_in(home: &Repository, lent: Option<&Path>, name: &str) {
+    if let Some(lent) = lent
+        && let Err(error) = home.call_in(lent, name).await
+    {
+        tracing::warn!(lent = %lent.display(), error = chain(&error), "a lent repository is left");
+    }
 }
 
 /// The commit to start from: where the task that is continued stands, else what was recorded when
@@ -307,7 +324,8 @@ async fn base(shop: &Shop, repository: &Repository, order: &Order) -> Result<Com
     }
 }
 
-fn folder_name(order: &Order, key: RunKey) -> String {
+/// The name of the folders that a task's run has to itself.
+pub(crate) fn folder_name(order: &Order, key: RunKey) -> String {
     let hex = key.task_id.0.simple().to_string();
     format!("{}-{}", slug(&order.name), &hex[hex.len() - FOLDER_DIGITS..])
 }

@@ -1,6 +1,7 @@
 //! What makes an order a good one. Pure.
 
 use super::fault::invalid;
+use hayward_shared::address::holds_password;
 use hayward_shared::fault::Fault;
 use hayward_shared::path::{inside, is_url};
 use hayward_shared::task::{CompletionAction, Order};
@@ -84,6 +85,11 @@ fn check(mut order: Order) -> Result<Order, Fault> {
                     daemon to merge into; use completionAction pr or branch";
         return Err(invalid(text));
     }
+    if order.repository_url.as_deref().is_some_and(holds_password) {
+        let text = "repositoryUrl: holds a password, which would be stored with the task: leave it \
+                    out, git's own credential helpers are asked for it";
+        return Err(invalid(text));
+    }
     if !(1..=MAX_ATTEMPTS).contains(&order.max_attempts) {
         return Err(invalid(format!("maxAttempts: from 1 to {MAX_ATTEMPTS}")));
     }
@@ -153,6 +159,14 @@ fn made_name(plan: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_said_again() {
+        let url = "https://me:hunter2@example.com/a.git";
+        let fault = read(json!({ "plan": "x", "repositoryUrl": url })).unwrap_err();
+        let said = serde_json::to_string(&fault).unwrap();
+        assert!(said.contains("password") && !said.contains("hunter2"), "{said}");
+    }
 
     #[test]
     fn every_field_of_an_order_is_known_here() {

@@ -3,6 +3,7 @@
 use crate::cli::context::homely;
 use git2::{ErrorCode, Repository};
 use hayward_daemon::config::nearest;
+use hayward_shared::address::holds_password;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::path::is_url;
 use std::path::{Path, PathBuf};
@@ -59,12 +60,6 @@ pub(crate) fn around(repo: Option<&str>) -> Result<String, Fault> {
     root.into_os_string().into_string().map_err(|path| {
         Fault::new(Code::Invalid, format!("the path {} is no UTF-8", Path::new(&path).display()))
     })
-}
-
-fn holds_password(url: &str) -> bool {
-    let authority = url.split_once("://").and_then(|(_, rest)| rest.split('/').next());
-    let who = authority.and_then(|authority| authority.rsplit_once('@'));
-    who.is_some_and(|(who, _)| who.contains(':'))
 }
 
 fn open(start: &Path) -> Result<Repository, Fault> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Fault, Git};
 use super::diff::{ChangedFile, DiffStat, compare_trees};
+use super::links::inside;
 use super::parse;
 use super::repo::{CommitId, Repository, read};
 use super::staging::{Inspector, MAX_FILE, Plan, Withheld};
@@ -290,9 +291,10 @@ fn summary(
     repository: &git2::Repository,
     order: &WorkOrder,
     before: &CommitId,
-    withheld: Vec<Withheld>,
+    mut withheld: Vec<Withheld>,
 ) -> Result<Work, git2::Error> {
     let base = order.base.oid()?;
+    withheld.extend(inside(repository.commondir(), repository, &order.worktree)?);
     let head = repository.head()?.peel_to_commit()?;
     let whole = git2::Repository::open(repository.commondir())?;
     let (commits, _) = whole.graph_ahead_behind(head.id(), base)?;

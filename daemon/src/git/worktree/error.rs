@@ -137,9 +137,14 @@ pub enum RemoveError {
         /// What was said when it was locked; may be empty.
         reason: String,
     },
-    /// It holds submodules that are checked out: their commits may be nowhere else.
-    #[error("{0} has submodules checked out, whose commits may be nowhere else: deinit them first")]
-    Submodules(PathBuf),
+    /// Submodules in it hold work that is nowhere else.
+    #[error("{path} has work in submodules that is nowhere else ({}): push it first", list(.names))]
+    Submodules {
+        /// The folder.
+        path: PathBuf,
+        /// The submodules, or what of them cannot be kept.
+        names: Vec<PathBuf>,
+    },
     /// The disk refused.
     #[error("the worktree {path} could not be moved away: check the disk and the rights there")]
     Disk {

@@ -144,6 +144,14 @@ impl Record {
         Path::new(text).parent().map(Path::to_owned)
     }
 
+    /// Whether its worktree is there.
+    pub(in crate::git) fn stands(&self) -> bool {
+        let named = self.path().and_then(|path| Self::of(&path));
+        named.is_some_and(|named| {
+            named.folder.canonicalize().ok() == self.folder.canonicalize().ok()
+        })
+    }
+
     /// Says where the worktree is.
     pub(in crate::git) fn point_at(&self, path: &Path) -> io::Result<()> {
         let mut text = bytes(&path.join(".git")).to_vec();

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::command::Git;
+use super::super::modules::{self, Module, Unkeepable};
 use super::super::parse::{self, Status};
 use super::super::repo::{Closed, CommitId, Repository, read};
 use super::yard::Yard;
@@ -63,6 +64,14 @@ impl Repository {
     /// # Errors
     /// [`RemoveError`] when it cannot be told.
     pub async fn is_dirty(&self, worktree: &Path) -> Result<bool, RemoveError> {
+        let (path, common) = (worktree.to_owned(), self.common_dir().to_owned());
+        let inside = read(move || {
+            let record = Record::of(&path)?;
+            Some(modules::find(&common, record.folder(), &path).iter().any(Module::is_dirty))
+        });
+        if matches!(inside.await, Ok(Some(true))) {
+            return Ok(true);
+        }
         let path = worktree.to_owned();
         let clean = read(move || {
             let record = Record::of(&path)?;
@@ -135,6 +144,8 @@ enum Looked {
 async fn refuse_dirty(path: &Path) -> Result<(), RemoveError> {
     let output = Git::in_worktree(path)
         .args(["status", "--porcelain=v2", "-z", "--untracked-files=normal", "--no-renames"])
+        // what is inside them is looked at in process: no git runs by their configuration
+        .arg("--ignore-submodules=dirty")
         .run()
         .await
         .map_err(|source| RemoveError::Git { path: path.to_owned(), source })?;
@@ -167,9 +178,7 @@ fn removable(common: &Path, path: &Path) -> Result<Looked, RemoveError> {
             reason: reason.trim().to_owned(),
         });
     }
-    if record.folder().join("modules").exists() {
-        return Err(RemoveError::Submodules(path.to_owned()));
-    }
+    refuse_inner(common, &record, path)?;
     let head = at_rest(&repository, path)?;
     let looked = look(path, &record, &head);
     let bare = repository.head_detached().map_err(unreadable)?;
@@ -177,6 +186,21 @@ fn removable(common: &Path, path: &Path) -> Result<Looked, RemoveError> {
         reachable(&repository, path, &head)?;
     }
     Ok(if matches!(looked, Ok(Some(_))) { Looked::Clean } else { Looked::Unsure })
+}
+
+/// Fails where a submodule holds what is nowhere else.
+fn refuse_inner(common: &Path, record: &Record, path: &Path) -> Result<(), RemoveError> {
+    let names: Vec<PathBuf> = match modules::stakes(common, record.folder(), path) {
+        Ok(stakes) => stakes.into_iter().map(|(_, stake)| stake.name).take(MAX_NAMED).collect(),
+        Err(Unkeepable::Files(files)) => files.into_iter().map(Into::into).collect(),
+        Err(Unkeepable::Git(cause)) => {
+            return Err(RemoveError::Unreadable { path: path.to_owned(), source: cause.into() });
+        }
+    };
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(RemoveError::Submodules { path: path.to_owned(), names })
 }
 
 /// The commit of HEAD, when no merge or the like is under way.
@@ -211,6 +235,7 @@ fn replaced_by_link(common: &Path, path: &Path) -> Result<Looked, RemoveError> {
         .into_iter()
         .next()
         .ok_or_else(|| RemoveError::NotOurs(path.to_owned()))?;
+    refuse_inner(common, &record, path)?;
     let repository = git2::Repository::open(common)
         .map_err(|cause| RemoveError::Unreadable { path: path.to_owned(), source: cause.into() })?;
     if record.branch().is_none()
