@@ -5,7 +5,7 @@ use super::attend::{Attended, Seen, agent_exit};
 use super::input::{Input, Wrote, text};
 use super::machine::{Effect, Event, GRACE_MS, Machine, Turn};
 use super::places::Present;
-use super::prepare::{self, Start};
+use super::prepare::{self, Past, Start};
 use super::shop::Shop;
 use super::state::{ExitFacts, Phase, RunState, Terms, Unwritten, Wish};
 use super::telling::{seen_from, tell};
@@ -41,7 +41,7 @@ pub(super) struct Actor {
     pub(super) key: RunKey,
     pub(super) order: Order,
     pub(super) machine: Machine,
-    pub(super) former: Option<RunRow<RunState>>,
+    past: Past,
     pub(super) work: JoinSet<Done>,
     pub(super) input: Input,
     attended: Option<Attended>,
@@ -104,7 +104,7 @@ impl Actor {
             key,
             order,
             machine: Machine::new(terms, state),
-            former,
+            past: Past::new(spawn, former),
             work: JoinSet::new(),
             input: Input::default(),
             attended: None,
@@ -235,9 +235,9 @@ impl Actor {
         let state = self.machine.state();
         match effect {
             Effect::Prepare => {
-                let former = self.former.clone();
+                let past = self.past.clone();
                 self.work.spawn(async move {
-                    let made = prepare::prepare(&shop, key, &order, former.as_ref()).await;
+                    let made = prepare::prepare(&shop, key, &order, &past).await;
                     Done::Event(made.map_or_else(Event::Failed, |(place, chosen)| {
                         Event::Prepared(place, chosen)
                     }))
@@ -245,12 +245,12 @@ impl Actor {
             }
             Effect::Start => {
                 let (place, chosen) = (state.place.clone(), state.agent.clone());
-                let former = self.former.clone();
+                let past = self.past.clone();
                 self.work.spawn(async move {
                     let ready = match (&place, &chosen) {
                         (Some(place), Some(chosen)) => {
                             let what = (place, chosen);
-                            prepare::start(&shop, key, &order, what, former.as_ref()).await
+                            prepare::start(&shop, key, &order, what, &past).await
                         }
                         _ => Err(Failure::new(Reason::Internal, "the run has no worktree")),
                     };
