@@ -67,7 +67,8 @@ impl Change {
         self.row.task.send_back(follow_up)?;
         self.row.queued_at = Some(now);
         let new = self.row.task.status;
-        let payload = StatusChanged { old_status: old, new_status: new, reason: None, message: None };
+        let payload =
+            StatusChanged { old_status: old, new_status: new, reason: None, message: None };
         let payload = serde_json::to_value(payload).unwrap_or_default();
         self.say(Kind::TaskStatusChanged, by, now, payload);
         Ok(())

@@ -373,7 +373,9 @@ mod tests {
         assert_eq!(sent.drafts.len(), 2);
         assert!(matches!(judge(sent.row.clone(), from, told(run), MOMENT()), Verdict::Pass(_)));
         // it waits for the one daemon that can go on with it
-        assert!(lease::overdue(&sent.row, at(i64::MAX), &crate::config::Timing::default()).is_none());
+        assert!(
+            lease::overdue(&sent.row, at(i64::MAX), &crate::config::Timing::default()).is_none()
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::hello::Authenticated;
 use crate::id::{EntryId, RunId, TaskId, WatchId};
-use crate::task::{FollowUp, CompletionAction, Order};
+use crate::task::{CompletionAction, FollowUp, Order};
 use serde::{Deserialize, Serialize};
 
 macro_rules! to_daemon {

@@ -20,3 +20,4 @@ mod pool;
 mod processes;
 mod queue;
 mod relay;
+mod send_back;

@@ -133,6 +133,12 @@ fn three_of_five_land_in_order_and_two_are_told_why() {
     assert_eq!((&payload["why"], &payload["files"]), (&json!("conflict"), &json!(["shared"])));
     let payload = rejected(&broken).unwrap()["payload"].clone();
     assert_eq!(payload["why"], "failed");
+    // a command has no session to go on with: the event is all there is, and the row says so
+    let event = json!({ "how": "event", "why": "'command' has no session to go on with" });
+    assert_eq!((&payload["sentBack"], &row(&home, &broken)["sentBack"]), (&event, &event));
+    let shown = home.run(&["merge", "queue", "ls"]).expect(0).text();
+    assert!(shown.contains("its agent was not told"), "{shown}");
+    assert_eq!(home.task(&broken)["status"], "completed");
     assert!(payload["checkTail"].as_str().unwrap().contains("it is broken"), "{payload:#}");
     assert!([&one, &two, &three].into_iter().all(|task| rejected(task).is_none()));
     assert_eq!(kinds(&home, &one), ["queue.waiting", "queue.testing", "queue.landed"]);
