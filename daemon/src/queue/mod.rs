@@ -7,6 +7,7 @@
 //! killed daemon goes on with it, and the target stands at its old tip or at a checked one.
 
 mod back;
+mod ground;
 mod machine;
 mod order;
 mod owner;

@@ -126,5 +126,6 @@ async fn draft(shop: &Shop, task: TaskId, asked: &Asked) -> Result<Record, Fault
         run: row.key,
         title: message(task, &order).subject,
         sign: section_of(shop, &order, whose(&place)).sign,
+        named: order.repository_url.unwrap_or_default(),
     })
 }

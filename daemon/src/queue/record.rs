@@ -34,6 +34,9 @@ pub(super) struct Record {
     pub(super) title: String,
     /// Whether that commit is signed.
     pub(super) sign: bool,
+    /// The repository as the task names it; empty where only its folder is known.
+    #[serde(default)]
+    pub(super) named: String,
 }
 
 impl Record {
@@ -214,6 +217,7 @@ mod tests {
             run: RunKey { task_id, run_id: RunId::fresh(), lease_epoch: 1 },
             title: "x".into(),
             sign: false,
+            named: String::new(),
         }
     }
 

@@ -24,6 +24,7 @@ pub(crate) use deliver::{message, target};
 pub(crate) use furnish::{section_of, whose};
 pub use inform::{Notice, Words};
 pub use places::{LivePlace, Places, Present};
+pub(crate) use ports::COUNT as PORTS;
 pub use ports::Ports;
 pub(crate) use prepare::{chain, order_of};
 pub use shop::Shop;
