@@ -11,5 +11,7 @@ mod histories;
 mod landing;
 #[path = "merges/oracle.rs"]
 mod oracle;
+#[path = "merges/queue_wire.rs"]
+mod queue_wire;
 #[path = "merges/wire.rs"]
 mod wire;
