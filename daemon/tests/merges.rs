@@ -3,6 +3,8 @@
 
 #[path = "merges/crowd.rs"]
 mod crowd;
+#[path = "merges/finish_wire.rs"]
+mod finish_wire;
 #[path = "merges/ground.rs"]
 mod ground;
 #[path = "merges/histories.rs"]

@@ -21,3 +21,4 @@ mod processes;
 mod queue;
 mod relay;
 mod send_back;
+mod ways;
