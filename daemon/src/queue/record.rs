@@ -254,8 +254,8 @@ mod tests {
         };
         let words = record().words(&blame);
         let marked: Vec<_> = words.lines().filter(|line| line.starts_with("| ")).collect();
-        assert_eq!(marked.len(), 4, "{words}");
-        assert_eq!(words.lines().count(), 8, "{words}");
+        assert_eq!(marked.len(), 3, "{words}");
+        assert_eq!(words.lines().count(), 7, "{words}");
         assert!(!words.lines().skip(1).any(|line| line.starts_with("[hayward")), "{words}");
     }
 

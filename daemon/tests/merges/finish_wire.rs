@@ -48,9 +48,11 @@ async fn a_preview_on_the_wire_says_what_git_says_and_touches_nothing() {
         let preview = json!({"type": "previewMerge", "source": source, "target": "hayward/own"});
         let seen = wire.ask(preview, "reply").await["payload"].clone();
         assert_eq!(seen["canMerge"], json!(clean), "{seen}");
+        // the texts of a conflict name its sides
+        let tips = ["hayward/own", source].map(|name| wire.ground.tip(name).to_string());
         let words = ["merge-tree", "--write-tree", "--no-messages", "--name-only"];
         let mut oracle = super::ground::command(&user);
-        let told = oracle.args(words).args(["hayward/own", source]).output().unwrap();
+        let told = oracle.args(words).args([&tips[0], &tips[1]]).output().unwrap();
         let told = String::from_utf8(told.stdout).unwrap();
         let mut lines = told.lines();
         assert_eq!(seen["tree"], json!(lines.next()), "{source}");
