@@ -5,7 +5,6 @@ use super::runner::{Site, Trouble};
 use crate::agent::command::Command as Plain;
 use crate::agent::environment::{RunFacts, Variables, environment};
 use crate::chore::{Chore, ChoreError};
-use crate::config::RepositorySection;
 use crate::git::Repository;
 use crate::git::bring::{Bring, BringError, bring};
 use crate::task::{PORTS, Shop, chain};
@@ -13,11 +12,20 @@ use hayward_shared::id::{RunId, TaskId};
 use std::path::Path;
 use std::time::Duration;
 
+/// What the user says of worktrees of the repository.
+struct Policy {
+    copy_files: Vec<String>,
+    setup: Option<String>,
+    teardown: Option<String>,
+    /// How long each of them may take.
+    limit: Duration,
+}
+
 /// A worktree that is being checked. Its ports are its own until it is dropped.
 pub(super) struct Ground<'a> {
     shop: &'a Shop,
     run: RunId,
-    section: RepositorySection,
+    policy: Policy,
     worktree: &'a Path,
     environment: Variables,
 }
@@ -50,25 +58,25 @@ impl<'a> Ground<'a> {
         // it is about several tasks, and no run
         variables.remove("HAYWARD_TASK_ID");
         variables.remove("HAYWARD_RUN_ID");
-        Self { shop, run, section: section(shop, site), worktree, environment: variables }
+        Self { shop, run, policy: policy(shop, site), worktree, environment: variables }
     }
 
     /// Brings the files that each worktree needs, fills submodules, and runs the setup command.
     pub(super) async fn fit_out(&self, repository: &Repository) -> Result<(), Trouble> {
         if let Some(from) = repository.checkout() {
             let from = from.to_owned();
-            let required = self.section.copy_files.clone();
+            let required = self.policy.copy_files.clone();
             let wanted = Bring { from, required, included: true, uncommitted: false };
             let brought = bring(wanted, self.worktree.to_owned()).await;
             brought.map_err(|error| Trouble::fitting(&error))?;
-        } else if let Some(path) = self.section.copy_files.first() {
+        } else if let Some(path) = self.policy.copy_files.first() {
             let from = repository.common_dir().to_owned();
             return Err(Trouble::fitting(&BringError::Missing { path: path.clone(), from }));
         }
         repository.fill_submodules(self.worktree).await?;
-        if let Some(command) = &self.section.setup {
-            let limit = Duration::from_secs(self.section.setup_timeout_seconds);
-            let done = self.command(("setup", "check-setup"), command, limit).run().await;
+        if let Some(command) = &self.policy.setup {
+            let name = ("setup", "check-setup");
+            let done = self.command(name, command, self.policy.limit).run().await;
             done.map_err(|error| Trouble::fitting(&error))?;
         }
         Ok(())
@@ -81,10 +89,9 @@ impl<'a> Ground<'a> {
 
     /// Ends what the setup command began. Its failure is only logged: the check is over.
     pub(super) async fn tear_down(&self) {
-        let limit = Duration::from_secs(self.section.setup_timeout_seconds);
-        if let Some(command) = &self.section.teardown
-            && let Err(error) =
-                self.command(("teardown", "check-teardown"), command, limit).run().await
+        let (name, limit) = (("teardown", "check-teardown"), self.policy.limit);
+        if let Some(command) = &self.policy.teardown
+            && let Err(error) = self.command(name, command, limit).run().await
         {
             tracing::warn!(lane = %self.run, error = chain(&error), "a teardown command failed");
         }
@@ -108,10 +115,16 @@ impl<'a> Ground<'a> {
     }
 }
 
-/// What the user says of the lane's repository, by whichever name its tasks know it.
-fn section(shop: &Shop, site: &Site) -> RepositorySection {
+/// By whichever name the lane's tasks know the repository.
+fn policy(shop: &Shop, site: &Site) -> Policy {
     let common = site.repository.to_string_lossy();
     let named = site.records.values().map(|record| record.named.as_str());
     let names: Vec<&str> = named.filter(|name| !name.is_empty()).chain([&*common]).collect();
-    shop.config.repository(&names)
+    let section = shop.config.repository(&names);
+    Policy {
+        copy_files: section.copy_files,
+        setup: section.setup,
+        teardown: section.teardown,
+        limit: Duration::from_secs(section.setup_timeout_seconds),
+    }
 }
