@@ -223,12 +223,18 @@ pub(super) fn count(
         i64::try_from(blob.size()).is_ok_and(|size| size <= MAX_TEXT) && !blob.is_binary()
     };
     if before.iter().chain(&after).all(is_text) {
-        let content = |blob: &Option<git2::Blob<'_>>| -> Vec<u8> {
-            blob.as_ref().map_or_else(Vec::new, |blob| blob.content().to_vec())
-        };
-        let (old, new) = (content(&before), content(&after));
-        let patch = git2::Patch::from_buffers(&old, None, &new, None, Some(&mut options()))?;
-        (_, file.additions, file.deletions) = patch.line_stats()?;
+        let lines =
+            |blob: &git2::Blob<'_>| blob.content().split_inclusive(|byte| *byte == b'\n').count();
+        match (&before, &after) {
+            (Some(old), Some(new)) => {
+                let patch = git2::Patch::from_blobs(old, None, new, None, Some(&mut options()))?;
+                (_, file.additions, file.deletions) = patch.line_stats()?;
+            }
+            (old, new) => {
+                file.additions = new.as_ref().map_or(0, lines);
+                file.deletions = old.as_ref().map_or(0, lines);
+            }
+        }
     }
     Ok(file)
 }

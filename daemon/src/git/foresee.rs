@@ -1,97 +1,109 @@
-//! What a merge would change in the branch that it goes into, told from its two sides while git
-//! merges them. What only theirs changed comes as it is: neither it nor the merged tree has to be
-//! compared once more.
+//! What can be told of a merge before git is asked. Where the two sides meet in no file, that is
+//! all of it: no process runs, and only the folders that both touched are read.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
-use super::diff::{ChangedFile, compare_trees, count, is_file};
+use hayward_shared::merge::Relation;
+
+use super::graft::{Entry, FOLDER};
 use super::repo::CommitId;
-use super::touched::{Change, walk};
+use super::touched::{Difference, differing_entries};
 
 /// A merge as far as it is known before it was tried.
-#[derive(Clone, Debug)]
-pub(super) struct Sides {
-    pub(super) base: CommitId,
-    pub(super) ours: CommitId,
-    pub(super) theirs: CommitId,
-}
-
-/// What the two sides changed.
 #[derive(Debug)]
 pub(super) struct Foreseen {
-    ours: BTreeSet<PathBuf>,
-    theirs: Vec<ChangedFile>,
+    pub(super) relation: Relation,
+    /// A commit that both share.
+    pub(super) base: CommitId,
+    /// The tree of ours.
+    pub(super) ours: git2::Oid,
+    /// The merged tree, where it is known. It is written.
+    pub(super) merged: Option<git2::Oid>,
 }
 
-/// Reads what the sides changed; none where files went away or became something else, so that one
-/// side's file may be found under another name on the other.
-pub(super) fn foresee(common: &Path, sides: &Sides) -> Result<Option<Foreseen>, git2::Error> {
-    // git too takes an object for what its name says; `git fsck` is there to doubt it
-    git2::opts::strict_hash_verification(false);
-    let repository = git2::Repository::open(common)?;
-    let tree = |commit: &CommitId| repository.find_commit(commit.oid()?)?.tree();
-    let base = tree(&sides.base)?;
-    let since = |commit: &CommitId| {
-        let mut changes = Vec::new();
-        walk(&repository, Some(&base), Some(&tree(commit)?), Path::new(""), &mut changes)?;
-        Ok::<_, git2::Error>(changes)
-    };
-    let (ours, mut theirs) = (since(&sides.ours)?, since(&sides.theirs)?);
-    let stays = |(_, one, two): &Change| two.is_some() && one.iter().chain(two).all(is_file);
-    if !ours.iter().chain(&theirs).all(stays) {
-        return Ok(None);
-    }
-    let paths = |changes: &[Change]| -> BTreeSet<PathBuf> {
-        changes.iter().map(|(path, _, _)| path.clone()).collect()
-    };
-    let (own, others) = (paths(&ours), paths(&theirs));
-    // a file of one side where the other has a folder
-    let lies_in = |path: &PathBuf, all: &BTreeSet<PathBuf>| {
-        path.ancestors().skip(1).any(|folder| all.contains(folder))
-    };
-    if own.iter().any(|path| lies_in(path, &others)) || others.iter().any(|p| lies_in(p, &own)) {
-        return Ok(None);
-    }
-    theirs.sort_unstable_by(|one, two| one.0.cmp(&two.0));
-    let counted: Result<_, _> =
-        theirs.into_iter().map(|change| count(&repository, change)).collect();
-    Ok(Some(Foreseen { ours: own, theirs: counted? }))
-}
-
-impl Foreseen {
-    /// What changes in ours, where that is known without the merged tree: no file was changed by
-    /// both.
-    pub(super) fn whole(&self) -> Option<Vec<ChangedFile>> {
-        let is_theirs = |file: &ChangedFile| !self.ours.contains(&file.path);
-        self.theirs.iter().all(is_theirs).then(|| self.theirs.clone())
-    }
-}
-
-/// The files that the merged tree changes in ours.
-pub(super) fn changed(
-    common: &Path,
+/// Reads how the two stand to each other; none when they share nothing.
+///
+/// # Errors
+/// An object is missing, or cannot be read or written.
+pub(super) fn foresee(
+    repository: &git2::Repository,
     ours: &CommitId,
-    merged: &str,
-    foreseen: Option<Foreseen>,
-) -> Result<Vec<ChangedFile>, git2::Error> {
-    let repository = git2::Repository::open(common)?;
-    let before = repository.find_commit(ours.oid()?)?.tree()?;
-    let after = repository.find_tree(git2::Oid::from_str(merged)?)?;
-    let Some(seen) = foreseen else { return compare_trees(&repository, &before, &after) };
-    let mut files = Vec::with_capacity(seen.theirs.len());
-    for file in seen.theirs {
-        if !seen.ours.contains(&file.path) {
-            files.push(file);
-            continue;
-        }
-        let entry = |tree: &git2::Tree<'_>| {
-            tree.get_path(&file.path).ok().map(|entry| super::graft::Entry::of(&entry))
-        };
-        let (one, two) = (entry(&before), entry(&after));
-        if one != two {
-            files.push(count(&repository, (file.path, one, two))?);
-        }
+    theirs: &CommitId,
+) -> Result<Option<Foreseen>, git2::Error> {
+    let (one, two) = (repository.find_commit(ours.oid()?)?, repository.find_commit(theirs.oid()?)?);
+    let bases = match repository.merge_bases(one.id(), two.id()) {
+        Ok(bases) => bases,
+        Err(cause) if cause.code() == git2::ErrorCode::NotFound => return Ok(None),
+        Err(cause) => return Err(cause),
+    };
+    let Some(base) = bases.first().copied() else { return Ok(None) };
+    let (relation, merged) = if one.id() == two.id() {
+        (Relation::Identical, Some(one.tree_id()))
+    } else if base == two.id() {
+        (Relation::AlreadyMerged, Some(one.tree_id()))
+    } else if base == one.id() {
+        (Relation::FastForward, Some(two.tree_id()))
+    } else if bases.len() == 1 {
+        let base = repository.find_commit(base)?.tree()?;
+        (Relation::Diverged, merge(repository, &base, &one.tree()?, &two.tree()?)?)
+    } else {
+        (Relation::Diverged, None)
+    };
+    Ok(Some(Foreseen { relation, base: base.into(), ours: one.tree_id(), merged }))
+}
+
+/// The merged tree; none where git has to look. An entry that one side alone changed is that
+/// side's. That is what git says too, whatever was renamed: a rename changes what the other side
+/// gets only where that side touched the file, or a folder that is gone as a whole; either is then
+/// changed by both, and left to git. So is what both made alike, unless it is a file that was there
+/// before: what both deleted, they may have renamed to two names.
+fn merge(
+    repository: &git2::Repository,
+    base: &git2::Tree<'_>,
+    ours: &git2::Tree<'_>,
+    theirs: &git2::Tree<'_>,
+) -> Result<Option<git2::Oid>, git2::Error> {
+    let own = differing_entries(Some(base), Some(ours));
+    let mut known: BTreeMap<&[u8], Vec<&Difference>> = BTreeMap::new();
+    for difference in &own {
+        known.entry(&difference.0).or_default().push(difference);
     }
-    Ok(files)
+    let mut builder = repository.treebuilder(Some(ours))?;
+    let (gone, come): (Vec<_>, Vec<_>) = differing_entries(Some(base), Some(theirs))
+        .into_iter()
+        .partition(|(_, _, after)| after.is_none());
+    for (name, before, after) in gone.into_iter().chain(come) {
+        let met = known.get(name.as_slice());
+        let entry = match (met.map(Vec::as_slice), after) {
+            (None, None) => {
+                builder.remove(name)?;
+                continue;
+            }
+            (None, Some(entry)) => entry,
+            (Some([(_, Some(was), Some(own))]), Some(entry)) if before == Some(*was) => {
+                if *own == entry && !entry.is_folder() && !was.is_folder() {
+                    continue;
+                }
+                let all = [*was, *own, entry];
+                let Some(merged) = merge_folders(repository, all)? else { return Ok(None) };
+                merged
+            }
+            _ => return Ok(None),
+        };
+        builder.insert(name, entry.id, entry.mode)?;
+    }
+    // no folder is without a file in git
+    if builder.is_empty() { Ok(None) } else { builder.write().map(Some) }
+}
+
+fn merge_folders(
+    repository: &git2::Repository,
+    all: [Entry; 3],
+) -> Result<Option<Entry>, git2::Error> {
+    if !all.iter().all(|entry| entry.is_folder()) {
+        return Ok(None);
+    }
+    let [base, ours, theirs] = all.map(|entry| repository.find_tree(entry.id));
+    let merged = merge(repository, &base?, &ours?, &theirs?)?;
+    Ok(merged.map(|id| Entry { id, mode: FOLDER }))
 }

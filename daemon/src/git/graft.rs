@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// The mode of a folder.
-const FOLDER: i32 = 0o040_000;
+pub(super) const FOLDER: i32 = 0o040_000;
 
 /// An entry of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

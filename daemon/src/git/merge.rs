@@ -6,8 +6,8 @@ use hayward_shared::merge::{ConflictKind, MergeSide, Relation};
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, Git, OBJECT_TRIES};
-use super::diff::ChangedFile;
-use super::foresee::{Foreseen, Sides, changed, foresee};
+use super::diff::{ChangedFile, compare_trees};
+use super::foresee::{Foreseen, foresee};
 use super::parse::{self, Merged, Message, ParseError};
 use super::repo::{CommitId, Repository, read};
 use super::worktree::{EMAIL, NAME};
@@ -215,33 +215,9 @@ impl Repository {
         ours: &CommitId,
         theirs: &CommitId,
     ) -> Result<Preview, PreviewError> {
-        let (place, one, two) = (self.common_dir().to_owned(), ours.clone(), theirs.clone());
-        // what git may turn out to have merged in vain costs less than waiting to know it
-        let looked = read(move || {
-            let Some(standing) = stand(&place, &one, &two)? else { return Ok(None) };
-            let foreseen = match (&standing.tree, standing.sides(&one, &two)) {
-                (None, Some(sides)) => foresee(&place, &sides)?,
-                _ => None,
-            };
-            Ok(Some((standing, foreseen)))
-        });
-        let (merged, looked) = tokio::join!(self.merge_trees(ours, theirs), looked);
-        let looked = looked.and_then(|looked| looked);
-        let looked = looked.map_err(|source| self.not_compared(ours, theirs, source))?;
-        let Some((standing, foreseen)) = looked else {
-            return Err(PreviewError::Unrelated { ours: ours.clone(), theirs: theirs.clone() });
-        };
-        let trial = match standing.clone().known() {
-            Some(trial) => trial,
-            None => standing.trial(merged?),
-        };
-        let nothing = matches!(trial.relation, Relation::Identical | Relation::AlreadyMerged);
-        let whole = foreseen.as_ref().and_then(Foreseen::whole);
-        if let Some(changed_files) = if nothing { Some(Vec::new()) } else { whole } {
-            return Ok(Preview { trial, changed_files });
-        }
-        let (place, one, tree) = (self.common_dir().to_owned(), ours.clone(), trial.tree.clone());
-        let changed_files = read(move || changed(&place, &one, &tree, foreseen))
+        let (seen, repository) = self.foresee(ours, theirs).await?;
+        let (trial, tree) = self.tried(ours, theirs, &seen).await?;
+        let changed_files = read(move || changed(&repository, seen.ours, tree))
             .await
             .and_then(|files| files)
             .map_err(|source| self.not_compared(ours, theirs, source))?;
@@ -257,21 +233,41 @@ impl Repository {
         ours: &CommitId,
         theirs: &CommitId,
     ) -> Result<Trial, PreviewError> {
-        let standing = self.standing(ours, theirs).await?;
-        match standing.clone().known() {
-            Some(trial) => Ok(trial),
-            None => Ok(standing.trial(self.merge_trees(ours, theirs).await?)),
-        }
+        let (seen, _) = self.foresee(ours, theirs).await?;
+        Ok(self.tried(ours, theirs, &seen).await?.0)
     }
 
-    async fn standing(&self, ours: &CommitId, theirs: &CommitId) -> Result<Standing, PreviewError> {
+    async fn foresee(
+        &self,
+        ours: &CommitId,
+        theirs: &CommitId,
+    ) -> Result<(Foreseen, git2::Repository), PreviewError> {
         let (place, one, two) = (self.common_dir().to_owned(), ours.clone(), theirs.clone());
-        let standing = read(move || stand(&place, &one, &two))
-            .await
-            .and_then(|standing| standing)
-            .map_err(|source| self.not_compared(ours, theirs, source))?;
+        let seen = read(move || {
+            // git too takes an object for what its name says; `git fsck` is there to doubt it
+            git2::opts::strict_hash_verification(false);
+            let repository = git2::Repository::open(place)?;
+            Ok(foresee(&repository, &one, &two)?.map(|seen| (seen, repository)))
+        });
         let unrelated = || PreviewError::Unrelated { ours: ours.clone(), theirs: theirs.clone() };
-        standing.ok_or_else(unrelated)
+        let seen = seen.await.and_then(|seen| seen);
+        seen.map_err(|source| self.not_compared(ours, theirs, source))?.ok_or_else(unrelated)
+    }
+
+    /// The merge with its tree, by git where it is not known yet.
+    async fn tried(
+        &self,
+        ours: &CommitId,
+        theirs: &CommitId,
+        seen: &Foreseen,
+    ) -> Result<(Trial, git2::Oid), PreviewError> {
+        let outcome = match seen.merged {
+            Some(tree) => Outcome { is_clean: true, tree, conflicts: Vec::new() },
+            None => self.merge_trees(ours, theirs).await?,
+        };
+        let Outcome { is_clean, tree, conflicts } = outcome;
+        let (relation, base) = (seen.relation, seen.base.clone());
+        Ok((Trial { relation, base, is_clean, tree: tree.to_string(), conflicts }, tree))
     }
 
     /// Has git merge the two trees.
@@ -290,7 +286,8 @@ impl Repository {
             .map_err(PreviewError::Git)?;
         let merged = parse::merge_tree(&output.stdout).map_err(PreviewError::Parse)?;
         let is_clean = output.code == 0;
-        let tree = merged.tree.clone();
+        let tree = git2::Oid::from_str(&merged.tree)
+            .map_err(|source| self.not_compared(ours, theirs, source))?;
         let conflicts = if is_clean { Vec::new() } else { conflicts(merged) };
         Ok(Outcome { is_clean, tree, conflicts })
     }
@@ -325,69 +322,22 @@ impl Repository {
     }
 }
 
+fn changed(
+    repository: &git2::Repository,
+    ours: git2::Oid,
+    merged: git2::Oid,
+) -> Result<Vec<ChangedFile>, git2::Error> {
+    if ours == merged {
+        return Ok(Vec::new());
+    }
+    compare_trees(repository, &repository.find_tree(ours)?, &repository.find_tree(merged)?)
+}
+
 /// What git says of a merge.
 struct Outcome {
     is_clean: bool,
-    tree: String,
+    tree: git2::Oid,
     conflicts: Vec<Conflict>,
-}
-
-/// How two commits stand to each other.
-#[derive(Clone, Debug)]
-struct Standing {
-    relation: Relation,
-    /// A commit that both share.
-    base: CommitId,
-    /// Whether there is no other that would do as well.
-    is_only: bool,
-    /// The merged tree, where it takes no merge to know it.
-    tree: Option<String>,
-}
-
-impl Standing {
-    /// What comes of the merge, where it takes none to know it.
-    fn known(self) -> Option<Trial> {
-        let Self { relation, base, tree, .. } = self;
-        tree.map(|tree| Trial { relation, base, is_clean: true, tree, conflicts: Vec::new() })
-    }
-
-    fn trial(self, outcome: Outcome) -> Trial {
-        let Outcome { is_clean, tree, conflicts } = outcome;
-        Trial { relation: self.relation, base: self.base, is_clean, tree, conflicts }
-    }
-
-    /// What the sides can be compared with, where that is one commit.
-    fn sides(&self, ours: &CommitId, theirs: &CommitId) -> Option<Sides> {
-        let (base, ours, theirs) = (self.base.clone(), ours.clone(), theirs.clone());
-        self.is_only.then_some(Sides { base, ours, theirs })
-    }
-}
-
-/// None when the two share nothing.
-fn stand(
-    common: &Path,
-    ours: &CommitId,
-    theirs: &CommitId,
-) -> Result<Option<Standing>, git2::Error> {
-    let repository = git2::Repository::open(common)?;
-    let (one, two) = (repository.find_commit(ours.oid()?)?, repository.find_commit(theirs.oid()?)?);
-    let bases = match repository.merge_bases(one.id(), two.id()) {
-        Ok(bases) => bases,
-        Err(cause) if cause.code() == git2::ErrorCode::NotFound => return Ok(None),
-        Err(cause) => return Err(cause),
-    };
-    let Some(base) = bases.first().copied() else { return Ok(None) };
-    let (relation, tree) = if one.id() == two.id() {
-        (Relation::Identical, Some(one.tree_id()))
-    } else if base == two.id() {
-        (Relation::AlreadyMerged, Some(one.tree_id()))
-    } else if base == one.id() {
-        (Relation::FastForward, Some(two.tree_id()))
-    } else {
-        (Relation::Diverged, None)
-    };
-    let (is_only, tree) = (bases.len() == 1, tree.map(|tree| tree.to_string()));
-    Ok(Some(Standing { relation, base: base.into(), is_only, tree }))
 }
 
 /// The files in conflict, each once, then what git tells of that has no stages.

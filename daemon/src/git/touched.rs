@@ -1,6 +1,6 @@
 //! Which files differ between two trees, and in which lines.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -123,26 +123,48 @@ pub(super) fn walk(
     folder: &Path,
     changes: &mut Vec<Change>,
 ) -> Result<(), git2::Error> {
-    let mut names: BTreeMap<Vec<u8>, [Option<Entry>; 2]> = BTreeMap::new();
-    for (side, tree) in [before, after].into_iter().enumerate() {
-        for entry in tree.iter().flat_map(|tree| tree.iter()) {
-            names.entry(entry.name_bytes().to_owned()).or_default()[side] = Some(Entry::of(&entry));
-        }
-    }
-    for (name, sides) in names.into_iter().filter(|(_, [one, two])| one != two) {
+    for (name, one, two) in differing_entries(before, after) {
         let path = folder.join(OsStr::from_bytes(&name));
-        let files = sides.map(|side| side.filter(|entry| !entry.is_folder()));
-        let folders = sides.map(|side| side.filter(|entry| entry.is_folder()));
-        if files != [None, None] {
-            changes.push((path.clone(), files[0], files[1]));
+        if !one.iter().chain(&two).all(|entry| entry.is_folder()) {
+            changes.push((path, one, two));
+            continue;
         }
-        if folders != [None, None] {
-            let tree = |side: Option<Entry>| side.map(|e| repository.find_tree(e.id)).transpose();
-            let (one, two) = (tree(folders[0])?, tree(folders[1])?);
-            walk(repository, one.as_ref(), two.as_ref(), &path, changes)?;
-        }
+        let tree = |side: Option<Entry>| side.map(|e| repository.find_tree(e.id)).transpose();
+        let (one, two) = (tree(one)?, tree(two)?);
+        walk(repository, one.as_ref(), two.as_ref(), &path, changes)?;
     }
     Ok(())
+}
+
+/// An entry of a folder and what each of two trees has of it.
+pub(super) type Difference = (Vec<u8>, Option<Entry>, Option<Entry>);
+
+/// The entries of two folders that differ, in git's order. A file that became a folder is two: one
+/// that is gone and one that is new.
+pub(super) fn differing_entries(
+    before: Option<&git2::Tree<'_>>,
+    after: Option<&git2::Tree<'_>>,
+) -> Vec<Difference> {
+    let mut befores = before.into_iter().flat_map(git2::Tree::iter).peekable();
+    let mut afters = after.into_iter().flat_map(git2::Tree::iter).peekable();
+    let mut all = Vec::new();
+    loop {
+        let order = match (befores.peek(), afters.peek()) {
+            (Some(one), Some(two)) => one.cmp(two),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return all,
+        };
+        let one = if order.is_le() { befores.next() } else { None };
+        let two = if order.is_ge() { afters.next() } else { None };
+        let of = |entry: &Option<git2::TreeEntry<'_>>| entry.as_ref().map(Entry::of);
+        let (before, after) = (of(&one), of(&two));
+        if before != after
+            && let Some(entry) = one.or(two)
+        {
+            all.push((entry.name_bytes().to_owned(), before, after));
+        }
+    }
 }
 
 fn hunks(

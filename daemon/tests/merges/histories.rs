@@ -77,7 +77,8 @@ fn change(tree: &mut Tree, dice: &mut Dice) {
     for _ in 0..1 + dice.below(4) {
         let names: Vec<String> = tree.keys().cloned().collect();
         let Some(name) = names.get(dice.below(names.len().max(1))).cloned() else { return };
-        match dice.below(12) {
+        match dice.below(13) {
+            12 => rename_folder(tree, dice),
             0..=3 => {
                 let (mode, content) = tree.get_mut(&name).unwrap();
                 if *mode != "120000" && !content.contains(&0) {
@@ -124,6 +125,17 @@ fn change(tree: &mut Tree, dice: &mut Dice) {
                 _ => put(tree, name, ("120000", b"picture".to_vec())),
             },
         }
+    }
+}
+
+fn rename_folder(tree: &mut Tree, dice: &mut Dice) {
+    let from = ["src/", "src/deep/", "docs/", "moved/"][dice.below(4)];
+    let to = ["lib/", "docs/", "docs/new/", "moved/"][dice.below(4)];
+    let names: Vec<String> =
+        tree.keys().filter(|name| name.starts_with(from) && from != to).cloned().collect();
+    for name in names {
+        let file = tree.remove(&name).unwrap();
+        put(tree, name.replacen(from, to, 1), file);
     }
 }
 

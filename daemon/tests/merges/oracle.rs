@@ -45,12 +45,19 @@ fn tree(place: &Path, commit: &CommitId) -> String {
 }
 
 /// `git merge` in a work tree, each conflict settled by `git checkout --ours` or `--theirs`; a side
-/// that lacks the file removes it.
-fn tree_of_git(scratch: &Path, history: &History, side: Option<MergeSide>) -> String {
+/// that lacks the file removes it. None where git itself broke down: it aborts over some renamed
+/// folders.
+fn tree_of_git(scratch: &Path, history: &History, side: Option<MergeSide>) -> Option<String> {
     git(scratch, &["checkout", "-q", "-f", "--detach", history.ours.as_str()]);
     let merge = ["merge", "-q", "--no-edit", "--no-ff", history.theirs.as_str()];
-    let merged = command(scratch).args(merge).output().unwrap().status.success();
-    assert_eq!(merged, side.is_none(), "seed {}", history.seed);
+    let merged = command(scratch).args(merge).output().unwrap().status;
+    if merged.code().is_none() {
+        std::fs::remove_file(scratch.join(".git/index.lock")).unwrap();
+        git(scratch, &["reset", "-q", "--hard"]);
+        git(scratch, &["clean", "-q", "-fdx"]);
+        return None;
+    }
+    assert_eq!(merged.success(), side.is_none(), "seed {}", history.seed);
     if let Some(side) = side {
         let wanted = if side == MergeSide::Ours { "2" } else { "3" };
         let mut stages: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -71,7 +78,7 @@ fn tree_of_git(scratch: &Path, history: &History, side: Option<MergeSide>) -> St
     let tree = git(scratch, &["write-tree"]);
     git(scratch, &["reset", "-q", "--hard"]);
     git(scratch, &["clean", "-q", "-fdx"]);
-    tree
+    Some(tree)
 }
 
 /// The changed files and their lines are those that `git diff --numstat` tells.
@@ -138,7 +145,7 @@ async fn previews_and_merge_commits_equal_those_of_git() {
         if trial.is_clean {
             *kinds.entry("clean").or_default() += 1;
             let ours = tree_of_ours(&repository, history, trial, MergeSide::Ours).await;
-            assert_eq!(ours, tree_of_git(&scratch, history, None), "seed {seed}");
+            assert_eq!(Some(ours), tree_of_git(&scratch, history, None), "seed {seed}");
             continue;
         }
         for conflict in &trial.conflicts {
@@ -149,7 +156,7 @@ async fn previews_and_merge_commits_equal_those_of_git() {
             for side in [MergeSide::Ours, MergeSide::Theirs] {
                 let ours = tree_of_ours(&repository, history, trial, side).await;
                 let theirs = tree_of_git(&scratch, history, Some(side));
-                assert_eq!(ours, theirs, "seed {seed} by {side}");
+                assert!(theirs.is_none_or(|theirs| theirs == ours), "seed {seed} by {side}");
             }
         }
     }
