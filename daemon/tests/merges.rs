@@ -3,6 +3,8 @@
 
 #[path = "merges/crowd.rs"]
 mod crowd;
+#[path = "merges/finish_wire.rs"]
+mod finish_wire;
 #[path = "merges/ground.rs"]
 mod ground;
 #[path = "merges/histories.rs"]
@@ -13,5 +15,7 @@ mod joins;
 mod landing;
 #[path = "merges/oracle.rs"]
 mod oracle;
+#[path = "merges/queue_wire.rs"]
+mod queue_wire;
 #[path = "merges/wire.rs"]
 mod wire;

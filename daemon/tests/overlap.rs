@@ -250,6 +250,14 @@ fn hunks(place: &Path, before: &str, after: &str) -> BTreeMap<String, (char, Vec
     all
 }
 
+/// Which file was renamed to which.
+fn renames(place: &Path, before: &str, after: &str) -> BTreeMap<String, String> {
+    let told =
+        git(place, &["diff", "-M", "-l0", "--diff-filter=R", "--name-status", before, after]);
+    let names = told.lines().filter_map(|line| line.split_once('\t')?.1.split_once('\t'));
+    names.map(|(old, new)| (old.to_owned(), new.to_owned())).collect()
+}
+
 /// How near, by walking along the lines: a stretch is the half lines that it covers.
 fn near(one: (i64, i64), two: (i64, i64)) -> Severity {
     // line n is the half line 2n, the place behind it 2n + 1
@@ -368,6 +376,7 @@ fn oracle(
     let own =
         [hunks(&user, seen[0].base.as_str(), &ours), hunks(&user, seen[1].base.as_str(), &theirs)];
     let (left, right) = (hunks(&user, &base, &ours), hunks(&user, &base, &theirs));
+    let moved = [renames(&user, &base, &ours), renames(&user, &base, &theirs)];
     let mut all = BTreeMap::new();
     for (name, (letter, stretches)) in &left {
         let Some((other, others)) = right.get(name) else { continue };
@@ -384,7 +393,8 @@ fn oracle(
                 .max()
                 .unwrap_or(Severity::DifferentArea),
         };
-        all.insert(name.clone(), (severity, conflicts.contains(name.as_str())));
+        let mut names = moved.iter().filter_map(|own| own.get(name)).chain([name]);
+        all.insert(name.clone(), (severity, names.any(|name| conflicts.contains(name.as_str()))));
     }
     all
 }

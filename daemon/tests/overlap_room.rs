@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hayward_daemon::git::Repositories;
 use hayward_daemon::overlap::{self, Announcement, Overlap, Report, Settings};
 use hayward_daemon::task::{LivePlace, Place};
-use hayward_shared::git::{Severity, Verdict};
+use hayward_shared::git::{Severity, TaskRename, Verdict};
 use hayward_shared::id::{RunId, TaskId};
 use hayward_shared::run::RunKey;
 use tempfile::TempDir;
@@ -222,6 +222,62 @@ async fn f55_without_watches_worktrees_are_polled_and_it_is_said() {
     write(&two.join("src/a.txt"), &with_line(7, "theirs"));
     write(&one.join("src/a.txt"), &with_line(7, "mine"));
     house.until("the polled one is seen", |all| all.len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f55_a_polled_worktree_that_fits_again_is_watched_anew() {
+    let house = House::new(16, Duration::from_millis(50));
+    let (one, two) = (house.worktree("one"), house.worktree("two"));
+    for place in [&one, &two] {
+        for part in 0..6 {
+            write(&place.join(format!("many/{part}/file")), "x\n");
+        }
+    }
+    let first = house.live(&one);
+    house.settled(1).await;
+    let second = house.live(&two);
+    house.settled(2).await;
+    assert_eq!(house.report().await.polled, [second]);
+    house.ends(first);
+    let begun = Instant::now();
+    while !house.report().await.polled.is_empty() {
+        assert!(begun.elapsed() < LONG, "{:#?}", house.report().await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let report = house.report().await;
+    assert!((9..=16).contains(&report.watched.count), "{report:#?}");
+    // what it does now is seen through its watches, beside another that fits
+    let three = house.worktree("three");
+    let third = house.live(&three);
+    house.settled(2).await;
+    assert!(house.report().await.polled.is_empty(), "{:#?}", house.report().await);
+    write(&two.join("src/a.txt"), &with_line(7, "theirs"));
+    write(&three.join("src/a.txt"), &with_line(7, "mine"));
+    let all = house.until("both are seen", |all| all.len() == 1).await;
+    let mut tasks = [second, third];
+    tasks.sort();
+    assert_eq!(all[0].tasks, tasks);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renamed_file_is_told_by_both_its_names() {
+    let house = House::new(1_000, Duration::from_secs(60));
+    let (one, two) = (house.worktree("one"), house.worktree("two"));
+    let (mover, _) = (house.live(&one), house.live(&two));
+    house.settled(2).await;
+    fs::rename(one.join("src/a.txt"), one.join("src/moved.txt")).unwrap();
+    write(&two.join("src/a.txt"), &with_line(7, "theirs"));
+    let all = house.until("the rename", |all| all.len() == 1).await;
+    let rename = TaskRename { task_id: mover, to: "src/moved.txt".into() };
+    assert_eq!((&all[0].file_path[..], &all[0].renames[..]), ("src/a.txt", &[rename.clone()][..]));
+    // git follows it: the other's line lands in the new file
+    assert!(!all[0].conflict, "{all:#?}");
+    write(&one.join("src/moved.txt"), &with_line(7, "mine"));
+    let all = house.until("the same line through the rename", |all| all[0].conflict).await;
+    assert_eq!(all[0].renames, [rename]);
+    fs::rename(one.join("src/moved.txt"), one.join("src/a.txt")).unwrap();
+    let plain = |all: &[Verdict]| all.len() == 1 && all[0].renames.is_empty();
+    house.until("it is renamed back", plain).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

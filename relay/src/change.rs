@@ -4,7 +4,7 @@ use crate::store::events::Draft;
 use crate::store::tasks::Stored;
 use hayward_shared::event::{Actor, ActorKind, Kind, StatusChanged, Subject};
 use hayward_shared::id::TaskId;
-use hayward_shared::task::{IllegalTransition, Reason, Status};
+use hayward_shared::task::{FollowUp, IllegalTransition, Reason, Status};
 use hayward_shared::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -53,6 +53,24 @@ impl Change {
             now,
             serde_json::to_value(payload).unwrap_or_default(),
         );
+        Ok(())
+    }
+
+    /// Queues a completed task anew, for its agent to go on; nothing changes when it is refused.
+    pub(crate) fn send_back(
+        &mut self,
+        follow_up: FollowUp,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Result<(), IllegalTransition> {
+        let old = self.row.task.status;
+        self.row.task.send_back(follow_up)?;
+        self.row.queued_at = Some(now);
+        let new = self.row.task.status;
+        let payload =
+            StatusChanged { old_status: old, new_status: new, reason: None, message: None };
+        let payload = serde_json::to_value(payload).unwrap_or_default();
+        self.say(Kind::TaskStatusChanged, by, now, payload);
         Ok(())
     }
 

@@ -75,6 +75,8 @@ pub(crate) fn overdue(row: &Stored, now: Timestamp, timing: &Timing) -> Option<C
         Status::Deferred if row.task.holding.next_retry_at.is_none_or(|at| at <= now) => {
             (Status::Queued, None)
         }
+        // only one daemon can take it, and its work is done as far as it goes
+        Status::Queued if row.task.holding.follow_up.is_some() => return None,
         Status::Queued if now.since(row.queued_at?) >= timing.queue_ms => {
             let hours = timing.queue_ms / 3_600_000;
             change.row.task.results.error_message =

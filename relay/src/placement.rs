@@ -50,7 +50,9 @@ pub(crate) fn explain(
     }
     // a local folder that a daemon has worked on is not on another machine
     let local = task.order.repository_url.as_deref().is_some_and(is_local);
-    let bound = if local { task.holding.daemon_id.or(continued) } else { continued };
+    // so is the session of an agent that is to go on
+    let stays = local || task.holding.follow_up.is_some();
+    let bound = if stays { task.holding.daemon_id.or(continued) } else { continued };
     if bound.is_some_and(|bound| bound != daemon.id) {
         return Err(Unfit::Elsewhere);
     }
@@ -85,7 +87,7 @@ fn agent(name: &str, daemon: &Candidate) -> Result<(), Unfit> {
 mod tests {
     use super::*;
     use crate::lease::tests::queued;
-    use hayward_shared::task::Order;
+    use hayward_shared::task::{FollowUp, Order};
 
     fn daemon(plain: bool, runtimes: &[(&str, bool)]) -> Candidate {
         let runtimes = runtimes
@@ -137,6 +139,11 @@ mod tests {
         row.task.holding.daemon_id = Some(other);
         assert_eq!(explain(&row.task, None, &ours), Err(Unfit::Elsewhere));
         row.task.order.repository_url = Some("https://example.org/r".into());
+        assert_eq!(explain(&row.task, None, &ours), Ok(()));
+        let follow_up = FollowUp { id: Default::default(), text: "go on".into() };
+        row.task.holding.follow_up = Some(follow_up);
+        assert_eq!(explain(&row.task, None, &ours), Err(Unfit::Elsewhere));
+        row.task.holding.daemon_id = Some(ours.id);
         assert_eq!(explain(&row.task, None, &ours), Ok(()));
     }
 }

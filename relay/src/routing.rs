@@ -10,7 +10,7 @@ use hayward_shared::event::{
 };
 use hayward_shared::id::{DaemonId, RunId};
 use hayward_shared::protocol::{Details, FromDaemon, StatusReport, TaskEvent};
-use hayward_shared::task::{Reason, Retry, Status, Usage, retry_delay_ms};
+use hayward_shared::task::{FollowUp, Reason, Retry, Status, Usage, retry_delay_ms};
 use hayward_shared::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -67,6 +67,7 @@ pub(crate) fn subject(message: &FromDaemon) -> Option<hayward_shared::id::TaskId
         FromDaemon::TaskStatusChange(report) => Some(report.task_id),
         FromDaemon::TaskEvent(event) => Some(event.task_id),
         FromDaemon::TaskProgress { task_id, .. }
+        | FromDaemon::TaskFollowUp { task_id, .. }
         | FromDaemon::TaskComplete { task_id, .. }
         | FromDaemon::TaskOutput { task_id, .. } => Some(*task_id),
         _ => None,
@@ -117,8 +118,35 @@ pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Mome
             Verdict::Apply(Box::new(change))
         }
         FromDaemon::TaskEvent(event) => happened(change, &by, event, moment),
+        FromDaemon::TaskFollowUp { run_id, follow_up, .. } => {
+            sent_back(change, &by, (run_id, follow_up), moment)
+        }
         _ => Verdict::Pass("it is about no task"),
     }
+}
+
+/// A completed task whose last run this is goes back to the queue, and from there to the daemon that
+/// has its agent's session.
+fn sent_back(
+    mut change: Change,
+    by: &Actor,
+    (run, follow_up): (RunId, FollowUp),
+    moment: Moment,
+) -> Verdict {
+    let holding = &change.row.task.holding;
+    if holding.run_id != Some(run) {
+        return Verdict::Stale(holding.lease_epoch);
+    }
+    if change.row.task.results.session_id.is_none() {
+        return Verdict::Pass("no session of its agent is known");
+    }
+    let text = bounded(&follow_up.text, MAX_TEXT).0.to_owned();
+    let said = json!({ "text": text, "messageId": follow_up.id });
+    if change.send_back(FollowUp { text, ..follow_up }, by, moment.now).is_err() {
+        return Verdict::Pass("only a completed task is sent back");
+    }
+    change.say(Kind::TaskMessage, by, moment.now, said);
+    Verdict::Apply(Box::new(change))
 }
 
 fn plain_end(change: &Change, success: bool, error: Option<String>) -> StatusReport {
@@ -336,6 +364,36 @@ mod tests {
             Verdict::Apply(change) => *change,
             other => panic!("not applied: {other:?}"),
         }
+    }
+
+    #[test]
+    fn a_completed_task_is_sent_back_once_and_only_by_its_last_run() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let row = running(Order::default(), me);
+        let told = |run| FromDaemon::TaskFollowUp {
+            task_id: row.task.id,
+            run_id: run,
+            follow_up: FollowUp { id: Default::default(), text: "x".repeat(2 * MAX_TEXT) },
+        };
+        let run = row.task.holding.run_id.unwrap();
+        assert!(matches!(judge(row.clone(), from, told(run), MOMENT()), Verdict::Pass(_)));
+        let mut done = applied(judge(row.clone(), from, report(&row, Status::Completed), MOMENT()));
+        let unknown = judge(done.row.clone(), from, told(run), MOMENT());
+        assert!(matches!(unknown, Verdict::Pass(_)), "it has no session");
+        done.row.task.results.session_id = Some("s".into());
+        let stranger = judge(done.row.clone(), from, told(RunId::fresh()), MOMENT());
+        assert!(matches!(stranger, Verdict::Stale(1)));
+        let sent = applied(judge(done.row, from, told(run), MOMENT()));
+        let task = &sent.row.task;
+        assert_eq!((task.status, task.results.session_id.as_deref()), (Status::Queued, Some("s")));
+        assert_eq!(task.holding.follow_up.as_ref().unwrap().text.len(), MAX_TEXT);
+        assert_eq!(sent.drafts.len(), 2);
+        assert!(matches!(judge(sent.row.clone(), from, told(run), MOMENT()), Verdict::Pass(_)));
+        // it waits for the one daemon that can go on with it
+        assert!(
+            lease::overdue(&sent.row, at(i64::MAX), &crate::config::Timing::default()).is_none()
+        );
     }
 
     #[test]

@@ -47,6 +47,16 @@ pub struct TaskLines {
     pub lines: Vec<Lines>,
 }
 
+/// A file that a task renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskRename {
+    /// The task.
+    pub task_id: TaskId,
+    /// The new name, from the top of the repository.
+    pub to: String,
+}
+
 /// One file that live tasks of one repository change at the same time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,6 +72,9 @@ pub struct Verdict {
     /// Where each task changes it.
     #[serde(default)]
     pub ranges: Vec<TaskLines>,
+    /// Which tasks renamed it, and to what; its lines are then those of the old name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renames: Vec<TaskRename>,
     /// The repository's folder on the daemon's machine.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub repository: String,

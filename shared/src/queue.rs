@@ -89,6 +89,9 @@ pub struct QueueEntry {
     /// The files in conflict, at most fifty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
+    /// How the task's agent heard that it was sent back, where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_back: Option<SentBack>,
     /// The commit of the target that brought it.
     #[serde(default)]
     pub landed_commit: Option<String>,
@@ -97,6 +100,22 @@ pub struct QueueEntry {
     /// When it ended.
     #[serde(default)]
     pub ended_at: Option<Timestamp>,
+}
+
+/// How a task's own agent hears that its entry was sent back. An event of the task tells of it in
+/// any case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "how")]
+pub enum SentBack {
+    /// As a message into its live session.
+    Message,
+    /// Its ended session goes on with it, in a new run of the task.
+    Resumed,
+    /// Not at all.
+    Event {
+        /// Why.
+        why: String,
+    },
 }
 
 /// Body of `POST /api/v1/queue`.

@@ -5,6 +5,7 @@ use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use uuid::Uuid;
 
 /// Where a task, job or step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -438,6 +439,16 @@ pub struct Results {
     pub salvage: Vec<String>,
 }
 
+/// What an agent is told when its task, which had completed, is sent back to it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FollowUp {
+    /// Names the message: the same one is told once.
+    pub id: Uuid,
+    /// The words.
+    pub text: String,
+}
+
 /// Who holds a task, and for which attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -452,6 +463,10 @@ pub struct Holding {
     pub attempt: u32,
     /// When a deferred task is due.
     pub next_retry_at: Option<Timestamp>,
+    /// What the coming or present run is about, where the task was sent back; none once it has
+    /// ended again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow_up: Option<FollowUp>,
 }
 
 /// A task as every client sees it, and as the relay stores it.
@@ -515,10 +530,28 @@ impl Task {
         }
         if to.is_final() {
             self.completed_at = Some(now);
+            self.holding.follow_up = None;
         }
         if to != Deferred {
             self.holding.next_retry_at = None;
         }
+        Ok(())
+    }
+
+    /// Queues a completed task anew: its agent goes on with `follow_up`, in a run of its own. The
+    /// one way out of a final status, and no step of the table: only what its daemon asks for on
+    /// behalf of the task's own work takes it.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`] unless it has completed; nothing changes then.
+    pub fn send_back(&mut self, follow_up: FollowUp) -> Result<(), IllegalTransition> {
+        if self.status != Completed {
+            return Err(IllegalTransition { from: self.status, to: Queued });
+        }
+        self.status = Queued;
+        self.completed_at = None;
+        self.version += 1;
+        self.holding.follow_up = Some(follow_up);
         Ok(())
     }
 }
@@ -579,6 +612,27 @@ mod tests {
                     assert_eq!(moved, before);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn only_a_completed_task_is_sent_back_and_its_next_end_is_final_again() {
+        for from in STATUSES {
+            let mut sent = task(from);
+            let before = sent.clone();
+            let follow_up = FollowUp { id: Uuid::nil(), text: "mend it".into() };
+            assert_eq!(sent.send_back(follow_up).is_ok(), from == Completed, "{from}");
+            if from != Completed {
+                assert_eq!(sent, before);
+                continue;
+            }
+            assert_eq!((sent.status, sent.completed_at), (Queued, None));
+            for to in [Dispatched, Running] {
+                sent.advance(to, None, Timestamp::from_millis(5)).unwrap();
+                assert!(sent.holding.follow_up.is_some());
+            }
+            sent.advance(Completed, None, Timestamp::from_millis(6)).unwrap();
+            assert_eq!(sent.holding.follow_up, None);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::exit::{End, Outcome};
 use hayward_shared::git::{Lines, Severity, Verdict};
 use hayward_shared::id::TaskId;
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Stretches of one task that a row shows.
 const MOST_STRETCHES: usize = 3;
@@ -58,7 +59,7 @@ pub(crate) async fn run(args: OverlapArgs, context: &Context) -> Outcome {
         };
         let who: Vec<_> = verdict.tasks.iter().map(|task| lines(*task, &verdict)).collect();
         table.toned([
-            (verdict.file_path, Tone::Plain),
+            (file(&verdict), Tone::Plain),
             (verdict.severity.name().replace('_', " "), tone),
             (merge.to_owned(), tone),
             (who.join("  "), Tone::Plain),
@@ -66,6 +67,12 @@ pub(crate) async fn run(args: OverlapArgs, context: &Context) -> Outcome {
     }
     context.out.table(&table)?;
     Ok(End::Done)
+}
+
+/// `old → new` where a task renamed it.
+fn file(verdict: &Verdict) -> String {
+    let to: BTreeSet<_> = verdict.renames.iter().map(|rename| rename.to.as_str()).collect();
+    [verdict.file_path.as_str()].into_iter().chain(to).collect::<Vec<_>>().join(" → ")
 }
 
 /// `deadbeef:3-7,12`

@@ -73,21 +73,31 @@ impl Completions {
     /// Takes back what the task's last completion did: the target goes back to where it stood, or
     /// the pushed branch is deleted from the remote. Only while nothing was built on it.
     ///
+    /// That is on disk before it is begun: a killed daemon's next start goes on with it.
+    ///
     /// # Errors
     /// Why it was not taken back; nothing changed then.
     pub async fn undo(&self, task: TaskId, tools: &Tools<'_>) -> Result<Record, Failure> {
         let turn = self.turn(task);
         let _alone = turn.lock().await;
         let former = self.journal.completion(task).await.map_err(|error| broken(&error))?;
-        let Some(mut record): Option<Record> = former else {
+        let Some(former): Option<Record> = former else {
             let text = format!("task {} was never completed by an action", task.short());
             return Err(Failure::new(Reason::ActionUnsupported, text));
         };
-        steps::undo(&record, tools).await?;
-        record.phase = Phase::Undone;
-        record.failure = None;
-        self.keep(&record).await;
-        Ok(record)
+        let going = former.taken_back();
+        self.keep(&going).await;
+        let Phase::TakingBack { done } = &going.phase else { return Ok(going) };
+        let undone = match steps::undo(&going.order, done, tools).await {
+            Ok(()) => Record { phase: Phase::Undone, ..going },
+            Err(failure) => {
+                let kept = Record { phase: (**done).clone(), ..former };
+                self.keep(&kept).await;
+                return Err(failure);
+            }
+        };
+        self.keep(&undone).await;
+        Ok(undone)
     }
 
     /// The last completion of a task.

@@ -78,6 +78,11 @@ pub enum Phase {
     },
     /// The branch stands, and that was all.
     Stands,
+    /// What was done is being taken back.
+    TakingBack {
+        /// How far it had been.
+        done: Box<Phase>,
+    },
     /// It was taken back.
     Undone,
 }
@@ -120,6 +125,22 @@ impl Record {
         )
     }
 
+    /// The same, about to be taken back.
+    #[must_use]
+    pub fn taken_back(&self) -> Self {
+        let done = match self.phase.clone() {
+            Phase::TakingBack { done } => done,
+            phase => Box::new(phase),
+        };
+        Self { phase: Phase::TakingBack { done }, failure: None, ..self.clone() }
+    }
+
+    /// Whether what was done is being taken back.
+    #[must_use]
+    pub fn is_going_back(&self) -> bool {
+        matches!(self.phase, Phase::TakingBack { .. })
+    }
+
     /// What a completion by `order` goes on from: the same work going to the same place from where
     /// it was, whose last step is proven anew; anything else from the beginning.
     #[must_use]
@@ -127,7 +148,11 @@ impl Record {
         let Some(former) = former.filter(|former| former.order == order) else {
             return Self::new(order);
         };
-        let phase = match former.phase {
+        let reached = match former.phase {
+            Phase::TakingBack { done } => *done,
+            phase => phase,
+        };
+        let phase = match reached {
             Phase::Landed { before, to } => Phase::Landing { before, to },
             Phase::Opened { remote, before, .. } => Phase::Pushed { remote, before },
             Phase::Undone | Phase::Stands => Phase::Begun,
@@ -156,6 +181,9 @@ impl Record {
                 format!("'{branch}' was pushed, its pull request is {url}")
             }
             Phase::Stands => format!("'{branch}' stands at {}", short(&self.order.head)),
+            Phase::TakingBack { .. } => {
+                format!("what '{branch}' did to '{target}' is being taken back")
+            }
             Phase::Undone => format!("what '{branch}' did to '{target}' was taken back"),
             Phase::Begun | Phase::Landing { .. } => {
                 format!("'{branch}' is on its way to '{target}'")
@@ -215,6 +243,8 @@ mod tests {
         let opened = Phase::Opened { remote: "o".into(), before: None, url: "u".into() };
         assert_eq!(resumed(opened, &order), pushed);
         assert_eq!(resumed(Phase::Undone, &order), Phase::Begun);
+        let done = Box::new(landing.clone());
+        assert_eq!(resumed(Phase::TakingBack { done }, &order), landing);
         let other = Order { head: "e".repeat(40), ..order.clone() };
         let former = Record { phase: landing, ..Record::new(order) };
         assert_eq!(Record::resumed(Some(former), other).phase, Phase::Begun);
@@ -228,6 +258,11 @@ mod tests {
             Phase::Pushed { remote: "origin".into(), before: None },
             Phase::Opened { remote: "o".into(), before: Some("1".into()), url: "u".into() },
         ] {
+            let back = Record { phase: phase.clone(), ..Record::new(order()) }.taken_back();
+            assert!(back.is_open() && back.is_going_back());
+            assert_eq!(back.taken_back(), back);
+            let text = serde_json::to_string(&back).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), back, "{text}");
             let record = Record { phase, ..Record::new(order()) };
             let text = serde_json::to_string(&record).unwrap();
             assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record, "{text}");

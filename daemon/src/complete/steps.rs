@@ -281,14 +281,13 @@ async fn open(
 }
 
 /// Takes back what was done, while nothing was built on it.
-pub(super) async fn undo(record: &Record, tools: &Tools<'_>) -> Result<(), Failure> {
-    let order = &record.order;
+pub(super) async fn undo(order: &Order, done: &Phase, tools: &Tools<'_>) -> Result<(), Failure> {
     let repository = tools
         .repositories
         .open(&order.repository)
         .await
         .map_err(|error| Failure::new(Reason::RepositoryUnavailable, chain(&error)))?;
-    match &record.phase {
+    match done {
         Phase::Landed { before, to } | Phase::Landing { before, to } if before != to => {
             let landing = Landing { branch: order.target.clone(), from: id(before)?, to: id(to)? };
             let undone = repository.take_back(landing).await;

@@ -56,6 +56,8 @@ impl ChangeKind {
 pub struct ChangedFile {
     /// The file; of a rename its new name. A name that ends in `/` is a repository inside.
     pub path: PathBuf,
+    /// Of a rename its old name.
+    pub renamed_from: Option<PathBuf>,
     /// How it changed.
     pub status: ChangeKind,
     /// Lines added; 0 for a binary file.
@@ -214,7 +216,7 @@ pub(super) fn count(
         (_, None) => ChangeKind::Deleted,
         _ => ChangeKind::Modified,
     };
-    let mut file = ChangedFile { path, status, additions: 0, deletions: 0 };
+    let mut file = ChangedFile { path, renamed_from: None, status, additions: 0, deletions: 0 };
     let blob = |entry: Option<Entry>| entry.map(|one| repository.find_blob(one.id)).transpose();
     let (before, after) = (blob(before)?, blob(after)?);
     let is_text = |blob: &git2::Blob<'_>| {
@@ -290,7 +292,9 @@ fn collect(mut diff: git2::Diff<'_>, byte_cap: usize) -> Result<Diff, git2::Erro
             }
         }
         let path = path.unwrap_or(Path::new("")).to_owned();
-        files.push(ChangedFile { path, status, additions, deletions });
+        let renamed = status == ChangeKind::Renamed;
+        let renamed_from = delta.old_file().path().filter(|_| renamed).map(Path::to_owned);
+        files.push(ChangedFile { path, renamed_from, status, additions, deletions });
     }
     if truncated {
         let whole = patch.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);

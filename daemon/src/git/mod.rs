@@ -18,6 +18,7 @@ pub mod folders;
 mod foresee;
 mod graft;
 mod holder;
+pub mod idle;
 pub mod join;
 pub mod land;
 pub mod lend;

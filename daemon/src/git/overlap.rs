@@ -17,20 +17,29 @@ pub struct Clash {
     pub path: PathBuf,
     /// How near the changes are.
     pub severity: Severity,
-    /// Whether merging the two as they are would conflict in this file.
+    /// Whether merging the two as they are would conflict in this file, wherever it went.
     pub conflict: bool,
+    /// Where one side or the other renamed it to.
+    pub renamed_to: Vec<PathBuf>,
 }
 
 /// The files that both sides change, by path. Both are told against the same base, sorted by path;
 /// lines of different bases must not come here. Whether they conflict is not known yet: false.
 #[must_use]
 pub fn clashes(ours: &[TouchedFile], theirs: &[TouchedFile]) -> Vec<Clash> {
-    let clash = |path: &PathBuf, severity| Clash { path: path.clone(), severity, conflict: false };
+    let clash = |path: &PathBuf, severity| Clash {
+        path: path.clone(),
+        severity,
+        conflict: false,
+        renamed_to: Vec::new(),
+    };
     let mut all: Vec<Clash> = ours
         .iter()
         .filter_map(|one| {
             let at = theirs.binary_search_by(|two| two.path.cmp(&one.path)).ok()?;
-            Some(clash(&one.path, severity(one, &theirs[at])))
+            let two = &theirs[at];
+            let renamed_to = one.renamed_to.iter().chain(&two.renamed_to).cloned().collect();
+            Some(Clash { renamed_to, ..clash(&one.path, severity(one, two)) })
         })
         .collect();
     // a file where the other has a folder

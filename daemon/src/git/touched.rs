@@ -12,6 +12,9 @@ use super::graft::Entry;
 /// A larger file's lines are not compared: nobody writes such a file by hand.
 const MAX_TEXT: usize = 4 * 1024 * 1024;
 
+/// Beyond so many files that came or went, nobody asks which of them is which.
+const MOST_MOVED: usize = 200;
+
 /// The most stretches of one file; beyond them it counts as changed from the first to the last.
 const MAX_HUNKS: usize = 1_000;
 
@@ -24,7 +27,8 @@ pub struct Hunk {
     pub new: Lines,
 }
 
-/// A file that differs. A renamed one is gone at its old place and new at the other.
+/// A file that differs. A renamed one is gone at its old place, which names the other, and new
+/// there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TouchedFile {
     /// The file, from the tree's top.
@@ -34,6 +38,8 @@ pub struct TouchedFile {
     /// Where it differs, in order; none when that cannot be told: binary, too large, a link, a
     /// submodule, or a new mode alone.
     pub hunks: Option<Vec<Hunk>>,
+    /// Where it went, as git counts renames: a file that came and is alike enough.
+    pub renamed_to: Option<PathBuf>,
 }
 
 impl TouchedFile {
@@ -71,9 +77,38 @@ pub(super) fn between(
             Some(file) => file.hunks.clone(),
             None => hunks(repository, before, after)?,
         };
-        all.push(TouchedFile { path, before, after, hunks });
+        all.push(TouchedFile { path, before, after, hunks, renamed_to: None });
+    }
+    for (old, new) in renames(repository, before, after, &all)? {
+        if let Ok(at) = all.binary_search_by(|file| file.path.cmp(&old)) {
+            all[at].renamed_to = Some(new);
+        }
     }
     Ok(all)
+}
+
+/// Which files went where. Only those that came or went are read.
+fn renames(
+    repository: &git2::Repository,
+    before: &git2::Tree<'_>,
+    after: &git2::Tree<'_>,
+    files: &[TouchedFile],
+) -> Result<Vec<(PathBuf, PathBuf)>, git2::Error> {
+    let moved: Vec<_> = files.iter().filter(|file| file.is_new() || file.is_gone()).collect();
+    let may_be = moved.iter().any(|file| file.is_new()) && moved.iter().any(|file| file.is_gone());
+    if !may_be || moved.len() > MOST_MOVED {
+        return Ok(Vec::new());
+    }
+    let mut options = git2::DiffOptions::new();
+    options.disable_pathspec_match(true);
+    for file in moved {
+        options.pathspec(&file.path);
+    }
+    let mut diff = repository.diff_tree_to_tree(Some(before), Some(after), Some(&mut options))?;
+    diff.find_similar(Some(git2::DiffFindOptions::new().renames(true)))?;
+    let renamed = diff.deltas().filter(|delta| delta.status() == git2::Delta::Renamed);
+    let path = |file: git2::DiffFile<'_>| file.path().map(Path::to_owned);
+    Ok(renamed.filter_map(|one| Some((path(one.old_file())?, path(one.new_file())?))).collect())
 }
 
 /// A file and what each of two trees has of it.

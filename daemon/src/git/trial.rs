@@ -82,7 +82,8 @@ impl Repository {
             let conflicts = try_merges(aside, &asked).await?;
             for ((_, seen), conflicts) in tried.into_iter().zip(conflicts) {
                 for clash in &mut seen.clashes {
-                    clash.conflict = conflicts.contains(&clash.path);
+                    let mut names = clash.renamed_to.iter().chain([&clash.path]);
+                    clash.conflict = names.any(|name| conflicts.contains(name));
                 }
             }
         }

@@ -111,6 +111,7 @@ fn file(file: &ChangedFile) -> Value {
     let path: &PathBuf = &file.path;
     json!({
         "path": path.to_string_lossy(),
+        "oldPath": file.renamed_from.as_ref().map(|old| old.to_string_lossy()),
         "status": file.status.name(),
         "additions": file.additions,
         "deletions": file.deletions,

@@ -131,6 +131,7 @@ impl Index {
             ranges: tasks.iter().map(|task| lines(*task, &path)).collect(),
             tasks: tasks.into_iter().collect(),
             conflict,
+            renames: Vec::new(),
             repository,
         };
         let mut all: Vec<_> = files.into_iter().map(verdict).collect();
@@ -149,7 +150,7 @@ mod tests {
     use super::*;
 
     fn clash(path: &str, severity: Severity) -> Clash {
-        Clash { path: path.into(), severity, conflict: false }
+        Clash { path: path.into(), severity, conflict: false, renamed_to: Vec::new() }
     }
 
     fn at(ms: i64) -> Timestamp {

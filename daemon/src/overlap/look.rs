@@ -110,9 +110,12 @@ async fn watch(mut subject: Subject, watcher: Arc<Watcher>) -> Subject {
     let (task, root) = (subject.task, subject.path.clone());
     let touched = subject.touched.paths.clone();
     let watching = match subject.watched {
-        Some(false) => return subject,
         Some(true) => tokio::task::spawn_blocking(move || watcher.extend(task, &root, &touched)),
-        None => tokio::task::spawn_blocking(move || {
+        // what is polled is read as a whole: nothing falls between that and its watches
+        Some(false) | None => tokio::task::spawn_blocking(move || {
+            if !watcher.may_fit(task) {
+                return false;
+            }
             let git_dir = git_dir(&root);
             git_dir.is_some_and(|git_dir| watcher.cover(task, &root, &git_dir))
         }),

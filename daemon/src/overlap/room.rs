@@ -8,9 +8,10 @@ use super::{Ask, Report, Settings};
 use crate::clock;
 use crate::git::aside::Aside;
 use crate::git::snapshot::Snapshot;
+use crate::git::touched::TouchedFile;
 use crate::git::{CommitId, Repositories, Repository};
 use crate::task::LivePlace;
-use hayward_shared::git::{Lines, TaskLines};
+use hayward_shared::git::{Lines, TaskLines, TaskRename};
 use hayward_shared::id::TaskId;
 use hayward_shared::time::Timestamp;
 use std::collections::{BTreeMap, HashMap};
@@ -406,6 +407,16 @@ impl Room {
         trees.chain(self.index.due()).chain(unsaid).min()
     }
 
+    /// Where tasks renamed a file to.
+    fn renames(&self, tasks: &[TaskId], path: &Path) -> Vec<TaskRename> {
+        let to = |task: &TaskId| {
+            let snapshot = self.trees.get(task)?.snapshot.as_ref()?;
+            let to = touched(snapshot, path)?.renamed_to.as_ref()?;
+            Some(TaskRename { task_id: *task, to: to.to_string_lossy().into_owned() })
+        };
+        tasks.iter().filter_map(to).collect()
+    }
+
     fn report(&self, only: Option<TaskId>) -> Report {
         let lines = |task_id: TaskId, path: &Path| {
             let tree = self.trees.get(&task_id).and_then(|tree| tree.snapshot.as_ref());
@@ -415,10 +426,14 @@ impl Room {
             let tree = self.trees.get(&task);
             tree.map(|tree| tree.live.place.repository.display().to_string()).unwrap_or_default()
         };
+        let mut verdicts = self.index.verdicts(only, lines, repository);
+        for verdict in &mut verdicts {
+            verdict.renames = self.renames(&verdict.tasks, Path::new(&verdict.file_path));
+        }
         let polled = self.trees.iter().filter(|(_, tree)| tree.watched == Some(false));
         let Watches { count, budget, why_polled } = self.watcher.standing();
         Report {
-            verdicts: self.index.verdicts(only, lines, repository),
+            verdicts,
             live: self.trees.len(),
             looked_at: self.trees.values().filter(|tree| tree.is_known()).count(),
             watched: Watches { count, budget, why_polled },
@@ -427,9 +442,13 @@ impl Room {
     }
 }
 
+fn touched<'a>(snapshot: &'a Snapshot, path: &Path) -> Option<&'a TouchedFile> {
+    let at = snapshot.files.binary_search_by(|file| file.path.as_path().cmp(path)).ok()?;
+    snapshot.files.get(at)
+}
+
 fn lines_of(snapshot: &Snapshot, path: &Path) -> Vec<Lines> {
-    let at = snapshot.files.binary_search_by(|file| file.path.as_path().cmp(path)).ok();
-    let hunks = at.and_then(|at| snapshot.files[at].hunks.as_ref());
+    let hunks = touched(snapshot, path).and_then(|file| file.hunks.as_ref());
     hunks.into_iter().flatten().map(|hunk| hunk.new).take(MOST_LINES).collect()
 }
 

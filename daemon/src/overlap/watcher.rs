@@ -15,6 +15,10 @@ use tokio::sync::Notify;
 /// More touched paths of one worktree than this are one look over all of it.
 const MOST_PATHS: usize = 512;
 
+/// A worktree that did not fit is tried again after this long though nothing was given back: a walk
+/// of a large one takes a second.
+const TRY_AGAIN_MS: i64 = 60_000;
+
 /// What was touched in a worktree and has not been looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Touched {
@@ -57,6 +61,10 @@ struct Seen {
 struct Hands {
     watcher: Option<RecommendedWatcher>,
     covered: HashMap<TaskId, BTreeSet<PathBuf>>,
+    /// Counts how often watches were given back.
+    freed: u64,
+    /// Worktrees that did not fit: how much was given back by then, and when it was tried.
+    refused: HashMap<TaskId, (u64, Timestamp)>,
     /// Why worktrees are polled, once the first is.
     why: Option<String>,
 }
@@ -92,7 +100,13 @@ impl Watcher {
                 ring.notify_one();
             }
         });
-        let mut hands = Hands { watcher: None, covered: HashMap::new(), why: None };
+        let mut hands = Hands {
+            watcher: None,
+            covered: HashMap::new(),
+            freed: 0,
+            refused: HashMap::new(),
+            why: None,
+        };
         match made {
             Ok(watcher) => hands.watcher = Some(watcher),
             Err(error) => hands.give_up(&error.to_string()),
@@ -126,9 +140,19 @@ impl Watcher {
             && hands.walk(task, root, Path::new(""), self.budget);
         drop(hands);
         if !watched {
-            self.release(task);
+            // what it had for a moment is no room that others could take
+            self.refuse(task, 0);
         }
         watched
+    }
+
+    /// Whether a worktree that was not allowed may be by now: watches were given back since, or a
+    /// while has passed in which it may have become smaller. Blocking.
+    pub(super) fn may_fit(&self, task: TaskId) -> bool {
+        let hands = lock(&self.hands);
+        let Some((freed, at)) = hands.refused.get(&task) else { return true };
+        hands.watcher.is_some()
+            && (hands.freed != *freed || clock::now().since(*at) >= TRY_AGAIN_MS)
     }
 
     /// Brings the watches to what was made and removed. False as in [`Watcher::cover`]. Blocking.
@@ -144,18 +168,33 @@ impl Watcher {
         }
         drop(hands);
         if !watched {
-            self.release(task);
+            self.refuse(task, 1);
         }
         watched
     }
 
+    fn refuse(&self, task: TaskId, given_back: u64) {
+        self.forget(task);
+        let mut hands = lock(&self.hands);
+        hands.forget_all(task);
+        hands.freed += given_back;
+        let freed = hands.freed;
+        hands.refused.insert(task, (freed, clock::now()));
+    }
+
     /// Watches nothing of a task any more. Blocking.
     pub(super) fn release(&self, task: TaskId) {
+        self.forget(task);
+        let mut hands = lock(&self.hands);
+        hands.forget_all(task);
+        hands.refused.remove(&task);
+        hands.freed += 1;
+    }
+
+    fn forget(&self, task: TaskId) {
         let mut seen = lock(&self.seen);
         seen.roots.retain(|_, (own, _)| *own != task);
         seen.touched.remove(&task);
-        drop(seen);
-        lock(&self.hands).forget_all(task);
     }
 }
 
@@ -258,6 +297,7 @@ impl Hands {
             .collect();
         for path in gone {
             covered.remove(&path);
+            self.freed += 1;
             unwatch(self.watcher.as_mut(), &path);
         }
     }

@@ -6,6 +6,8 @@
 //! that was checked. What a lane decides (`machine`) is in the journal before it is begun, so a
 //! killed daemon goes on with it, and the target stands at its old tip or at a checked one.
 
+mod back;
+mod ground;
 mod machine;
 mod order;
 mod owner;

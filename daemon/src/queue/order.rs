@@ -118,6 +118,7 @@ async fn draft(shop: &Shop, task: TaskId, asked: &Asked) -> Result<Record, Fault
             position: None,
             message: String::new(),
             files: Vec::new(),
+            sent_back: None,
             landed_commit: None,
             created_at: clock::now(),
             ended_at: None,
@@ -125,5 +126,6 @@ async fn draft(shop: &Shop, task: TaskId, asked: &Asked) -> Result<Record, Fault
         run: row.key,
         title: message(task, &order).subject,
         sign: section_of(shop, &order, whose(&place)).sign,
+        named: order.repository_url.unwrap_or_default(),
     })
 }

@@ -3,7 +3,7 @@
 use super::machine::{Event, Lane, Stays, Turn, Work};
 use super::record::{Record, settled};
 use super::runner::{self, Site};
-use super::{Answer, Ask};
+use super::{Answer, Ask, back};
 use crate::clock;
 use crate::fault::point;
 use crate::journal::{Answered, JournalError, QueueRow, QueueStep};
@@ -11,7 +11,7 @@ use crate::task::{Board, Command, Shop, chain};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{EntryId, RequestId, TaskId};
 use hayward_shared::protocol::{FromDaemon, Reply};
-use hayward_shared::queue::QueueEntry;
+use hayward_shared::queue::{QueueEntry, SentBack};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -272,10 +272,21 @@ impl Owner {
                 continue;
             }
             touched.insert(change.id);
-            messages.push((record.run.lease_epoch, record.told(now)));
+            let epoch = record.run.lease_epoch;
+            messages.push((epoch, record.told(now)));
             if let Some(blame) = &change.blame {
-                messages.push((record.run.lease_epoch, record.rejected(blame, now)));
-                words.push((record.entry.task_id, change.id, record.words(blame)));
+                let way = back::way(&self.shop, &self.board, record).await;
+                record.entry.sent_back = Some(way.clone());
+                messages.push((epoch, record.rejected(blame, now)));
+                match way {
+                    SentBack::Message => {
+                        words.push((record.entry.task_id, change.id, record.words(blame)));
+                    }
+                    SentBack::Resumed => {
+                        messages.push((epoch, record.follow_up(record.words(blame))));
+                    }
+                    SentBack::Event { .. } => {}
+                }
             }
         }
         if let Some(next) = turn.work {
@@ -298,11 +309,8 @@ impl Owner {
         }
     }
 
-    /// Says it to the agent where a session of that very task lives; else the event is all there is.
+    /// Says it into the live session of that very task.
     async fn tell_agent(&self, task: TaskId, id: EntryId, text: String) {
-        if !self.board.active().borrow().contains(&task) {
-            return;
-        }
         let told = self.board.command(task, Command::Message { id: id.0, text }).await;
         tokio::spawn(async move {
             if !matches!(told.await, Ok(Ok(()))) {

@@ -1,10 +1,9 @@
 //! The work of a lane: merging in memory, checking in a scratch worktree, moving the target.
 
+use super::ground::Ground;
 use super::machine::{Built, Candidate, Check, Event, Work};
 use super::record::Record;
-use crate::agent::command::Command as Plain;
-use crate::agent::environment::{RunFacts, Variables, environment};
-use crate::chore::{Chore, ChoreError, end_leftovers};
+use crate::chore::{ChoreError, end_leftovers};
 use crate::clock;
 use crate::fault::point;
 use crate::git::join::Join;
@@ -14,7 +13,7 @@ use crate::git::repo::{OpenError, ResolveError};
 use crate::git::worktree::NewWorktree;
 use crate::git::{CommitId, Repository};
 use crate::task::{Shop, chain};
-use hayward_shared::id::{EntryId, RunId, TaskId};
+use hayward_shared::id::{EntryId, RunId};
 use hayward_shared::merge::Relation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,6 +21,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
+
+/// The characters of an id, at the end of a log's name.
+const ID_DIGITS: usize = 36;
 
 /// Where a lane works, and on what.
 #[derive(Debug)]
@@ -40,7 +42,14 @@ pub(super) struct Site {
 pub(super) type Cancelled = oneshot::Receiver<()>;
 
 /// Why a piece of work could not be done: in words, by nobody's fault.
-struct Trouble(String);
+pub(super) struct Trouble(String);
+
+impl Trouble {
+    /// The scratch worktree of a check could not be fitted out.
+    pub(super) fn fitting(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self(format!("no check can run: {}", chain(error)))
+    }
+}
 
 impl<E: std::error::Error + 'static> From<E> for Trouble {
     fn from(error: E) -> Self {
@@ -92,6 +101,7 @@ pub(super) fn drop_old_logs(shop: &Shop, live: &BTreeSet<Uuid>) {
     for entry in fs::read_dir(shop.home.logs()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let lane = name.to_str().and_then(|name| name.strip_prefix("check-")?.strip_suffix(".log"));
+        let lane = lane.and_then(|lane| lane.get(lane.len().checked_sub(ID_DIGITS)?..));
         if let Some(Ok(lane)) = lane.map(Uuid::parse_str)
             && !live.contains(&lane)
             && let Err(error) = fs::remove_file(entry.path())
@@ -211,39 +221,21 @@ async fn in_scratch(
     check: &Check,
     cancelled: &mut Cancelled,
 ) -> Result<Event, Trouble> {
-    repository.fill_submodules(worktree).await?;
-    point("queue.check.placed")?;
-    let run = RunId(site.lane);
-    let none = Variables::new();
-    let facts = RunFacts {
-        task: TaskId(site.lane),
-        run,
-        worktree: worktree.to_owned(),
-        base_commit: tip.to_owned(),
-        search_path: shop.agents.path().await,
-        home: std::env::home_dir(),
-        ports: None,
-        terminal: false,
-    };
-    let mut variables = environment(&shop.parent, &Plain, &none, &none, &facts);
-    // it is about several tasks, and no run
-    variables.remove("HAYWARD_TASK_ID");
-    variables.remove("HAYWARD_RUN_ID");
-    let chore = Chore {
-        what: "check",
-        run,
-        command: &check.command,
-        worktree,
-        environment: variables,
-        log: shop.home.chore_log(run, "check"),
-        limit: Duration::from_secs(check.seconds),
+    let ground = Ground::new(shop, site, (worktree, tip)).await;
+    let limit = Duration::from_secs(check.seconds);
+    let checked = async {
+        ground.fit_out(repository).await?;
+        point("queue.check.placed")?;
+        Ok::<_, Trouble>(ground.check(&check.command, limit).await)
     };
     let ended = tokio::select! {
-        ended = chore.run() => ended,
-        _ = cancelled => return Ok(Event::TimeUp),
+        ended = checked => Some(ended),
+        _ = cancelled => None,
     };
+    ground.tear_down().await;
+    let Some(ended) = ended else { return Ok(Event::TimeUp) };
     point("queue.check.done")?;
-    match ended {
+    match ended? {
         Ok(()) => Ok(Event::Passed),
         Err(ChoreError::Failed { status, tail, .. }) => {
             Ok(Event::Failed(format!("{status}\n{tail}").trim().to_owned()))

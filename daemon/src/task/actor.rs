@@ -5,7 +5,7 @@ use super::attend::{Attended, Seen, agent_exit};
 use super::input::{Input, Wrote, text};
 use super::machine::{Effect, Event, Machine, Turn};
 use super::places::Present;
-use super::prepare::{self, Start};
+use super::prepare::{self, Past, Start};
 use super::shop::Shop;
 use super::state::{ExitFacts, Phase, RunState, Terms, Unwritten, Wish};
 use super::telling::{seen_from, tell};
@@ -38,7 +38,7 @@ pub(super) struct Actor {
     pub(super) key: RunKey,
     pub(super) order: Order,
     pub(super) machine: Machine,
-    pub(super) former: Option<RunRow<RunState>>,
+    pub(super) past: Past,
     pub(super) work: JoinSet<Done>,
     pub(super) input: Input,
     pub(super) attended: Option<Attended>,
@@ -101,7 +101,7 @@ impl Actor {
             key,
             order,
             machine: Machine::new(terms, state),
-            former,
+            past: Past::new(spawn, former),
             work: JoinSet::new(),
             input: Input::default(),
             attended: None,

@@ -78,7 +78,13 @@ pub async fn resume(shop: &Shop) {
         if ended(shop, task).await.is_err() {
             continue;
         }
-        match shop.completions.complete(record.order, &tools(shop).await).await {
+        let goes_back = record.is_going_back();
+        let tools = tools(shop).await;
+        let ended = match goes_back {
+            true => shop.completions.undo(task, &tools).await,
+            false => shop.completions.complete(record.order, &tools).await,
+        };
+        match ended {
             Ok(record) => {
                 tracing::info!(%task, done = record.told(), "a cut-off completion is done")
             }

@@ -22,9 +22,9 @@ impl Actor {
         let state = self.machine.state();
         match effect {
             Effect::Prepare => {
-                let former = self.former.clone();
+                let past = self.past.clone();
                 self.work.spawn(async move {
-                    let made = prepare::prepare(&shop, key, &order, former.as_ref()).await;
+                    let made = prepare::prepare(&shop, key, &order, &past).await;
                     Done::Event(made.map_or_else(Event::Failed, |(place, chosen)| {
                         Event::Prepared(place, chosen)
                     }))
@@ -32,12 +32,12 @@ impl Actor {
             }
             Effect::Start => {
                 let (place, chosen) = (state.place.clone(), state.agent.clone());
-                let former = self.former.clone();
+                let past = self.past.clone();
                 self.work.spawn(async move {
                     let ready = match (&place, &chosen) {
                         (Some(place), Some(chosen)) => {
                             let what = (place, chosen);
-                            prepare::start(&shop, key, &order, what, former.as_ref()).await
+                            prepare::start(&shop, key, &order, what, &past).await
                         }
                         _ => Err(Failure::new(Reason::Internal, "the run has no worktree")),
                     };

@@ -28,6 +28,7 @@ pub(crate) use deliver::message;
 pub(crate) use furnish::{section_of, whose};
 pub use inform::{Notice, Words};
 pub use places::{LivePlace, Places, Present};
+pub(crate) use ports::COUNT as PORTS;
 pub use ports::Ports;
 pub(crate) use prepare::{chain, folder_name, order_of};
 pub use shop::Shop;

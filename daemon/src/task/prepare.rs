@@ -19,13 +19,64 @@ use crate::keeper::{Launch, Mode};
 use hayward_shared::path::is_url;
 use hayward_shared::protocol::SpawnTask;
 use hayward_shared::run::{Failure, RunKey};
-use hayward_shared::task::{CompletionAction, Order, Reason, Retry};
+use hayward_shared::task::{CompletionAction, FollowUp, Order, Reason, Retry};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// Hex digits of the task's id in its folder's name. Twelve are 48 random bits: the folders of two
 /// tasks never meet, however many start in one second.
 const FOLDER_DIGITS: usize = 12;
+
+/// What a run goes on from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Past {
+    /// The run of the task before it.
+    pub(super) former: Option<RunRow<RunState>>,
+    /// What it is about instead of the plan.
+    pub(super) follow_up: Option<FollowUp>,
+    /// The agent's session, as the relay knows it.
+    session: Option<String>,
+}
+
+impl Past {
+    pub(super) fn new(spawn: &SpawnTask, former: Option<RunRow<RunState>>) -> Self {
+        let run = spawn.run.as_ref();
+        Self {
+            former,
+            follow_up: run.and_then(|run| run.follow_up.clone()),
+            session: run.and_then(|run| run.resume_session_id.clone()),
+        }
+    }
+
+    /// The agent's session, where the run goes on with it.
+    fn session(&self) -> Option<String> {
+        let row = self.former.as_ref()?;
+        let known = row.state.reading.session_id.clone();
+        match self.follow_up {
+            Some(_) => known.or_else(|| self.session.clone()),
+            None => {
+                let goes_on = row.state.failed.is_some_and(|reason| reason.retry() == Retry::Again);
+                known.filter(|_| goes_on)
+            }
+        }
+    }
+
+    /// What its agent is told first.
+    fn words(&self, order: &Order) -> Message {
+        let cut_off = self.former.as_ref().is_some_and(|row| row.state.failed.is_some());
+        let (id, text) = match &self.follow_up {
+            Some(words) => (words.id, &words.text),
+            None => (Uuid::now_v7(), &order.plan),
+        };
+        match self.session() {
+            Some(_) if cut_off => Message {
+                id: Uuid::now_v7(),
+                text: format!("You were cut off. Go on with the task:\n\n{text}"),
+            },
+            _ => Message { id, text: text.clone() },
+        }
+    }
+}
 
 /// How to start the agent of a run, and how to understand it.
 #[derive(Debug)]
@@ -60,7 +111,7 @@ pub(super) async fn prepare(
     shop: &Shop,
     key: RunKey,
     order: &Order,
-    former: Option<&RunRow<RunState>>,
+    past: &Past,
 ) -> Result<(Place, Chosen), Failure> {
     if order.requeue_after.is_some() {
         // it would have to end its own agent before another daemon may begin
@@ -69,10 +120,18 @@ pub(super) async fn prepare(
     }
     let chosen = choose(shop, order).await?;
     let first_port = shop.ports.reserve(key.run_id);
-    if let Some(place) = former.and_then(|row| row.state.place.clone())
+    if let Some(place) = past.former.as_ref().and_then(|row| row.state.place.clone())
         && still_stands(shop, &place).await
     {
+        if past.follow_up.is_some() && past.session().is_none() {
+            let text = "the session of its agent, which was to go on, is not known";
+            return Err(Failure::new(Reason::SpawnFailed, text));
+        }
         return Ok((Place { first_port, ..place }, chosen));
+    }
+    if past.follow_up.is_some() {
+        let text = "its agent was to go on in its worktree, which is gone";
+        return Err(Failure::new(Reason::WorktreeFailed, text));
     }
     let repository = open(shop, order).await?;
     aim::check(&repository, order).await?;
@@ -148,14 +207,14 @@ pub(super) async fn start(
     key: RunKey,
     order: &Order,
     (place, chosen): (&Place, &Chosen),
-    former: Option<&RunRow<RunState>>,
+    past: &Past,
 ) -> Result<Start, Failure> {
     hand_over(&place.path)
         .await
         .map_err(|error| Failure::new(Reason::WorktreeFailed, chain(&error)))?;
     let section = shop.config.agents.get(&chosen.name).cloned().unwrap_or_default();
     let driver = driver(&chosen.name, &section)?;
-    let agent_order = agent_order(driver, order, place, &section, former);
+    let agent_order = agent_order(driver, order, place, &section, past);
     let plan = driver.launch(&agent_order);
     let program = plan.argv.first().map(String::as_str).unwrap_or_default();
     let terminal = matches!(plan.mode, AgentMode::Pty { .. });
@@ -230,16 +289,8 @@ fn agent_order(
     order: &Order,
     place: &Place,
     section: &AgentSection,
-    former: Option<&RunRow<RunState>>,
+    past: &Past,
 ) -> AgentOrder {
-    let again = former.and_then(|row| {
-        let goes_on = row.state.failed.is_some_and(|reason| reason.retry() == Retry::Again);
-        row.state.reading.session_id.clone().filter(|_| goes_on)
-    });
-    let text = match &again {
-        Some(_) => format!("You were cut off. Go on with the task:\n\n{}", order.plan),
-        None => order.plan.clone(),
-    };
     let is_command = driver.runtime() == Runtime::Command;
     AgentOrder {
         worktree: place.path.clone(),
@@ -247,9 +298,9 @@ fn agent_order(
             Some(program) => vec![program.clone()],
             None => order.command.clone(),
         },
-        prompt: (!is_command).then(|| Message { id: Uuid::now_v7(), text }),
+        prompt: (!is_command).then(|| past.words(order)),
         model: order.model.clone().or_else(|| section.model.clone()),
-        session: again.map_or_else(|| Session::Fresh(Uuid::new_v4()), Session::Resume),
+        session: past.session().map_or_else(|| Session::Fresh(Uuid::new_v4()), Session::Resume),
         instructions: section.instructions.clone(),
     }
 }

@@ -24,11 +24,13 @@ use tokio_tungstenite::tungstenite::Message;
 const BOUND: Duration = Duration::from_secs(30);
 
 /// A daemon that ran a task and its parts, linked to a relay that the test plays.
-struct Wire {
-    ground: Ground,
+pub struct Wire {
+    pub ground: Ground,
     socket: WebSocketStream<TcpStream>,
     _daemon: Daemon,
-    task: TaskId,
+    pub task: TaskId,
+    /// Its parts: `part`, which conflicts with it, and `plain`.
+    pub parts: [TaskId; 2],
     branch: String,
     tree: PathBuf,
 }
@@ -83,12 +85,12 @@ async fn remember(
 }
 
 impl Wire {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::on(Ground::new()).await
     }
 
     /// A task `own` and a part of it, `part`, which conflicts with it in `a.txt`.
-    async fn on(ground: Ground) -> Self {
+    pub async fn on(ground: Ground) -> Self {
         drop(rustls::crypto::ring::default_provider().install_default());
         ground.branch("hayward/own", &[("a.txt", "own\ntwo\nthree\n"), ("own", "own\n")]);
         ground.branch("hayward/part", &[("a.txt", "part\ntwo\nthree\n"), ("part", "part\n")]);
@@ -109,8 +111,8 @@ impl Wire {
         home.furnish().unwrap();
         let journal = Journal::open(&home.journal()).await.unwrap();
         let task = remember(&journal, &ground, "own", None).await;
-        remember(&journal, &ground, "part", Some(task)).await;
-        remember(&journal, &ground, "plain", Some(task)).await;
+        let part = remember(&journal, &ground, "part", Some(task)).await;
+        let plain = remember(&journal, &ground, "plain", Some(task)).await;
         drop(journal);
         let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", relay.local_addr().unwrap());
@@ -118,7 +120,8 @@ impl Wire {
         let (stream, _) = tokio::time::timeout(BOUND, relay.accept()).await.unwrap().unwrap();
         let socket = tokio_tungstenite::accept_async(stream).await.unwrap();
         let branch = "hayward/own".to_owned();
-        let mut wire = Self { ground, socket, _daemon: daemon, task, branch, tree };
+        let mut wire =
+            Self { ground, socket, _daemon: daemon, task, parts: [part, plain], branch, tree };
         wire.until("authenticate").await;
         let capabilities = ["outbox", "claim", "outputFrames", "replies"];
         wire.say(
@@ -129,11 +132,11 @@ impl Wire {
         wire
     }
 
-    async fn say(&mut self, message: Value) {
+    pub async fn say(&mut self, message: Value) {
         self.socket.send(Message::text(message.to_string())).await.unwrap();
     }
 
-    async fn until(&mut self, kind: &str) -> Value {
+    pub async fn until(&mut self, kind: &str) -> Value {
         let heard = async {
             loop {
                 if let Message::Text(text) = self.socket.next().await.unwrap().unwrap() {
@@ -148,11 +151,11 @@ impl Wire {
     }
 
     /// Sends a command with a request of its own; the answer, without its tag.
-    async fn ask(&mut self, command: Value, kind: &str) -> Value {
+    pub async fn ask(&mut self, command: Value, kind: &str) -> Value {
         self.ask_as(RequestId::fresh(), command, kind).await
     }
 
-    async fn ask_as(&mut self, request: RequestId, mut command: Value, kind: &str) -> Value {
+    pub async fn ask_as(&mut self, request: RequestId, mut command: Value, kind: &str) -> Value {
         command["taskId"] = json!(self.task);
         command["requestId"] = json!(request);
         self.say(command).await;

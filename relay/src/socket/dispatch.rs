@@ -132,6 +132,7 @@ fn spawn(task: &Task, parts: bool, token: String) -> Tagged<ToDaemon> {
         attempt: task.holding.attempt,
         order: order.clone(),
         resume_session_id: task.results.session_id.clone(),
+        follow_up: task.holding.follow_up.clone(),
         task_token: Some(token),
     });
     let mut message: Tagged<ToDaemon> = ToDaemon::SpawnTask(Box::new(SpawnTask {

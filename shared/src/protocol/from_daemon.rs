@@ -4,7 +4,7 @@ use super::hello::Authenticate;
 use crate::event::{Channel, Kind};
 use crate::fault::Fault;
 use crate::id::{RunId, TaskId};
-use crate::task::{DiffStat, Outcome, Reason, Status, WithheldFile};
+use crate::task::{DiffStat, FollowUp, Outcome, Reason, Status, WithheldFile};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -187,6 +187,16 @@ from_daemon! {
     } = "claim",
     /// Something happened in a run. Stored in the task's stream.
     TaskEvent(TaskEvent) = "taskEvent",
+    /// A completed task is to be sent back: the session of its agent goes on with these words, in a
+    /// new run. Passed over where the task is anything but completed.
+    TaskFollowUp {
+        /// The task.
+        task_id: TaskId,
+        /// Its last run.
+        run_id: RunId,
+        /// The words.
+        follow_up: FollowUp,
+    } = "taskFollowUp",
     /// The answer to a command that carried a `requestId`.
     Reply(Reply) = "reply",
     /// What it can run has changed.

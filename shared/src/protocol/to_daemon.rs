@@ -2,7 +2,7 @@
 
 use super::hello::Authenticated;
 use crate::id::{EntryId, RunId, TaskId, WatchId};
-use crate::task::{CompletionAction, Order};
+use crate::task::{CompletionAction, FollowUp, Order};
 use serde::{Deserialize, Serialize};
 
 macro_rules! to_daemon {
@@ -356,6 +356,10 @@ pub struct RunOrder {
     /// The agent's session to go on with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume_session_id: Option<String>,
+    /// What the run is about instead of the plan, where the task was sent back after it had
+    /// completed: the agent's session goes on with it, in the same worktree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follow_up: Option<FollowUp>,
     /// A credential for the agent, good for this task alone (`hwt_`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_token: Option<String>,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Where `claude` is installed; none, said by name, when it is not.
-fn installed(test: &str) -> Option<PathBuf> {
+pub(crate) fn installed(test: &str) -> Option<PathBuf> {
     let prefix = std::env::var_os("HAYWARD_TEST_AGENTS").map(PathBuf::from);
     let found = prefix.map(|prefix| prefix.join("bin")).filter(|bin| bin.join("claude").exists());
     if found.is_none() {
@@ -20,8 +20,12 @@ fn installed(test: &str) -> Option<PathBuf> {
 }
 
 /// A home whose only agent is `claude`, and whose only model is this one.
-fn house(bin: &std::path::Path, model: &Model, retries: u32) -> Home {
-    let mut home = Home::new();
+pub(crate) fn house(bin: &std::path::Path, model: &Model, retries: u32) -> Home {
+    furnish(Home::new(), bin, model, retries)
+}
+
+/// Makes a home such a one.
+pub(crate) fn furnish(mut home: Home, bin: &std::path::Path, model: &Model, retries: u32) -> Home {
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display());
     home.set("PATH", &path);
     let folder = home.user().join(".claude");

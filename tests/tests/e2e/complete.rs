@@ -14,12 +14,12 @@ use std::time::Instant;
 const MERGE: [&str; 4] = ["--on", "merge", "--target", "main"];
 
 /// A bare repository that plays the forge's, and a user whose configuration leads there.
-struct Forge {
+pub(crate) struct Forge {
     folder: tempfile::TempDir,
 }
 
 impl Forge {
-    fn new(home: &Home, repo: &ScratchRepo) -> Self {
+    pub(crate) fn new(home: &Home, repo: &ScratchRepo) -> Self {
         let forge = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir_all(forge.bare()).unwrap();
         forge.git(&["init", "-q", "--bare", "-b", "main"]);
@@ -42,12 +42,12 @@ impl Forge {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    fn branches(&self) -> String {
+    pub(crate) fn branches(&self) -> String {
         self.git(&["for-each-ref", "--format=%(refname:short)", "refs/heads/hayward"])
     }
 }
 
-fn program(home: &Home, name: &str, script: &str) {
+pub(crate) fn program(home: &Home, name: &str, script: &str) {
     let path = home.bin().join(name);
     fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();

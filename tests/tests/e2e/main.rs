@@ -25,3 +25,5 @@ mod pulls;
 mod queue;
 mod refusals;
 mod relay;
+mod send_back;
+mod ways;

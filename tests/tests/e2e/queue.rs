@@ -133,6 +133,12 @@ fn three_of_five_land_in_order_and_two_are_told_why() {
     assert_eq!((&payload["why"], &payload["files"]), (&json!("conflict"), &json!(["shared"])));
     let payload = rejected(&broken).unwrap()["payload"].clone();
     assert_eq!(payload["why"], "failed");
+    // a command has no session to go on with: the event is all there is, and the row says so
+    let event = json!({ "how": "event", "why": "'command' has no session to go on with" });
+    assert_eq!((&payload["sentBack"], &row(&home, &broken)["sentBack"]), (&event, &event));
+    let shown = home.run(&["merge", "queue", "ls"]).expect(0).text();
+    assert!(shown.contains("its agent was not told"), "{shown}");
+    assert_eq!(home.task(&broken)["status"], "completed");
     assert!(payload["checkTail"].as_str().unwrap().contains("it is broken"), "{payload:#}");
     assert!([&one, &two, &three].into_iter().all(|task| rejected(task).is_none()));
     assert_eq!(kinds(&home, &one), ["queue.waiting", "queue.testing", "queue.landed"]);
@@ -373,4 +379,43 @@ fn f21_a_daemon_killed_while_it_builds_checks_or_lands_goes_on() {
     ] {
         f21_killed_at(point);
     }
+}
+
+#[test]
+fn a_check_has_what_a_task_has_and_a_setup_that_fails_rejects_nobody() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    repo.write(".gitignore", "deps\n.env\n");
+    repo.commit("ignore");
+    repo.write(".env", "KEY=value\n");
+    let (sound, torn) = (home.file("sound"), home.file("torn"));
+    home.configure(&format!(
+        "[repositories.\"{}\"]\ncopy_files = [\".env\"]\n\
+         setup = \"test -e {} || {{ echo no deps today; exit 9; }}; echo installed > deps\"\n\
+         teardown = \"echo $HAYWARD_PORT >> {}\"\n",
+        repo.path().display(),
+        sound.display(),
+        torn.display(),
+    ));
+    home.open_gate("sound");
+    let work = task(&home, &repo, "work", ("work", "w\n"));
+    until_true("the task's own teardown ran", LONG, || home.read("torn").lines().count() == 1);
+    fs::remove_file(&sound).unwrap();
+    let base = repo.git(&["rev-parse", "main"]);
+    let check = "grep -q installed deps && grep -q KEY=value .env && test -n \"$HAYWARD_PORT\"";
+    add(&home, &[&work], &["--check", check, "--target", "main"]);
+    let held = until("it says why it waits", LONG, || {
+        let row = row(&home, &work);
+        row["message"].as_str().filter(|said| said.contains("no deps today"))?;
+        Some(row)
+    });
+    assert_eq!((&held["state"], &held["sentBack"]), (&json!("waiting"), &Value::Null));
+    assert_eq!(repo.git(&["rev-parse", "main"]), base);
+    assert!(!kinds(&home, &work).contains(&"queue.rejected".to_owned()));
+    home.open_gate("sound");
+    reaches(&home, &work, "landed");
+    assert_eq!(repo.git(&["ls-tree", "-r", "--name-only", "main"]), ".gitignore\nREADME\nwork");
+    // each setup had its teardown, in ports of its own
+    assert!(home.read("torn").lines().count() >= 3, "{}", home.read("torn"));
+    assert!(home.read("torn").lines().all(|port| port.parse::<u16>().is_ok()));
+    nothing_is_left(&home, &repo);
 }

@@ -9,7 +9,7 @@ use crate::client::{Client, array, may_pass, read};
 use crate::exit::{End, Outcome};
 use hayward_shared::fault::Fault;
 use hayward_shared::id::EntryId;
-use hayward_shared::queue::{QueueAddBody, QueueEntry, QueueState};
+use hayward_shared::queue::{QueueAddBody, QueueEntry, QueueState, SentBack};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -182,6 +182,11 @@ fn show(rows: &[Value], context: &Context) -> Result<(), Fault> {
         let said = match (&entry.landed_commit, entry.message.lines().next()) {
             (Some(commit), None) => format!("at {}", commit.get(..8).unwrap_or(commit)),
             (_, said) => said.unwrap_or_default().to_owned(),
+        } + &match &entry.sent_back {
+            None => String::new(),
+            Some(SentBack::Message) => "; its agent was told".to_owned(),
+            Some(SentBack::Resumed) => "; its agent goes on with it".to_owned(),
+            Some(SentBack::Event { why }) => format!("; its agent was not told: {why}"),
         };
         table.toned([
             (entry.id.short(), Tone::Plain),

@@ -135,6 +135,14 @@ fn word(row: &Value, name: &str) -> String {
     }
 }
 
+/// `old → new` where it was renamed.
+fn name(row: &Value) -> String {
+    match row.get("oldPath").and_then(Value::as_str) {
+        Some(old) => format!("{old} → {}", word(row, "path")),
+        None => word(row, "path"),
+    }
+}
+
 fn stat(raw: &mut Value, context: &Context) -> Result<(), Fault> {
     let rows = array(raw, "files");
     if rows.is_empty() {
@@ -144,7 +152,7 @@ fn stat(raw: &mut Value, context: &Context) -> Result<(), Fault> {
     let mut table = Table::new(&[flexible("FILE"), fixed("STATUS"), fixed("+"), fixed("-")]);
     for row in rows {
         table.toned([
-            (word(&row, "path"), Tone::Plain),
+            (name(&row), Tone::Plain),
             (word(&row, "status"), Tone::Plain),
             (word(&row, "additions"), Tone::Good),
             (word(&row, "deletions"), Tone::Bad),
