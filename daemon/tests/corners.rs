@@ -163,7 +163,7 @@ async fn f13_work_in_a_submodule_is_kept_when_its_worktree_goes() {
     let held = ground.repository.hold(&path).await;
     let kept = ground.repository.retire(&held, "work").await.unwrap().unwrap();
     assert!(!path.exists());
-    assert_eq!(ground.salvages(), [kept.reference.clone()]);
+    assert_eq!(ground.salvages(), std::slice::from_ref(&kept.reference));
     ground.is_sound();
     let shown = |commit: &str, file: &str| ground.git(&["show", &format!("{commit}:{file}")]);
     assert_eq!(
