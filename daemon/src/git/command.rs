@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use super::hidden::tells_case;
 use disarm::{Disarmed, named_programs};
 use error::{DISK_FULL, is_full};
 use talk::{Group, MAX_STDOUT, converse};
@@ -35,10 +36,14 @@ pub const TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const OBJECT_TRIES: u32 = 4;
 
 /// Configuration that overrides whatever the machine, the user or the repository set.
-const OVERRIDES: [(&str, &str); 21] = [
+const OVERRIDES: [(&str, &str); 23] = [
     ("core.hooksPath", "/dev/null"),
     ("core.fsmonitor", "false"),
     ("core.untrackedCache", "keep"),
+    // whoever has git ignore changes would lose an agent's work
+    ("core.ignoreStat", "false"),
+    // libgit2 reads no index in parts
+    ("core.splitIndex", "false"),
     ("core.sshCommand", "ssh"),
     ("core.askPass", ""),
     ("core.alternateRefsCommand", "true"),
@@ -275,7 +280,8 @@ impl Git {
             .map(|(key, value)| (OsString::from(key), OsString::from(value)));
         let named = named.into_iter().map(|(key, value)| (key, value.into()));
         let own = self.config.iter().map(|(key, value)| (key.into(), value.into()));
-        let all = named.chain(fixed).chain(own);
+        let case = tells_case(&self.folder).then(|| ("core.ignoreCase".into(), "false".into()));
+        let all = named.chain(fixed).chain(case).chain(own);
         let mut count = 0_usize;
         for (key, value) in all {
             command.env(format!("GIT_CONFIG_KEY_{count}"), key);

@@ -218,7 +218,14 @@ pub(super) fn count(
     };
     let mut file = ChangedFile { path, renamed_from: None, status, additions: 0, deletions: 0 };
     let blob = |entry: Option<Entry>| entry.map(|one| repository.find_blob(one.id)).transpose();
-    let (before, after) = (blob(before)?, blob(after)?);
+    let (before, after) = match (blob(before), blob(after)) {
+        (Ok(before), Ok(after)) => (before, after),
+        // a partial clone lacks what nobody asked for: its lines are not counted
+        (Err(cause), _) | (_, Err(cause)) if cause.code() == git2::ErrorCode::NotFound => {
+            return Ok(file);
+        }
+        (Err(cause), _) | (_, Err(cause)) => return Err(cause),
+    };
     let is_text = |blob: &git2::Blob<'_>| {
         i64::try_from(blob.size()).is_ok_and(|size| size <= MAX_TEXT) && !blob.is_binary()
     };

@@ -45,7 +45,12 @@ pub(super) fn foresee(
         (Relation::FastForward, Some(two.tree_id()))
     } else if bases.len() == 1 {
         let base = repository.find_commit(base)?.tree()?;
-        (Relation::Diverged, merge(repository, &base, &one.tree()?, &two.tree()?)?)
+        // where an object is missing, as in a partial clone, git may know a way
+        let merged = merge(repository, &base, &one.tree()?, &two.tree()?).unwrap_or_else(|cause| {
+            tracing::debug!(%cause, "a merge is left to git");
+            None
+        });
+        (Relation::Diverged, merged)
     } else {
         (Relation::Diverged, None)
     };

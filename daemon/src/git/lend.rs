@@ -12,6 +12,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use hayward_shared::address::without_login;
+
 use super::carry::{carry, is_held, tips};
 use super::command::{CommandError, Git};
 use super::repo::{Closed, CommitId, Repository, read};
@@ -228,6 +230,17 @@ fn kept(lent: &Path) -> String {
     format!("refs/hayward/lent/{name}")
 }
 
+/// The address of a remote as an agent may know it: it leads to the same place from elsewhere, and
+/// holds nobody's login. Over ssh the name is no secret, and no host lets anybody in without it.
+fn address(repository: &git2::Repository, url: &str) -> String {
+    let relative = Path::new(url);
+    if url.starts_with("./") || url.starts_with("../") {
+        let from = repository.workdir().unwrap_or_else(|| repository.path());
+        return from.join(relative).to_string_lossy().into_owned();
+    }
+    without_login(url)
+}
+
 fn furnish(from: &Path, into: &Path, commit: &CommitId) -> Result<(), git2::Error> {
     let theirs = git2::Repository::open(from)?;
     let mut options = git2::RepositoryInitOptions::new();
@@ -258,7 +271,7 @@ fn furnish(from: &Path, into: &Path, commit: &CommitId) -> Result<(), git2::Erro
     }
     for name in theirs.remotes()?.iter().flatten().flatten() {
         if let Ok(url) = said.get_str(&format!("remote.{name}.url")) {
-            ours.remote(name, url)?;
+            ours.remote(name, &address(&theirs, url))?;
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ pub mod diff;
 pub mod folders;
 mod foresee;
 mod graft;
+mod hidden;
 mod holder;
 pub mod idle;
 pub mod join;

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
+use super::hidden::reveal;
 use super::modules::{self, Module, Stake, Unkeepable};
 use super::repo::{Closed, CommitId, Repository, read};
 use super::snapshot::whole;
@@ -119,6 +120,8 @@ impl Repository {
     /// # Errors
     /// [`SalvageError`] when not all of it can be kept.
     pub async fn salvage(&self, held: &Held, name: &str) -> Result<Option<Salvage>, SalvageError> {
+        let failed = |source| SalvageError::Git { path: held.path().to_owned(), source };
+        reveal(held.path()).await.map_err(failed)?;
         let Some(commit) = self.at_stake(held.path()).await? else { return Ok(None) };
         let (path, name) = (held.path().to_owned(), name.to_owned());
         let kept = self.in_turn(move |common| async move {

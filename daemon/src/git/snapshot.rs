@@ -4,7 +4,7 @@
 //! written, to the repository or aside ([`Aside`]). A snapshot taken again looks at what was
 //! touched alone, and writes only what changed and the folders above it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::aside::Aside;
 use super::graft::{Entry, graft};
+use super::hidden::tells_case;
 use super::repo::{CommitId, Repository, read};
 use super::staging::{Inspector, MAX_FILE, Why, Withheld};
 use super::touched::{TouchedFile, between};
@@ -235,7 +236,36 @@ impl<'repository> Camera<'repository> {
             gather(staged);
             gather(self.repository.diff_index_to_workdir(index, Some(&mut options))?);
         }
+        if self.repository.config()?.get_bool("core.ignoreCase").unwrap_or(false)
+            && tells_case(self.root)
+        {
+            let known: HashSet<_> = self.index.iter().map(|entry| entry.path).collect();
+            self.overlooked(Path::new(""), &known, &mut all)?;
+        }
         Ok(all)
+    }
+
+    /// Files that libgit2 takes for others, whose names differ in case alone.
+    fn overlooked(
+        &self,
+        folder: &Path,
+        known: &HashSet<Vec<u8>>,
+        all: &mut BTreeSet<PathBuf>,
+    ) -> Result<(), git2::Error> {
+        let Ok(children) = fs::read_dir(self.root.join(folder)) else { return Ok(()) };
+        for child in children.flatten() {
+            let path = folder.join(child.file_name());
+            let is_folder = child.file_type().is_ok_and(|kind| kind.is_dir());
+            if child.file_name() == ".git" || self.repository.is_path_ignored(&path)? {
+                continue;
+            }
+            if is_folder && !child.path().join(".git").exists() {
+                self.overlooked(&path, known, all)?;
+            } else if !is_folder && !known.contains(path.as_os_str().as_bytes()) {
+                all.insert(path);
+            }
+        }
+        Ok(())
     }
 
     fn look(&self, path: &Path, before: Option<Entry>) -> Result<Sight, git2::Error> {

@@ -12,6 +12,7 @@ mod corners;
 mod errors;
 mod furnish;
 mod git;
+mod hidden;
 mod life;
 mod life_killed;
 mod link;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Fault, Git};
 use super::diff::{ChangedFile, DiffStat, compare_trees};
+use super::hidden::reveal;
 use super::links::inside;
 use super::parse;
 use super::repo::{CommitId, Repository, read};
@@ -119,6 +120,7 @@ impl Repository {
     /// [`CommitError`] when it cannot be told.
     pub async fn has_work(&self, order: WorkOrder) -> Result<bool, CommitError> {
         self.in_turn(move |common| async move {
+            show_all(&order).await?;
             let seen = blocking(&common, &order, survey).await??;
             Ok(planned(&common, &order, &seen).await?.has_work())
         })
@@ -128,6 +130,7 @@ impl Repository {
 
 /// Commits; runs in the repository's actor. Three commands of git, four when files were deleted.
 async fn commit(common: &Path, order: WorkOrder) -> Result<Work, CommitError> {
+    show_all(&order).await?;
     let seen = blocking(common, &order, survey).await??;
     let strayed_to = settle(&order, &seen).await?;
     let plan = planned(common, &order, &seen).await?;
@@ -146,6 +149,12 @@ async fn commit(common: &Path, order: WorkOrder) -> Result<Work, CommitError> {
         work.inert_hooks = seen.hooks;
     }
     Ok(work)
+}
+
+/// What an agent hid from git is work too.
+async fn show_all(order: &WorkOrder) -> Result<(), CommitError> {
+    let path = &order.worktree;
+    reveal(path).await.map_err(|source| CommitError::Git { path: path.clone(), source })
 }
 
 /// What of the worktree is to be committed, and how.

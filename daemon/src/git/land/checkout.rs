@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{LandError, Landing, failed, move_ref, moved, stopped};
 use crate::fault;
 use crate::git::command::{CommandError, Git};
+use crate::git::hidden::is_hidden;
 use crate::git::parse::{self, Status, Tracked};
 use crate::git::repo::{CommitId, read};
 use crate::git::worktree::{EMAIL, NAME, under_way};
@@ -191,10 +192,4 @@ fn unseen_in_the_way(
     found.sort_unstable();
     found.dedup();
     Ok(found)
-}
-
-/// Whether git was told to take the file for unchanged, or to leave it out of the work tree.
-fn is_hidden(entry: &git2::IndexEntry) -> bool {
-    entry.flags & git2::IndexEntryFlag::VALID.bits() != 0
-        || entry.flags_extended & git2::IndexEntryExtendedFlag::SKIP_WORKTREE.bits() != 0
 }

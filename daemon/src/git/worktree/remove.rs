@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::super::command::Git;
+use super::super::hidden::reveal;
 use super::super::modules::{self, Module, Unkeepable};
 use super::super::parse::{self, Status};
 use super::super::repo::{Closed, CommitId, Repository, read};
@@ -82,6 +83,7 @@ impl Repository {
         if matches!(clean.await, Ok(Some(_))) {
             return Ok(false);
         }
+        show_all(worktree).await?;
         match refuse_dirty(worktree).await {
             Ok(()) => Ok(false),
             Err(RemoveError::Dirty { .. }) => Ok(true),
@@ -116,6 +118,7 @@ impl Held {
 
 /// Fails unless the worktree's work is safe: clean, at rest, its HEAD on a branch.
 async fn check(common: &Path, path: &Path) -> Result<(), RemoveError> {
+    show_all(path).await?;
     let (place, folder) = (common.to_owned(), path.to_owned());
     let looked = read(move || removable(&place, &folder)).await.unwrap_or_else(|source| {
         Err(RemoveError::Unreadable { path: path.to_owned(), source: source.into() })
@@ -124,6 +127,11 @@ async fn check(common: &Path, path: &Path) -> Result<(), RemoveError> {
         refuse_dirty(path).await?;
     }
     Ok(())
+}
+
+/// What an agent hid from git is seen from here on.
+async fn show_all(path: &Path) -> Result<(), RemoveError> {
+    reveal(path).await.map_err(|source| RemoveError::Git { path: path.to_owned(), source })
 }
 
 async fn vanish(common: &Path, path: &Path) -> Result<(), RemoveError> {
