@@ -1,5 +1,6 @@
 //! The merge queue as raw text on the daemon's wire, judged by the refs that result.
 
+use super::ground::write;
 use super::wire::Wire;
 use hayward_shared::id::{EntryId, RequestId, TaskId};
 use serde_json::{Value, json};
@@ -93,6 +94,27 @@ async fn an_entry_is_taken_out_on_the_wire_while_it_is_checked() {
     assert_eq!(wire.ask_as(request, remove, "reply").await, removed);
     until(&mut wire, "it is out", |rows| states(rows) == ["removed"]).await;
     assert_eq!(refs(&wire), before);
+}
+
+#[tokio::test]
+async fn what_waits_of_a_discarded_task_never_lands_and_the_rest_goes_on() {
+    let mut wire = Wire::new().await;
+    let (own, [_, plain]) = (wire.task, wire.parts);
+    let gate = wire.ground.room().join("gate");
+    let check = format!("while ! test -e {}; do sleep 0.05; done", gate.display());
+    wire.ask(add(&[own, plain], &check), "reply").await;
+    until(&mut wire, "both are checked", |rows| states(rows) == ["testing"; 2]).await;
+    // what `task discard` tells the daemon
+    let discard = json!({"type": "pruneWorktrees", "dryRun": false, "force": true});
+    wire.ask(discard, "reply").await;
+    write(&gate, "");
+    let ended = |rows: &[Value]| rows.iter().all(|row| !row["endedAt"].is_null());
+    let all = until(&mut wire, "both have ended", ended).await;
+    assert_eq!(states(&all), ["removed", "landed"], "{all:#?}");
+    let git = |words: &[&str]| wire.ground.git(words);
+    assert_eq!(git(&["ls-tree", "--name-only", "main"]), ".gitignore\na.txt\nb.txt\nplain");
+    assert_eq!(git(&["show", "main:a.txt"]), "one\ntwo\nthree");
+    assert_eq!(git(&["rev-parse", "main^2"]), git(&["rev-parse", "hayward/plain"]));
 }
 
 #[tokio::test]
