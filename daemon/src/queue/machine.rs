@@ -130,7 +130,7 @@ pub enum Event {
     Failed(String),
     /// The target stands where the candidate does, or beyond.
     Landed,
-    /// The target is no longer where the candidate was built on.
+    /// The target is no longer where the candidate was built on, or the candidate is gone.
     Moved,
     /// The target did not move and cannot now, for this reason.
     Held(String),
@@ -322,7 +322,8 @@ impl Lane {
                 self.landed(&mut turn, candidate);
             }
             (Phase::Landing { candidate, .. }, Event::Moved) => {
-                let why = "the target moved meanwhile: it is built and checked anew";
+                let why =
+                    "the target moved or what was built is gone: it is built and checked anew";
                 turn.changes.extend(waiting(&ids(&candidate), why));
                 self.misses += 1;
                 match self.misses > MOVES {

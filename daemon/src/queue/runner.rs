@@ -266,7 +266,10 @@ async fn land(shop: &Shop, site: &Site, from: &str, to: &str) -> Result<Event, T
         Err(error) => return Err(error.into()),
     }
     Ok(match error {
-        LandError::Moved { .. } | LandError::NotForward { .. } => Event::Moved,
+        // what `git gc` took is made anew too
+        LandError::Moved { .. } | LandError::NotForward { .. } | LandError::Gone { .. } => {
+            Event::Moved
+        }
         error => Event::Held(chain(&error)),
     })
 }

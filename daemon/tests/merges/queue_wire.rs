@@ -118,6 +118,26 @@ async fn what_waits_of_a_discarded_task_never_lands_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn what_is_held_up_is_built_anew_when_git_cleared_it_away() {
+    let mut wire = Wire::new().await;
+    let [_, plain] = wire.parts;
+    wire.ground.write("plain", "in the way\n");
+    wire.ask(add(&[plain], ""), "reply").await;
+    let held = |rows: &[Value]| {
+        rows.iter().all(|row| row["message"].as_str().unwrap().contains("in the way"))
+    };
+    until(&mut wire, "it is held up", held).await;
+    wire.ground.clear_out();
+    std::fs::remove_file(wire.ground.user().join("plain")).unwrap();
+    let landed = until(&mut wire, "it has landed", |rows| states(rows) == ["landed"]).await;
+    let git = |words: &[&str]| wire.ground.git(words);
+    assert_eq!(json!(git(&["rev-parse", "main"])), landed[0]["landedCommit"]);
+    assert_eq!(git(&["rev-parse", "main^2"]), git(&["rev-parse", "hayward/plain"]));
+    assert_eq!(git(&["show", "main:plain"]), "plain");
+    assert_eq!(git(&["status", "--porcelain"]), "");
+}
+
+#[tokio::test]
 async fn what_the_wire_asks_of_the_queue_and_cannot_have_changes_nothing() {
     let mut wire = Wire::new().await;
     let refs = wire.ground.git(&["for-each-ref"]);
