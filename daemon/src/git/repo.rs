@@ -289,6 +289,22 @@ impl Repository {
         })
     }
 
+    /// Whether a commit is there.
+    ///
+    /// # Errors
+    /// [`ResolveError::Unreadable`] when git's data cannot be read.
+    pub async fn has(&self, commit: &CommitId) -> Result<bool, ResolveError> {
+        let (place, wanted) = (self.common.clone(), commit.clone());
+        read(move || is_there(&git2::Repository::open(&place)?, &wanted))
+            .await
+            .and_then(|found| found)
+            .map_err(|source| ResolveError::Unreadable {
+                reference: commit.to_string(),
+                repository: self.common.clone(),
+                source,
+            })
+    }
+
     /// All local branches, without `refs/heads/`.
     ///
     /// # Errors

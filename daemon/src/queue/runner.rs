@@ -126,16 +126,20 @@ async fn build(shop: &Shop, site: &Site, members: &[EntryId]) -> Result<Built, T
     for id in members {
         let Some(record) = site.records.get(id) else { continue };
         let head: CommitId = record.entry.wish.head_commit.parse()?;
+        if !repository.has(&head).await? {
+            conflicts.push((*id, None));
+            continue;
+        }
         match fit(&repository, &at, &head).await? {
             Fit::Held => {}
             Fit::Clean(tree) => at = repository.join(join(site, record, (&at, head, tree))).await?,
             Fit::Conflict(files) if at == tip => {
-                conflicts.push((*id, files));
+                conflicts.push((*id, Some(files)));
                 continue;
             }
             Fit::Conflict(_) => match fit(&repository, &tip, &head).await? {
                 Fit::Conflict(files) => {
-                    conflicts.push((*id, files));
+                    conflicts.push((*id, Some(files)));
                     continue;
                 }
                 // with what comes before it alone: that has to land, or not, first

@@ -138,6 +138,29 @@ async fn what_is_held_up_is_built_anew_when_git_cleared_it_away() {
 }
 
 #[tokio::test]
+async fn an_entry_whose_commit_is_gone_ends_alone_and_those_beside_it_land() {
+    let mut wire = Wire::new().await;
+    let (own, [part, plain]) = (wire.task, wire.parts);
+    let gate = wire.ground.room().join("gate");
+    let check = format!("while ! test -e {}; do sleep 0.05; done", gate.display());
+    wire.ask(add(&[plain], &check), "reply").await;
+    wire.ask(add(&[part, own], "true"), "reply").await;
+    until(&mut wire, "the first is checked", |rows| states(rows)[0] == "testing").await;
+    wire.ground.git(&["branch", "-q", "-D", "hayward/part"]);
+    wire.ground.clear_out();
+    write(&gate, "");
+    let ended = |rows: &[Value]| rows.iter().all(|row| !row["endedAt"].is_null());
+    let all = until(&mut wire, "all have ended", ended).await;
+    assert_eq!(states(&all), ["landed", "conflict", "landed"], "{all:#?}");
+    assert!(all[1]["message"].as_str().unwrap().contains("is gone"), "{all:#?}");
+    assert_eq!(all[1].get("sentBack").unwrap_or(&Value::Null), &Value::Null);
+    let git = |words: &[&str]| wire.ground.git(words);
+    assert_eq!(git(&["rev-parse", "main^2"]), git(&["rev-parse", "hayward/own"]));
+    assert_eq!(git(&["rev-parse", "main^1^2"]), git(&["rev-parse", "hayward/plain"]));
+    assert_eq!(git(&["ls-tree", "--name-only", "main"]), ".gitignore\na.txt\nb.txt\nown\nplain");
+}
+
+#[tokio::test]
 async fn what_the_wire_asks_of_the_queue_and_cannot_have_changes_nothing() {
     let mut wire = Wire::new().await;
     let refs = wire.ground.git(&["for-each-ref"]);
