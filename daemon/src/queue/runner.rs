@@ -236,6 +236,11 @@ async fn in_scratch(
         ended = checked => Some(ended),
         _ = cancelled => None,
     };
+    if ended.is_none()
+        && let Err(error) = end_leftovers(RunId(site.lane))
+    {
+        tracing::warn!(%error, "a check that is no longer wanted may still run");
+    }
     ground.tear_down().await;
     let Some(ended) = ended else { return Ok(Event::TimeUp) };
     point("queue.check.done")?;

@@ -2,6 +2,7 @@
 
 use super::ground::write;
 use super::wire::Wire;
+use hayward_daemon::process::ProcessId;
 use hayward_shared::id::{EntryId, RequestId, TaskId};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -158,6 +159,21 @@ async fn an_entry_whose_commit_is_gone_ends_alone_and_those_beside_it_land() {
     assert_eq!(git(&["rev-parse", "main^2"]), git(&["rev-parse", "hayward/own"]));
     assert_eq!(git(&["rev-parse", "main^1^2"]), git(&["rev-parse", "hayward/plain"]));
     assert_eq!(git(&["ls-tree", "--name-only", "main"]), ".gitignore\na.txt\nb.txt\nown\nplain");
+}
+
+#[tokio::test]
+async fn f04_what_left_the_group_of_a_check_ends_when_its_entry_is_taken_out() {
+    let mut wire = Wire::new().await;
+    let [_, plain] = wire.parts;
+    let pid = wire.ground.room().join("pid");
+    let check = format!("setsid sh -c 'echo $$ > {}; exec sleep 60' & sleep 60", pid.display());
+    let added = wire.ask(add(&[plain], &check), "reply").await;
+    let number = || std::fs::read_to_string(&pid).ok()?.trim().parse::<i32>().ok();
+    until(&mut wire, "the check runs", |_| number().is_some()).await;
+    let stray = ProcessId::of(number().unwrap()).unwrap().unwrap();
+    let remove = json!({"type": "queueRemove", "entryId": added["payload"]["queue"][0]["id"]});
+    wire.ask(remove, "reply").await;
+    until(&mut wire, "it has ended", |_| !stray.alive()).await;
 }
 
 #[tokio::test]
