@@ -193,8 +193,14 @@ impl Dispatch {
     }
 
     fn worktree(&mut self, request: Option<RequestId>, body: ToDaemon) {
-        let (link, life) = (self.link.clone(), self.life.clone());
+        let (link, life, queue) = (self.link.clone(), self.life.clone(), self.queue.clone());
         self.answers.spawn(async move {
+            if let ToDaemon::PruneWorktrees { task_id: Some(task), dry_run: false, force: true } =
+                body
+            {
+                // it was discarded
+                queue.forget(task).await;
+            }
             let answer = life.serve(body, request).await;
             link.answer(request, answer).await;
         });

@@ -17,6 +17,10 @@ use serde_json::{Value, json};
 /// The most bytes of a payload, written as JSON: a bounded text or two bounded summaries, escaped.
 const MAX_PAYLOAD: usize = 4 * MAX_TEXT;
 
+/// The most bytes of what an agent is told when its task was sent back several times over: once for
+/// each branch that its work was queued for, and few are.
+const MAX_FOLLOW_UP: usize = 4 * MAX_TEXT;
+
 /// The longest name of a ref that a task names, and how many it names: one for each run that left
 /// work, and few runs do.
 const MAX_REF: usize = 512;
@@ -126,7 +130,7 @@ pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Mome
 }
 
 /// A completed task whose last run this is goes back to the queue, and from there to the daemon that
-/// has its agent's session.
+/// has its agent's session. One that waits there already is told of this too.
 fn sent_back(
     mut change: Change,
     by: &Actor,
@@ -142,7 +146,18 @@ fn sent_back(
     }
     let text = bounded(&follow_up.text, MAX_TEXT).0.to_owned();
     let said = json!({ "text": text, "messageId": follow_up.id });
-    if change.send_back(FollowUp { text, ..follow_up }, by, moment.now).is_err() {
+    let task = &mut change.row.task;
+    if task.status == Status::Queued
+        && let Some(known) = &mut task.holding.follow_up
+    {
+        // the same words may come again
+        let joined = format!("{}\n{text}", known.text);
+        if known.id == follow_up.id || known.text.contains(&text) || joined.len() > MAX_FOLLOW_UP {
+            return Verdict::Pass("its agent is told of it already, or of enough");
+        }
+        known.text = joined;
+        task.version += 1;
+    } else if change.send_back(FollowUp { text, ..follow_up }, by, moment.now).is_err() {
         return Verdict::Pass("only a completed task is sent back");
     }
     change.say(Kind::TaskMessage, by, moment.now, said);

@@ -185,6 +185,36 @@ async fn a_task_that_is_sent_back_goes_on_once_and_only_where_its_agent_was() {
 }
 
 #[tokio::test]
+async fn an_agent_that_waits_to_go_on_hears_of_every_rejection_once() {
+    let house = house().await;
+    let token = house.daemon_token().await;
+    let (mut daemon, run) = done(&house, &token).await;
+    let back = |text: &str| {
+        json!({"type": "taskFollowUp", "taskId": run.task, "runId": run.run,
+            "followUp": {"id": Uuid::now_v7(), "text": text}, "leaseEpoch": run.epoch})
+    };
+    let (one, two) = (back("mend main"), back("mend release"));
+    let enough = back(&"x".repeat(8 * 1024));
+    for message in [&one, &two, &one, &two, &enough] {
+        daemon.store(message.clone()).await;
+    }
+    for number in 0..9 {
+        daemon.store(back(&format!("{number}{}", "y".repeat(8 * 1000)))).await;
+    }
+    let again = daemon.claim_one().await;
+    let follow_up = &again.spawn["run"]["followUp"];
+    assert_eq!(follow_up["id"], one["followUp"]["id"]);
+    let text = follow_up["text"].as_str().unwrap();
+    assert!(text.starts_with("mend main\nmend release\nxxx"), "{text}");
+    assert!(text.len() > 24 * 1024 && text.len() <= 32 * 1024, "{}", text.len());
+    let said = house.events(&run.task).await;
+    let said = said.iter().filter(|event| event["type"] == "task.message");
+    let words: Vec<_> = said.map(|event| event["payload"]["text"].as_str().unwrap()).collect();
+    assert_eq!(words[..2], ["mend main", "mend release"]);
+    assert!(words.iter().all(|words| text.contains(words)));
+}
+
+#[tokio::test]
 async fn what_a_user_ended_or_threw_away_is_not_sent_back() {
     let house = house().await;
     let token = house.daemon_token().await;

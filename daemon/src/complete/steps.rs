@@ -137,6 +137,8 @@ async fn land(
                 false => Ok(Phase::Begun),
             }
         }
+        // `git gc` may have taken what a former try made
+        Err(LandError::Gone { .. }) => Ok(Phase::Begun),
         Err(error) => Err(not_landed(&error)),
     }
 }

@@ -266,15 +266,18 @@ impl Repository {
         })
     }
 
-    /// Whether `above` holds all of `below`: it is that commit, or descends from it.
+    /// Whether `above` holds all of `below`: it is that commit, or descends from it. Nothing holds a
+    /// commit that is not there.
     ///
     /// # Errors
-    /// [`ResolveError::Unreadable`] when a commit is not there.
+    /// [`ResolveError::Unreadable`] when `above` is not there.
     pub async fn descends(&self, above: &CommitId, below: &CommitId) -> Result<bool, ResolveError> {
         let (place, one, two) = (self.common.clone(), above.clone(), below.clone());
         read(move || {
             let repository = git2::Repository::open(&place)?;
-            repository.find_commit(two.oid()?)?;
+            if !is_there(&repository, &two)? {
+                return Ok(false);
+            }
             Ok(one == two || repository.graph_descendant_of(one.oid()?, two.oid()?)?)
         })
         .await
@@ -284,6 +287,22 @@ impl Repository {
             repository: self.common.clone(),
             source,
         })
+    }
+
+    /// Whether a commit is there.
+    ///
+    /// # Errors
+    /// [`ResolveError::Unreadable`] when git's data cannot be read.
+    pub async fn has(&self, commit: &CommitId) -> Result<bool, ResolveError> {
+        let (place, wanted) = (self.common.clone(), commit.clone());
+        read(move || is_there(&git2::Repository::open(&place)?, &wanted))
+            .await
+            .and_then(|found| found)
+            .map_err(|source| ResolveError::Unreadable {
+                reference: commit.to_string(),
+                repository: self.common.clone(),
+                source,
+            })
     }
 
     /// All local branches, without `refs/heads/`.
@@ -366,6 +385,18 @@ pub(super) async fn read<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|cause| git2::Error::from_str(&format!("the read was cut off: {cause}")))
+}
+
+/// Whether a repository has a commit.
+pub(super) fn is_there(
+    repository: &git2::Repository,
+    commit: &CommitId,
+) -> Result<bool, git2::Error> {
+    match repository.find_commit(commit.oid()?) {
+        Ok(_) => Ok(true),
+        Err(cause) if cause.code() == git2::ErrorCode::NotFound => Ok(false),
+        Err(cause) => Err(cause),
+    }
 }
 
 /// All local branches, without `refs/heads/`.

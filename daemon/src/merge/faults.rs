@@ -49,6 +49,7 @@ pub(super) fn land(error: LandError) -> Fault {
         LandError::NoBranch(_) => Code::NotFound,
         LandError::Moved { .. }
         | LandError::NotForward { .. }
+        | LandError::Gone { .. }
         | LandError::InTheWay { .. }
         | LandError::InProgress { .. }
         | LandError::Twice { .. }

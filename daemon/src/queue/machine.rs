@@ -115,8 +115,9 @@ pub struct Lane {
 pub struct Built {
     /// What could be joined: the first of the members, without those in conflict.
     pub candidate: Candidate,
-    /// Members that conflict with the tip itself, and in which files.
-    pub conflicts: Vec<(EntryId, Vec<String>)>,
+    /// Members that do not go onto the tip itself: the files in conflict, or none where the
+    /// entry's commit is gone.
+    pub conflicts: Vec<(EntryId, Option<Vec<String>>)>,
 }
 
 /// What came of a piece of work.
@@ -130,7 +131,7 @@ pub enum Event {
     Failed(String),
     /// The target stands where the candidate does, or beyond.
     Landed,
-    /// The target is no longer where the candidate was built on.
+    /// The target is no longer where the candidate was built on, or the candidate is gone.
     Moved,
     /// The target did not move and cannot now, for this reason.
     Held(String),
@@ -322,7 +323,8 @@ impl Lane {
                 self.landed(&mut turn, candidate);
             }
             (Phase::Landing { candidate, .. }, Event::Moved) => {
-                let why = "the target moved meanwhile: it is built and checked anew";
+                let why =
+                    "the target moved or what was built is gone: it is built and checked anew";
                 turn.changes.extend(waiting(&ids(&candidate), why));
                 self.misses += 1;
                 match self.misses > MOVES {
@@ -419,11 +421,12 @@ impl Lane {
         for (id, files) in conflicts {
             self.known.failing = 0;
             self.items.retain(|item| item.id != id);
-            let message = match files.as_slice() {
-                [] => "it shares no history with the target".to_owned(),
-                files => format!("it conflicts with the target in {}", files.join(", ")),
+            let message = match files.as_deref() {
+                None => "its commit is gone: queue its branch anew".to_owned(),
+                Some([]) => "it shares no history with the target".to_owned(),
+                Some(files) => format!("it conflicts with the target in {}", files.join(", ")),
             };
-            let blame = Some(Blame { files, tail: String::new() });
+            let blame = files.map(|files| Blame { files, tail: String::new() });
             turn.changes.push(Change { blame, ..change(id, QueueState::Conflict, message) });
         }
         if candidate.to() == candidate.from {

@@ -75,7 +75,7 @@ impl World {
         for id in members {
             let one = self.index(*id);
             if self.clash(&tip, one) {
-                conflicts.push((*id, vec!["file".to_owned()]));
+                conflicts.push((*id, Some(vec!["file".to_owned()])));
             } else if self.clash(&held, one) {
                 break;
             } else {

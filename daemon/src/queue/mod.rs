@@ -17,7 +17,7 @@ mod runner;
 use crate::journal::JournalError;
 use crate::task::{Board, Shop};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{EntryId, RequestId};
+use hayward_shared::id::{EntryId, RequestId, TaskId};
 use hayward_shared::protocol::{FromDaemon, Reply, ToDaemon};
 use order::{Asked, drafts};
 use owner::Owner;
@@ -36,6 +36,7 @@ enum Ask {
     Add(Vec<Record>, Option<RequestId>),
     List,
     Remove(EntryId, Option<RequestId>),
+    Forget(TaskId),
 }
 
 type Answer = oneshot::Sender<Result<Value, Fault>>;
@@ -95,6 +96,18 @@ impl Queue {
                 return Err(Fault::new(Code::UnknownType, text));
             }
         };
+        self.ask(ask).await
+    }
+
+    /// Takes all that waits of a task out, for one that was thrown away. What has passed its check
+    /// and is landing lands.
+    pub async fn forget(&self, task: TaskId) {
+        if let Err(fault) = self.ask(Ask::Forget(task)).await {
+            tracing::warn!(%task, %fault, "it was thrown away and may still land");
+        }
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Value, Fault> {
         let gone = |_| Fault::new(Code::Unavailable, "the daemon is shutting down");
         let (reply, answer) = oneshot::channel();
         self.asks.send((ask, reply)).await.map_err(|_| gone(()))?;

@@ -134,6 +134,7 @@ impl Owner {
             Ask::Add(records, request) => self.add(records, request).await,
             Ask::List => self.list().await,
             Ask::Remove(id, request) => self.remove(id, request).await,
+            Ask::Forget(task) => self.forget(task).await,
         }
     }
 
@@ -207,6 +208,19 @@ impl Owner {
         let key = key.clone();
         self.apply(&key, turn, Cause { answer, ..Cause::default() }).await;
         Ok(payload)
+    }
+
+    /// Takes all entries of a task out, however many refuse.
+    async fn forget(&mut self, task: TaskId) -> Result<Value, Fault> {
+        let records = self.rooms.values().flat_map(|room| room.records.values());
+        let ours = records.filter(|record| record.entry.task_id == task);
+        let mut last = Ok(Value::Null);
+        for id in ours.map(|record| record.entry.id).collect::<Vec<_>>() {
+            if let Err(fault) = self.remove(id, None).await {
+                last = Err(fault);
+            }
+        }
+        last
     }
 
     /// All that wait, and what ended lately as far as it fits into an answer; oldest first.

@@ -126,16 +126,20 @@ async fn build(shop: &Shop, site: &Site, members: &[EntryId]) -> Result<Built, T
     for id in members {
         let Some(record) = site.records.get(id) else { continue };
         let head: CommitId = record.entry.wish.head_commit.parse()?;
+        if !repository.has(&head).await? {
+            conflicts.push((*id, None));
+            continue;
+        }
         match fit(&repository, &at, &head).await? {
             Fit::Held => {}
             Fit::Clean(tree) => at = repository.join(join(site, record, (&at, head, tree))).await?,
             Fit::Conflict(files) if at == tip => {
-                conflicts.push((*id, files));
+                conflicts.push((*id, Some(files)));
                 continue;
             }
             Fit::Conflict(_) => match fit(&repository, &tip, &head).await? {
                 Fit::Conflict(files) => {
-                    conflicts.push((*id, files));
+                    conflicts.push((*id, Some(files)));
                     continue;
                 }
                 // with what comes before it alone: that has to land, or not, first
@@ -232,6 +236,11 @@ async fn in_scratch(
         ended = checked => Some(ended),
         _ = cancelled => None,
     };
+    if ended.is_none()
+        && let Err(error) = end_leftovers(RunId(site.lane))
+    {
+        tracing::warn!(%error, "a check that is no longer wanted may still run");
+    }
     ground.tear_down().await;
     let Some(ended) = ended else { return Ok(Event::TimeUp) };
     point("queue.check.done")?;
@@ -266,7 +275,10 @@ async fn land(shop: &Shop, site: &Site, from: &str, to: &str) -> Result<Event, T
         Err(error) => return Err(error.into()),
     }
     Ok(match error {
-        LandError::Moved { .. } | LandError::NotForward { .. } => Event::Moved,
+        // what `git gc` took is made anew too
+        LandError::Moved { .. } | LandError::NotForward { .. } | LandError::Gone { .. } => {
+            Event::Moved
+        }
         error => Event::Held(chain(&error)),
     })
 }

@@ -63,6 +63,30 @@ async fn a_preview_on_the_wire_says_what_git_says_and_touches_nothing() {
 }
 
 #[tokio::test]
+async fn a_merge_that_was_held_up_is_made_anew_when_git_cleared_it_away() {
+    for goes_on in [false, true] {
+        let mut wire = Wire::new().await;
+        wire.ground.write("b.txt", "main\n");
+        wire.ground.commit("main goes on");
+        wire.ground.write("own", "in the way\n");
+        let held = wire.ask(complete("merge", "main"), "completionActionResult").await;
+        assert_eq!(held["error"]["code"], "conflict", "{held}");
+        wire.ground.clear_out();
+        std::fs::remove_file(wire.ground.user().join("own")).unwrap();
+        if goes_on {
+            wire.ground.commit("main goes on once more");
+        }
+        let main = wire.ground.git(&["rev-parse", "main"]);
+        let done = wire.ask(complete("merge", "main"), "completionActionResult").await;
+        assert_eq!(done["success"], true, "{done}");
+        let parents = wire.ground.git(&["log", "-1", "--format=%P", "main"]);
+        assert_eq!(parents, format!("{main} {}", wire.ground.tip("hayward/own")));
+        assert_eq!(wire.ground.git(&["show", "main:own"]), "own");
+        assert_eq!(wire.ground.git(&["status", "--porcelain"]), "");
+    }
+}
+
+#[tokio::test]
 async fn work_is_brought_home_and_taken_back_on_the_wire() {
     let mut wire = Wire::new().await;
     let (base, head) = (wire.ground.tip("main").to_string(), wire.ground.tip("hayward/own"));

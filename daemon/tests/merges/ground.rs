@@ -50,6 +50,12 @@ impl Ground {
         self.tip("HEAD")
     }
 
+    /// Clears away whatever no ref holds, as a user's `git gc` does in time.
+    pub fn clear_out(&self) {
+        self.git(&["reflog", "expire", "--expire=now", "--all"]);
+        self.git(&["gc", "-q", "--prune=now"]);
+    }
+
     /// A branch on top of HEAD with these files, the checkout as before; its commit.
     pub fn branch(&self, name: &str, files: &[(&str, &str)]) -> CommitId {
         let here = self.git(&["symbolic-ref", "--short", "HEAD"]);

@@ -1,6 +1,8 @@
 //! The merge queue as raw text on the daemon's wire, judged by the refs that result.
 
+use super::ground::write;
 use super::wire::Wire;
+use hayward_daemon::process::ProcessId;
 use hayward_shared::id::{EntryId, RequestId, TaskId};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -93,6 +95,85 @@ async fn an_entry_is_taken_out_on_the_wire_while_it_is_checked() {
     assert_eq!(wire.ask_as(request, remove, "reply").await, removed);
     until(&mut wire, "it is out", |rows| states(rows) == ["removed"]).await;
     assert_eq!(refs(&wire), before);
+}
+
+#[tokio::test]
+async fn what_waits_of_a_discarded_task_never_lands_and_the_rest_goes_on() {
+    let mut wire = Wire::new().await;
+    let (own, [_, plain]) = (wire.task, wire.parts);
+    let gate = wire.ground.room().join("gate");
+    let check = format!("while ! test -e {}; do sleep 0.05; done", gate.display());
+    wire.ask(add(&[own, plain], &check), "reply").await;
+    until(&mut wire, "both are checked", |rows| states(rows) == ["testing"; 2]).await;
+    // what `task discard` tells the daemon
+    let discard = json!({"type": "pruneWorktrees", "dryRun": false, "force": true});
+    wire.ask(discard, "reply").await;
+    write(&gate, "");
+    let ended = |rows: &[Value]| rows.iter().all(|row| !row["endedAt"].is_null());
+    let all = until(&mut wire, "both have ended", ended).await;
+    assert_eq!(states(&all), ["removed", "landed"], "{all:#?}");
+    let git = |words: &[&str]| wire.ground.git(words);
+    assert_eq!(git(&["ls-tree", "--name-only", "main"]), ".gitignore\na.txt\nb.txt\nplain");
+    assert_eq!(git(&["show", "main:a.txt"]), "one\ntwo\nthree");
+    assert_eq!(git(&["rev-parse", "main^2"]), git(&["rev-parse", "hayward/plain"]));
+}
+
+#[tokio::test]
+async fn what_is_held_up_is_built_anew_when_git_cleared_it_away() {
+    let mut wire = Wire::new().await;
+    let [_, plain] = wire.parts;
+    wire.ground.write("plain", "in the way\n");
+    wire.ask(add(&[plain], ""), "reply").await;
+    let held = |rows: &[Value]| {
+        rows.iter().all(|row| row["message"].as_str().unwrap().contains("in the way"))
+    };
+    until(&mut wire, "it is held up", held).await;
+    wire.ground.clear_out();
+    std::fs::remove_file(wire.ground.user().join("plain")).unwrap();
+    let landed = until(&mut wire, "it has landed", |rows| states(rows) == ["landed"]).await;
+    let git = |words: &[&str]| wire.ground.git(words);
+    assert_eq!(json!(git(&["rev-parse", "main"])), landed[0]["landedCommit"]);
+    assert_eq!(git(&["rev-parse", "main^2"]), git(&["rev-parse", "hayward/plain"]));
+    assert_eq!(git(&["show", "main:plain"]), "plain");
+    assert_eq!(git(&["status", "--porcelain"]), "");
+}
+
+#[tokio::test]
+async fn an_entry_whose_commit_is_gone_ends_alone_and_those_beside_it_land() {
+    let mut wire = Wire::new().await;
+    let (own, [part, plain]) = (wire.task, wire.parts);
+    let gate = wire.ground.room().join("gate");
+    let check = format!("while ! test -e {}; do sleep 0.05; done", gate.display());
+    wire.ask(add(&[plain], &check), "reply").await;
+    wire.ask(add(&[part, own], "true"), "reply").await;
+    until(&mut wire, "the first is checked", |rows| states(rows)[0] == "testing").await;
+    wire.ground.git(&["branch", "-q", "-D", "hayward/part"]);
+    wire.ground.clear_out();
+    write(&gate, "");
+    let ended = |rows: &[Value]| rows.iter().all(|row| !row["endedAt"].is_null());
+    let all = until(&mut wire, "all have ended", ended).await;
+    assert_eq!(states(&all), ["landed", "conflict", "landed"], "{all:#?}");
+    assert!(all[1]["message"].as_str().unwrap().contains("is gone"), "{all:#?}");
+    assert_eq!(all[1].get("sentBack").unwrap_or(&Value::Null), &Value::Null);
+    let git = |words: &[&str]| wire.ground.git(words);
+    assert_eq!(git(&["rev-parse", "main^2"]), git(&["rev-parse", "hayward/own"]));
+    assert_eq!(git(&["rev-parse", "main^1^2"]), git(&["rev-parse", "hayward/plain"]));
+    assert_eq!(git(&["ls-tree", "--name-only", "main"]), ".gitignore\na.txt\nb.txt\nown\nplain");
+}
+
+#[tokio::test]
+async fn f04_what_left_the_group_of_a_check_ends_when_its_entry_is_taken_out() {
+    let mut wire = Wire::new().await;
+    let [_, plain] = wire.parts;
+    let pid = wire.ground.room().join("pid");
+    let check = format!("setsid sh -c 'echo $$ > {}; exec sleep 60' & sleep 60", pid.display());
+    let added = wire.ask(add(&[plain], &check), "reply").await;
+    let number = || std::fs::read_to_string(&pid).ok()?.trim().parse::<i32>().ok();
+    until(&mut wire, "the check runs", |_| number().is_some()).await;
+    let stray = ProcessId::of(number().unwrap()).unwrap().unwrap();
+    let remove = json!({"type": "queueRemove", "entryId": added["payload"]["queue"][0]["id"]});
+    wire.ask(remove, "reply").await;
+    until(&mut wire, "it has ended", |_| !stray.alive()).await;
 }
 
 #[tokio::test]

@@ -31,6 +31,14 @@ pub enum LandError {
         /// Where it was to go.
         to: CommitId,
     },
+    /// The new commit is not there: no ref holds it, and git cleared it away.
+    #[error("{to}, to which '{branch}' was to go, is no longer there: merge anew")]
+    Gone {
+        /// The branch.
+        branch: String,
+        /// Where it was to go.
+        to: CommitId,
+    },
     /// Files of the work tree would be lost or mixed up.
     #[error(
         "'{branch}' is checked out in {path}, where changes are in the way ({}): \

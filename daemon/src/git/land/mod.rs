@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
 use super::holder::{Holder, holders};
-use super::repo::{CommitId, Repository, read};
+use super::repo::{CommitId, Repository, is_there, read};
 use super::worktree::{EMAIL, NAME, open_own};
 use crate::fault;
 use checkout::{HEAD, advance};
@@ -231,16 +231,21 @@ async fn must_be_forward(
     let (place, one, two) = (common.to_owned(), older.clone(), newer.clone());
     let forward = read(move || {
         let repository = git2::Repository::open(&place)?;
-        repository.find_commit(two.oid()?)?;
-        Ok(one == two || repository.graph_descendant_of(two.oid()?, one.oid()?)?)
+        if !is_there(&repository, &two)? {
+            return Ok(None);
+        }
+        let forward = one == two || repository.graph_descendant_of(two.oid()?, one.oid()?)?;
+        Ok(Some(forward))
     })
     .await
     .and_then(|forward| forward)
     .map_err(|source| LandError::Unreadable { path: common.to_owned(), source })?;
-    if forward {
-        return Ok(());
+    let (branch, to) = (branch.to_owned(), newer.clone());
+    match forward {
+        Some(true) => Ok(()),
+        Some(false) => Err(LandError::NotForward { branch, to }),
+        None => Err(LandError::Gone { branch, to }),
     }
-    Err(LandError::NotForward { branch: branch.to_owned(), to: newer.clone() })
 }
 
 async fn move_ref(common: &Path, branch: &str, to: &CommitId, old: &str) -> Result<(), LandError> {
