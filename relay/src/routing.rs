@@ -24,7 +24,11 @@ const MAX_FOLLOW_UP: usize = 4 * MAX_TEXT;
 /// The longest name of a ref that a task names, and how many it names: one for each run that left
 /// work, and few runs do.
 const MAX_REF: usize = 512;
+
 const MOST_SALVAGED: usize = 64;
+
+/// The longest address of a pull request: what browsers take.
+const MAX_URL: usize = 2_048;
 
 /// Whose message it is.
 #[derive(Clone, Copy, Debug)]
@@ -198,6 +202,9 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
     if event.event == Kind::BranchMoved {
         moved(&mut change, &event.payload);
     }
+    if event.event == Kind::MergeResult {
+        opened(&mut change, &event.payload);
+    }
     change.drafts.push(Draft {
         kind: event.event,
         at: event.at,
@@ -239,6 +246,16 @@ fn moved(change: &mut Change, payload: &Value) {
     take(&mut results.branch, told("branch").as_ref());
     take(&mut results.head_commit, told("headCommit").as_ref());
     if before != (results.branch.clone(), results.head_commit.clone()) {
+        change.row.task.version += 1;
+    }
+}
+
+/// Names in the task the pull request that its completion opened.
+fn opened(change: &mut Change, payload: &Value) {
+    let told = payload.get("prUrl").and_then(Value::as_str).filter(|url| url.len() <= MAX_URL);
+    let known = &mut change.row.task.results.pr_url;
+    if told.is_some() && known.as_deref() != told {
+        *known = told.map(str::to_owned);
         change.row.task.version += 1;
     }
 }
@@ -487,6 +504,34 @@ mod tests {
         assert_eq!(version, row.task.version + 1);
         let change = applied(judge(row.clone(), by, told(&"a".repeat(MAX_REF + 1)), MOMENT()));
         assert_eq!(change.row.task.results.head_commit, None);
+    }
+
+    #[test]
+    fn a_pull_request_that_was_opened_late_is_named_in_the_task_once() {
+        let me = DaemonId::fresh();
+        let mut row = running(Order::default(), me);
+        row.task.status = Status::Completed;
+        let by = Sender { daemon: me, epoch: Some(1) };
+        let told = |url: Value| {
+            FromDaemon::TaskEvent(TaskEvent {
+                task_id: row.task.id,
+                run_id: row.task.holding.run_id.unwrap(),
+                event: Kind::MergeResult,
+                at: at(5_000),
+                channel: None,
+                payload: json!({ "command": "complete", "success": true, "prUrl": url }),
+            })
+        };
+        let url = "https://github.com/o/r/pull/7";
+        let change = applied(judge(row.clone(), by, told(url.into()), MOMENT()));
+        assert_eq!(change.row.task.results.pr_url.as_deref(), Some(url));
+        assert_eq!(change.row.task.version, row.task.version + 1);
+        let version = change.row.task.version;
+        for other in [url.into(), Value::Null, "x".repeat(MAX_URL + 1).into()] {
+            let change = applied(judge(change.row.clone(), by, told(other), MOMENT()));
+            assert_eq!(change.row.task.results.pr_url.as_deref(), Some(url));
+            assert_eq!(change.row.task.version, version);
+        }
     }
 
     #[test]

@@ -71,8 +71,8 @@ pub(super) async fn warnings(record: &Record, tools: &Tools<'_>) -> Vec<String> 
 
 /// Makes the commit that the target shall stand at, if it is not there already.
 async fn merge(repository: &Repository, order: &Order, now: Timestamp) -> Result<Phase, Failure> {
-    let (head, target) = (id(&order.head)?, format!("refs/heads/{}", order.target));
-    let before = repository.resolve(&target).await.map_err(|_| {
+    let head = id(&order.head)?;
+    let before = repository.branch_tip(&order.target).await.map_err(|_| {
         let text = format!("there is no branch '{}' to merge into: make it first", order.target);
         Failure::new(Reason::TargetNotFound, text)
     })?;
@@ -295,8 +295,13 @@ pub(super) async fn undo(order: &Order, done: &Phase, tools: &Tools<'_>) -> Resu
             let undone = repository.take_back(landing).await;
             undone.map(|_| ()).map_err(|error| match error {
                 LandError::Moved { .. } => {
+                    // what was fast-forwarded has no one commit that brought it all
+                    let merged = match *to == order.head {
+                        true => format!("{before}..{to}"),
+                        false => format!("-m 1 {to}"),
+                    };
                     let text = format!(
-                        "'{}' has gone on since: undo the merge with `git revert -m 1 {to}` there",
+                        "'{}' has gone on since: undo the merge with `git revert {merged}` there",
                         order.target
                     );
                     Failure::new(Reason::TargetInTheWay, text)

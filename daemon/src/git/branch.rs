@@ -29,6 +29,12 @@ pub struct Choice {
     pub in_the_way: Vec<String>,
 }
 
+/// Whether git lets a branch be called that; `main~1` and `a..b` are revisions, not names.
+#[must_use]
+pub fn is_branch_name(name: &str) -> bool {
+    git2::Branch::name_is_valid(name).unwrap_or(false)
+}
+
 impl fmt::Display for Choice {
     /// One sentence for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,7 +23,7 @@ use error::{DISK_FULL, is_full};
 use talk::{Group, MAX_STDOUT, converse};
 
 pub use error::{CommandError, Fault};
-pub use redact::redacted;
+pub use redact::{redacted, redacted_words};
 
 /// The variables of our own environment that git may see. None of them is git's.
 const PASSED_ON: [&str; 8] =

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::command::{CommandError, Fault, Git, redacted};
+use super::command::{CommandError, Fault, Git, redacted, redacted_words};
 use super::links::Link;
 use super::remotes::Remote;
 use super::repo::{Closed, CommitId, Repository, read};
@@ -78,6 +78,19 @@ pub enum PublishError {
         #[source]
         source: CommandError,
     },
+    /// A rule for this very URL would lead git on from it.
+    #[error(
+        "the configuration leads '{name}' to {url}, and by url.{base}.insteadOf (or pushInsteadOf) on \
+         from there: take one of these rules out"
+    )]
+    RewrittenTwice {
+        /// The remote.
+        name: String,
+        /// Where git goes for it, without a credential.
+        url: String,
+        /// Where the rule leads, without a credential.
+        base: String,
+    },
     /// Git's data cannot be read.
     #[error("the repository {path} cannot be read: check it with `git fsck`")]
     Unreadable {
@@ -109,6 +122,16 @@ fn links(all: &[Link]) -> String {
 }
 
 impl Repository {
+    /// A command that goes to the remote's URL as it is. Git would rewrite it by the user's rules,
+    /// which were applied to it already; a rule for the whole URL wins over theirs.
+    fn going_to(&self, remote: &Remote) -> Git {
+        let rule = |kind: &str| format!("url.{}.{kind}", remote.url);
+        Git::on_repository(self.common_dir())
+            .over_network()
+            .config(&rule("insteadOf"), &remote.url)
+            .config(&rule("pushInsteadOf"), &remote.url)
+    }
+
     /// Where a branch of the remote stands now, by the remote's own word.
     ///
     /// # Errors
@@ -118,8 +141,8 @@ impl Repository {
         remote: &Remote,
         branch: &str,
     ) -> Result<Option<CommitId>, PublishError> {
-        let output = Git::on_repository(self.common_dir())
-            .over_network()
+        let output = self
+            .going_to(remote)
             .timeout(ASK)
             .args(["ls-remote", "--quiet", "--upload-pack=git-upload-pack", "--"])
             .args([&remote.url, &format!("refs/heads/{branch}")])
@@ -137,8 +160,8 @@ impl Repository {
     /// # Errors
     /// [`PublishError::Unreachable`] within 30 s.
     pub async fn remote_tips(&self, remote: &Remote) -> Result<Vec<CommitId>, PublishError> {
-        let output = Git::on_repository(self.common_dir())
-            .over_network()
+        let output = self
+            .going_to(remote)
             .timeout(ASK)
             .args(["ls-remote", "--quiet", "--heads", "--upload-pack=git-upload-pack", "--"])
             .arg(&remote.url)
@@ -188,8 +211,8 @@ impl Repository {
         let name = format!("refs/heads/{branch}");
         // the lease lets only the expected tip be replaced, and `before` is an ancestor
         let lease = format!("--force-with-lease={name}:{}", before.map_or("", CommitId::as_str));
-        let done = Git::on_repository(self.common_dir())
-            .over_network()
+        let done = self
+            .going_to(remote)
             .config("push.gpgSign", "false")
             .config("push.followTags", "false")
             .config("push.recurseSubmodules", "no")
@@ -257,14 +280,7 @@ fn said(source: &CommandError) -> String {
             format!("no answer within {} s; is a login or passphrase needed?", limit.as_secs())
         }
         _ if source.stderr().trim().is_empty() => source.to_string(),
-        _ => source.stderr().split_whitespace().map(hidden).collect::<Vec<_>>().join(" "),
-    }
-}
-
-fn hidden(word: &str) -> String {
-    match word.find("://") {
-        Some(_) => redacted(word),
-        None => word.to_owned(),
+        _ => redacted_words(source.stderr()),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hayward_shared::path::is_url;
 
-use super::command::Git;
+use super::command::{Git, redacted};
 use super::publish::PublishError;
 use super::repo::{Repository, read};
 
@@ -75,8 +75,44 @@ impl Repository {
         let told =
             told.map_err(|source| PublishError::Unnamed { name: name.clone(), source })?.stdout;
         let url = whole(String::from_utf8_lossy(&told).trim(), &top);
+        if wanted == Use::Push {
+            self.refuse_rewriting(&name, &url).await?;
+        }
         Ok(Remote { name, url, written })
     }
+
+    /// Fails where a rule of the configuration is for all of `url`: of two such rules git takes the
+    /// first, so that ours would not win.
+    async fn refuse_rewriting(&self, name: &str, url: &str) -> Result<(), PublishError> {
+        let (place, wanted) = (self.common_dir().to_owned(), url.to_owned());
+        let base = read(move || rewriter(&place, &wanted))
+            .await
+            .and_then(|found| found)
+            .map_err(|source| self.unreadable(source))?;
+        base.map_or(Ok(()), |base| {
+            let (url, base) = (redacted(url), redacted(&base));
+            Err(PublishError::RewrittenTwice { name: name.to_owned(), url, base })
+        })
+    }
+}
+
+/// Where a rule for this very URL leads.
+fn rewriter(place: &Path, url: &str) -> Result<Option<String>, git2::Error> {
+    let config = git2::Repository::open(place)?.config()?.snapshot()?;
+    let mut entries = config.entries(None)?;
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let (Ok(key), true) = (entry.name(), entry.has_value()) else { continue };
+        let rule = key.strip_prefix("url.").and_then(|rule| {
+            rule.strip_suffix(".insteadof").or_else(|| rule.strip_suffix(".pushinsteadof"))
+        });
+        if let Some(base) = rule.filter(|base| *base != url)
+            && entry.value_bytes() == url.as_bytes()
+        {
+            return Ok(Some(base.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 fn find(place: &Path, target: &str, wanted: Use) -> Result<Option<Written>, git2::Error> {

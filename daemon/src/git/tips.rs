@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::branch::PREFIX;
-use super::repo::{CommitId, Repository, read};
+use super::branch::{PREFIX, near};
+use super::repo::{CommitId, Repository, ResolveError, read};
 
 /// A branch of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,27 @@ impl Repository {
         let (place, holder) = (self.common_dir().to_owned(), holder.clone());
         let listed = read(move || list(&place, &holder)).await.and_then(|listed| listed);
         listed.map_err(|source| TipsError { repository: self.common_dir().to_owned(), source })
+    }
+
+    /// Where the local branch of exactly this name stands. No other revision is meant by it, as
+    /// `main~1` would be by [`Repository::resolve`].
+    ///
+    /// # Errors
+    /// [`ResolveError`] with similar names when there is none.
+    pub async fn branch_tip(&self, branch: &str) -> Result<CommitId, ResolveError> {
+        let name = format!("refs/heads/{branch}");
+        let (place, wanted) = (self.common_dir().to_owned(), name.clone());
+        let found =
+            read(move || Ok(git2::Repository::open(&place)?.find_reference(&wanted).is_ok()));
+        if found.await.and_then(|found| found).unwrap_or(false) {
+            return self.resolve(&name).await;
+        }
+        let near = near(branch, &self.branches().await?);
+        Err(ResolveError::Unknown {
+            reference: name,
+            repository: self.common_dir().to_owned(),
+            near,
+        })
     }
 
     /// Whether `holder` is `commit` or descends from it. A commit that is not there is held by none.

@@ -91,7 +91,7 @@ async fn draft(shop: &Shop, task: TaskId, asked: &Asked) -> Result<Record, Fault
     if target == branch {
         return Err(conflict(format!("works on '{target}' itself")));
     }
-    match repository.resolve(&format!("refs/heads/{target}")).await {
+    match repository.branch_tip(&target).await {
         Ok(_) => {}
         Err(ResolveError::Unknown { near, .. }) => {
             let fault = Fault::not_found("branch", format!("'{target}' to merge into"));

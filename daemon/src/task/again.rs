@@ -6,7 +6,7 @@ use super::prepare::{chain, order_of};
 use super::shop::Shop;
 use super::standing::{standing, tip};
 use super::state::RunState;
-use super::telling::branch_moved;
+use super::telling::{branch_moved, completed};
 use crate::clock;
 use crate::complete::Record;
 use crate::journal::RunRow;
@@ -75,22 +75,26 @@ pub async fn resume(shop: &Shop) {
     };
     for record in open {
         let task = record.order.task;
-        if ended(shop, task).await.is_err() {
-            continue;
-        }
+        let Ok(row) = ended(shop, task).await else { continue };
         let goes_back = record.is_going_back();
         let tools = tools(shop).await;
         let ended = match goes_back {
             true => shop.completions.undo(task, &tools).await,
             false => shop.completions.complete(record.order, &tools).await,
         };
-        match ended {
+        match &ended {
             Ok(record) => {
                 tracing::info!(%task, done = record.told(), "a cut-off completion is done")
             }
             Err(failure) => {
                 tracing::warn!(%task, why = failure.message, "a cut-off completion failed");
             }
+        }
+        // whoever asked for it was cut off too
+        let command = if goes_back { "undo" } else { "complete" };
+        let told = completed(row.key, command, &ended.map_err(fault), clock::now());
+        if let Err(error) = shop.journal.tell(row.key.lease_epoch, told).await {
+            tracing::error!(%task, error = chain(&error), "a completion cannot be told");
         }
     }
 }

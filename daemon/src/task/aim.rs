@@ -1,6 +1,7 @@
 //! Where a task's work goes: known before its agent starts, or the task does not begin.
 
 use crate::git::Repository;
+use crate::git::branch::is_branch_name;
 use hayward_shared::run::Failure;
 use hayward_shared::task::{CompletionAction, Order, Reason};
 
@@ -12,7 +13,7 @@ pub(super) async fn check(repository: &Repository, order: &Order) -> Result<(), 
     }
     let target = target(repository, order).await?;
     let is_merge = order.completion_action == CompletionAction::Merge;
-    if is_merge && repository.resolve(&format!("refs/heads/{target}")).await.is_err() {
+    if is_merge && repository.branch_tip(&target).await.is_err() {
         return Err(no_branch(&target));
     }
     Ok(())
@@ -23,12 +24,17 @@ fn no_branch(target: &str) -> Failure {
     Failure::new(Reason::TargetNotFound, text)
 }
 
+fn no_name(target: &str) -> Failure {
+    Failure::new(Reason::TargetNotFound, format!("'{target}' is not the name of a branch"))
+}
+
 /// The branch that the work goes to: the one asked for, else the one it began from. Never the one
 /// that happens to be checked out by now.
 pub(crate) async fn target(repository: &Repository, order: &Order) -> Result<String, Failure> {
     let short = |name: &str| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned();
     if let Some(asked) = &order.target_branch {
-        return Ok(short(asked));
+        let asked = short(asked);
+        return if is_branch_name(&asked) { Ok(asked) } else { Err(no_name(&asked)) };
     }
     let is_there = async |name: String| repository.resolve(&name).await.is_ok();
     let found = match order.base_branch.as_deref().map(short) {

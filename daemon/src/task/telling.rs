@@ -1,7 +1,9 @@
 //! What an agent was seen to do, as events of its task: pure.
 
 use crate::agent::event::{AgentEvent, Outcome, Usage as AgentUsage};
-use hayward_shared::event::{Channel, Kind, ToolFinished, ToolStarted};
+use crate::complete::Record;
+use hayward_shared::event::{Channel, Kind, MAX_SUMMARY, ToolFinished, ToolStarted, bounded};
+use hayward_shared::fault::Fault;
 use hayward_shared::protocol::{FromDaemon, TaskEvent};
 use hayward_shared::run::RunKey;
 use hayward_shared::task::Usage;
@@ -31,6 +33,33 @@ pub(crate) fn branch_moved(key: RunKey, branch: &str, head: &str, at: Timestamp)
         at,
         channel: Some(Channel::Status),
         payload: json!({ "branch": branch, "headCommit": head }),
+    })
+}
+
+/// The event that tells what came of a completion that nobody awaits any more.
+pub(crate) fn completed(
+    key: RunKey,
+    command: &str,
+    ended: &Result<Record, Fault>,
+    at: Timestamp,
+) -> FromDaemon {
+    let (message, url) = match ended {
+        Ok(record) => (record.told(), record.pr_url()),
+        Err(fault) => (fault.message.clone(), None),
+    };
+    FromDaemon::TaskEvent(TaskEvent {
+        task_id: key.task_id,
+        run_id: key.run_id,
+        event: Kind::MergeResult,
+        at,
+        channel: Some(Channel::Status),
+        payload: json!({
+            "command": command,
+            "success": ended.is_ok(),
+            "message": bounded(&message, MAX_SUMMARY).0,
+            "prUrl": url,
+            "code": ended.as_ref().err().map(|fault| fault.code.name()),
+        }),
     })
 }
 

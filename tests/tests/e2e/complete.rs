@@ -323,12 +323,41 @@ fn a_finished_task_is_merged_by_request_and_taken_back() {
 #[test]
 fn a_merge_that_others_built_on_is_not_taken_back() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
-    let task = home.follow(repo.path(), &MERGE, &Script::new().write("a", "a\n")).expect(0).json();
+    let script =
+        Script::new().write("a", "a\n").shell("git add a && git commit -qm a").write("b", "b\n");
+    let task = home.follow(repo.path(), &MERGE, &script).expect(0).json();
     repo.write("mine", "mine\n");
     let mine = repo.commit("mine");
     let refused = home.run_in(repo.path(), &["--json", "complete", id(&task), "--undo"]).expect(4);
-    assert!(refused.json()["error"]["message"].to_string().contains("git revert"));
     assert_eq!(repo.git(&["rev-parse", "main"]), mine);
+    // what it advises takes back all of it: the landing was a fast-forward
+    let refused = refused.json();
+    let advice = text(&refused["error"], "message").split('`').nth(1).unwrap();
+    let words: Vec<_> = advice.split(' ').skip(1).chain(["--no-edit"]).collect();
+    repo.git(&words);
+    assert_eq!(repo.git(&["ls-files"]), ".gitignore\nREADME\nmine", "{advice}");
+}
+
+#[test]
+fn a_revision_is_no_target() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let before = repo.snapshot();
+    let script = Script::new().sign(home.file("starts")).write("a", "a\n");
+    let described = format!("main-0-g{}", repo.git(&["rev-parse", "--short", "main"]));
+    for (action, target) in [("merge", "main~0"), ("merge", &described), ("pr", "main~0")] {
+        let options = ["--on", action, "--target", target];
+        let task = home.follow(repo.path(), &options, &script).expect(7).json();
+        assert_eq!(task["reason"], "target_not_found", "{task:#}");
+    }
+    assert_eq!(home.starts("starts"), 0, "an agent worked in vain");
+    let task = home.follow(repo.path(), &[], &script).expect(0).json();
+    for target in ["main~0", described.as_str()] {
+        let words = ["complete", id(&task), "--action", "merge", "--target", target];
+        home.run_in(repo.path(), &words).expect(3);
+        let words = ["merge", "queue", "add", id(&task), "--target", target, "--check", "true"];
+        home.run_in(repo.path(), &words).expect(3);
+    }
+    assert_eq!(repo.snapshot(), before);
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! Pull requests as users have them set up: forks, rewritten and relative remotes, long texts, a
 //! login of the program's own; judged by what the remotes and the program got.
 
-use hayward_tests::home::Home;
+use crate::complete::program;
+use hayward_tests::home::{Home, id};
+use hayward_tests::process::Process;
 use hayward_tests::repo::{ScratchRepo, git};
 use hayward_tests::script::Script;
+use hayward_tests::wait::{LONG, until_true};
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Bare repositories that play a forge's, one of the project and one of the user.
 struct Forge {
@@ -38,24 +41,35 @@ impl Forge {
         self.git(path, &["for-each-ref", "--format=%(refname:short)", "refs/heads/hayward"])
     }
 
-    /// The user's configuration, `{}` being where the repositories are.
+    /// A text in which `{}` is where the repositories are.
+    fn placed(&self, text: &str) -> String {
+        text.replace("{}", self.folder.path().to_str().unwrap())
+    }
+
+    /// The user's configuration, as [`Self::placed`] has it.
     fn configure(&self, home: &Home, text: &str) {
-        let text = text.replace("{}", self.folder.path().to_str().unwrap());
-        fs::write(home.user().join(".gitconfig"), text).unwrap();
+        fs::write(home.user().join(".gitconfig"), self.placed(text)).unwrap();
     }
 }
 
 /// A `gh` that keeps what it was given.
 fn gh(home: &Home) {
-    let path = home.bin().join("gh");
-    let files = home.files();
     let script = format!(
-        "#!/bin/sh\necho \"$@\" >> {0}/words\nenv > {0}/variables\ncase $2 in\nlist) echo '[]';;\n\
-         *) cat > {0}/body; echo https://github.com/o/r/pull/7;;\nesac\n",
-        files.display()
+        "echo \"$@\" >> {0}/words\nenv > {0}/variables\ncase $2 in\nlist) echo '[]';;\n\
+         *) cat > {0}/body; echo https://github.com/o/r/pull/7;;\nesac",
+        home.files().display()
     );
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    program(home, "gh", &script);
+}
+
+/// A `gh` that opens pull requests by this line.
+fn gh_that(home: &Home, opens: &str) {
+    program(home, "gh", &format!("case $2 in list) echo '[]';; *) {opens};; esac"));
+}
+
+/// An `ssh` whose every host has the forge's repositories.
+fn ssh(home: &Home, forge: &Forge) {
+    program(home, "ssh", &forge.placed("eval \"line=\\${$#}\"\ncd {} && exec sh -c \"$line\""));
 }
 
 fn text<'a>(task: &'a Value, field: &str) -> &'a str {
@@ -117,24 +131,38 @@ fn work_is_pushed_to_the_fork_and_the_pull_request_opened_upstream() {
 
 #[test]
 fn a_remote_is_where_git_goes_for_it_whatever_is_written() {
-    // an address of the user's own for the forge, and another way to push there
+    // an address of the user's own for the forge, and another way to push there than to fetch,
+    // whose rules lead into each other: git follows one of them, once
     let ways = [
-        ("[url \"https://github.com/\"]\n\tinsteadOf = gh:\n", "gh:o/r.git", "o/r"),
-        ("[url \"https://github.com/me/\"]\n\tpushInsteadOf = gh:o/\n", "gh:o/r.git", "me/r"),
+        ("[url \"git@github.com:\"]\n\tinsteadOf = gh:\n", "gh:o/r.git", "o/r"),
+        (
+            "[url \"git@github.com:\"]\n\tpushInsteadOf = https://github.com/\n\
+             [url \"https://github.com/\"]\n\tinsteadOf = git@github.com:\n",
+            "https://github.com/o/r.git",
+            "o/r",
+        ),
+        (
+            "[url \"{}/me/\"]\n\tpushInsteadOf = {}/o/\n[url \"{}/o/\"]\n\tinsteadOf = {}/me/\n",
+            "{}/o/r.git",
+            "me/r",
+        ),
     ];
     for (own, url, pushed) in ways {
         let (home, repo) = (Home::new(), ScratchRepo::new());
         let forge = Forge::new(&repo);
-        forge.configure(&home, &format!("{REWRITTEN}{own}"));
-        repo.git(&["remote", "add", "origin", url]);
+        forge.configure(&home, own);
+        ssh(&home, &forge);
+        repo.git(&["remote", "add", "origin", &forge.placed(url)]);
         gh(&home);
         let task = home.follow(repo.path(), &["--on", "pr"], &work());
         let task = task.json();
         let branch = text(&task, "branch");
-        assert_eq!(forge.git(pushed, &["rev-parse", branch]), text(&task, "headCommit"));
+        assert_eq!(forge.git(pushed, &["rev-parse", branch]), text(&task, "headCommit"), "{url}");
         if pushed == "o/r" {
             assert_eq!(task["prUrl"], "https://github.com/o/r/pull/7", "{task:#}");
             assert!(home.read("words").contains("--repo github.com/o/r"), "{}", home.read("words"));
+        } else {
+            assert_eq!(forge.branches("o/r"), "", "{task:#}");
         }
     }
     // a folder beside the checkout
@@ -170,4 +198,125 @@ fn the_program_finds_its_own_login_and_nothing_that_was_not_meant_for_it() {
     for name in others {
         assert!(!has(name), "{name} leaked");
     }
+}
+
+#[test]
+fn a_rule_for_the_whole_address_of_a_push_stops_it_before_it_goes_elsewhere() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let forge = Forge::new(&repo);
+    forge.configure(&home, "[url \"{}/me/r.git\"]\n\tpushInsteadOf = {}/o/r.git\n");
+    repo.git(&["remote", "add", "origin", "https://github.com/o/r.git"]);
+    repo.git(&["config", "remote.origin.pushurl", &forge.placed("{}/o/r.git")]);
+    let task = home.follow(repo.path(), &["--on", "pr"], &work()).expect(7).json();
+    assert_eq!(task["reason"], "push_failed", "{task:#}");
+    assert!(text(&task, "errorMessage").contains("pushInsteadOf"), "{task:#}");
+    assert_eq!(forge.branches("o/r") + &forge.branches("me/r"), "");
+}
+
+#[test]
+fn a_token_goes_to_the_users_host_and_to_none_that_an_agent_names() {
+    let (mut home, repo) = (Home::new(), ScratchRepo::new());
+    let forge = Forge::new(&repo);
+    let rules = ["github.corp.test", "github.evil.test"]
+        .map(|host| format!("[url \"{{}}/\"]\n\tinsteadOf = https://{host}/\n"));
+    forge.configure(&home, &rules.concat());
+    repo.git(&["remote", "add", "origin", "https://github.corp.test/o/r.git"]);
+    gh(&home);
+    home.set("GH_HOST", "github.corp.test");
+    let tokens = ["GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN", "GH_TOKEN", "GITHUB_TOKEN"];
+    for name in tokens {
+        home.set(name, "set-by-the-test");
+    }
+    home.follow(repo.path(), &["--on", "pr"], &work()).expect(0);
+    assert!(home.read("words").contains("--repo github.corp.test/o/r"), "{}", home.read("words"));
+    let variables = home.read("variables");
+    assert_eq!(variables.matches("set-by-the-test").count(), tokens.len(), "{variables}");
+    let line = "git config remote.origin.url https://github.evil.test/o/r.git && echo q > q";
+    let words = ["run", "--json", "--on", "pr", "--", "sh", "-c", line];
+    home.run_in(repo.path(), &words).expect(0);
+    assert!(home.read("words").contains("--repo github.evil.test/o/r"), "{}", home.read("words"));
+    let variables = home.read("variables");
+    assert!(!variables.contains("set-by-the-test"), "{variables}");
+    assert!(variables.contains("GH_HOST=github.corp.test"), "{variables}");
+}
+
+#[test]
+fn what_a_program_says_is_shown_without_credentials_and_names_a_token_that_it_lacks() {
+    let (mut home, repo) = (Home::new(), ScratchRepo::new());
+    let forge = Forge::new(&repo);
+    forge.configure(&home, "[url \"{}/\"]\n\tinsteadOf = https://github.corp.test/\n");
+    repo.git(&["remote", "add", "origin", "https://github.corp.test/o/r.git"]);
+    home.set("GH_ENTERPRISE_TOKEN", "set-by-the-test");
+    for (opens, word) in [
+        ("echo 'no: https://me:SECRET@github.corp.test/o/r' >&2; exit 1", "GH_HOST=github.corp"),
+        ("echo made ssh://me:SECRET@github.corp.test/o/r", "printed no address"),
+    ] {
+        gh_that(&home, opens);
+        let task = home.follow(repo.path(), &["--on", "pr"], &work()).expect(7).json();
+        let message = text(&task, "errorMessage");
+        assert!(
+            message.contains("***@github.corp.test/o/r") && message.contains(word),
+            "{message}"
+        );
+        assert!(!message.contains("SECRET"), "{message}");
+    }
+}
+
+#[test]
+fn a_program_that_leaves_a_child_or_prints_without_end_costs_no_time_and_no_memory() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let forge = Forge::new(&repo);
+    forge.configure(&home, REWRITTEN);
+    repo.git(&["remote", "add", "origin", "https://github.com/o/r.git"]);
+    let pid = home.file("pid");
+    let address = "echo https://github.com/o/r/pull/7";
+    gh_that(&home, &format!("sleep 600 & echo $! > {}; {address}", pid.display()));
+    let begun = Instant::now();
+    let task = home.follow(repo.path(), &["--on", "pr"], &work()).expect(0).json();
+    assert_eq!(task["prUrl"], "https://github.com/o/r/pull/7");
+    assert!(begun.elapsed() < Duration::from_secs(45), "{:?}", begun.elapsed());
+    let child: i32 = home.read("pid").trim().parse().unwrap();
+    until_true("the child is gone", LONG, || Process::of(child).is_none());
+
+    let daemon = home.json(&["up", "--detach"])["pid"].as_i64().unwrap();
+    let peak = || -> u64 {
+        let status = fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let before = peak();
+    gh_that(&home, &format!("head -c 200000000 /dev/zero; echo; {address}"));
+    let task = home.follow(repo.path(), &["--on", "pr"], &work()).expect(0).json();
+    assert_eq!(task["prUrl"], "https://github.com/o/r/pull/7");
+    assert!(peak() - before < 100_000, "{before} KiB became {} KiB", peak());
+}
+
+#[test]
+fn f21_a_pull_request_whose_daemon_was_killed_is_told_in_its_task() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let forge = Forge::new(&repo);
+    forge.configure(&home, REWRITTEN);
+    repo.git(&["remote", "add", "origin", "https://github.com/o/r.git"]);
+    let task = home.follow(repo.path(), &[], &work()).expect(0).json();
+    let opens = format!(
+        "touch {0}/begun; while ! test -e {0}/gate; do sleep 0.05; done; \
+         echo https://github.com/o/r/pull/7",
+        home.files().display()
+    );
+    gh_that(&home, &opens);
+    let daemon = home.up();
+    let mut asked = home.spawn("complete", repo.path(), &["complete", id(&task), "--action", "pr"]);
+    until_true("the program runs", LONG, || home.file("begun").exists());
+    daemon.process.kill();
+    home.open_gate("gate");
+    home.up();
+    asked.wait().unwrap();
+    until_true("the task names its pull request", LONG, || {
+        home.task(&task)["prUrl"] == "https://github.com/o/r/pull/7"
+    });
+    let events = home.events(&task);
+    let told: Vec<_> = events.iter().filter(|event| event["type"] == "merge.result").collect();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0]["payload"]["success"], true, "{told:#?}");
+    assert_eq!(forge.branches("o/r"), text(&home.task(&task), "branch"));
 }

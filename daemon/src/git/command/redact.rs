@@ -14,6 +14,12 @@ pub fn redacted(arg: &str) -> String {
     }
 }
 
+/// What a program said, in one line, each address in it as [`redacted`] shows it.
+#[must_use]
+pub fn redacted_words(text: &str) -> String {
+    text.split_whitespace().map(redacted).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,5 +30,6 @@ mod tests {
         assert_eq!(redacted("https://host/a@b"), "https://host/a@b");
         assert_eq!(redacted("https://host/r?private_token=x"), "https://host/r?***");
         assert_eq!(redacted("plain"), "plain");
+        assert_eq!(redacted_words("at\n https://t@h/r: no"), "at https://***@h/r: no");
     }
 }
