@@ -183,6 +183,61 @@ async fn f13_work_in_a_submodule_is_kept_when_its_worktree_goes() {
 }
 
 #[tokio::test]
+async fn f13_commits_that_a_submodule_moved_away_from_are_kept() {
+    let ground = Ground::new().await;
+    // amended after it was named
+    let path = ground.worktree("amended").await;
+    let lib = path.join("lib");
+    write(&lib.join("one.txt"), "one\n");
+    let one = commit(&lib, "one");
+    commit(&path, "names one");
+    write(&lib.join("two.txt"), "two\n");
+    git(&lib, &["add", "."]);
+    let user = ["-c", "user.name=A", "-c", "user.email=a@a"];
+    git(&lib, &[&user[..], &["commit", "-q", "--amend", "-m", "two"]].concat());
+    let two = git(&lib, &["rev-parse", "HEAD"]);
+    commit(&path, "names two");
+    let held = ground.repository.hold(&path).await;
+    ground.repository.retire(&held, "amended").await.unwrap().unwrap();
+    assert!(!path.exists());
+    // named by another branch alone: nothing of it is in the worktree any more
+    let path = ground.worktree("elsewhere").await;
+    let lib = path.join("lib");
+    let base = git(&lib, &["rev-parse", "HEAD"]);
+    write(&lib.join("three.txt"), "three\n");
+    let three = commit(&lib, "three");
+    git(&path, &["checkout", "-q", "-b", "other"]);
+    commit(&path, "names three");
+    git(&path, &["checkout", "-q", "-"]);
+    git(&lib, &["checkout", "-q", &base]);
+    let refused = ground.repository.remove(&path).await.unwrap_err();
+    assert!(matches!(refused, RemoveError::Submodules { .. }), "{refused}");
+    let held = ground.repository.hold(&path).await;
+    ground.repository.retire(&held, "elsewhere").await.unwrap().unwrap();
+    ground.is_sound();
+    let shown = |at: &str, file: &str| ground.git(&["show", &format!("{at}:{file}")]);
+    assert_eq!((shown(&one, "one.txt"), shown(&two, "two.txt")), ("one".into(), "two".into()));
+    assert_eq!(ground.git(&["rev-parse", "other:lib"]), three);
+    assert_eq!(shown(&three, "three.txt"), "three");
+}
+
+#[tokio::test]
+async fn f13_what_is_only_staged_in_a_submodule_is_kept() {
+    let ground = Ground::new().await;
+    let path = ground.worktree("staged").await;
+    let lib = path.join("lib");
+    write(&lib.join("l.txt"), "staged\n");
+    git(&lib, &["add", "l.txt"]);
+    write(&lib.join("l.txt"), "l\n");
+    let refused = ground.repository.remove(&path).await.unwrap_err();
+    assert!(matches!(refused, RemoveError::Submodules { .. }), "{refused}");
+    let held = ground.repository.hold(&path).await;
+    let kept = ground.repository.retire(&held, "staged").await.unwrap().unwrap();
+    ground.is_sound();
+    assert_eq!(ground.git(&["show", &format!("{}^2:l.txt", kept.reference)]), "staged");
+}
+
+#[tokio::test]
 async fn f13_a_repository_that_an_agent_committed_as_a_gitlink_is_not_lost() {
     let ground = Ground::new().await;
     let path = ground.worktree("inner").await;
@@ -308,7 +363,10 @@ async fn f13_a_lent_repository_goes_only_after_all_that_it_alone_holds_is_home()
     let held = own.hold(&path).await;
     let salvage = own.retire(&held, "x").await.unwrap().unwrap();
     let kept = ground.repository.bring_home(&to, "x").await.unwrap();
-    assert_eq!(kept, ground.repository.bring_home(&to, "x").await.unwrap(), "doing it again");
+    for name in ["x", "y"] {
+        let again = ground.repository.bring_home(&to, name).await.unwrap();
+        assert_eq!(kept, again, "doing it again");
+    }
     ground.repository.call_in(&to, "x").await.unwrap();
     assert!(!to.exists() && lent(&ground.room("lent")).is_empty());
     assert_eq!(kept[0], "refs/hayward/salvage/x");
@@ -331,6 +389,38 @@ async fn f13_a_lent_repository_goes_only_after_all_that_it_alone_holds_is_home()
     ground.repository.call_in(&found[0].0, "y").await.unwrap();
     assert!(!ground.room("lent/y-0.new").exists());
     assert_eq!(ground.git(&["for-each-ref", "refs/hayward/lent"]), "");
+}
+
+#[tokio::test]
+async fn f13_commits_that_were_left_behind_in_a_lent_repository_come_home() {
+    let ground = Ground::new().await;
+    let head = ground.repository.resolve("main").await.unwrap();
+    let to = ground.room("lent/x-0.git");
+    ground.repository.lend(&head, &to, "x").await.unwrap();
+    let own = ground.all.open(&to).await.unwrap();
+    let path = ground.room("yard/x");
+    let branch = Some(BranchName::for_task("x", "0badcafe"));
+    own.create(NewWorktree { path: path.clone(), commit: head, branch }).await.unwrap();
+    write(&path.join("left.txt"), "left\n");
+    let left = commit(&path, "left");
+    git(&path, &["reset", "-q", "--hard", "HEAD~"]);
+    let refused = own.remove(&path).await.unwrap_err();
+    assert!(
+        matches!(&refused, RemoveError::Unreachable { head, .. } if head.as_str() == left),
+        "{refused}"
+    );
+    let held = own.hold(&path).await;
+    own.retire(&held, "x").await.unwrap().unwrap();
+    ground.repository.call_in(&to, "x").await.unwrap();
+    assert!(!to.exists());
+    ground.is_sound();
+    assert_eq!(ground.git(&["show", &format!("{left}:left.txt")]), "left");
+    // in a worktree of the user's own repository git keeps it
+    let path = ground.worktree("plain").await;
+    write(&path.join("left.txt"), "left\n");
+    commit(&path, "left");
+    git(&path, &["reset", "-q", "--hard", "HEAD~"]);
+    ground.repository.remove(&path).await.unwrap();
 }
 
 #[tokio::test]

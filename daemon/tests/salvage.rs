@@ -2,9 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hayward_daemon::git::salvage::{Salvage, SalvageError};
 use hayward_daemon::git::worktree::{NewWorktree, RemoveError, Yard};
@@ -177,6 +180,100 @@ async fn f13_a_merge_under_way_is_kept_with_both_sides_and_what_was_staged() {
     let kept = ground.retire(&path, "staged-1").await.unwrap().unwrap();
     assert_eq!(ground.git(&["show", &format!("{}:a.txt", kept.commit)]), "written");
     assert_eq!(ground.git(&["rev-parse", &format!("{}^2^{{tree}}", kept.commit)]), staged);
+}
+
+#[tokio::test]
+async fn f13_patches_that_were_not_applied_yet_are_kept() {
+    let ground = Ground::new().await;
+    let path = ground.worktree("mailbox").await;
+    let commit = |file: &str, text: &str| {
+        write(&path.join(file), text);
+        git(&path, &["add", "."]);
+        git(&path, &["-c", "user.name=A", "-c", "user.email=a@a", "commit", "-q", "-m", text]);
+    };
+    let base = git(&path, &["rev-parse", "HEAD"]);
+    commit("a.txt", "theirs\n");
+    commit("later.txt", "the last patch\n");
+    let mailbox = ground.yard().with_file_name("mailbox");
+    fs::write(&mailbox, git(&path, &["format-patch", "--stdout", &base]) + "\n").unwrap();
+    git(&path, &["reset", "-q", "--hard", &base]);
+    write(&path.join("a.txt"), "ours\n");
+    git(&path, &["-c", "user.name=A", "-c", "user.email=a@a", "commit", "-q", "-a", "-m", "ours"]);
+    let mut apply = Command::new("git");
+    apply.args(["-c", "user.name=A", "-c", "user.email=a@a", "am", "-q"]).arg(&mailbox);
+    assert!(!apply.current_dir(&path).output().unwrap().status.success());
+    write(&path.join("more.txt"), "more\n");
+    let kept = ground.retire(&path, "mailbox-1").await.unwrap().unwrap();
+    assert!(ground.is_gone(&path));
+    assert_eq!(ground.git(&["show", &format!("{}:more.txt", kept.commit)]), "more");
+    let last = ground.git(&["show", &format!("{}^2:rebase-apply/0002", kept.commit)]);
+    assert!(last.contains("+the last patch"), "{last}");
+    assert_eq!(ground.git(&["fsck", "--strict", "--no-dangling"]), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f13_what_is_written_until_the_last_moment_is_kept_or_its_worktree_stands() {
+    let ground = Ground::new().await;
+    for round in 0..ROUNDS {
+        let path = ground.worktree(&format!("live-{round}")).await;
+        let live = path.join("live");
+        fs::write(&live, text_of(0)).unwrap();
+        let end = Arc::new(AtomicBool::new(false));
+        let writer = {
+            let (live, end) = (live.clone(), end.clone());
+            std::thread::spawn(move || {
+                let (mut last, mut tried) = (0, 0);
+                while !end.load(Ordering::SeqCst) {
+                    tried += 1;
+                    let open = fs::OpenOptions::new().write(true).open(&live);
+                    if open.is_ok_and(|file| file.write_all_at(&text_of(tried), 0).is_ok()) {
+                        last = tried;
+                    }
+                    std::thread::sleep(Duration::from_millis(round));
+                }
+                last
+            })
+        };
+        let gone = ground.retire(&path, &format!("live-{round}")).await;
+        end.store(true, Ordering::SeqCst);
+        let last = String::from_utf8(text_of(writer.join().unwrap())).unwrap();
+        match gone {
+            Ok(kept) => {
+                let kept = kept.unwrap().commit;
+                assert_eq!(ground.git(&["show", &format!("{kept}:live")]), last.trim_end());
+            }
+            Err(SalvageError::Busy(_)) => assert_eq!(fs::read_to_string(&live).unwrap(), last),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Rounds of a race, each with a slower writer.
+const ROUNDS: u64 = 24;
+
+/// Always as long: one write replaces all of it.
+fn text_of(n: u64) -> Vec<u8> {
+    format!("{n:08}\n").into_bytes()
+}
+
+#[tokio::test]
+async fn f13_a_worktree_that_was_set_aside_when_the_daemon_died_is_brought_back() {
+    let ground = Ground::new().await;
+    let path = ground.worktree("aside").await;
+    write(&path.join("late.txt"), "late\n");
+    let trash = ground.yard().join(".trash");
+    fs::create_dir_all(&trash).unwrap();
+    fs::rename(&path, trash.join("aside-0")).unwrap();
+    let yard = Yard::new(ground.yard());
+    ground.all.recover(&yard, |_| true).await;
+    assert_eq!(fs::read_to_string(path.join("late.txt")).unwrap(), "late\n");
+    let kept = ground.retire(&path, "aside-1").await.unwrap().unwrap();
+    assert_eq!(ground.git(&["show", &format!("{}:late.txt", kept.commit)]), "late");
+    assert!(ground.is_gone(&path));
+    // one whose record went had been looked at
+    fs::create_dir(trash.join("aside-1")).unwrap();
+    ground.all.recover(&yard, |_| true).await;
+    assert!(!trash.join("aside-1").exists());
 }
 
 #[tokio::test]

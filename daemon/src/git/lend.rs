@@ -14,10 +14,11 @@ use std::path::{Path, PathBuf};
 
 use hayward_shared::address::without_login;
 
+use super::adrift::stood;
 use super::carry::{carry, is_held, tips};
 use super::command::{CommandError, Git};
 use super::repo::{Closed, CommitId, Repository, read};
-use super::salvage::{PLACE, keep};
+use super::salvage::{PLACE, keep, kept_as};
 use super::worktree::{EMAIL, NAME, Record, is_on_a_branch};
 use crate::fault;
 
@@ -26,6 +27,9 @@ const LOCAL: &str = "refs/remotes/local/";
 
 /// Where a repository says from where it borrows.
 const ALTERNATES: &str = "objects/info/alternates";
+
+/// The ref of a lent repository that names the commit it was made for.
+const BASE: &str = "refs/hayward/base";
 
 /// How the folder of one in the making ends.
 const MAKING: &str = "new";
@@ -122,7 +126,8 @@ impl Repository {
     }
 
     /// Keeps under `name` every commit that a repository which was lent holds and no branch here,
-    /// what was salvaged there before all else; answers the refs. Doing it again finds them again.
+    /// what was salvaged there before all else; answers the refs. Doing it again finds them again,
+    /// whatever the name is then.
     ///
     /// # Errors
     /// [`LendError`], as that somebody may be at work in one of its worktrees.
@@ -143,7 +148,10 @@ impl Repository {
                 .map_err(|source| LendError::Unreadable { path: away.clone(), source })?;
             let mut salvage = Vec::new();
             for commit in homeless {
-                let reference = keep(&common, &name, &commit).await;
+                let reference = match kept_as(&common, &commit).await {
+                    Some(known) => Ok(known),
+                    None => keep(&common, &name, &commit).await,
+                };
                 salvage.push(reference.map_err(LendError::Git)?);
             }
             Ok(salvage)
@@ -195,6 +203,29 @@ pub fn lent(folder: &Path) -> Vec<(PathBuf, PathBuf)> {
         Some((path.with_extension(WHOLE), objects.parent()?.to_owned()))
     });
     both.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The commits at which HEAD of a lent repository's worktree stood, and that no branch there holds.
+/// Of a worktree of the user's own repository there are none: what a branch or HEAD was moved away
+/// from, git keeps there for weeks, as for the user's own work. Blocking.
+///
+/// # Errors
+/// What libgit2 said.
+pub(super) fn left_behind(repository: &git2::Repository) -> Result<Vec<git2::Oid>, git2::Error> {
+    let mut left = Vec::new();
+    let common = repository.commondir();
+    if !common.join(ALTERNATES).is_file() || repository.find_reference(BASE).is_err() {
+        return Ok(left);
+    }
+    for at in stood(repository) {
+        if repository.find_commit(at).is_ok()
+            && !is_held(repository, at, &left)?
+            && !is_on_a_branch(repository, at)?
+        {
+            left.push(at);
+        }
+    }
+    Ok(left)
 }
 
 /// Carries home what no branch there holds; answers the commits that keep it.
@@ -252,7 +283,7 @@ fn furnish(from: &Path, into: &Path, commit: &CommitId) -> Result<(), git2::Erro
         _ => {}
     }
     let ours = git2::Repository::open(ours.path())?;
-    ours.reference("refs/hayward/base", commit.oid()?, true, "hayward: lend")?;
+    ours.reference(BASE, commit.oid()?, true, "hayward: lend")?;
     for branch in theirs.branches(Some(git2::BranchType::Local))? {
         let (branch, _) = branch?;
         let name = String::from_utf8_lossy(branch.name_bytes()?).into_owned();

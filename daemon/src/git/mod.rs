@@ -4,6 +4,7 @@
 //! per repository ([`repo`]); what can be read in process is read through libgit2. Nothing here
 //! touches the user's work tree, index, stash, configuration or refs outside `hayward/`.
 
+mod adrift;
 pub mod aside;
 pub mod bare;
 pub mod branch;

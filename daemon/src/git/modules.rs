@@ -10,8 +10,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::adrift::{pending, plans, staged, stood};
 use super::carry::{carry, is_held, tips};
-use super::salvage::pending;
 use super::snapshot::whole;
 use super::worktree::{EMAIL, NAME};
 
@@ -191,18 +191,29 @@ impl Module {
         let head = repository.head().and_then(|head| head.peel_to_commit());
         match &self.root {
             Some(root) if head.is_ok() || holds_files(root) => {
-                all.push(self.work(&repository, root)?);
+                all.extend(self.work(&repository, root)?);
             }
-            _ => all.extend(head.map(|commit| commit.id())),
+            _ => {
+                if let Ok(head) = &head {
+                    all.push(head.id());
+                    all.extend(staged(&repository, head, head.tree_id())?);
+                }
+            }
         }
         if self.goes {
             all.extend(tips(&repository, |name| name.starts_with(b"refs/remotes/"))?);
             all.extend(pending(&self.git_dir));
+            if let Ok(head) = &head {
+                all.extend(plans(&repository, &self.git_dir, head)?);
+            }
+            // a gitlink may name what no ref of the submodule does, once its HEAD moved on
+            all.extend(stood(&repository));
         }
-        all.retain(|tip| repository.find_commit(*tip).is_ok());
+        let mut known = BTreeSet::new();
+        all.retain(|tip| known.insert(*tip) && repository.find_commit(*tip).is_ok());
         let mut tips = Vec::new();
         for tip in all {
-            if !tips.contains(&tip) && !self.is_safe(&repository, tip)? {
+            if !is_held(&repository, tip, &tips)? && !self.is_safe(&repository, tip)? {
                 tips.push(tip);
             }
         }
@@ -216,8 +227,13 @@ impl Module {
         Ok(Some(Stake { name: self.name.clone(), tips }))
     }
 
-    /// One commit that holds its files as they lie there; HEAD itself when that does.
-    fn work(&self, repository: &git2::Repository, root: &Path) -> Result<git2::Oid, Unkeepable> {
+    /// One commit that holds its files as they lie there, HEAD itself when that does; and another
+    /// that holds what is staged, where that is something else.
+    fn work(
+        &self,
+        repository: &git2::Repository,
+        root: &Path,
+    ) -> Result<Vec<git2::Oid>, Unkeepable> {
         let taken = whole(repository, root)?;
         if !taken.withheld.is_empty() {
             let one = |file: &super::staging::Withheld| {
@@ -227,12 +243,16 @@ impl Module {
         }
         let head = repository.find_commit(taken.head.oid()?)?;
         let tree = repository.find_tree(git2::Oid::from_str(&taken.tree)?)?;
+        let mut all = Vec::new();
         if tree.id() == head.tree_id() {
-            return Ok(head.id());
+            all.push(head.id());
+        } else {
+            let by = git2::Signature::new(NAME, EMAIL, &head.time())?;
+            let says = "Work that was left in a submodule\n";
+            all.push(repository.commit(None, &by, &by, says, &tree, &[&head])?);
         }
-        let by = git2::Signature::new(NAME, EMAIL, &head.time())?;
-        let says = "Work that was left in a submodule\n";
-        Ok(repository.commit(None, &by, &by, says, &tree, &[&head])?)
+        all.extend(staged(repository, &head, tree.id())?);
+        Ok(all)
     }
 
     /// Whether the commit is somewhere that stays.

@@ -3,21 +3,23 @@
 //! `refs/hayward/salvage/<slug>-<short id>` names one commit. Its tree is the worktree as it lay
 //! there: tracked and untracked files, secrets and large files too, which no commit of ours would
 //! hold; ignored files alone are left out. Its first parent is HEAD. Where the index held
-//! something else, or a merge or the like was under way, further parents hold that; and where a
-//! submodule had work that is nowhere else, that too, carried into this repository's objects. The
-//! commit stays on this machine: no refspec of git's own and no push of ours sends these refs, save
-//! `git push --mirror`.
+//! something else, or a merge or the like was under way, further parents hold that, patches that
+//! were not applied yet too; and where a submodule had work that is nowhere else, that too, carried
+//! into this repository's objects. The commit stays on this machine: no refspec of git's own and no
+//! push of ours sends these refs, save `git push --mirror`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::adrift::{pending, plans, staged};
 use super::command::{CommandError, Git};
 use super::hidden::reveal;
+use super::lend::left_behind;
 use super::modules::{self, Module, Stake, Unkeepable};
 use super::repo::{Closed, CommitId, Repository, read};
 use super::snapshot::whole;
 use super::worktree::{EMAIL, NAME, Record, RemoveError, is_on_a_branch, leftover, open_own};
-use super::worktree::{Held, under_way};
+use super::worktree::{Held, Sight, blocking, under_way};
 use crate::fault;
 
 /// Where salvaged work is kept.
@@ -37,19 +39,6 @@ const MAX_NAMES: usize = 1_000;
 
 /// With what the message of a commit that was made to keep work begins.
 const LEFT: &str = "Work that was left in a worktree\n";
-
-/// Files of a worktree's git directory that name commits of something under way.
-const PENDING: [&str; 9] = [
-    "MERGE_HEAD",
-    "CHERRY_PICK_HEAD",
-    "REVERT_HEAD",
-    "MERGE_AUTOSTASH",
-    "rebase-merge/orig-head",
-    "rebase-merge/autostash",
-    "rebase-merge/stopped-sha",
-    "rebase-apply/orig-head",
-    "rebase-apply/autostash",
-];
 
 /// Why what would be lost could not be kept, or the worktree not be removed. It stands then.
 #[derive(Debug, thiserror::Error)]
@@ -143,9 +132,12 @@ impl Repository {
             let salvage = self.salvage(held, name).await?;
             let failed = |source| SalvageError::Disk { path: path.to_owned(), source };
             fault::point("salvage.kept").map_err(failed)?;
-            // nobody wrote between the look and now
-            if self.at_stake(path).await? == salvage.as_ref().map(|kept| kept.commit.clone()) {
-                self.take_away(held).await?;
+            let place = path.to_owned();
+            let Ok(seen) = blocking(move || Sight::of(&place)).await else { continue };
+            // nobody wrote between the look and now, nor does until it is out of sight
+            if self.at_stake(path).await? == salvage.as_ref().map(|kept| kept.commit.clone())
+                && self.take_away(held, seen).await?
+            {
                 return Ok(salvage);
             }
         }
@@ -158,20 +150,7 @@ impl Repository {
     /// What libgit2 said.
     pub async fn salvages(&self) -> Result<Vec<Salvage>, git2::Error> {
         let common = self.common_dir().to_owned();
-        read(move || {
-            let repository = git2::Repository::open(common)?;
-            let mut all = Vec::new();
-            for reference in repository.references_glob(&format!("{PLACE}*"))? {
-                let reference = reference?;
-                if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
-                    all.push(Salvage { reference: name.to_owned(), commit: target.into() });
-                }
-            }
-            all.sort_by(|one, other| one.reference.cmp(&other.reference));
-            Ok(all)
-        })
-        .await
-        .and_then(|found| found)
+        read(move || all(&common)).await.and_then(|found| found)
     }
 
     /// Salvaged work by the whole name of its ref, and where HEAD of its worktree stood.
@@ -298,19 +277,13 @@ fn bind(
     let tree = repository.find_tree(git2::Oid::from_str(tree)?)?;
     let by = git2::Signature::new(NAME, EMAIL, &head.time())?;
     let mut parents = vec![head.clone()];
-    let mut index = repository.index()?;
-    if !index.has_conflicts() {
-        let staged = index.write_tree_to(repository)?;
-        if staged != head.tree_id() && staged != tree.id() {
-            let staged = repository.find_tree(staged)?;
-            let says = "What was staged in a worktree\n";
-            let staged = repository.commit(None, &by, &by, says, &staged, &[&head])?;
-            parents.push(repository.find_commit(staged)?);
-        }
-    }
-    for pending in pending(record.folder()) {
-        if let Ok(commit) = repository.find_commit(pending)
-            && parents.iter().all(|known| known.id() != pending)
+    let mut adrift: Vec<_> = staged(repository, &head, tree.id())?.into_iter().collect();
+    adrift.extend(pending(record.folder()));
+    adrift.extend(plans(repository, record.folder(), &head)?);
+    adrift.extend(left_behind(repository)?);
+    for tip in adrift {
+        if let Ok(commit) = repository.find_commit(tip)
+            && parents.iter().all(|known| known.id() != tip)
         {
             parents.push(commit);
         }
@@ -321,31 +294,6 @@ fn bind(
     }
     let parents: Vec<_> = parents.iter().collect();
     repository.commit(None, &by, &by, &message(repository, record, inner), &tree, &parents)
-}
-
-/// The commits of what is under way, in the order of their files.
-pub(super) fn pending(git_dir: &Path) -> Vec<git2::Oid> {
-    let texts = PENDING.iter().filter_map(|name| fs::read_to_string(git_dir.join(name)).ok());
-    let mut all: Vec<_> = texts
-        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
-        .filter_map(|line| git2::Oid::from_str(line.trim()).ok())
-        .collect();
-    let mut folders = vec![git_dir.join("refs")];
-    while let Some(folder) = folders.pop() {
-        let mut entries: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                _ => all.extend(
-                    fs::read_to_string(entry.path())
-                        .ok()
-                        .and_then(|text| git2::Oid::from_str(text.trim()).ok()),
-                ),
-            }
-        }
-    }
-    all
 }
 
 fn message(repository: &git2::Repository, record: &Record, inner: &[(Module, Stake)]) -> String {
@@ -388,6 +336,31 @@ pub(super) async fn keep(
         }
         tried += 1;
     }
+}
+
+/// A ref under which the commit is kept already, whatever the name.
+pub(super) async fn kept_as(common: &Path, commit: &CommitId) -> Option<String> {
+    let (common, commit) = (common.to_owned(), commit.clone());
+    let found = read(move || {
+        let mut all = all(&common)?;
+        all.retain(|kept| kept.commit == commit);
+        Ok(all.into_iter().next().map(|kept| kept.reference))
+    });
+    found.await.and_then(|found: Result<_, git2::Error>| found).ok().flatten()
+}
+
+/// The salvaged work of a repository, by name.
+fn all(common: &Path) -> Result<Vec<Salvage>, git2::Error> {
+    let repository = git2::Repository::open(common)?;
+    let mut all = Vec::new();
+    for reference in repository.references_glob(&format!("{PLACE}*"))? {
+        let reference = reference?;
+        if let (Ok(name), Some(target)) = (reference.name(), reference.target()) {
+            all.push(Salvage { reference: name.to_owned(), commit: target.into() });
+        }
+    }
+    all.sort_by(|one, other| one.reference.cmp(&other.reference));
+    Ok(all)
 }
 
 async fn standing(common: &Path, reference: &str) -> Option<CommitId> {

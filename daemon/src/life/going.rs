@@ -84,6 +84,11 @@ enum Stays {
     Unkept(#[source] SalvageError),
     #[error("it cannot be removed")]
     Stuck(#[source] RemoveError),
+    #[error(
+        "{0} is no worktree of its repository any more: its `.git` is gone or leads elsewhere. Take \
+         what you need out of it and delete that folder"
+    )]
+    NoWorktree(PathBuf),
     #[error("the journal cannot be written")]
     Journal(#[from] crate::journal::JournalError),
     #[error("its removal was cut off")]
@@ -93,6 +98,14 @@ enum Stays {
 }
 
 impl Stays {
+    /// For a worktree that is there.
+    fn stuck(error: RemoveError) -> Self {
+        match error {
+            RemoveError::NotOurs(path) => Self::NoWorktree(path),
+            error => Self::Stuck(error),
+        }
+    }
+
     fn why(&self) -> &'static str {
         if matches!(self, Self::Unsaved(_)) { "unsaved" } else { "failed" }
     }
@@ -127,7 +140,7 @@ impl Life {
         match repository.check_removal(&place.path).await {
             Ok(()) => going.row(going.gone.why.name()),
             Err(error) if !loses(&error) => {
-                Row { note: Some(chain(&Stays::Stuck(error))), ..going.row("failed") }
+                Row { note: Some(chain(&Stays::stuck(error))), ..going.row("failed") }
             }
             Err(error) if may_salvage => Row {
                 salvage: vec![format!("{}{}", crate::git::salvage::PLACE, going.name)],
@@ -163,10 +176,12 @@ impl Life {
             return Err(Stays::Needed(need));
         }
         let mut gone = going.gone.clone();
-        match repository.check_removal(&place.path).await {
+        let checked = repository.check_removal(&place.path).await;
+        let is_clean = checked.is_ok();
+        match checked {
             Ok(()) => {}
             Err(error) if !loses(&error) && !is_absent(&error, place) => {
-                return Err(Stays::Stuck(error));
+                return Err(Stays::stuck(error));
             }
             Err(error) if loses(&error) && !may_salvage => return Err(Stays::Unsaved(error)),
             Err(_) => {
@@ -180,7 +195,7 @@ impl Life {
         }
         self.shop.journal.begin_removal(going.key, &gone, clock::now()).await?;
         fault::point("life.remove.noted")?;
-        match vanish(&repository, &held, going, &mut gone).await {
+        match vanish(&repository, &held, going, &mut gone, is_clean).await {
             Ok(()) => {}
             Err(stays) => {
                 self.shop.journal.cancel_removal(going.key.run_id).await?;
@@ -275,21 +290,26 @@ impl Life {
     }
 }
 
-/// Takes the worktree away, by the cheap way where nothing would be lost.
+/// Takes the worktree away, by the cheap way where it is clean. What is not may still hold nothing
+/// that would be lost, as a bisection under way.
 async fn vanish(
     repository: &Repository,
     held: &Held,
     going: &Going,
     gone: &mut Gone,
+    is_clean: bool,
 ) -> Result<(), Stays> {
     let place = &gone.place;
-    if gone.salvage.is_empty() {
+    if is_clean {
         return match repository.remove_held(held).await {
             Err(error) if is_absent(&error, place) => Ok(()),
             removed => removed.map_err(Stays::Stuck),
         };
     }
-    let kept = repository.retire(held, &going.name).await.map_err(Stays::Unkept)?;
+    let kept = match repository.retire(held, &going.name).await {
+        Err(SalvageError::Remove(error)) if is_absent(&error, place) => return Ok(()),
+        kept => kept.map_err(Stays::Unkept)?,
+    };
     if let Some(kept) = kept.filter(|kept| !gone.salvage.contains(&kept.reference)) {
         gone.salvage.push(kept.reference);
     }

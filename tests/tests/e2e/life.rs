@@ -76,6 +76,34 @@ fn unsaved(home: &Home, repo: &ScratchRepo) -> Vec<Value> {
 }
 
 #[test]
+fn a_worktree_that_is_not_clean_but_holds_nothing_goes_without_a_salvage() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    home.configure("[worktree]\npool = 0\n");
+    let conflict = "B=$(git rev-parse HEAD:README); git rm -q --cached README; for N in 1 2 3; do \
+                    printf '100644 %s %s\\tREADME\\n' $B $N; done | git update-index --index-info";
+    let run = |line: &str| {
+        let words = ["--json", "run", "--", "sh", "-c", &format!("{line}; exit 1")];
+        let task = home.run_in(repo.path(), &words).expect(7).json();
+        let path = path_of(&home, &task);
+        (task, path)
+    };
+    let (bisected, path) = run("git bisect start");
+    let (_, unmerged) = run(conflict);
+    assert!(git(&unmerged, &["status", "--porcelain"]).starts_with("UU README"));
+    home.json(&["task", "discard", id(&bisected)]);
+    until_true("the worktree goes", LONG, || !path.exists());
+    // one that is a worktree no longer stays, and says what to do
+    let (_, broken) = run("rm .git; echo mine > mine");
+    let rows = home.run(&["--json", "worktree", "prune", "--force"]).expect(1).json();
+    assert!(!unmerged.exists() && broken.join("mine").exists(), "{rows:#}");
+    assert!(rows.to_string().contains("delete that folder"), "{rows:#}");
+    fs::remove_dir_all(&broken).unwrap();
+    home.json(&["worktree", "prune", "--force"]);
+    assert!(salvages(&repo).is_empty());
+    assert_eq!(git(repo.path(), &["worktree", "list"]).lines().count(), 1);
+}
+
+#[test]
 fn f13_whatever_would_be_lost_survives_sweep_restart_prune_and_discard_or_is_kept_exactly() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
     home.configure("[worktree]\npool = 0\n");

@@ -207,7 +207,7 @@ pub(super) fn fingerprint(
     }
     let index = Stamp::of(&record.index())
         .map_err(|cause| git2::Error::from_str(&format!("it has no index: {cause}")))?;
-    let files = likeness(path)
+    let files = likeness(path, |path| path == Path::new(".git"))
         .map_err(|cause| git2::Error::from_str(&format!("its files cannot be read: {cause}")))?;
     Ok(format!("{} {} {files:016x} {bytes}", digest(&settings), index.text()))
 }

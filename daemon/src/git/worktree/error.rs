@@ -114,7 +114,7 @@ pub enum RemoveError {
         files: Vec<PathBuf>,
     },
     /// Its commits are on no branch.
-    #[error("{path} stands at {head}, which is on no branch: make a branch of it first")]
+    #[error("{path} stood at {head}, which is on no branch: make a branch of it first")]
     Unreachable {
         /// The folder.
         path: PathBuf,

@@ -34,7 +34,7 @@ pub(in crate::git) use pristine::{Stamp, look};
 pub(in crate::git) use record::{Hold, Record};
 pub(in crate::git) use recover::ready_places;
 pub use remove::Held;
-pub(in crate::git) use remove::is_on_a_branch;
+pub(in crate::git) use remove::{Sight, is_on_a_branch};
 pub(in crate::git) use walk::likeness;
 pub use yard::Yard;
 pub(in crate::git) use yard::digest;

@@ -1,6 +1,8 @@
 //! After a crash: what was being made, claimed or removed is taken down or finished.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::repo::{CommitId, Repositories, read};
@@ -24,6 +26,10 @@ impl Repositories {
     ///
     /// What cannot be repaired is said in the log and left for the next start.
     pub async fn recover(&self, yard: &Yard, known: impl Fn(&Path) -> bool) {
+        let place = yard.clone();
+        if let Err(cause) = read(move || bring_back(&place)).await {
+            tracing::warn!(%cause, "what was set aside is left there");
+        }
         let notes = yard.notes();
         let repositories: BTreeSet<PathBuf> =
             notes.iter().map(|(_, note)| note.common.clone()).collect();
@@ -46,6 +52,25 @@ impl Repositories {
             }
         }
         self.pool().recover(yard).await;
+    }
+}
+
+/// Puts worktrees back that were set aside for a last look when the daemon died.
+fn bring_back(yard: &Yard) {
+    for aside in yard.aside() {
+        let settled = match Record::of(&aside).and_then(|record| record.path()) {
+            Some(path)
+                if path.parent() == Some(yard.root()) && path.symlink_metadata().is_err() =>
+            {
+                fs::rename(&aside, &path)
+            }
+            Some(_) => Err(io::Error::other("its place is taken, or not here")),
+            // it had been looked at: its record goes after that
+            None => yard.give_up(&aside),
+        };
+        if let Err(cause) = settled {
+            tracing::warn!(path = %aside.display(), %cause, "what was set aside is left there");
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! A worktree removed: only when nothing in it would be lost, and at once whatever its size.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::command::Git;
 use super::super::hidden::reveal;
+use super::super::lend::left_behind;
 use super::super::modules::{self, Module, Unkeepable};
 use super::super::parse::{self, Status};
 use super::super::repo::{Closed, CommitId, Repository, read};
+use super::walk::likeness;
 use super::yard::Yard;
 use super::{Record, RemoveError, leftover, look, open_own, under_way};
 use crate::fault;
@@ -45,7 +48,7 @@ impl Repository {
         let path = held.path.clone();
         let removed = self.in_turn(move |common| async move {
             check(&common, &path).await?;
-            vanish(&common, &path).await
+            vanish(&common, &path, None).await.map(drop)
         });
         let done = removed.await?;
         self.pool().wake();
@@ -91,10 +94,15 @@ impl Repository {
         }
     }
 
-    /// Removes a worktree unseen: all that would be lost was kept before.
-    pub(in crate::git) async fn take_away(&self, held: &Held) -> Result<(), RemoveError> {
+    /// Removes a worktree unseen: all that would be lost was kept before. Where its files are not
+    /// as they were `seen` any more, it stands, and the answer is false.
+    pub(in crate::git) async fn take_away(
+        &self,
+        held: &Held,
+        seen: Option<Sight>,
+    ) -> Result<bool, RemoveError> {
         let path = held.path.clone();
-        let gone = self.in_turn(move |common| async move { vanish(&common, &path).await });
+        let gone = self.in_turn(move |common| async move { vanish(&common, &path, seen).await });
         let done = gone.await?;
         self.pool().wake();
         done
@@ -134,11 +142,32 @@ async fn show_all(path: &Path) -> Result<(), RemoveError> {
     reveal(path).await.map_err(|source| RemoveError::Git { path: path.to_owned(), source })
 }
 
-async fn vanish(common: &Path, path: &Path) -> Result<(), RemoveError> {
+/// What the files of a worktree looked like at one moment, ignored ones too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::git) struct Sight(u64);
+
+impl Sight {
+    /// None where it cannot be told, as there is no folder, or a closed one in it. Blocking.
+    ///
+    /// # Errors
+    /// The disk's, as that something went meanwhile.
+    pub(in crate::git) fn of(path: &Path) -> io::Result<Option<Self>> {
+        if !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+            return Ok(None);
+        }
+        // whoever looks at work writes objects into the repositories inside
+        match likeness(path, |path| path.ends_with(".git")) {
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+            seen => seen.map(|seen| Some(Self(seen))),
+        }
+    }
+}
+
+async fn vanish(common: &Path, path: &Path, seen: Option<Sight>) -> Result<bool, RemoveError> {
     let (place, folder) = (common.to_owned(), path.to_owned());
-    let gone = tokio::task::spawn_blocking(move || take_away(&place, &folder));
+    let gone = tokio::task::spawn_blocking(move || take_away(&place, &folder, seen));
     gone.await
-        .map_err(std::io::Error::other)
+        .map_err(io::Error::other)
         .and_then(|gone| gone)
         .map_err(|source| RemoveError::Disk { path: path.to_owned(), source })
 }
@@ -192,6 +221,9 @@ fn removable(common: &Path, path: &Path) -> Result<Looked, RemoveError> {
     let bare = repository.head_detached().map_err(unreadable)?;
     if bare {
         reachable(&repository, path, &head)?;
+    }
+    if let Some(left) = left_behind(&repository).map_err(unreadable)?.first() {
+        return Err(RemoveError::Unreachable { path: path.to_owned(), head: (*left).into() });
     }
     Ok(if matches!(looked, Ok(Some(_))) { Looked::Clean } else { Looked::Unsure })
 }
@@ -254,16 +286,30 @@ fn replaced_by_link(common: &Path, path: &Path) -> Result<Looked, RemoveError> {
     Ok(Looked::Clean)
 }
 
-fn take_away(common: &Path, path: &Path) -> std::io::Result<()> {
+fn take_away(common: &Path, path: &Path, seen: Option<Sight>) -> io::Result<bool> {
     let yard = Yard::around(path);
     let records = leftover::records(common, path);
     fault::point("worktree.remove.checked")?;
-    yard.discard(path)?;
+    let aside = match seen {
+        Some(_) => yard.set_aside(path)?,
+        None => yard.discard(path).map(|()| None)?,
+    };
+    // nobody finds it from here on; what was written until now shows
+    if let Some(aside) = &aside
+        && !Sight::of(aside).is_ok_and(|found| found == seen)
+    {
+        fs::rename(aside, path)?;
+        return Ok(false);
+    }
     fault::point("worktree.remove.renamed")?;
     records.iter().try_for_each(Record::remove)?;
     fault::point("worktree.remove.pruned")?;
+    if let Some(aside) = aside {
+        yard.give_up(&aside)?;
+    }
     yard.forget(path)?;
-    fault::point("worktree.remove.forgotten")
+    fault::point("worktree.remove.forgotten")?;
+    Ok(true)
 }
 
 /// Whether a branch, local or remote, holds the commit: one walk, however many branches there are.

@@ -87,19 +87,22 @@ impl AddAssign for Sum {
 }
 
 /// What the tree at `root` looks like, in a number: the names of all that is in it, and of each
-/// file which one it is and when it last changed in any way, a time that nobody can set. The `.git`
-/// at the top is left out. The same as long as nobody touches the tree, wherever it is moved; of
-/// another build of this program perhaps another.
+/// file which one it is and when it last changed in any way, a time that nobody can set. What
+/// `passes_over` takes by its path from the top is left out. The same as long as nobody touches the
+/// tree, wherever it is moved; of another build of this program perhaps another.
 ///
 /// # Errors
 /// A folder or file cannot be read.
-pub(in crate::git) fn likeness(root: &Path) -> io::Result<u64> {
+pub(in crate::git) fn likeness(
+    root: &Path,
+    passes_over: impl Fn(&Path) -> bool + Sync,
+) -> io::Result<u64> {
     let sum = walk(|folder| {
         let (mut folders, mut sum) = (Vec::new(), Sum::default());
         for child in fs::read_dir(root.join(folder))? {
             let child = child?;
             let relative = folder.join(child.file_name());
-            if relative == Path::new(".git") {
+            if passes_over(&relative) {
                 continue;
             }
             let mut hasher = DefaultHasher::new();
@@ -122,6 +125,10 @@ pub(in crate::git) fn likeness(root: &Path) -> io::Result<u64> {
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn likeness(root: &Path) -> io::Result<u64> {
+        super::likeness(root, |path| path == Path::new(".git"))
+    }
 
     #[test]
     fn whatever_is_done_to_a_tree_changes_its_likeness_and_moving_it_does_not() {

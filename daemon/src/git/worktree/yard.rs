@@ -18,6 +18,9 @@ pub struct Yard {
     root: PathBuf,
 }
 
+/// How those in the trash begin that may be brought back.
+const ASIDE: &str = "aside-";
+
 /// What is made at a folder of the yard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -101,6 +104,35 @@ impl Yard {
         all
     }
 
+    /// Takes a folder out of sight, to be given up or brought back; the trash is not emptied of it.
+    /// None where nothing can be brought back: it is no folder, or another file system. Then it is
+    /// discarded.
+    pub(in crate::git) fn set_aside(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        if !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
+            return self.discard(path).map(|()| None);
+        }
+        let trash = self.trash();
+        fs::create_dir_all(&trash)?;
+        let aside = trash.join(format!("{ASIDE}{}", Uuid::new_v4().simple()));
+        match fs::rename(path, &aside) {
+            Err(cause) if cause.kind() == io::ErrorKind::CrossesDevices => {
+                self.discard(path).map(|()| None)
+            }
+            renamed => renamed.map(|()| Some(aside)),
+        }
+    }
+
+    /// Leaves to the trash what was set aside.
+    pub(in crate::git) fn give_up(&self, aside: &Path) -> io::Result<()> {
+        gone(fs::rename(aside, self.trash().join(Uuid::new_v4().simple().to_string())))
+    }
+
+    /// What was set aside and neither given up nor brought back.
+    pub(in crate::git) fn aside(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.trash()).into_iter().flatten().flatten();
+        entries.into_iter().map(|entry| entry.path()).filter(|path| is_aside(path)).collect()
+    }
+
     /// Takes a folder out of sight at once; its bytes go when the trash is emptied. A link is
     /// unlinked, whatever it points at stays. What is gone already is fine.
     pub(in crate::git) fn discard(&self, path: &Path) -> io::Result<()> {
@@ -125,12 +157,16 @@ impl Yard {
     /// cannot be deleted is left for the next time and said in the log.
     pub(in crate::git) fn empty_trash(&self) {
         let Ok(entries) = fs::read_dir(self.trash()) else { return };
-        for entry in entries.flatten() {
-            if let Err(cause) = gone(delete(&entry.path())) {
-                tracing::warn!(path = %entry.path().display(), %cause, "trash is left for later");
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| !is_aside(path)) {
+            if let Err(cause) = gone(delete(&path)) {
+                tracing::warn!(path = %path.display(), %cause, "trash is left for later");
             }
         }
     }
+}
+
+fn is_aside(path: &Path) -> bool {
+    name_of(path).as_bytes().starts_with(ASIDE.as_bytes())
 }
 
 /// Deletes a tree, also one whose folders somebody closed.
