@@ -205,6 +205,23 @@ async fn f19_a_folder_whose_link_was_not_written_when_the_daemon_died_is_taken()
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
 }
 
+#[tokio::test]
+async fn f16_a_look_sees_hidden_changes_and_writes_no_index() {
+    let farm = Farm::new();
+    let repository = farm.repositories(0).open(&farm.user()).await.unwrap();
+    let path = farm.task(&repository, "first").await.path;
+    git(&path, &["update-index", "--assume-unchanged", "b.txt"]);
+    let index = git(&path, &["rev-parse", "--path-format=absolute", "--git-path", "index"]);
+    let before = fs::read(&index).unwrap();
+    assert!(!repository.is_dirty(&path).await.unwrap());
+    fs::write(path.join("b.txt"), "an agent's\n").unwrap();
+    assert!(repository.is_dirty(&path).await.unwrap());
+    let refused = repository.check_removal(&path).await;
+    assert!(matches!(refused, Err(RemoveError::Dirty { .. })), "{refused:?}");
+    assert_eq!(fs::read(&index).unwrap(), before);
+    assert!(matches!(repository.remove(&path).await, Err(RemoveError::Dirty { .. })));
+}
+
 /// 32 at once, 20 times; `HAYWARD_TEST_ROUNDS` changes the rounds.
 #[tokio::test(flavor = "multi_thread")]
 async fn f15_many_starts_at_once_all_succeed() {
