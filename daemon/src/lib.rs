@@ -12,6 +12,7 @@ pub mod git;
 pub mod home;
 pub mod journal;
 pub mod keeper;
+pub mod kept;
 pub mod life;
 pub mod link;
 pub mod merge;

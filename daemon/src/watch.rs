@@ -3,6 +3,7 @@
 //! A watch reads the ring on disk at its own pace. A slow viewer holds up itself alone: neither
 //! the agent nor another viewer, and no memory but one frame.
 
+use crate::kept::Kept;
 use crate::link::Link;
 use crate::session::Session;
 use crate::task::{Board, LiveSession, RunState, Shop, run_folder};
@@ -15,7 +16,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 /// Watches that one daemon serves at once; more are refused.
 const MOST: usize = 256;
@@ -35,13 +35,7 @@ pub struct Watches {
 #[derive(Debug)]
 struct Watch {
     grant: watch::Sender<u64>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: Kept,
 }
 
 /// What a viewer asked for.
@@ -71,7 +65,7 @@ impl Watches {
     /// # Errors
     /// No run of the task is known here, or there are too many watches.
     pub async fn begin(&mut self, view: View) -> Result<Value, Fault> {
-        self.live.retain(|_, watch| !watch.task.is_finished());
+        self.live.retain(|_, watch| !watch.task.is_over());
         if self.live.len() >= MOST {
             let text = format!("{MOST} watches are served already");
             return Err(Fault::new(Code::Unavailable, text));
@@ -98,7 +92,7 @@ impl Watches {
             granted,
             link: self.link.clone(),
         };
-        let task = tokio::spawn(viewing.run());
+        let task = Kept::of(tokio::spawn(viewing.run()));
         self.live.insert(view.watch, Watch { grant, task });
         Ok(json!({ "runId": row.key.run_id, "start": start, "end": end }))
     }

@@ -7,6 +7,7 @@ mod daemons;
 mod events;
 mod fault;
 pub(crate) mod gate;
+mod gather;
 mod merge;
 mod order;
 mod overlap;
