@@ -68,6 +68,7 @@ impl House {
             branch: None,
             lent_from: None,
             first_port: None,
+            pushes_to: None,
             notes: Vec::new(),
         };
         let live = LivePlace { key, name: "task".into(), place };
