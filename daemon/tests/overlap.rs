@@ -1,13 +1,15 @@
 //! Snapshots and overlap of worktrees, judged by what git itself says.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod checkout;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
+use checkout::{command, git, init, said, write};
 use hayward_daemon::git::aside::Aside;
 use hayward_daemon::git::diff::Side;
 use hayward_daemon::git::snapshot::{Again, Snapshot};
@@ -29,10 +31,7 @@ impl Scratch {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let user = folder.path().join("user");
-        fs::create_dir(&user).unwrap();
-        git(&user, &["init", "-q", "-b", "main"]);
-        git(&user, &["config", "user.name", "User"]);
-        git(&user, &["config", "user.email", "user@example.org"]);
+        init(&user);
         write(&user.join("a.txt"), &numbered(40));
         write(&user.join("src/b.txt"), &numbered(40));
         write(&user.join(".gitignore"), "ignored/\n");
@@ -77,29 +76,6 @@ impl Scratch {
         on(&["add", "--all"]);
         on(&["write-tree"])
     }
-}
-
-fn command(place: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new("git");
-    command.args(args).current_dir(place).env("GIT_CONFIG_GLOBAL", "/dev/null");
-    command.env("GIT_CONFIG_NOSYSTEM", "1");
-    command
-}
-
-fn said(mut command: Command) -> String {
-    let output = command.output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {stderr}");
-    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-}
-
-fn git(place: &Path, args: &[&str]) -> String {
-    said(command(place, args))
-}
-
-fn write(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
 }
 
 fn numbered(count: usize) -> String {

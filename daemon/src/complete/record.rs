@@ -33,7 +33,7 @@ pub struct Order {
     pub sign: bool,
     /// Where pushes went when the work began: a push goes nowhere else.
     #[serde(default)]
-    pub pushes_to: Option<Destinations>,
+    pub pushes_to: Option<Box<Destinations>>,
 }
 
 /// How far it is. Each phase is on disk before what it announces is done, so that whoever takes it

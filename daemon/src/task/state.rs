@@ -59,7 +59,7 @@ pub struct Place {
     pub first_port: Option<u16>,
     /// Where pushes went when it was made; none where that was not told.
     #[serde(default)]
-    pub pushes_to: Option<Destinations>,
+    pub pushes_to: Option<Box<Destinations>>,
     /// What the user may want to know of how it was made.
     #[serde(default)]
     pub notes: Vec<String>,
