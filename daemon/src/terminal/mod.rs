@@ -1,3 +1,10 @@
 //! Bytes and text of terminals. Knows no process.
 
+mod clean;
+mod index;
+mod pages;
+pub mod pattern;
 pub mod ring;
+pub mod search;
+mod segment;
+mod text;
