@@ -125,8 +125,7 @@ pub struct SearchLeft {
 pub struct SearchReport {
     /// The matches, in the order that was asked for.
     pub matches: Vec<SearchMatch>,
-    /// How many lines match in all that was searched. Of a question that goes on behind a match:
-    /// how many are behind it.
+    /// How many lines match in all that was searched; 0 to a question that goes on behind a match.
     pub total: u64,
     /// Whether there may be more than these.
     pub truncated: bool,

@@ -66,10 +66,18 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
 
     /// The whole of it.
     pub(super) fn report(mut self, took: Duration) -> SearchReport {
+        if self.query.after.is_some() {
+            // the sum was told with the first matches
+            self.report.total = 0;
+        }
         if self.full {
             let last = self.report.matches.last();
             self.report.next =
                 last.map(|last| SearchPlace { run_id: last.run_id, line: last.line });
+            if self.query.after.is_some() {
+                // broken off because it was full: the next one goes on there
+                self.report.unsearched.clear();
+            }
         }
         let found = self.report.matches.len() as u64;
         self.report.truncated |= self.full || self.report.total > found;

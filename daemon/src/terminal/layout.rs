@@ -1,7 +1,7 @@
 //! How the clean text of a ring lies on the disk, in blocks that are searched one at a time.
 
 use super::index::{self, Frame, LineStart, Open};
-use super::page::Page;
+use super::page::{Page, Shelf};
 use super::segment::{Part, Segment, path, segments};
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Text of a block, about: what fits the cache nearest to a processor core beside all else, so
 /// that it is read from memory once.
-const BLOCK: u32 = 384 << 10;
+const BLOCK: u32 = 512 << 10;
 
 /// A stretch of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,7 @@ impl Layout {
         let start = self.segments[segment].start;
         let Some(last) = self.blocks.len().checked_sub(1) else { return Ok(Open::at(1, start)) };
         let mut page = Page::default();
-        match page.load(self, last)? {
+        match page.load(self, last, &mut Shelf::default())? {
             true if page.end() == start => Ok(page.open_behind()),
             true => Ok(Open::at(page.open_behind().line + 1, start)),
             false => Ok(Open::at(1, start)),
@@ -187,7 +187,7 @@ impl Layout {
     pub(super) fn end(&self) -> io::Result<Open> {
         let Some(last) = self.count().checked_sub(1) else { return Ok(Open::at(1, 0)) };
         let mut page = Page::default();
-        page.load(self, last)?;
+        page.load(self, last, &mut Shelf::default())?;
         Ok(page.open_behind())
     }
 }

@@ -16,6 +16,21 @@ const LONGEST_LINE: u64 = 8 << 20;
 /// What is read of raw bytes at once when they are cleaned again.
 const READ: usize = 64 << 10;
 
+/// The text that was read from last, open for the next block of the same segment.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    open: Option<(usize, File)>,
+}
+
+impl Shelf {
+    fn text(&mut self, layout: &Layout, segment: usize) -> io::Result<Option<&File>> {
+        if self.open.as_ref().is_none_or(|(known, _)| *known != segment) {
+            self.open = layout.open(segment, Part::Text)?.map(|file| (segment, file));
+        }
+        Ok(self.open.as_ref().map(|(_, file)| file))
+    }
+}
+
 /// A block's text, and which lines it is.
 #[derive(Debug)]
 pub(super) struct Page {
@@ -61,14 +76,19 @@ impl Page {
     ///
     /// # Errors
     /// The disk failed.
-    pub(super) fn load(&mut self, layout: &Layout, index: usize) -> io::Result<bool> {
+    pub(super) fn load(
+        &mut self,
+        layout: &Layout,
+        index: usize,
+        shelf: &mut Shelf,
+    ) -> io::Result<bool> {
         let Some(block) = layout.block(index) else { return Ok(false) };
         self.start = layout.start(&block);
         self.open = block.open;
         self.block = Some(block);
         self.lines = OnceLock::new();
         let Some(to) = block.to else { return self.clean(layout, &block) };
-        let Some(file) = layout.open(block.segment, Part::Text)? else { return Ok(false) };
+        let Some(file) = shelf.text(layout, block.segment)? else { return Ok(false) };
         self.len = (to.end.text - block.from.text) as usize;
         if self.buffer.len() < self.len {
             self.buffer.resize(self.len, 0);

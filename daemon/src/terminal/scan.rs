@@ -2,7 +2,7 @@
 
 use super::clean::last_state;
 use super::layout::Layout;
-use super::page::Page;
+use super::page::{Page, Shelf};
 use super::pattern::Pattern;
 use super::window::is_continued;
 use memchr::{memchr, memrchr};
@@ -91,10 +91,10 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn block(&self, index: usize, stretch: &mut usize) -> io::Result<Scanned> {
+    fn block(&self, index: usize, stretch: &mut usize, shelf: &mut Shelf) -> io::Result<Scanned> {
         let mut page = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut page = page.take().unwrap_or_default();
-        if !page.load(self.layout, index)? {
+        if !page.load(self.layout, index, shelf)? {
             return Ok(Scanned { index, page: None, hits: Vec::new(), whole: true });
         }
         let mut hits = Vec::new();

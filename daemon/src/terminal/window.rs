@@ -2,7 +2,7 @@
 
 use super::clean::last_state;
 use super::layout::Layout;
-use super::page::Page;
+use super::page::{Page, Shelf};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl<'a> Window<'a> {
             return Ok(Some(Arc::clone(page)));
         }
         let mut page = Page::default();
-        if !page.load(self.layout, index)? {
+        if !page.load(self.layout, index, &mut Shelf::default())? {
             return Ok(None);
         }
         let page = Arc::new(page);

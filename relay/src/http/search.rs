@@ -141,17 +141,13 @@ async fn gather(core: &Core, id: DaemonId, mut query: SearchQuery) -> Result<Sea
         })?;
         page.matches.iter_mut().for_each(|one| one.daemon_id = Some(id));
         bytes += page.matches.iter().map(length).sum::<usize>();
-        if query.after.is_some() {
-            // the first page counted all of them
-            page.total = 0;
-            page.unsearched.clear();
-        }
         let (found, next) = (page.matches.len(), page.next.take());
+        // that it is full says nothing when the next one follows
+        page.truncated &= next.is_none() || !page.unsearched.is_empty();
         add(&mut sum, page);
         let left = query.limit.saturating_sub(u32::try_from(found).unwrap_or(u32::MAX));
-        let (Some(next), true) = (next, left > 0 && found > 0 && bytes < MOST_BYTES) else {
-            return Ok(sum);
-        };
+        let goes_on = left > 0 && found > 0 && bytes < MOST_BYTES;
+        let Some(next) = next.filter(|_| goes_on) else { return Ok(sum) };
         let time = deadline.saturating_duration_since(Instant::now()).as_millis();
         let time = u32::try_from(time).unwrap_or(u32::MAX);
         query.limit = left;
