@@ -81,11 +81,13 @@ impl<'a> Scan<'a> {
     }
 
     fn scan(&self, blocks: Vec<usize>, to: &SyncSender<io::Result<Scanned>>) {
-        let mut stretch = STRETCH.start;
+        let (mut stretch, mut shelf) = (STRETCH.start, Shelf::default());
         for index in blocks {
-            if self.halt.load(Ordering::Relaxed)
-                || to.send(self.block(index, &mut stretch)).is_err()
-            {
+            if self.halt.load(Ordering::Relaxed) {
+                return;
+            }
+            let scanned = self.block(index, &mut stretch, &mut shelf);
+            if to.send(scanned).is_err() {
                 return;
             }
         }
