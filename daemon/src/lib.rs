@@ -19,6 +19,7 @@ pub mod merge;
 pub mod overlap;
 pub mod process;
 pub mod queue;
+pub mod search;
 pub mod service;
 pub mod session;
 pub mod task;

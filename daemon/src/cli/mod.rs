@@ -16,6 +16,7 @@ mod print;
 mod run;
 #[cfg(test)]
 pub(crate) mod sample;
+mod search;
 mod serve;
 mod status;
 mod task;
@@ -71,6 +72,8 @@ enum Command {
     Complete(complete::CompleteArgs),
     /// Print what a task's agent prints
     Logs(logs::LogsArgs),
+    /// Search all that agents printed, on every machine
+    Search(search::SearchArgs),
     /// Show which running tasks change the same lines
     Overlap(overlap::OverlapArgs),
     /// Look at worktrees, copy one out, remove those that nobody needs
@@ -146,6 +149,7 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Merge(args) => asking(interruptible(merge::run(args, context))),
         Command::Complete(args) => asking(interruptible(complete::run(args, context))),
         Command::Logs(args) => asking(interruptible(logs::run(args, context))),
+        Command::Search(args) => asking(interruptible(search::run(args, context))),
         Command::Overlap(args) => asking(interruptible(overlap::run(args, context))),
         Command::Worktree(args) => asking(interruptible(worktree::run(args, context))),
         Command::Agent(args) => asking(interruptible(agent::run(args, context))),

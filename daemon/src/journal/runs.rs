@@ -7,8 +7,8 @@ use hayward_shared::run::RunKey;
 use hayward_shared::time::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -154,6 +154,37 @@ impl Journal {
         .await
         .map_err(JournalError::doing("read a run"))?;
         row.as_ref().map(read).transpose()
+    }
+
+    /// The runs of these tasks on this daemon, of all where there are none named; the oldest first.
+    ///
+    /// # Errors
+    /// [`JournalError`] when they cannot be read.
+    pub async fn runs_of<S: DeserializeOwned>(
+        &self,
+        tasks: &[TaskId],
+    ) -> Result<Vec<(RunKey, S)>, JournalError> {
+        let mut query = QueryBuilder::new("SELECT run_id, task_id, lease_epoch, state FROM runs");
+        if !tasks.is_empty() {
+            let mut names = query.push(" WHERE task_id IN (").separated(", ");
+            for task in tasks {
+                names.push_bind(task.to_string());
+            }
+            query.push(")");
+        }
+        let rows = query
+            .push(" ORDER BY created_at, run_id")
+            .build()
+            .fetch_all(&self.pool)
+            .await
+            .map_err(JournalError::doing("read the runs"))?;
+        let known = rows.iter().filter_map(|row| Some((key(row)?, row.get::<String, _>("state"))));
+        known
+            .map(|(key, state)| {
+                let state = serde_json::from_str(&state);
+                Ok((key, state.map_err(JournalError::damaged("run state"))?))
+            })
+            .collect()
     }
 
     /// The worktrees of all runs that this daemon ever had, by path, wherever they are now: the

@@ -108,6 +108,7 @@ impl Reader {
                 Err(Errno::EAGAIN) => self.wait(),
                 // a terminal whose other end is closed says EIO
                 Ok(_) | Err(_) => {
+                    self.ring.settle();
                     self.progress.done.store(true, Ordering::Release);
                     self.wake();
                     return;

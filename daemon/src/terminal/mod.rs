@@ -1,3 +1,13 @@
 //! Bytes and text of terminals. Knows no process.
 
+mod clean;
+mod index;
+mod layout;
+mod page;
+pub mod pattern;
 pub mod ring;
+mod scan;
+pub mod search;
+mod segment;
+mod text;
+mod window;

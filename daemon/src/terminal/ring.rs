@@ -1,15 +1,19 @@
 //! The output of one stream on disk: bounded bytes under absolute offsets that never restart.
 //!
-//! A ring is a folder of segment files, each named by the offset of its first byte (20 digits).
-//! The writer appends to the last one and unlinks the oldest when the sum exceeds the cap, so the
-//! first name says what was dropped and nothing else needs recording. Bytes that the disk refused
-//! are skipped: the next segment begins behind them, and readers are told of the gap.
-//! One writer owns a ring; any number of readers keep their own offsets.
+//! A ring is a folder of segments (`segment`). The writer appends to the last one and removes the
+//! oldest when the sum exceeds the cap, so the first name says what was dropped and nothing else
+//! needs recording. Bytes that the disk refused are skipped: the next segment begins behind them,
+//! and readers are told of the gap. One writer owns a ring; any number of readers keep their own
+//! offsets. Beside the raw bytes, which the cap counts, lies their clean text (`text`): never
+//! more than they are, and an eighth of that for its index where lines are long.
 
+use super::layout::Layout;
+use super::segment::{self, Part, Segment, path, segments};
+use super::text::TextWriter;
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The smallest segment: below this, files outnumber what they hold.
@@ -33,18 +37,7 @@ pub struct RingWriter {
     /// The last of `kept`, when it can take more.
     current: Option<File>,
     end: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Segment {
-    start: u64,
-    len: u64,
-}
-
-impl Segment {
-    fn end(self) -> u64 {
-        self.start + self.len
-    }
+    text: TextWriter,
 }
 
 impl RingWriter {
@@ -59,11 +52,8 @@ impl RingWriter {
         let end = kept.back().map_or(0, |last| last.end());
         let cap = cap.max(2 * MIN_SEGMENT);
         let segment = (cap / SEGMENTS).clamp(MIN_SEGMENT, MAX_SEGMENT);
-        let current = match kept.back() {
-            Some(last) => Some(OpenOptions::new().append(true).open(path(dir, last.start))?),
-            None => None,
-        };
-        Ok(Self { dir: dir.to_owned(), cap, segment, kept, current, end })
+        let text = TextWriter::new(dir, Layout::read(dir)?.end()?);
+        Ok(Self { dir: dir.to_owned(), cap, segment, kept, current: None, end, text })
     }
 
     /// The offset that the next byte gets.
@@ -111,15 +101,24 @@ impl RingWriter {
             }
         };
         last.len += taken as u64;
+        self.text.take(&wanted[..taken]);
         self.end += taken as u64;
         self.drop_oldest()?;
         Ok(taken)
     }
 
+    /// Writes the clean text that is held back; the raw bytes are written already. Worth it when
+    /// nothing more comes: readers need not clean the end again.
+    pub fn settle(&mut self) {
+        self.text.settle();
+    }
+
     fn roll(&mut self) -> io::Result<()> {
         let start = self.end;
-        let name = path(&self.dir, start);
+        let name = path(&self.dir, start, Part::Raw);
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(name)?;
+        let lost = start > 0 && self.kept.back().is_none_or(|last| last.end() != start);
+        self.text.begin(start, lost);
         if self.kept.back().is_none_or(|last| last.start != start) {
             self.kept.push_back(Segment { start, len: 0 });
         }
@@ -132,10 +131,7 @@ impl RingWriter {
         while total > self.cap && self.kept.len() > 1 {
             let Some(oldest) = self.kept.pop_front() else { return Ok(()) };
             total -= oldest.len;
-            match fs::remove_file(path(&self.dir, oldest.start)) {
-                Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(fault),
-                _ => {}
-            }
+            segment::remove(&self.dir, oldest.start)?;
         }
         Ok(())
     }
@@ -208,7 +204,7 @@ impl RingReader {
             let Some(here) = after.checked_sub(1).map(|index| kept[index].start) else {
                 return Ok(next.map_or(Read::AtEnd, |to| Read::Gap { from: offset, to }));
             };
-            match File::open(path(&self.dir, here)) {
+            match File::open(path(&self.dir, here, Part::Raw)) {
                 Ok(file) => self.open = Some((here, file)),
                 Err(fault) if fault.kind() == io::ErrorKind::NotFound => continue,
                 Err(fault) => return Err(fault),
@@ -233,37 +229,11 @@ impl RingReader {
     }
 }
 
-fn path(dir: &Path, start: u64) -> PathBuf {
-    dir.join(format!("{start:020}"))
-}
-
-/// The segments that are there now, oldest first. A folder that is not there holds none.
-fn segments(dir: &Path) -> io::Result<Vec<Segment>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(fault) => return Err(fault),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let digits = name.to_str().filter(|name| name.len() == 20);
-        let Some(start) = digits.and_then(|name| name.parse().ok()) else { continue };
-        match entry.metadata() {
-            Ok(about) => found.push(Segment { start, len: about.len() }),
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    found.sort_unstable_by_key(|one| one.start);
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     /// Everything a fresh reader sees from `offset` on: bytes by offset, and the gaps.
     fn replay(dir: &Path, mut offset: u64, step: usize) -> (Vec<u8>, Vec<(u64, u64)>) {

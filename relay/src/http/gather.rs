@@ -88,6 +88,16 @@ impl Gathered {
 
 /// The daemons of a workspace that are online, with their hosts' names.
 async fn online(core: &Core, workspace: WorkspaceId) -> Result<Vec<(DaemonId, String)>, Refusal> {
+    let mut all = known(core, workspace).await?;
+    all.retain(|(id, _)| core.registry.is_online(*id));
+    Ok(all)
+}
+
+/// The daemons of a workspace, with their hosts' names.
+pub(super) async fn known(
+    core: &Core,
+    workspace: WorkspaceId,
+) -> Result<Vec<(DaemonId, String)>, Refusal> {
     let mut found = Vec::new();
     let mut after = None;
     loop {
@@ -95,8 +105,7 @@ async fn online(core: &Core, workspace: WorkspaceId) -> Result<Vec<(DaemonId, St
         let rows = daemons::page(&mut reader, workspace, after, PAGE).await?;
         let full = rows.len() >= PAGE as usize;
         after = rows.last().map(|daemon| daemon.id.0.simple().to_string());
-        let online = rows.into_iter().filter(|daemon| core.registry.is_online(daemon.id));
-        found.extend(online.map(|daemon| (daemon.id, daemon.profile.hostname)));
+        found.extend(rows.into_iter().map(|daemon| (daemon.id, daemon.profile.hostname)));
         if !full {
             return Ok(found);
         }

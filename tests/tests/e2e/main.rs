@@ -26,5 +26,6 @@ mod pulls;
 mod queue;
 mod refusals;
 mod relay;
+mod search;
 mod send_back;
 mod ways;

@@ -1,0 +1,260 @@
+//! The index of a segment's clean text, as bytes: a head, then frames that are only ever appended.
+//!
+//! The head says which line is open where the segment begins. Each frame says up to where text and
+//! index hold by then, what is open there, and where the lines begin that began since the last one:
+//! for each, how many raw bytes its predecessor took and how many of those are no text, seven bits a
+//! byte. A frame that was not written whole counts as none: the raw bytes that it would have covered
+//! are cleaned again. The other numbers are little-endian. Pure.
+
+use super::clean::Cleaner;
+
+/// Names what the bytes are, and the version of their form.
+const MAGIC: [u8; 8] = *b"hwtext01";
+
+const HEAD: usize = 32;
+const FRAME: usize = 40;
+
+/// Where a line begins: in the raw bytes and in the text of its segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct LineStart {
+    /// Bytes from the segment's first one.
+    pub(super) raw: u32,
+    /// Bytes from the text's first one.
+    pub(super) text: u32,
+}
+
+/// The line that is open at some place, and what of a sequence is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Open {
+    /// The number of the line; the first one ever printed is 1.
+    pub(super) line: u64,
+    /// The offset of the line's first raw byte in the whole stream.
+    pub(super) line_start: u64,
+    /// The cleaner at that place.
+    pub(super) cleaner: Cleaner,
+}
+
+impl Open {
+    /// Where the whole stream begins, or begins anew behind bytes that were lost.
+    pub(super) fn at(line: u64, offset: u64) -> Self {
+        Self { line, line_start: offset, cleaner: Cleaner::default() }
+    }
+
+    /// The head of the segment that begins here.
+    pub(super) fn head(&self) -> [u8; HEAD] {
+        let mut head = [0; HEAD];
+        head[..8].copy_from_slice(&MAGIC);
+        head[8..16].copy_from_slice(&self.line.to_le_bytes());
+        head[16..24].copy_from_slice(&self.line_start.to_le_bytes());
+        head[24..].copy_from_slice(&self.cleaner.save());
+        head
+    }
+}
+
+/// What was added to a segment since its last frame.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Where the segment's text and raw bytes end with it, from the segment's beginning.
+    pub(super) end: LineStart,
+    /// Where the last line began.
+    last: LineStart,
+    /// Where the lines of this frame are counted from.
+    base: LineStart,
+    lines: Vec<u8>,
+    count: u32,
+}
+
+impl Batch {
+    /// A line begins here, behind all that began before it.
+    pub(super) fn line(&mut self, start: LineStart) {
+        let raw = start.raw - self.last.raw;
+        put(raw, &mut self.lines);
+        put(raw.saturating_sub(start.text - self.last.text), &mut self.lines);
+        self.last = start;
+        self.count += 1;
+    }
+
+    /// The frame for all of it, in `bytes`; the batch is empty then. `redrawn` says whether a line
+    /// of its text was written over.
+    pub(super) fn frame(&mut self, open: &Open, redrawn: bool, bytes: &mut Vec<u8>) {
+        bytes.clear();
+        let length = u32::try_from(self.lines.len()).unwrap_or(u32::MAX);
+        let numbers =
+            [self.end.raw, self.end.text, self.base.raw, self.base.text, self.count, length];
+        numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+        bytes.extend_from_slice(&open.line_start.to_le_bytes());
+        let mut cleaner = open.cleaner.save();
+        cleaner[REDRAWN] = redrawn.into();
+        bytes.extend_from_slice(&cleaner);
+        bytes.append(&mut self.lines);
+        (self.count, self.base) = (0, self.last);
+    }
+}
+
+/// The byte of a saved cleaner that it leaves free, where a frame says whether its text was redrawn.
+const REDRAWN: usize = 2;
+
+/// One frame of an index, its lines not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    /// Where the segment's text and raw bytes end with it.
+    pub(super) end: LineStart,
+    /// What is open there.
+    pub(super) open: Open,
+    /// How many lines begin in it.
+    pub(super) count: u32,
+    /// Whether a line of its text was written over.
+    pub(super) redrawn: bool,
+    base: LineStart,
+    lines: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// Appends where its lines begin.
+    pub(super) fn lines(&self, to: &mut Vec<LineStart>) {
+        let (mut bytes, mut last) = (self.lines, self.base);
+        for _ in 0..self.count {
+            let (Some(raw), Some(hidden)) = (get(&mut bytes), get(&mut bytes)) else { return };
+            last.raw = last.raw.saturating_add(raw);
+            last.text = last.text.saturating_add(raw.saturating_sub(hidden));
+            to.push(last);
+        }
+    }
+}
+
+/// Reads an index from its front. The frames are those that are whole.
+#[derive(Clone, Debug)]
+pub(super) struct Frames<'a> {
+    rest: &'a [u8],
+    end: LineStart,
+    line: u64,
+}
+
+/// Reads the head of an index: what is open where the segment begins, and the frames behind it.
+/// None when it is not whole, or of another version.
+pub(super) fn read(bytes: &[u8]) -> Option<(Open, Frames<'_>)> {
+    let (head, rest) = bytes.split_at_checked(HEAD)?;
+    if head[..8] != MAGIC {
+        return None;
+    }
+    let open = Open {
+        line: u64::from_le_bytes(array(&head[8..16])?),
+        line_start: u64::from_le_bytes(array(&head[16..24])?),
+        cleaner: Cleaner::restore(array(&head[24..])?)?,
+    };
+    Some((open, Frames { rest, end: LineStart::default(), line: open.line }))
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        let (frame, rest) = self.rest.split_at_checked(FRAME)?;
+        let number = |at: usize| frame.get(at..at + 4).and_then(array).map(u32::from_le_bytes);
+        let end = LineStart { raw: number(0)?, text: number(4)? };
+        let base = LineStart { raw: number(8)?, text: number(12)? };
+        let (count, length) = (number(16)?, number(20)?);
+        let (lines, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        let mut saved: [u8; 8] = array(&frame[32..])?;
+        let redrawn = std::mem::take(&mut saved[REDRAWN]) != 0;
+        let (cleaner, line_start) =
+            (Cleaner::restore(saved)?, u64::from_le_bytes(array(&frame[24..32])?));
+        let onward = end.raw >= self.end.raw && end.text >= self.end.text;
+        // two numbers a line, of a byte at least
+        if !onward || u64::from(count) * 2 > u64::from(length) {
+            self.rest = &[];
+            return None;
+        }
+        (self.rest, self.end) = (rest, end);
+        self.line += u64::from(count);
+        let open = Open { line: self.line, line_start, cleaner };
+        Some(Frame { end, open, count, redrawn, base, lines })
+    }
+}
+
+/// Appends a number, the low seven bits first; the high bit says that more follow.
+fn put(mut number: u32, bytes: &mut Vec<u8>) {
+    while number >= 0x80 {
+        bytes.push(0x80 | (number & 0x7f) as u8);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+/// Takes a number off the front. None when there is no whole one, or none that fits.
+fn get(bytes: &mut &[u8]) -> Option<u32> {
+    let mut number = 0;
+    for shift in (0..u32::BITS).step_by(7) {
+        let (first, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u32::from(first & 0x7f).checked_shl(shift)?;
+        if first & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    bytes.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_index_reads_back_up_to_its_last_whole_frame() {
+        let open = Open { line: 7, line_start: 900, cleaner: Cleaner::default() };
+        let mut bytes = open.head().to_vec();
+        let mut batch = Batch::default();
+        let mut frame = Vec::new();
+        for n in 1..=2u32 {
+            batch.line(LineStart { raw: n * 10, text: n * 9 });
+            batch.end = LineStart { raw: n * 10 + 3, text: n * 9 + 3 };
+            let open = Open { line: 7 + u64::from(n), line_start: 910, ..open };
+            batch.frame(&open, n == 2, &mut frame);
+            bytes.extend_from_slice(&frame);
+        }
+        let (head, frames) = read(&bytes).unwrap();
+        let frames: Vec<_> = frames.collect();
+        assert_eq!((head, frames.len()), (open, 2));
+        assert_eq!((frames[0].redrawn, frames[1].redrawn), (false, true));
+        assert_eq!((frames[1].open.line, frames[1].open.line_start), (9, 910));
+        let mut lines = Vec::new();
+        frames.iter().for_each(|frame| frame.lines(&mut lines));
+        let starts = [LineStart { raw: 10, text: 9 }, LineStart { raw: 20, text: 18 }];
+        assert_eq!(lines, starts);
+        let frame = (bytes.len() - HEAD) / 2;
+        for cut in HEAD..bytes.len() {
+            let (_, whole) = read(&bytes[..cut]).unwrap();
+            assert_eq!(whole.count(), (cut - HEAD) / frame, "{cut}");
+        }
+        assert!(read(&bytes[..HEAD - 1]).is_none());
+        bytes[0] = 0;
+        assert!(read(&bytes).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_read_back(numbers in prop::collection::vec(any::<u32>(), 0..20)) {
+            let mut bytes = Vec::new();
+            numbers.iter().for_each(|number| put(*number, &mut bytes));
+            let mut rest = &bytes[..];
+            for number in numbers {
+                prop_assert_eq!(get(&mut rest), Some(number));
+            }
+            prop_assert_eq!(get(&mut rest), None);
+        }
+
+        #[test]
+        fn no_bytes_break_a_reader(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut index = Open::at(1, 0).head().to_vec();
+            index.extend_from_slice(&bytes);
+            let mut lines = Vec::new();
+            read(&index).unwrap().1.for_each(|frame| frame.lines(&mut lines));
+            prop_assert!(lines.len() <= bytes.len());
+        }
+    }
+}

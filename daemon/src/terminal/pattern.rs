@@ -1,0 +1,138 @@
+//! What is searched for: a regular expression over bytes, matched in linear time, line by line.
+
+use grep_matcher::{LineMatchKind, Matcher};
+use grep_regex::{RegexMatcher, RegexMatcherBuilder};
+use hayward_shared::search::MAX_PATTERN;
+use regex_syntax::ParserBuilder;
+
+/// How deep groups may be nested: deeper ones would exhaust the stack of a thread.
+const DEEPEST: u32 = 100;
+
+/// What a compiled pattern may take, in bytes, and as much again for the states that matching
+/// makes. Patterns of use take a few hundred KiB.
+const MOST: usize = 8 << 20;
+
+/// How a pattern is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Its characters stand for themselves.
+    pub literal: bool,
+    /// Small and large letters are the same.
+    pub ignore_case: bool,
+}
+
+/// Why a pattern is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}{}", place(*at))]
+pub struct BadPattern {
+    /// What is wrong with it.
+    pub what: String,
+    /// The byte of the pattern where that is, where it can be told.
+    pub at: Option<usize>,
+}
+
+fn place(at: Option<usize>) -> String {
+    at.map_or_else(String::new, |at| format!(" (at byte {at} of the pattern)"))
+}
+
+/// A pattern that was compiled. It never matches across lines, nor a line feed.
+#[derive(Clone, Debug)]
+pub struct Pattern(RegexMatcher);
+
+impl Pattern {
+    /// Compiles `pattern`, in the syntax of Rust's `regex`.
+    ///
+    /// # Errors
+    /// It is empty, too long or too large, or no regular expression.
+    pub fn new(pattern: &str, reading: Reading) -> Result<Self, BadPattern> {
+        let bad = |what: &str| BadPattern { what: what.to_owned(), at: None };
+        if pattern.is_empty() {
+            return Err(bad("the pattern is empty"));
+        }
+        if pattern.len() > MAX_PATTERN {
+            return Err(bad(&format!("the pattern is longer than {MAX_PATTERN} bytes")));
+        }
+        if !reading.literal {
+            parse(pattern, reading)?;
+        }
+        let matcher = RegexMatcherBuilder::new()
+            .fixed_strings(reading.literal)
+            .case_insensitive(reading.ignore_case)
+            .multi_line(true)
+            .line_terminator(Some(b'\n'))
+            .nest_limit(DEEPEST)
+            .size_limit(MOST)
+            .dfa_size_limit(MOST)
+            .build(pattern);
+        matcher.map(Self).map_err(|error| bad(&error.to_string()))
+    }
+
+    /// The first line of `lines` at or behind `at` that matches: where it begins and ends, without
+    /// its line feed. `at` must be where a line begins.
+    pub(super) fn find(&self, lines: &[u8], at: usize) -> Option<(usize, usize)> {
+        let mut from = at;
+        while let Some(rest) = lines.get(from..) {
+            let Ok(Some(found)) = self.0.find_candidate_line(rest) else { return None };
+            let (place, sure) = match found {
+                LineMatchKind::Confirmed(place) => (place, true),
+                LineMatchKind::Candidate(place) => (place, false),
+            };
+            let begin = memchr::memrchr(b'\n', &rest[..place]).map_or(0, |end| end + 1);
+            let end = memchr::memchr(b'\n', &rest[place..]).map_or(rest.len(), |end| place + end);
+            if sure || self.matches(&rest[begin..end]) {
+                return Some((from + begin, from + end));
+            }
+            from += end + 1;
+        }
+        None
+    }
+
+    /// Whether one line, given without its line feed, matches.
+    pub(super) fn matches(&self, line: &[u8]) -> bool {
+        self.0.is_match(line).unwrap_or(false)
+    }
+}
+
+/// Says where a pattern goes wrong, which the builder only draws.
+fn parse(pattern: &str, reading: Reading) -> Result<(), BadPattern> {
+    let mut parser = ParserBuilder::new();
+    parser.utf8(false).multi_line(true).case_insensitive(reading.ignore_case).nest_limit(DEEPEST);
+    let (what, span) = match parser.build().parse(pattern) {
+        Ok(_) => return Ok(()),
+        Err(regex_syntax::Error::Parse(error)) => (error.kind().to_string(), *error.span()),
+        Err(regex_syntax::Error::Translate(error)) => (error.kind().to_string(), *error.span()),
+        Err(error) => return Err(BadPattern { what: error.to_string(), at: None }),
+    };
+    Err(BadPattern { what, at: Some(span.start.offset) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bad(pattern: &str) -> BadPattern {
+        Pattern::new(pattern, Reading::default()).unwrap_err()
+    }
+
+    #[test]
+    fn f41_a_bad_pattern_is_told_with_its_place() {
+        assert_eq!(bad("ab(c").at, Some(2));
+        assert_eq!(bad("a{3,1}").at, Some(1));
+        assert_eq!(bad(r"x\p{Nonsense}").at, Some(1));
+        assert_eq!(bad("").at, None);
+        assert!(bad(&"x".repeat(MAX_PATTERN + 1)).what.contains("longer"));
+        assert!(bad(r"a\nb").what.contains("not allowed"), "{}", bad(r"a\nb"));
+        bad(&format!("{}x{}", "(".repeat(3000), ")".repeat(3000)));
+        bad("(((a{99}){99}){99}){99}");
+        Pattern::new("a(", Reading { literal: true, ignore_case: false }).unwrap();
+    }
+
+    #[test]
+    fn a_match_stays_within_its_line() {
+        let pattern = Pattern::new(r"a\s*b|^c[^x]*$", Reading::default()).unwrap();
+        let lines = b"a\nb\nc\n  a b\n";
+        assert_eq!(pattern.find(lines, 0), Some((4, 5)));
+        assert_eq!(pattern.find(lines, 6), Some((6, 11)));
+        assert_eq!(pattern.find(lines, 12), None);
+    }
+}

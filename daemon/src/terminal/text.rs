@@ -1,0 +1,123 @@
+//! Writes clean text and its index beside the raw bytes of a ring, segment by segment.
+//!
+//! Text is behind the raw bytes by one batch at most, and nothing rests on it: raw bytes without
+//! text are cleaned again by whoever reads them. So neither a killed keeper nor a disk that refuses
+//! text loses a line.
+
+use super::index::{Batch, LineStart, Open};
+use super::segment::{Part, path};
+use memchr::memchr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Raw bytes that text may be behind: one write for sixteen reads of a terminal, and quickly
+/// cleaned again by a reader.
+const BATCH: u32 = 64 << 10;
+
+/// The only writer of a ring's text. Owned by the ring's writer, which tells it all that it does.
+#[derive(Debug)]
+pub(super) struct TextWriter {
+    dir: PathBuf,
+    /// What is open behind the last byte taken.
+    open: Open,
+    /// Where the current segment begins.
+    start: u64,
+    /// How much of its raw bytes is written with its text.
+    written: u32,
+    /// What is not written yet.
+    batch: Batch,
+    text: Vec<u8>,
+    frame: Vec<u8>,
+    /// None when the disk refused them: the segment stays without.
+    files: Option<Files>,
+}
+
+#[derive(Debug)]
+struct Files {
+    text: File,
+    index: File,
+}
+
+impl TextWriter {
+    /// Writes text into `dir`, for a stream that goes on at `open`; a segment must begin first.
+    pub(super) fn new(dir: &Path, open: Open) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            open,
+            start: 0,
+            written: 0,
+            batch: Batch::default(),
+            text: Vec::new(),
+            frame: Vec::new(),
+            files: None,
+        }
+    }
+
+    /// A segment begins at `start`. Where bytes before it are `lost`, a line ends with them.
+    pub(super) fn begin(&mut self, start: u64, lost: bool) {
+        self.settle();
+        if lost {
+            self.open = Open::at(self.open.line + 1, start);
+        }
+        self.start = start;
+        self.written = 0;
+        self.batch = Batch::default();
+        self.files = Files::make(&self.dir, start, &self.open).ok();
+    }
+
+    /// The current segment took `raw`.
+    pub(super) fn take(&mut self, raw: &[u8]) {
+        let Self { open, batch, text, start, .. } = self;
+        let (from, held) = (batch.end, size(text.len()));
+        let Open { line, line_start, cleaner } = open;
+        cleaner.push(raw, text, |read, len| {
+            let raw = from.raw + size(read);
+            batch.line(LineStart { raw, text: from.text + size(len) - held });
+            *line += 1;
+            *line_start = *start + u64::from(raw);
+        });
+        batch.end.raw += size(raw.len());
+        batch.end.text += size(text.len()) - held;
+        if batch.end.raw - self.written >= BATCH {
+            self.settle();
+        }
+    }
+
+    /// Writes what is held back.
+    pub(super) fn settle(&mut self) {
+        if self.batch.end.raw > self.written {
+            let redrawn = memchr(b'\r', &self.text).is_some();
+            self.batch.frame(&self.open, redrawn, &mut self.frame);
+            self.written = self.batch.end.raw;
+            self.files = self.files.take().and_then(|mut files| {
+                files.append(&self.text, &self.frame).is_ok().then_some(files)
+            });
+        }
+        self.text.clear();
+    }
+}
+
+impl Files {
+    fn make(dir: &Path, start: u64, open: &Open) -> io::Result<Self> {
+        let make = |part| {
+            let mut how = OpenOptions::new();
+            how.create(true).write(true).truncate(true).mode(0o600).open(path(dir, start, part))
+        };
+        let mut files = Self { text: make(Part::Text)?, index: make(Part::Index)? };
+        files.index.write_all(&open.head())?;
+        Ok(files)
+    }
+
+    /// The text goes first: a frame never speaks of text that is not there.
+    fn append(&mut self, text: &[u8], frame: &[u8]) -> io::Result<()> {
+        self.text.write_all(text)?;
+        self.index.write_all(frame)
+    }
+}
+
+/// Segments are a few MiB: their places fit.
+fn size(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
