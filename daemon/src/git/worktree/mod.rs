@@ -14,6 +14,7 @@ mod record;
 mod recover;
 mod remove;
 mod scratch;
+mod seed;
 mod walk;
 mod yard;
 
