@@ -234,7 +234,9 @@ pub(super) fn count(
             |blob: &git2::Blob<'_>| blob.content().split_inclusive(|byte| *byte == b'\n').count();
         match (&before, &after) {
             (Some(old), Some(new)) => {
-                let patch = git2::Patch::from_blobs(old, None, new, None, Some(&mut options()))?;
+                // as blobs they would be asked for their attributes, which reads the index
+                let (old, new) = (old.content(), new.content());
+                let patch = git2::Patch::from_buffers(old, None, new, None, Some(&mut options()))?;
                 (_, file.additions, file.deletions) = patch.line_stats()?;
             }
             (old, new) => {

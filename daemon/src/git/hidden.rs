@@ -4,11 +4,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Git};
 use super::repo::read;
-use super::worktree::Record;
+use super::worktree::{Record, is_content};
 
 /// How an entry is hidden.
 enum Hidden {
@@ -78,9 +78,28 @@ pub(super) async fn reveal(path: &Path) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// The hidden files of a worktree of ours that are not as its index says, ten at the most. Only
+/// looks. Blocking.
+pub(super) fn unseen(path: &Path) -> Vec<PathBuf> {
+    let index = Record::of(path).and_then(|record| git2::Index::open(&record.index()).ok());
+    let Some(index) = index else { return Vec::new() };
+    let changed = |entry: git2::IndexEntry| {
+        let name = Path::new(OsStr::from_bytes(&entry.path));
+        let place = path.join(name);
+        let is_there = is_hidden(&entry) && fs::symlink_metadata(&place).is_ok();
+        (is_there && !is_content(&place, &entry)).then(|| name.to_owned())
+    };
+    index.iter().filter_map(changed).take(MAX_NAMED).collect()
+}
+
+/// How many files are named: they are enough to know that there is work.
+const MAX_NAMED: usize = 10;
+
 fn see(path: &Path) -> Seen {
     let mut seen = Seen::default();
-    let Some(record) = Record::of(path) else { return seen };
+    // what a link leads to may be somebody else's
+    let is_folder = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let Some(record) = Record::of(path).filter(|_| is_folder) else { return seen };
     let Ok(index) = git2::Index::open(&record.index()) else {
         seen.is_split = is_split(&record.index());
         return seen;

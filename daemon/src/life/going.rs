@@ -176,6 +176,7 @@ impl Life {
             return Err(Stays::Needed(need));
         }
         let mut gone = going.gone.clone();
+        repository.uncover(&held).await.map_err(Stays::stuck)?;
         let checked = repository.check_removal(&place.path).await;
         let is_clean = checked.is_ok();
         match checked {

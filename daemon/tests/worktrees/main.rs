@@ -164,6 +164,64 @@ async fn f40_what_no_task_knows_is_cleared_at_the_start_and_work_stays() {
     farm.holds_only(&["known", "edited", "committed"]);
 }
 
+#[tokio::test]
+async fn f19_a_branch_that_was_locked_when_the_daemon_died_is_made_again() {
+    let farm = Farm::new();
+    let all = farm.repositories(0);
+    let repository = all.open(&farm.user()).await.unwrap();
+    farm.task(&repository, "first").await;
+    drop((all, repository));
+    for place in [".git/refs/heads", ".git/logs/refs/heads"] {
+        let folder = farm.user().join(place).join("hayward");
+        fs::write(folder.join("first-0badcafe.lock"), "").unwrap();
+    }
+    let next = farm.repositories(0);
+    next.recover(&Yard::new(farm.yard()), |_| false).await;
+    next.empty_trash().await;
+    farm.holds_only(&[]);
+    let repository = next.open(&farm.user()).await.unwrap();
+    is_fresh(&farm, &farm.task(&repository, "first").await);
+}
+
+#[tokio::test]
+async fn f19_a_folder_whose_link_was_not_written_when_the_daemon_died_is_taken() {
+    let farm = Farm::new();
+    let repository = farm.repositories(0).open(&farm.user()).await.unwrap();
+    for (name, link) in [
+        ("none", String::new()),
+        ("gone", farm.user().join(".git/worktrees/x").display().to_string()),
+    ] {
+        let folder = farm.yard().join(name);
+        fs::create_dir(&folder).unwrap();
+        let link = if link.is_empty() { link } else { format!("gitdir: {link}\n") };
+        fs::write(folder.join(".git"), link).unwrap();
+        is_fresh(&farm, &farm.task(&repository, name).await);
+    }
+    let folder = farm.yard().join("theirs");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join(".git"), "gitdir: /elsewhere/.git/worktrees/x\n").unwrap();
+    let commit = repository.resolve("main").await.unwrap();
+    assert!(repository.create(farm.wanted("theirs", &commit)).await.is_err());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn f16_a_look_sees_hidden_changes_and_writes_no_index() {
+    let farm = Farm::new();
+    let repository = farm.repositories(0).open(&farm.user()).await.unwrap();
+    let path = farm.task(&repository, "first").await.path;
+    git(&path, &["update-index", "--assume-unchanged", "b.txt"]);
+    let index = git(&path, &["rev-parse", "--path-format=absolute", "--git-path", "index"]);
+    let before = fs::read(&index).unwrap();
+    assert!(!repository.is_dirty(&path).await.unwrap());
+    fs::write(path.join("b.txt"), "an agent's\n").unwrap();
+    assert!(repository.is_dirty(&path).await.unwrap());
+    let refused = repository.check_removal(&path).await;
+    assert!(matches!(refused, Err(RemoveError::Dirty { .. })), "{refused:?}");
+    assert_eq!(fs::read(&index).unwrap(), before);
+    assert!(matches!(repository.remove(&path).await, Err(RemoveError::Dirty { .. })));
+}
+
 /// 32 at once, 20 times; `HAYWARD_TEST_ROUNDS` changes the rounds.
 #[tokio::test(flavor = "multi_thread")]
 async fn f15_many_starts_at_once_all_succeed() {

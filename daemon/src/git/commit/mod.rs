@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::command::{CommandError, Fault, Git};
 use super::diff::{ChangedFile, DiffStat, compare_trees};
-use super::hidden::reveal;
+use super::hidden::{reveal, unseen};
 use super::links::inside;
 use super::parse;
 use super::repo::{CommitId, Repository, read};
@@ -120,9 +120,9 @@ impl Repository {
     /// [`CommitError`] when it cannot be told.
     pub async fn has_work(&self, order: WorkOrder) -> Result<bool, CommitError> {
         self.in_turn(move |common| async move {
-            show_all(&order).await?;
             let seen = blocking(&common, &order, survey).await??;
-            Ok(planned(&common, &order, &seen).await?.has_work())
+            let hidden = blocking(&common, &order, |_, order| unseen(&order.worktree)).await?;
+            Ok(!hidden.is_empty() || planned(&common, &order, &seen).await?.has_work())
         })
         .await?
     }

@@ -38,7 +38,9 @@ fn clear_folder(common: &Path, new: &NewWorktree) -> Result<Vec<String>, Worktre
     branches.dedup();
     if fs::symlink_metadata(&new.path).is_ok() || !records.is_empty() {
         // no agent ever had what is still locked by us
-        if !records.iter().any(|record| record.hold().is_some()) {
+        let is_ours = records.iter().any(|record| record.hold().is_some())
+            || records.is_empty() && is_empty_or_dangling(common, &new.path);
+        if !is_ours {
             explain(common, new, &records)?;
         }
         take_down(common, &yard, &new.path)
@@ -57,6 +59,22 @@ pub(in crate::git) fn take_down(common: &Path, yard: &Yard, path: &Path) -> io::
     }
     yard.discard(path)?;
     records.iter().try_for_each(Record::remove)
+}
+
+/// Takes away the locks of a branch that a daemon held when it died while it made the branch. Only
+/// for one that a note names, and before any branch is made: nobody else makes it.
+pub(in crate::git) fn unlock_branch(common: &Path, branch: &str) -> io::Result<()> {
+    let name = format!("refs/heads/{branch}");
+    if !git2::Reference::is_valid_name(&name) {
+        return Ok(());
+    }
+    for place in [common.to_owned(), common.join("logs")] {
+        match fs::remove_file(place.join(format!("{name}.lock"))) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Deletes a branch that we made at `commit`, that nobody moved and nobody has checked out.
@@ -99,15 +117,22 @@ fn points_at(file: &Path, record: &Record) -> bool {
 }
 
 /// Whether nothing of worth stands there: nothing at all, an empty folder, or one with only a
-/// `.git` file that names a record which was never entered.
+/// `.git` file that names a record which was never entered, or nothing yet.
 pub(in crate::git) fn is_empty_or_dangling(common: &Path, path: &Path) -> bool {
     let Ok(inside) = fs::read_dir(path) else { return fs::symlink_metadata(path).is_err() };
     match inside.take(2).count() {
         0 => true,
-        1 => named_by(&path.join(".git")).is_some_and(|named| {
-            !named.exists()
-                && named.parent().is_some_and(|folder| same(folder, &common.join("worktrees")))
-        }),
+        1 => {
+            let link = path.join(".git");
+            let is_unwritten =
+                fs::symlink_metadata(&link).is_ok_and(|found| found.is_file() && found.len() == 0);
+            is_unwritten
+                || named_by(&link).is_some_and(|named| {
+                    let folder = named.parent();
+                    let is_ours = folder.is_some_and(|f| same(f, &common.join("worktrees")));
+                    is_ours && !named.exists()
+                })
+        }
         _ => false,
     }
 }

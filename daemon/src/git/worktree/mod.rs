@@ -31,7 +31,7 @@ pub(in crate::git) use create::{
 pub use error::{DropError, ListError, ReleaseError, RemoveError, WorktreeError};
 pub(in crate::git) use grounds::Grounds;
 pub use hand::{await_task, hand_over, withhold};
-pub(in crate::git) use pristine::{Stamp, look};
+pub(in crate::git) use pristine::{Stamp, is_content, look};
 pub(in crate::git) use record::{Hold, Record};
 pub(in crate::git) use recover::ready_places;
 pub use remove::Held;

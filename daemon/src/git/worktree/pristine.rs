@@ -159,7 +159,7 @@ pub(super) fn is_of(entry: &git2::IndexEntry, found: &Metadata) -> bool {
 }
 
 /// Whether the file's bytes are those of the entry. A file that a filter changed is none.
-fn is_content(path: &Path, entry: &git2::IndexEntry) -> bool {
+pub(in crate::git) fn is_content(path: &Path, entry: &git2::IndexEntry) -> bool {
     use git2::{ObjectType, Oid};
     let id = match entry.mode {
         LINK => fs::read_link(path)

@@ -80,6 +80,9 @@ fn settle(yard: &Yard, path: &Path, note: &Note, known: bool) -> std::io::Result
         // the repository itself is gone: what stands here is nobody's but the user's
         return Ok(if path.symlink_metadata().is_ok() { Finding::Kept } else { Finding::Cleared });
     }
+    if let Some(branch) = &note.branch {
+        leftover::unlock_branch(common, branch)?;
+    }
     let is_whole = |record: Record| matches!(record.hold(), None | Some(Hold::Awaiting));
     if known && Record::of(path).is_some_and(is_whole) {
         return Ok(Finding::Kept);

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::command::Git;
-use super::super::hidden::reveal;
+use super::super::hidden::{reveal, unseen};
 use super::super::lend::left_behind;
 use super::super::modules::{self, Module, Unkeepable};
 use super::super::parse::{self, Status};
@@ -40,11 +40,21 @@ impl Repository {
         Held { path: worktree.to_owned(), _alone }
     }
 
+    /// Lets git see all that lies in a worktree whose agent has ended, before it is removed.
+    ///
+    /// # Errors
+    /// [`RemoveError::Git`] when its index cannot be written.
+    pub async fn uncover(&self, held: &Held) -> Result<(), RemoveError> {
+        let path = held.path();
+        reveal(path).await.map_err(|source| RemoveError::Git { path: path.to_owned(), source })
+    }
+
     /// [`Repository::remove`] for who holds the worktree already.
     ///
     /// # Errors
     /// [`RemoveError`] with what would be lost; nothing changed then.
     pub async fn remove_held(&self, held: &Held) -> Result<(), RemoveError> {
+        self.uncover(held).await?;
         let path = held.path.clone();
         let removed = self.in_turn(move |common| async move {
             check(&common, &path).await?;
@@ -86,7 +96,6 @@ impl Repository {
         if matches!(clean.await, Ok(Some(_))) {
             return Ok(false);
         }
-        show_all(worktree).await?;
         match refuse_dirty(worktree).await {
             Ok(()) => Ok(false),
             Err(RemoveError::Dirty { .. }) => Ok(true),
@@ -126,7 +135,6 @@ impl Held {
 
 /// Fails unless the worktree's work is safe: clean, at rest, its HEAD on a branch.
 async fn check(common: &Path, path: &Path) -> Result<(), RemoveError> {
-    show_all(path).await?;
     let (place, folder) = (common.to_owned(), path.to_owned());
     let looked = read(move || removable(&place, &folder)).await.unwrap_or_else(|source| {
         Err(RemoveError::Unreadable { path: path.to_owned(), source: source.into() })
@@ -135,11 +143,6 @@ async fn check(common: &Path, path: &Path) -> Result<(), RemoveError> {
         refuse_dirty(path).await?;
     }
     Ok(())
-}
-
-/// What an agent hid from git is seen from here on.
-async fn show_all(path: &Path) -> Result<(), RemoveError> {
-    reveal(path).await.map_err(|source| RemoveError::Git { path: path.to_owned(), source })
 }
 
 /// What the files of a worktree looked like at one moment, ignored ones too.
@@ -189,7 +192,12 @@ async fn refuse_dirty(path: &Path) -> Result<(), RemoveError> {
     let entries = parse::status(&output.stdout)
         .map_err(|cause| RemoveError::Unreadable { path: path.to_owned(), source: cause.into() })?;
     if entries.is_empty() {
-        return Ok(());
+        let place = path.to_owned();
+        let files = read(move || unseen(&place)).await.unwrap_or_default();
+        if files.is_empty() {
+            return Ok(());
+        }
+        return Err(RemoveError::Dirty { path: path.to_owned(), files });
     }
     let files = entries.into_iter().take(MAX_NAMED).map(|entry| match entry {
         Status::Tracked(tracked) => tracked.path,
