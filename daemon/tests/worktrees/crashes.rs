@@ -12,16 +12,18 @@ use hayward_daemon::git::worktree::Yard;
 use hayward_daemon::git::{Repositories, Repository};
 
 /// Every point that the work passes, and how often it is passed before.
-const POINTS: [&str; 25] = [
+const POINTS: [&str; 27] = [
     "worktree.create.noted",
     "worktree.create.added",
     "worktree.create.branched",
     "worktree.create.headed",
+    "worktree.create.written",
     "worktree.create.filled",
     "worktree.create.unlocked",
     "worktree.refill.noted",
     "worktree.create.added:2",
     "worktree.refill.added",
+    "worktree.create.written:2",
     "worktree.refill.filled",
     "worktree.refill.ready",
     "worktree.create.noted:2",

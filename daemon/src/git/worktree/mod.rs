@@ -9,6 +9,7 @@ mod error;
 mod grounds;
 mod hand;
 pub(in crate::git) mod leftover;
+mod plain;
 mod pristine;
 mod record;
 mod recover;

@@ -17,13 +17,13 @@ use super::Record;
 use super::walk::{Seen, walk};
 
 /// Kernels tick at 100 Hz at the slowest: two writes this close may bear the same time.
-pub(super) const TICK_NS: i128 = 20_000_000;
+const TICK_NS: i128 = 20_000_000;
 
-const LINK: u32 = 0o120_000;
-const SUBMODULE: u32 = 0o160_000;
+pub(super) const LINK: u32 = 0o120_000;
+pub(super) const SUBMODULE: u32 = 0o160_000;
 pub(super) const EXECUTABLE: u32 = 0o100_755;
 const SKIP_WORKTREE: u16 = 1 << 14;
-const INTENT_TO_ADD: u16 = 1 << 13;
+pub(super) const INTENT_TO_ADD: u16 = 1 << 13;
 
 /// What a look found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,11 +170,11 @@ pub(in crate::git) fn is_content(path: &Path, entry: &git2::IndexEntry) -> bool 
     id == Some(entry.id)
 }
 
-pub(super) fn time(of: git2::IndexTime) -> i128 {
+fn time(of: git2::IndexTime) -> i128 {
     nanoseconds(of.seconds().into(), of.nanoseconds().into())
 }
 
-pub(super) fn nanoseconds(seconds: i64, rest: i64) -> i128 {
+fn nanoseconds(seconds: i64, rest: i64) -> i128 {
     i128::from(seconds) * 1_000_000_000 + i128::from(rest)
 }
 
