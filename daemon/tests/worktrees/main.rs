@@ -4,6 +4,7 @@
 #[cfg(feature = "fault-points")]
 mod crashes;
 mod farm;
+mod seeds;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -418,56 +419,4 @@ proptest! {
             }
         });
     }
-}
-
-const MINUTE: std::time::Duration = std::time::Duration::from_secs(60);
-
-#[tokio::test]
-async fn what_the_checkout_holds_is_copied_and_what_it_changed_is_not() {
-    let farm = Farm::new();
-    for name in ["same", "edited", "restored", "hidden", "gone", "run"] {
-        let file = farm.user().join(name);
-        fs::write(&file, format!("{name} as committed\n")).unwrap();
-        // an index vouches for no file that is as young as itself
-        let file = fs::File::options().write(true).open(file).unwrap();
-        file.set_modified(file.metadata().unwrap().modified().unwrap() - MINUTE).unwrap();
-    }
-    fs::set_permissions(farm.user().join("run"), fs::Permissions::from_mode(0o755)).unwrap();
-    farm.git(&["add", "."]);
-    farm.git(&["commit", "-q", "-m", "six files"]);
-    let write = |name: &str| fs::write(farm.user().join(name), format!("{name} as CHANGED!!\n"));
-    farm.git(&["update-index", "--assume-unchanged", "hidden"]);
-    write("edited").unwrap();
-    write("hidden").unwrap();
-    fs::remove_file(farm.user().join("gone")).unwrap();
-    // another text of the same length and age
-    let old = fs::metadata(farm.user().join("restored")).unwrap().modified().unwrap();
-    write("restored").unwrap();
-    let file = fs::File::options().write(true).open(farm.user().join("restored")).unwrap();
-    file.set_modified(old).unwrap();
-    let before = farm.git(&["ls-files", "--stage", "--debug"]);
-    let repository = farm.repositories(0).open(&farm.user()).await.unwrap();
-    let tree = farm.task(&repository, "first").await;
-    is_fresh(&farm, &tree);
-    for name in ["same", "edited", "restored", "hidden", "gone", "run"] {
-        let text = fs::read_to_string(tree.path.join(name)).unwrap();
-        assert_eq!(text, format!("{name} as committed\n"));
-    }
-    assert_eq!(farm.git(&["ls-files", "--stage", "--debug"]), before);
-    // what is copied needs no object
-    let id = farm.git(&["rev-parse", "HEAD:same"]);
-    let object = farm.user().join(format!(".git/objects/{}/{}", &id[..2], &id[2..]));
-    fs::set_permissions(&object, fs::Permissions::from_mode(0o644)).unwrap();
-    let kept = fs::read(&object).unwrap();
-    fs::write(&object, &kept[..kept.len() - 2]).unwrap();
-    let second = farm.task(&repository, "second").await;
-    assert_eq!(fs::read_to_string(second.path.join("same")).unwrap(), "same as committed\n");
-    fs::write(&object, kept).unwrap();
-    // by rules of its own a file is written by git alone
-    fs::write(farm.user().join(".gitattributes"), "same text eol=crlf\n").unwrap();
-    farm.git(&["add", ".gitattributes"]);
-    farm.git(&["commit", "-q", "-m", "rules"]);
-    let third = farm.task(&repository, "third").await;
-    is_fresh(&farm, &third);
-    assert_eq!(fs::read_to_string(third.path.join("same")).unwrap(), "same as committed\r\n");
 }
