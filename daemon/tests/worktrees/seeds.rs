@@ -316,6 +316,19 @@ async fn a_replaced_object_is_left_to_git() {
 }
 
 #[tokio::test]
+async fn a_pipe_where_git_has_a_file_is_not_waited_for() {
+    let farm = farm(&["one"]);
+    let repository = farm.repositories(0).open(&farm.user()).await.unwrap();
+    let index = farm.user().join(".git/index");
+    fs::rename(&index, farm.room().join("index")).unwrap();
+    nix::unistd::mkfifo(&index, Mode::S_IRWXU).unwrap();
+    let made = tokio::time::timeout(MINUTE, farm.task(&repository, "task")).await;
+    assert_eq!(text(&made.unwrap(), "one"), committed("one"));
+    fs::remove_file(&index).unwrap();
+    fs::rename(farm.room().join("index"), &index).unwrap();
+}
+
+#[tokio::test]
 async fn links_that_are_to_be_files_are_left_to_git() {
     let farm = farm(&["file"]);
     symlink("file", farm.user().join("link")).unwrap();

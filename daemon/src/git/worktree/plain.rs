@@ -16,10 +16,20 @@ pub(super) fn is_plain(path: &Path, repository: &git2::Repository) -> Result<boo
     let mut plain = true;
     let read = each(path, |key, value| plain &= is_harmless(key, value));
     read.map_err(|cause| git2::Error::from_str(&cause.to_string()))?;
-    plain &= !places(repository).iter().any(|place| fs::read(place).is_ok_and(|t| has_rules(&t)));
+    plain &= !places(repository).iter().any(|place| may_convert(place));
     // libgit2 does not know of replaced objects
     Ok(plain && repository.references_glob("refs/replace/*")?.next().is_none())
 }
+
+/// Whether a file of attributes, which need not be there, may name a conversion.
+fn may_convert(place: &Path) -> bool {
+    let Ok(found) = fs::metadata(place) else { return false };
+    // a pipe would be waited for
+    !found.is_file() || found.len() > MAX_READ || !fs::read(place).is_ok_and(|it| !has_rules(&it))
+}
+
+/// More than this no file of attributes has that somebody wrote.
+const MAX_READ: u64 = 1 << 20;
 
 /// Whether attributes name a conversion. A word that only looks like one costs time alone.
 pub(super) fn has_rules(text: &[u8]) -> bool {

@@ -280,7 +280,7 @@ impl Checkout {
         }
         let place = repository.path().join("index");
         // looked at before it is read: one that is written meanwhile is younger than assumed
-        let found = fs::symlink_metadata(&place).ok()?;
+        let found = fs::symlink_metadata(&place).ok().filter(Metadata::is_file)?;
         let index = git2::Index::open(&place).ok()?;
         let written = found.mtime().min(found.ctime());
         let vouched = index.iter().filter(|entry| is_sure(entry, written)).collect();
