@@ -148,6 +148,7 @@ async fn killed_at(points: impl Iterator<Item = &'static str>) {
         let new = Farm::new();
         new.write("b.txt", "second\n");
         new.commit("second");
+        new.settle();
         let work = Work::at(new.room());
         let before = new.git(&["for-each-ref"]);
         let ended = work.suffer(point);
@@ -182,6 +183,7 @@ async fn f19_a_step_that_fails_leaves_nothing_and_a_claim_that_fails_costs_only_
         let new = Farm::new();
         new.write("b.txt", "second\n");
         new.commit("second");
+        new.settle();
         let work = Work::at(new.room());
         let ended = work.suffer(&format!("{point}=fail"));
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();

@@ -1,6 +1,6 @@
 //! The files of a new worktree written in this process, where git would write them as they are
-//! stored: no program is started, and most of them are copied from the user's checkout, which costs
-//! less than unpacking them, and next to nothing on a disk that shares the blocks of copies.
+//! stored and the user's checkout holds most of them: no program is started, and a copy costs less
+//! than unpacking, and next to nothing on a disk that shares the blocks of copies.
 //!
 //! The checkout is only read. A file is copied when the user's index vouches for it as git itself
 //! trusts it: same inode, size and times before and after it was read, and older than the index.
@@ -41,6 +41,10 @@ const AGE: Duration = Duration::from_secs(2);
 
 /// How many files of one folder a thread takes at a time: enough that it opens few folders.
 const RUN: usize = 64;
+
+/// One file in so many must be there to copy: objects are unpacked no quicker here than by git's own
+/// workers, so a few of them are worth no process, and most of them are.
+const WORTHWHILE: usize = 2;
 
 /// The largest object that is unpacked here, in memory; for a larger one all is left to git, which
 /// streams it.
@@ -128,7 +132,8 @@ impl Plan {
                 _ => return Ok(None),
             }
         }
-        Ok(Some(plan))
+        let copied = plan.files.iter().filter(|wanted| wanted.vouched.is_some()).count();
+        Ok((copied * WORTHWHILE >= plan.files.len()).then_some(plan))
     }
 
     fn carry_out(&self, threads: usize) -> io::Result<()> {
