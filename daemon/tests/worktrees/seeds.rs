@@ -45,7 +45,7 @@ fn age(file: &Path, by: Duration) {
     file.set_modified(file.metadata().unwrap().modified().unwrap() - by).unwrap();
 }
 
-/// Has the user's index vouch for whatever the file is now, as the file of `id` (none: as it says).
+/// Has the user's index vouch for whatever the file is now, as that of its object.
 fn vouch(farm: &Farm, name: &str, change: impl Fn(&mut git2::IndexEntry)) {
     let mut index = git2::Index::open(&farm.user().join(".git/index")).unwrap();
     let mut entry = index.get_path(Path::new(name), 0).unwrap();
@@ -262,9 +262,12 @@ async fn links_submodules_and_odd_names_come_out_as_git_writes_them() {
     assert_eq!(git(&second.path, &["status", "--porcelain"]), "");
 }
 
+/// Makes a repository one whose files git would write otherwise than they are stored.
+type Setting = &'static dyn Fn(&Farm);
+
 #[tokio::test]
 async fn what_git_would_write_otherwise_is_left_to_git() {
-    let settings: [(&str, &dyn Fn(&Farm)); 8] = [
+    let settings: [(&str, Setting); 8] = [
         ("line ends by configuration", &|farm| {
             farm.git(&["config", "core.autocrlf", "true"]);
         }),
