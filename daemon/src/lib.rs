@@ -14,6 +14,7 @@ pub mod journal;
 pub mod keeper;
 pub mod life;
 pub mod link;
+pub mod local;
 pub mod merge;
 pub mod overlap;
 pub mod process;

@@ -13,8 +13,10 @@ use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::life::{self, Life};
 use crate::link::{self, Facts, Identity, Link, Linked, Standing};
+use crate::local::Local;
 use crate::overlap::{self, Teller};
 use crate::queue;
+use crate::search::Finder;
 use crate::task::{Kept, Places, Ports, Shop, again, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
@@ -49,6 +51,7 @@ pub struct Daemon {
     _overlap: (overlap::Kept, Teller),
     _life: life::Kept,
     _queue: queue::Kept,
+    _local: Option<Local>,
     dispatch: JoinHandle<()>,
     runtimes: JoinHandle<()>,
     completions: JoinHandle<()>,
@@ -129,7 +132,9 @@ impl Daemon {
         let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
         let life = Arc::new(Life::new(shop.clone()));
         let ending = life.keep(board.active());
-        let dispatch = Dispatch::new(shop, board, overlaps, life, queue, link.clone());
+        let finder = Finder::new(shop.clone());
+        let local = Local::serve(&shop.home, finder.clone());
+        let dispatch = Dispatch::new(shop, board, overlaps, life, queue, finder, link.clone());
         let dispatch = tokio::spawn(dispatch.run(commands));
         Ok(Self {
             link,
@@ -138,6 +143,7 @@ impl Daemon {
             _overlap: (room, teller),
             _life: ending,
             _queue: queued,
+            _local: local,
             dispatch,
             runtimes: telling,
             completions,
