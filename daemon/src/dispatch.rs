@@ -51,11 +51,11 @@ impl Dispatch {
         overlap: Overlap,
         life: Arc<Life>,
         queue: Queue,
+        finder: Finder,
         link: Link,
     ) -> Self {
         let watches = Watches::new(shop.clone(), board.clone(), link.clone());
         let merges = Arc::new(Desk::new(shop.clone()));
-        let finder = Finder::new(shop.clone());
         let answers = JoinSet::new();
         Self { shop, board, overlap, queue, link, watches, merges, life, finder, answers }
     }

@@ -15,6 +15,7 @@ pub mod keeper;
 pub mod kept;
 pub mod life;
 pub mod link;
+pub mod local;
 pub mod merge;
 pub mod overlap;
 pub mod process;

@@ -14,8 +14,10 @@ use crate::journal::{Journal, JournalError};
 use crate::kept::Kept;
 use crate::life::Life;
 use crate::link::{self, Facts, Identity, Link, Standing};
+use crate::local;
 use crate::overlap;
 use crate::queue;
+use crate::search::Finder;
 use crate::task::{Places, Ports, Shop, again, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
@@ -45,6 +47,7 @@ pub enum StartError {
 pub struct Daemon {
     link: Link,
     _rooms: [Kept; 10],
+    _local: Option<Kept>,
 }
 
 impl Daemon {
@@ -113,7 +116,9 @@ impl Daemon {
         let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
         let life = Arc::new(Life::new(shop.clone()));
         let ending = life.keep(board.active());
-        let dispatch = Dispatch::new(shop, board, overlaps, life, queue, link.clone());
+        let finder = Finder::new(shop.clone());
+        let local = local::serve(&shop.home, finder.clone());
+        let dispatch = Dispatch::new(shop, board, overlaps, life, queue, finder, link.clone());
         let dispatch = Kept::of(tokio::spawn(dispatch.run(commands)));
         Ok(Self {
             link,
@@ -129,6 +134,7 @@ impl Daemon {
                 completions,
                 tending,
             ],
+            _local: local,
         })
     }
 

@@ -2,9 +2,14 @@
 
 use crate::id::{DaemonId, RunId, TaskId};
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
+use std::str::FromStr;
 
 /// Matches that one question may ask for.
 pub const MAX_LIMIT: u32 = 100_000;
+
+/// Matches when nobody says how many.
+pub const USUAL_LIMIT: u32 = 500;
 
 /// Lines of context, each way.
 pub const MAX_CONTEXT: u32 = 50;
@@ -137,6 +142,64 @@ pub struct SearchReport {
     /// Where to go on: the answer was full before the limit was reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<SearchPlace>,
+}
+
+/// A question as it is asked in an address: what is searched for, and the names of where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchWords {
+    /// The question, which names no task yet.
+    pub query: SearchQuery,
+    /// Tasks, as they were typed.
+    pub tasks: Vec<String>,
+    /// Daemons, as they were typed.
+    pub daemons: Vec<String>,
+}
+
+impl SearchWords {
+    /// Reads the pairs of an address's query: `pattern`, `limit`, `context`, `ignoreCase`,
+    /// `literal`, `order` (`oldest`, `newest`), `budgetMs`, and `task` and `daemon` as often as one
+    /// likes. Others are passed over; of one that is there twice, the last one counts.
+    ///
+    /// # Errors
+    /// What cannot be read, or is out of bounds, and why.
+    pub fn read<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, String> {
+        fn number<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String> {
+            value.parse().map_err(|error| format!("{name}: {error}"))
+        }
+        let query = SearchQuery {
+            pattern: String::new(),
+            literal: false,
+            ignore_case: false,
+            limit: USUAL_LIMIT,
+            context: 0,
+            newest_first: false,
+            budget_ms: USUAL_BUDGET_MS,
+            task_ids: Vec::new(),
+            after: None,
+        };
+        let mut words = Self { query, tasks: Vec::new(), daemons: Vec::new() };
+        let query = &mut words.query;
+        for (name, value) in pairs {
+            match name {
+                "pattern" => value.clone_into(&mut query.pattern),
+                "literal" => query.literal = number(name, value)?,
+                "ignoreCase" => query.ignore_case = number(name, value)?,
+                "limit" => query.limit = number(name, value)?,
+                "context" => query.context = number(name, value)?,
+                "budgetMs" => query.budget_ms = number(name, value)?,
+                "task" => words.tasks.push(value.to_owned()),
+                "daemon" => words.daemons.push(value.to_owned()),
+                "order" => match value {
+                    "oldest" => query.newest_first = false,
+                    "newest" => query.newest_first = true,
+                    _ => return Err("order: oldest or newest".to_owned()),
+                },
+                _ => {}
+            }
+        }
+        query.check()?;
+        Ok(words)
+    }
 }
 
 impl SearchQuery {

@@ -5,9 +5,9 @@ use super::print::escape::lines;
 use super::print::tone::Tone;
 use super::print::words::count;
 use super::typed::Typed;
-use crate::client::{array, read};
+use crate::client::{Client, Query, array, read};
 use crate::exit::{End, Outcome};
-use hayward_shared::fault::Fault;
+use hayward_shared::fault::{Code, Fault};
 use hayward_shared::search::{MAX_BUDGET_MS, SearchLeft, SearchMatch, SearchedSum};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -78,7 +78,12 @@ pub(crate) async fn run(args: SearchArgs, context: &Context) -> Outcome {
     for daemon in &args.daemon {
         query.push(("daemon", daemon.fragment("daemon")?.to_string()));
     }
-    let mut answer = context.client()?.get(&["api", "v1", "search"], &query).await?;
+    let mut answer = match ask(&query, context).await {
+        Err(fault) if fault.code == Code::Unavailable && args.daemon.is_empty() => {
+            alone(&query, context, fault).await?
+        }
+        answer => answer?,
+    };
     let unanswered = array(&mut answer, "unanswered");
     for daemon in &unanswered {
         let word = |name: &str| daemon.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -91,6 +96,25 @@ pub(crate) async fn run(args: SearchArgs, context: &Context) -> Outcome {
         return Ok(End::Done);
     }
     show(answer, args.context > 0, context)
+}
+
+const PATH: [&str; 3] = ["api", "v1", "search"];
+
+async fn ask(query: &Query, context: &Context) -> Result<Value, Fault> {
+    context.client()?.get(&PATH, query).await
+}
+
+/// What this machine's daemon finds while the relay is away; the relay's fault when none answers.
+async fn alone(query: &Query, context: &Context, fault: Fault) -> Result<Value, Fault> {
+    let found = Client::of_daemon(&context.finder()?.home)?.get(&PATH, query).await;
+    match found {
+        Err(own) if own.code == Code::Unavailable => Err(fault),
+        found => {
+            let text = format!("{fault}; only this machine is searched");
+            context.out.note(Tone::Warn, &text);
+            found
+        }
+    }
 }
 
 fn show(mut answer: Value, apart: bool, context: &Context) -> Outcome {

@@ -227,7 +227,19 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] when they cannot be read.
     pub async fn live_keys(&self) -> Result<Vec<RunKey>, JournalError> {
-        let rows = sqlx::query("SELECT run_id, task_id, lease_epoch FROM runs WHERE ended = 0")
+        self.keys_where("SELECT run_id, task_id, lease_epoch FROM runs WHERE ended = 0").await
+    }
+
+    /// The keys of all runs that this daemon ever had.
+    ///
+    /// # Errors
+    /// [`JournalError`] when they cannot be read.
+    pub async fn keys(&self) -> Result<Vec<RunKey>, JournalError> {
+        self.keys_where("SELECT run_id, task_id, lease_epoch FROM runs").await
+    }
+
+    async fn keys_where(&self, query: &'static str) -> Result<Vec<RunKey>, JournalError> {
+        let rows = sqlx::query(query)
             .fetch_all(&self.pool)
             .await
             .map_err(JournalError::doing("read the runs"))?;

@@ -3,13 +3,16 @@
 
 mod answer;
 
+use crate::journal::JournalError;
 use crate::task::{RunState, Shop, run_folder};
 use crate::terminal::pattern::{Pattern, Reading};
 use crate::terminal::search::{Order, Query, search};
 use answer::Answer;
 use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{RunId, TaskId};
 use hayward_shared::run::RunKey;
 use hayward_shared::search::{SearchLeft, SearchQuery, SearchReport};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +49,31 @@ impl Finder {
     /// The question is malformed (`invalid`, with the place in the pattern), the runs cannot be
     /// read, or other searches took all the time.
     pub async fn search(&self, query: SearchQuery) -> Result<SearchReport, Fault> {
+        self.search_in(query, None).await
+    }
+
+    /// The same in the output of one run alone, which must be one of the question's tasks.
+    ///
+    /// # Errors
+    /// As [`Finder::search`] says; `not_found` when no such run of the task is known.
+    pub async fn search_run(&self, query: SearchQuery, run: RunId) -> Result<SearchReport, Fault> {
+        self.search_in(query, Some(run)).await
+    }
+
+    /// The tasks that ran here.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub async fn tasks(&self) -> Result<BTreeSet<TaskId>, Fault> {
+        let runs = self.shop.journal.keys().await.map_err(unreadable)?;
+        Ok(runs.into_iter().map(|key| key.task_id).collect())
+    }
+
+    async fn search_in(
+        &self,
+        query: SearchQuery,
+        only: Option<RunId>,
+    ) -> Result<SearchReport, Fault> {
         query.check().map_err(|what| Fault::new(Code::Invalid, what))?;
         let deadline = Instant::now() + Duration::from_millis(query.budget_ms.into());
         let permit = timeout_at(deadline.into(), self.permits.clone().acquire_owned()).await;
@@ -53,7 +81,13 @@ impl Finder {
             let text = format!("{AT_ONCE} other searches are under way on this daemon");
             return Err(Fault::new(Code::Unavailable, text));
         };
-        let places = self.places(&query).await?;
+        let mut places = self.places(&query).await?;
+        if let Some(run) = only {
+            places.retain(|place| place.key.run_id == run);
+            if places.is_empty() {
+                return Err(Fault::not_found("run", run.short()));
+            }
+        }
         let ended = Arc::new(AtomicBool::new(false));
         let hunt = Hunt { query, places, deadline, ended: ended.clone() };
         let (found, answer) = oneshot::channel();
@@ -73,10 +107,7 @@ impl Finder {
     /// Where the wanted runs' output is, in the order in which it is searched.
     async fn places(&self, query: &SearchQuery) -> Result<Vec<Place>, Fault> {
         let runs = self.shop.journal.runs_of::<RunState>(&query.task_ids).await;
-        let runs = runs.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "the runs cannot be read");
-            Fault::new(Code::Internal, "the daemon's journal cannot be read")
-        })?;
+        let runs = runs.map_err(unreadable)?;
         let ring = |(key, state): (RunKey, RunState)| {
             let ring = run_folder(&self.shop.home, key.run_id, &state).ring();
             Place { key, ring }
@@ -143,6 +174,11 @@ impl Hunt {
         }
         Ok(answer.report(began.elapsed()))
     }
+}
+
+fn unreadable(error: JournalError) -> Fault {
+    tracing::error!(error = &error as &dyn std::error::Error, "the runs cannot be read");
+    Fault::new(Code::Internal, "the daemon's journal cannot be read")
 }
 
 /// Nothing of a run was searched.

@@ -12,18 +12,15 @@ use axum::Json;
 use axum::extract::State;
 use futures_util::future::join_all;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{DaemonId, TaskId};
+use hayward_shared::id::{DaemonId, Fragment};
 use hayward_shared::protocol::ToDaemon;
-use hayward_shared::search::{SearchMatch, SearchQuery, SearchReport, USUAL_BUDGET_MS};
+use hayward_shared::search::{SearchMatch, SearchQuery, SearchReport, SearchWords};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// Matches when the caller does not say.
-const USUAL_LIMIT: u32 = 500;
 
 /// Tasks that one search may name.
 const MOST_TASKS: usize = 200;
@@ -39,10 +36,10 @@ pub(super) async fn search(
     Bearer(caller): Bearer,
     params: Params,
 ) -> Result<Json<Value>, Refusal> {
-    let query = read(&core, caller, &params).await?;
-    query.check().map_err(invalid)?;
+    let words = SearchWords::read(params.pairs()).map_err(invalid)?;
+    let query = within(&core, caller, words.query, &words.tasks).await?;
     let began = Instant::now();
-    let daemons = wanted(known(&core, caller.workspace).await?, &params)?;
+    let daemons = wanted(known(&core, caller.workspace).await?, &words.daemons)?;
     let asked = daemons.into_iter().map(|(id, hostname)| {
         let (core, query) = (&core, query.clone());
         async move { (id, hostname, gather(core, id, query).await) }
@@ -78,55 +75,42 @@ pub(super) async fn search(
 /// Those of the daemons that the caller named; all where it named none.
 fn wanted(
     mut daemons: Vec<(DaemonId, String)>,
-    params: &Params,
+    names: &[String],
 ) -> Result<Vec<(DaemonId, String)>, Fault> {
-    let names: Vec<&str> = params.all("daemon").collect();
-    for name in &names {
-        if !daemons.iter().any(|(id, _)| named(*id, name)) {
+    let is = |id: DaemonId, name: &String| {
+        name.parse::<Fragment>().is_ok_and(|fragment| fragment.matches(&id.0))
+    };
+    for name in names {
+        if !daemons.iter().any(|(id, _)| is(*id, name)) {
             return Err(Fault::not_found("daemon", name));
         }
     }
     if !names.is_empty() {
-        daemons.retain(|(id, _)| names.iter().any(|name| named(*id, name)));
+        daemons.retain(|(id, _)| names.iter().any(|name| is(*id, name)));
     }
     Ok(daemons)
 }
 
-async fn read(core: &Core, caller: Caller, params: &Params) -> Result<SearchQuery, Refusal> {
-    let mut task_ids: Vec<TaskId> = Vec::new();
-    for typed in params.all("task") {
-        let absent = |_| Fault::not_found("task", typed);
-        let id = Id { typed: typed.to_owned(), fragment: typed.parse().map_err(absent)? };
-        task_ids.push(find(core, &caller, &id).await?.task.id);
-    }
-    if task_ids.is_empty() {
+/// The question, in the output of these tasks alone; of all that the caller may read where there
+/// are none.
+async fn within(
+    core: &Core,
+    caller: Caller,
+    mut query: SearchQuery,
+    tasks: &[String],
+) -> Result<SearchQuery, Refusal> {
+    if tasks.is_empty() {
         caller.reads()?;
     }
-    if task_ids.len() > MOST_TASKS {
+    if tasks.len() > MOST_TASKS {
         return Err(invalid(format!("task: {MOST_TASKS} at the most")).into());
     }
-    let newest_first = match params.one("order") {
-        None | Some("oldest") => false,
-        Some("newest") => true,
-        Some(_) => return Err(invalid("order: oldest or newest").into()),
-    };
-    Ok(SearchQuery {
-        pattern: params.one("pattern").unwrap_or_default().to_owned(),
-        literal: params.read("literal")?.unwrap_or(false),
-        ignore_case: params.read("ignoreCase")?.unwrap_or(false),
-        limit: params.read("limit")?.unwrap_or(USUAL_LIMIT),
-        context: params.read("context")?.unwrap_or(0),
-        newest_first,
-        budget_ms: params.read("budgetMs")?.unwrap_or(USUAL_BUDGET_MS),
-        task_ids,
-        after: None,
-    })
-}
-
-/// Whether a daemon is meant: by its id, or a part of it at an end.
-fn named(id: DaemonId, name: &str) -> bool {
-    let (whole, name) = (id.0.simple().to_string(), name.replace('-', "").to_lowercase());
-    name.len() >= 4 && (whole.starts_with(&name) || whole.ends_with(&name))
+    for typed in tasks {
+        let absent = |_| Fault::not_found("task", typed);
+        let id = Id { typed: typed.clone(), fragment: typed.parse().map_err(absent)? };
+        query.task_ids.push(find(core, &caller, &id).await?.task.id);
+    }
+    Ok(query)
 }
 
 /// All pages of one daemon.

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -446,6 +448,68 @@ fn an_answer_larger_than_a_message_comes_whole_and_each_match_once() {
         }
         assert!(lines.into_iter().eq(1..=20_000), "{order}");
     }
+}
+
+/// Asks the daemon itself, over its socket: status and answer.
+fn ask_daemon(home: &Home, path: &str) -> (u16, Value) {
+    let mut stream = UnixStream::connect(home.state().join("daemon.sock")).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: daemon\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+#[test]
+fn a_pane_is_searched_over_the_daemons_own_socket() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    home.up();
+    let task = shell(&home, &repo, r"printf 'one\ntwo\nthree\n\033[1mtwo\033[0m again\n'");
+    let other = shell(&home, &repo, "echo two");
+    let pane = |task: &Value, run: &Value, query: &str| {
+        let text = |id: &Value| id.as_str().unwrap().to_owned();
+        let path = format!("/api/term/sessions/{}/panes/{}/search?{query}", text(task), text(run));
+        ask_daemon(&home, &path)
+    };
+    let (status, found) = pane(&task["id"], &task["runId"], "pattern=two&limit=1&context=1");
+    let row = json!({
+        "line": 2, "content": "two", "contextBefore": ["one"], "contextAfter": ["three"],
+    });
+    let whole = json!({ "matches": [row], "total": 2, "truncated": true, "source": "ring" });
+    assert_eq!((status, found), (200, whole));
+    let (status, found) = pane(&task["id"], &task["runId"], "pattern=two&limit=2");
+    assert_eq!((status, &found["truncated"]), (200, &json!(false)));
+    // a run of another task is none of this session
+    assert_eq!(pane(&task["id"], &other["runId"], "pattern=two").0, 404);
+    for (query, code) in [
+        ("pattern=", "bad_params"),
+        (&format!("pattern={}", "x".repeat(201)), "bad_params"),
+        ("pattern=x&limit=501", "bad_params"),
+        ("pattern=x&limit=0", "bad_params"),
+        ("pattern=x&context=51", "bad_params"),
+        ("pattern=%28a", "bad_query"),
+    ] {
+        let (status, told) = pane(&task["id"], &task["runId"], query);
+        assert_eq!((status, &told["error"]["code"]), (400, &json!(code)), "{query}");
+    }
+    let (status, told) = pane(&json!("nonsense"), &task["runId"], "pattern=x");
+    assert_eq!((status, &told["error"]["code"]), (400, &json!("bad_id_format")));
+}
+
+#[test]
+fn this_machine_is_searched_while_the_relay_is_away() {
+    let mut relay = Relay::start();
+    let machine = Linked::start(&relay, &relay.url(), "");
+    let (home, repo) = (&machine.home, ScratchRepo::new());
+    let task = shell(home, &repo, "echo a needle that stays here");
+    relay.crash();
+    let ran = home.run(&["--json", "search", "needle", "--task", id(&task)]).expect(0);
+    assert_eq!(ran.json()["matches"][0]["content"], "a needle that stays here");
+    let told = home.run(&["search", "needle"]).expect(0);
+    assert!(told.stderr.contains("only this machine is searched"), "{}", told.stderr);
+    drop(machine);
 }
 
 /// The daemons that the relay knows.
