@@ -29,6 +29,9 @@ const DEFAULT_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Days that the output of a run is kept when nothing is said: it is small, and asked for longer.
 const DEFAULT_OUTPUT_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// Bytes of ended runs' output when nothing is said: a few hundred that filled their ring.
+const DEFAULT_OUTPUT_QUOTA: u64 = 20 * 1024 * 1024 * 1024;
+
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -91,11 +94,17 @@ pub struct TerminalSection {
     /// How long the output of an ended run is kept, and the logs of its setup.
     #[serde(deserialize_with = "duration")]
     pub retention: Duration,
+    /// The most bytes that the output of ended runs takes on the disk; the oldest goes first.
+    pub quota_bytes: u64,
 }
 
 impl Default for TerminalSection {
     fn default() -> Self {
-        Self { ring_bytes: DEFAULT_RING, retention: DEFAULT_OUTPUT_RETENTION }
+        Self {
+            ring_bytes: DEFAULT_RING,
+            retention: DEFAULT_OUTPUT_RETENTION,
+            quota_bytes: DEFAULT_OUTPUT_QUOTA,
+        }
     }
 }
 

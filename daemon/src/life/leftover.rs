@@ -7,35 +7,73 @@ use crate::session::{self, Found};
 use crate::task::{Shop, chain};
 use hayward_shared::id::RunId;
 use hayward_shared::time::Timestamp;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Removes the folders and logs of runs that ended longer ago than `[terminal] retention`. What is
-/// not a run's, or the run's of another daemon, is left alone.
-pub(super) async fn clear(shop: &Shop) {
-    let kept = super::millis(shop.config.terminal.retention);
-    let before = clock::now().plus_millis(-kept);
-    let (runs, logs) = (shop.home.runs(), shop.home.logs());
-    let found = tokio::task::spawn_blocking(move || {
-        let runs = entries(&runs).into_iter().filter_map(|path| Some((run_of(&path)?, path)));
-        let logs = entries(&logs).into_iter().filter_map(|path| Some((run_of_log(&path)?, path)));
-        runs.chain(logs).collect::<Vec<_>>()
-    });
-    for (run, path) in found.await.unwrap_or_default() {
-        match shop.journal.ended_at(run).await {
-            Ok(Some(at)) if is_over(at, before) => remove(&path).await,
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "old run folders are left for later");
-                return;
+/// What ended runs left. Owned by the room's loop.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers {
+    /// The bytes that each takes, which grow no more.
+    sizes: HashMap<PathBuf, u64>,
+}
+
+impl Leftovers {
+    /// Removes the folders and logs of runs that ended longer ago than `[terminal] retention`, and
+    /// the oldest of the others where together they take more than `[terminal] quota_bytes`. What is
+    /// not a run's, or the run's of another daemon, is left alone.
+    pub(super) async fn clear(&mut self, shop: &Shop) {
+        let before = clock::now().plus_millis(-super::millis(shop.config.terminal.retention));
+        let (runs, logs) = (shop.home.runs(), shop.home.logs());
+        let found = tokio::task::spawn_blocking(move || {
+            let runs = entries(&runs).into_iter().filter_map(|path| Some((run_of(&path)?, path)));
+            let logs =
+                entries(&logs).into_iter().filter_map(|path| Some((run_of_log(&path)?, path)));
+            runs.chain(logs).collect::<Vec<_>>()
+        });
+        let mut kept = Vec::new();
+        for (run, path) in found.await.unwrap_or_default() {
+            match shop.journal.ended_at(run).await {
+                Ok(Some(at)) if at <= before => remove(&path).await,
+                Ok(Some(at)) => kept.push((at, self.size(&path).await, path)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "old run folders are left for later");
+                    return;
+                }
             }
         }
+        let there: HashSet<&PathBuf> = kept.iter().map(|(_, _, path)| path).collect();
+        self.sizes.retain(|known, _| there.contains(known));
+        for path in beyond(kept, shop.config.terminal.quota_bytes) {
+            remove(&path).await;
+        }
+    }
+
+    async fn size(&mut self, path: &Path) -> u64 {
+        if let Some(known) = self.sizes.get(path) {
+            return *known;
+        }
+        let place = path.to_owned();
+        let bytes = tokio::task::spawn_blocking(move || bytes(&place)).await.unwrap_or_default();
+        self.sizes.insert(path.to_owned(), bytes);
+        bytes
     }
 }
 
-fn is_over(ended_at: Timestamp, before: Timestamp) -> bool {
-    ended_at <= before
+/// Which of these, by their end and size, do not fit in `quota` bytes behind the younger ones. The
+/// youngest always fits: its user has hardly seen it.
+fn beyond(mut kept: Vec<(Timestamp, u64, PathBuf)>, quota: u64) -> Vec<PathBuf> {
+    kept.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.2.cmp(&b.2)));
+    let mut sum = 0_u64;
+    let fits = |bytes: u64| {
+        sum = sum.saturating_add(bytes);
+        sum <= quota
+    };
+    let fitting: Vec<bool> = kept.iter().map(|(_, bytes, _)| *bytes).map(fits).collect();
+    let rest = kept.into_iter().zip(fitting).skip(1).filter(|(_, fits)| !fits);
+    rest.map(|((_, _, path), _)| path).collect()
 }
 
 async fn remove(path: &Path) {
@@ -95,6 +133,18 @@ pub(super) fn bytes(folder: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_oldest_go_beyond_the_quota_and_the_youngest_never() {
+        let row = |at: i64, bytes| (Timestamp::from_millis(at), bytes, at.to_string().into());
+        let rows = vec![row(1, 10), row(4, 50), row(3, 30), row(2, 20)];
+        let gone = |quota| beyond(rows.clone(), quota);
+        let paths = |all: &[&str]| all.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(gone(110), paths(&[]));
+        assert_eq!(gone(109), paths(&["1"]));
+        assert_eq!(gone(80), paths(&["2", "1"]));
+        assert_eq!(gone(0), paths(&["3", "2", "1"]));
+    }
 
     #[test]
     fn only_what_is_a_runs_is_known_as_such() {

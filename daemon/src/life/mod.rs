@@ -20,6 +20,7 @@ use crate::task::{RunState, Shop, chain, order_of};
 use going::Going;
 use hayward_shared::id::{RunId, TaskId};
 use hayward_shared::time::Timestamp;
+use leftover::Leftovers;
 use machine::{Limits, Need, Stand, Why};
 use serde::Serialize;
 use std::collections::{BTreeSet, HashMap};
@@ -104,10 +105,11 @@ impl Life {
             life.recover().await;
             lent::clear(&life.shop).await;
             outside::clear(&life.shop).await;
+            let mut leftovers = Leftovers::default();
             loop {
                 let before = active.borrow_and_update().clone();
                 life.sweep(Wish::Sweep).await;
-                leftover::clear(&life.shop).await;
+                leftovers.clear(&life.shop).await;
                 tokio::time::sleep(PAUSE).await;
                 let wait = life.until_next().await;
                 let ended = active.wait_for(|now| before.iter().any(|task| !now.contains(task)));
