@@ -144,6 +144,140 @@ pub struct SearchReport {
     pub next: Option<SearchPlace>,
 }
 
+/// A daemon that did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unanswered {
+    /// The daemon.
+    pub daemon_id: DaemonId,
+    /// Its host.
+    pub hostname: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What all daemons found, as `GET /api/v1/search` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchAnswer {
+    /// The matches, in the order that was asked for.
+    pub matches: Vec<SearchMatch>,
+    /// How many lines match in all that was searched.
+    pub total: u64,
+    /// Whether there may be more than these in what the daemons that answered hold.
+    pub truncated: bool,
+    /// How much was searched.
+    pub searched: SearchedSum,
+    /// What was not, on daemons that answered.
+    pub unsearched: Vec<SearchLeft>,
+    /// Who did not answer.
+    pub unanswered: Vec<Unanswered>,
+    /// Where it was found: always `ring`.
+    pub source: String,
+}
+
+impl SearchReport {
+    /// Adds what another daemon found.
+    pub fn join(&mut self, other: Self) {
+        self.matches.extend(other.matches);
+        self.total += other.total;
+        self.truncated |= other.truncated;
+        self.searched.runs += other.searched.runs;
+        self.searched.bytes += other.searched.bytes;
+        self.unsearched.extend(other.unsearched);
+    }
+
+    /// The answer that this is, with those that gave none.
+    #[must_use]
+    pub fn answer(self, unanswered: Vec<Unanswered>) -> SearchAnswer {
+        let Self { matches, total, truncated, searched, unsearched, next: _ } = self;
+        let source = "ring".to_owned();
+        SearchAnswer { matches, total, truncated, searched, unsearched, unanswered, source }
+    }
+}
+
+/// Gathers the answers of one daemon to one question: each fits a message, and all of them what
+/// may be held in memory.
+#[derive(Debug)]
+pub struct Pages {
+    /// What is to be asked next.
+    query: SearchQuery,
+    limit: u32,
+    budget_ms: u64,
+    weight: usize,
+    sum: Option<SearchReport>,
+}
+
+impl Pages {
+    /// Memory that the matches of one daemon may take, in bytes.
+    const MOST: usize = 64 << 20;
+
+    /// What gathering may take beyond the time of the question, in milliseconds: the lines were found
+    /// by then, and are only fetched.
+    const FETCH_MS: u64 = 5_000;
+
+    /// The least time for an answer after the first, in milliseconds.
+    const LEAST_MS: u64 = 500;
+
+    /// Nothing was asked yet.
+    #[must_use]
+    pub fn new(query: SearchQuery) -> Self {
+        let (limit, budget_ms) = (query.limit, query.budget_ms.into());
+        Self { query, limit, budget_ms, weight: 0, sum: None }
+    }
+
+    /// What to ask.
+    #[must_use]
+    pub fn query(&self) -> &SearchQuery {
+        &self.query
+    }
+
+    /// Takes an answer, so many milliseconds after the first question was asked; whether to ask
+    /// again.
+    pub fn take(&mut self, mut page: SearchReport, elapsed_ms: u64) -> bool {
+        let (found, next) = (page.matches.len(), page.next.take());
+        self.weight += page.matches.iter().map(weight).sum::<usize>();
+        let sum = match &mut self.sum {
+            None => self.sum.insert(page),
+            Some(sum) => {
+                sum.matches.extend(page.matches);
+                sum.unsearched = page.unsearched;
+                sum
+            }
+        };
+        let known = u32::try_from(sum.matches.len()).unwrap_or(u32::MAX);
+        sum.total = sum.total.max(known.into());
+        let room = self.limit.saturating_sub(known);
+        let may = found > 0
+            && room > 0
+            && self.weight < Self::MOST
+            && elapsed_ms < self.budget_ms + Self::FETCH_MS;
+        sum.truncated =
+            sum.total > known.into() || !sum.unsearched.is_empty() || (next.is_some() && !may);
+        let Some(next) = next.filter(|_| may) else { return false };
+        let left = self.budget_ms.saturating_sub(elapsed_ms).max(Self::LEAST_MS);
+        self.query.limit = room;
+        self.query.after = Some(next);
+        self.query.budget_ms = u32::try_from(left).unwrap_or(MAX_BUDGET_MS).min(MAX_BUDGET_MS);
+        true
+    }
+
+    /// All that was found.
+    #[must_use]
+    pub fn end(self) -> SearchReport {
+        self.sum.unwrap_or_default()
+    }
+}
+
+/// The memory that a match takes, about.
+fn weight(found: &SearchMatch) -> usize {
+    /// What a text takes beside its bytes.
+    const TEXT: usize = 48;
+    let around = found.context_before.iter().chain(&found.context_after);
+    let around: usize = around.map(|line| line.len() + TEXT).sum();
+    found.content.len() + around + 3 * TEXT
+}
+
 /// A question as it is asked in an address: what is searched for, and the names of where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SearchWords {
@@ -222,5 +356,90 @@ impl SearchQuery {
             return bad("budgetMs", 1, MAX_BUDGET_MS.into());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(lines: std::ops::Range<u64>, total: u64, goes_on: bool) -> SearchReport {
+        let run_id = RunId::fresh();
+        let row = |line| SearchMatch {
+            task_id: TaskId::fresh(),
+            run_id,
+            daemon_id: None,
+            line,
+            offset: 0,
+            content: String::new(),
+            context_before: Vec::new(),
+            context_after: Vec::new(),
+            cut: false,
+        };
+        let next = goes_on.then_some(SearchPlace { run_id, line: lines.end - 1 });
+        let matches = lines.map(row).collect();
+        SearchReport { matches, total, truncated: goes_on, next, ..SearchReport::default() }
+    }
+
+    fn pages(limit: u32) -> Pages {
+        let words = [("pattern", "x"), ("budgetMs", "900")];
+        let words = SearchWords::read(words.into_iter()).unwrap();
+        Pages::new(SearchQuery { limit, ..words.query })
+    }
+
+    #[test]
+    fn answers_are_gathered_until_all_is_there_or_enough() {
+        let mut whole = pages(100);
+        assert!(whole.take(page(1..5, 7, true), 100));
+        let query = whole.query();
+        assert_eq!((query.limit, query.after.unwrap().line, query.budget_ms), (96, 4, 800));
+        assert!(!whole.take(page(5..8, 0, false), 1000));
+        let all = whole.end();
+        assert_eq!((all.matches.len(), all.total, all.truncated), (7, 7, false));
+        let mut enough = pages(4);
+        assert!(!enough.take(page(1..5, 7, true), 100));
+        assert!(enough.end().truncated);
+        let mut late = pages(100);
+        assert!(late.take(page(1..5, 7, true), 5_000));
+        assert_eq!(late.query().budget_ms, 500);
+        assert!(!late.take(page(5..6, 0, true), 6_000));
+        assert!(late.end().truncated);
+    }
+
+    #[test]
+    fn what_was_not_searched_is_what_the_last_answer_names() {
+        let left = |run_id| SearchLeft {
+            task_id: TaskId::fresh(),
+            run_id,
+            from: None,
+            to: None,
+            reason: None,
+        };
+        let mut pages = pages(100);
+        let first = page(1..5, 4, true);
+        let run_id = first.matches[0].run_id;
+        assert!(pages.take(SearchReport { unsearched: vec![left(run_id)], ..first }, 0));
+        assert!(!pages.take(page(5..9, 0, false), 0));
+        let all = pages.end();
+        assert_eq!((all.total, all.truncated, all.unsearched.len()), (8, false, 0));
+    }
+
+    #[test]
+    fn words_of_an_address_are_read_or_refused() {
+        let read =
+            |pairs: &[(&'static str, &'static str)]| SearchWords::read(pairs.iter().copied());
+        let words = read(&[("pattern", "a"), ("order", "newest"), ("task", "x"), ("task", "y")]);
+        let words = words.unwrap();
+        assert_eq!((words.query.newest_first, words.tasks.len()), (true, 2));
+        for bad in [
+            &[][..],
+            &[("pattern", "a"), ("limit", "0")],
+            &[("pattern", "a"), ("limit", "many")],
+            &[("pattern", "a"), ("context", "51")],
+            &[("pattern", "a"), ("order", "up")],
+            &[("pattern", "a"), ("budgetMs", "8001")],
+        ] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
     }
 }

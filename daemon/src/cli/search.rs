@@ -123,7 +123,7 @@ fn show(mut answer: Value, apart: bool, context: &Context) -> Outcome {
     let matches = matches.iter().map(read::<SearchMatch>).collect::<Result<Vec<_>, _>>()?;
     for (index, found) in matches.iter().enumerate() {
         let last = index.checked_sub(1).and_then(|last| matches.get(last));
-        print(found, last, apart, context)?;
+        print(found, (last, matches.get(index + 1)), apart, context)?;
     }
     for left in &unsearched {
         let left = read::<SearchLeft>(left)?;
@@ -148,33 +148,47 @@ fn count_of(total: u64) -> String {
     if total == 1 { "1 match".to_owned() } else { format!("{total} matches") }
 }
 
-/// A match with the lines around it, but for what was shown with the one before.
+/// A match with the lines around it, but for those that its neighbours show.
 fn print(
     found: &SearchMatch,
-    last: Option<&SearchMatch>,
+    (last, next): (Option<&SearchMatch>, Option<&SearchMatch>),
     apart: bool,
     context: &Context,
 ) -> Result<(), Fault> {
-    let same = last.filter(|last| last.run_id == found.run_id);
-    let shown = same.map_or(0, |last| last.line + last.context_after.len() as u64);
-    let first = found.line.saturating_sub(found.context_before.len() as u64);
-    if same.is_none() {
+    let same = |other: &&SearchMatch| other.run_id == found.run_id;
+    let (last, next) = (last.filter(same), next.filter(same));
+    let span = |one: &SearchMatch| {
+        let first = one.line.saturating_sub(one.context_before.len() as u64);
+        first..=one.line + one.context_after.len() as u64
+    };
+    let own = span(found);
+    if last.is_none() {
         let text = format!("task {} · run {}", found.task_id.short(), found.run_id.short());
         context.out.line(Tone::Strong, &text)?;
-    } else if apart && first > shown + 1 {
+    } else if let Some(last) = last.map(span)
+        && apart
+        && (*own.start() > last.end() + 1 || *own.end() + 1 < *last.start())
+    {
         context.out.line(Tone::Dim, "--")?;
     }
-    let before = (first..).zip(&found.context_before);
-    let after = (found.line + 1..).zip(&found.context_after);
+    // the match before shows its lines, the one after is a line of its own
+    let free = |number: &u64| {
+        last.is_none_or(|last| !span(last).contains(number))
+            && next.is_none_or(|next| next.line != *number)
+    };
     let row = |number: u64, mark: char, text: &str, tone: Tone| {
         context.out.line(tone, &format!("{number:>7}{mark} {}", lines(text).join(" ")))
     };
-    for (number, text) in before.filter(|(number, _)| *number > shown) {
-        row(number, '-', text, Tone::Dim)?;
+    for (number, text) in (*own.start()..).zip(&found.context_before) {
+        if free(&number) {
+            row(number, '-', text, Tone::Dim)?;
+        }
     }
     row(found.line, ':', &found.content, Tone::Plain)?;
-    for (number, text) in after {
-        row(number, '-', text, Tone::Dim)?;
+    for (number, text) in (found.line + 1..).zip(&found.context_after) {
+        if free(&number) && next.is_none_or(|next| next.line < found.line || number < next.line) {
+            row(number, '-', text, Tone::Dim)?;
+        }
     }
     Ok(())
 }

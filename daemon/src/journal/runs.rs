@@ -156,7 +156,8 @@ impl Journal {
         row.as_ref().map(read).transpose()
     }
 
-    /// The runs of these tasks on this daemon, of all where there are none named; the oldest first.
+    /// The runs of these tasks on this daemon, of all where there are none named; the oldest first:
+    /// their ids begin with their moment.
     ///
     /// # Errors
     /// [`JournalError`] when they cannot be read.
@@ -173,7 +174,7 @@ impl Journal {
             query.push(")");
         }
         let rows = query
-            .push(" ORDER BY created_at, run_id")
+            .push(" ORDER BY run_id")
             .build()
             .fetch_all(&self.pool)
             .await

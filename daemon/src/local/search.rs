@@ -6,8 +6,9 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{Fragment, RunId, TaskId};
-use hayward_shared::search::{SearchQuery, SearchReport, SearchWords};
+use hayward_shared::search::{Pages, SearchAnswer, SearchQuery, SearchWords};
 use serde_json::{Value, json};
+use std::time::Instant;
 
 /// What a pane's search may ask for: characters of the pattern, matches, lines of context.
 const PANE_PATTERN: usize = 200;
@@ -21,7 +22,7 @@ type Pairs = Query<Vec<(String, String)>>;
 pub(super) async fn all(
     State(finder): State<Finder>,
     Query(pairs): Pairs,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<SearchAnswer>, Refusal> {
     let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let words = SearchWords::read(pairs).map_err(|what| Fault::new(Code::Invalid, what))?;
     let mut query = words.query;
@@ -31,21 +32,14 @@ pub(super) async fn all(
             query.task_ids.push(only(typed, known.iter().copied())?);
         }
     }
-    let limit = query.limit as usize;
-    let mut whole = finder.search(query.clone()).await?;
-    while let Some(next) = whole.next.take().filter(|_| whole.matches.len() < limit) {
-        query.after = Some(next);
-        query.limit = u32::try_from(limit - whole.matches.len()).unwrap_or(u32::MAX);
-        let page = finder.search(query.clone()).await?;
-        whole.matches.extend(page.matches);
-        whole.next = page.next;
+    let (mut pages, began) = (Pages::new(query), Instant::now());
+    loop {
+        let page = finder.search(pages.query().clone()).await?;
+        let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if !pages.take(page, elapsed) {
+            return Ok(Json(pages.end().answer(Vec::new())));
+        }
     }
-    let SearchReport { matches, total, searched, unsearched, .. } = whole;
-    let truncated = total > matches.len() as u64 || !unsearched.is_empty();
-    Ok(Json(json!({
-        "matches": matches, "total": total, "truncated": truncated, "searched": searched,
-        "unsearched": unsearched, "unanswered": [], "source": "ring",
-    })))
 }
 
 /// The task that is meant.

@@ -14,7 +14,7 @@ const MOST: usize = MAX_TEXT - (128 << 10);
 /// What one line may take as JSON beside the line that matches: so a match always fits.
 const MOST_CONTEXT_LINE: usize = 4 << 10;
 
-/// Runs that an answer names as not searched; past so many, it is `truncated` that says so.
+/// Runs that an answer names as not searched; there may be more.
 const MOST_LEFT: usize = 100;
 
 /// The answer while the search goes on.
@@ -52,7 +52,6 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
 
     /// This was not searched.
     pub(super) fn leave(&mut self, left: SearchLeft) {
-        self.report.truncated = true;
         if self.report.unsearched.len() < MOST_LEFT {
             self.report.unsearched.push(left);
         }
@@ -61,7 +60,7 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
     /// Whether it is time to break off.
     pub(super) fn stopped(&mut self) -> bool {
         // who goes on behind a match knows the sum already
-        (self.full && self.query.after.is_some()) || (self.stop)()
+        (self.query.after.is_some() && !self.wants()) || (self.stop)()
     }
 
     /// The whole of it.
@@ -74,13 +73,14 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
             let last = self.report.matches.last();
             self.report.next =
                 last.map(|last| SearchPlace { run_id: last.run_id, line: last.line });
-            if self.query.after.is_some() {
-                // broken off because it was full: the next one goes on there
-                self.report.unsearched.clear();
-            }
+        }
+        if self.query.after.is_some() && !self.wants() {
+            // broken off because it was full, not for want of time
+            self.report.unsearched.retain(|left| left.reason.is_some());
         }
         let found = self.report.matches.len() as u64;
-        self.report.truncated |= self.full || self.report.total > found;
+        self.report.truncated =
+            self.full || self.report.total > found || !self.report.unsearched.is_empty();
         self.report.searched.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.report
     }

@@ -21,13 +21,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout_at;
 
-/// Searches under way at once: each takes a processor for a while and holds three segments.
+/// Searches under way at once: each takes two processors for a while and holds a dozen blocks.
 const AT_ONCE: usize = 2;
 
 /// How far behind everything else a search stands for the processor: an agent, a keeper or the
 /// daemon itself never waits for one.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 15;
+
+/// What a search may take beyond its time to come to an end: matching is broken off between
+/// lines, and hardly one takes longer.
+const GRACE: Duration = Duration::from_millis(300);
 
 /// Searches the output of this daemon's runs. Cheap to clone; any task may ask it.
 #[derive(Clone, Debug)]
@@ -99,9 +103,10 @@ impl Finder {
             drop(permit);
         });
         work.map_err(|error| Fault::new(Code::Unavailable, format!("no search: {error}")))?;
-        let report = answer.await;
+        let report = timeout_at((deadline + GRACE).into(), answer).await;
         drop(guard);
-        report.map_err(|_| Fault::new(Code::Internal, "the search broke off"))?
+        let broken = |_| Fault::new(Code::Internal, "the search broke off");
+        report.map_err(|_| too_slow())?.map_err(broken)?
     }
 
     /// Where the wanted runs' output is, in the order in which it is searched.
@@ -174,6 +179,12 @@ impl Hunt {
         }
         Ok(answer.report(began.elapsed()))
     }
+}
+
+/// One step of matching took longer than all of the search may.
+fn too_slow() -> Fault {
+    let text = "the pattern takes too long on a line of this output";
+    Fault::new(Code::Failed, text).with_hint("repeat less in it, or leave the repetition out")
 }
 
 fn unreadable(error: JournalError) -> Fault {

@@ -145,6 +145,18 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Open, Frames<'_>)> {
     Some((open, Frames { rest, end: LineStart::default(), line: open.line }))
 }
 
+/// Reads frames that follow each other; the numbers of their lines are counted from 0.
+pub(super) fn frames(bytes: &[u8]) -> Frames<'_> {
+    Frames { rest: bytes, end: LineStart::default(), line: 0 }
+}
+
+impl Frames<'_> {
+    /// How many bytes were not read yet.
+    pub(super) fn rest(&self) -> usize {
+        self.rest.len()
+    }
+}
+
 impl<'a> Iterator for Frames<'a> {
     type Item = Frame<'a>;
 

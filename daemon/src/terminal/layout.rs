@@ -1,6 +1,6 @@
 //! How the clean text of a ring lies on the disk, in blocks that are searched one at a time.
 
-use super::index::{self, Frame, LineStart, Open};
+use super::index::{self, LineStart, Open};
 use super::page::{Page, Shelf};
 use super::segment::{Part, Segment, path, segments};
 use std::fs::File;
@@ -36,8 +36,8 @@ pub(super) struct Written {
     pub(super) count: usize,
     /// Whether a line of it was written over.
     pub(super) redrawn: bool,
-    /// Its first frame among those of the segment, and how many it has.
-    frames: (usize, usize),
+    /// Where its frames begin in the index, and how many bytes they take.
+    pub(super) frames: (u64, usize),
 }
 
 /// The blocks of a ring as it was when it was read. What is dropped later is found missing; the
@@ -46,8 +46,6 @@ pub(super) struct Written {
 pub(super) struct Layout {
     dir: PathBuf,
     segments: Vec<Segment>,
-    /// The index of each segment, as bytes.
-    indexes: Vec<Vec<u8>>,
     blocks: Vec<Block>,
 }
 
@@ -58,22 +56,22 @@ impl Layout {
     /// The disk failed.
     pub(super) fn read(dir: &Path) -> io::Result<Self> {
         let mut layout = Self { dir: dir.to_owned(), segments: segments(dir)?, ..Self::default() };
+        let mut bytes = Vec::new();
         for segment in 0..layout.segments.len() {
-            let mut bytes = Vec::new();
+            bytes.clear();
             if let Some(mut file) = layout.open(segment, Part::Index)? {
                 file.read_to_end(&mut bytes)?;
             }
-            layout.indexes.push(bytes);
-            layout.divide(segment)?;
+            layout.divide(segment, &bytes)?;
         }
         Ok(layout)
     }
 
-    /// Divides a segment into blocks.
-    fn divide(&mut self, segment: usize) -> io::Result<()> {
-        let open = match index::read(&self.indexes[segment]) {
-            Some((open, _)) => open,
-            None => self.open_before(segment)?,
+    /// Divides a segment, whose index is given, into blocks.
+    fn divide(&mut self, segment: usize, bytes: &[u8]) -> io::Result<()> {
+        let (open, mut frames) = match index::read(bytes) {
+            Some((open, frames)) => (open, frames),
+            None => (self.open_before(segment)?, index::frames(&[])),
         };
         let written = match self.open(segment, Part::Text)? {
             Some(file) => file.metadata()?.len(),
@@ -82,20 +80,22 @@ impl Layout {
         let mut block = Block { segment, from: LineStart::default(), open, to: None };
         let mut begun = None;
         let mut blocks = Vec::new();
-        let frames = index::read(&self.indexes[segment]).map(|(_, frames)| frames);
-        let whole = |frame: &Frame<'_>| u64::from(frame.end.text) <= written;
-        for (number, frame) in frames.into_iter().flatten().take_while(whole).enumerate() {
+        loop {
+            let at = bytes.len() - frames.rest();
+            let Some(frame) = frames.next().filter(|it| u64::from(it.end.text) <= written) else {
+                break;
+            };
             let to = block.to.get_or_insert(Written {
                 end: block.from,
                 open: block.open,
                 count: 0,
                 redrawn: false,
-                frames: (number, 0),
+                frames: (at as u64, 0),
             });
             (to.end, to.open) = (frame.end, frame.open);
             to.count += frame.count as usize;
             to.redrawn |= frame.redrawn;
-            to.frames.1 += 1;
+            to.frames.1 += bytes.len() - frames.rest() - at;
             begun = Some((frame.end, frame.open));
             if frame.end.text - block.from.text >= BLOCK {
                 blocks.push(block);
@@ -158,14 +158,6 @@ impl Layout {
         let Some(block) = block.first() else { return false };
         let (a, b) = (before.segment, block.segment);
         a == b || self.segments[a].end() == self.segments[b].start
-    }
-
-    /// Appends where the lines of a written block begin in its segment.
-    pub(super) fn lines(&self, block: &Block, to: &mut Vec<LineStart>) {
-        let Some(Written { frames: (first, count), .. }) = block.to else { return };
-        let frames = index::read(&self.indexes[block.segment]).map(|(_, frames)| frames);
-        let own = frames.into_iter().flatten().skip(first).take(count);
-        own.for_each(|frame| frame.lines(to));
     }
 
     /// Opens a part of a segment; none when it is not there.

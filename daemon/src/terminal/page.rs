@@ -1,6 +1,6 @@
 //! The clean text of one block in memory.
 
-use super::index::{LineStart, Open};
+use super::index::{self, LineStart, Open};
 use super::layout::{Block, Layout};
 use super::segment::Part;
 use memchr::{memchr, memrchr};
@@ -16,18 +16,29 @@ const LONGEST_LINE: u64 = 8 << 20;
 /// What is read of raw bytes at once when they are cleaned again.
 const READ: usize = 64 << 10;
 
-/// The text that was read from last, open for the next block of the same segment.
+/// The segment that was read from last, open for its next block.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    open: Option<(usize, File)>,
+    segment: Option<usize>,
+    files: Option<Files>,
+}
+
+#[derive(Debug)]
+struct Files {
+    text: File,
+    index: File,
 }
 
 impl Shelf {
-    fn text(&mut self, layout: &Layout, segment: usize) -> io::Result<Option<&File>> {
-        if self.open.as_ref().is_none_or(|(known, _)| *known != segment) {
-            self.open = layout.open(segment, Part::Text)?.map(|file| (segment, file));
+    /// None when the segment was dropped.
+    fn files(&mut self, layout: &Layout, segment: usize) -> io::Result<Option<&Files>> {
+        if self.segment != Some(segment) {
+            let text = layout.open(segment, Part::Text)?;
+            let index = layout.open(segment, Part::Index)?;
+            self.files = text.zip(index).map(|(text, index)| Files { text, index });
+            self.segment = Some(segment);
         }
-        Ok(self.open.as_ref().map(|(_, file)| file))
+        Ok(self.files.as_ref())
     }
 }
 
@@ -51,7 +62,9 @@ pub(super) struct Page {
     /// Where its lines begin, but for the first: in raw bytes and in the text, from the page's
     /// beginning. Only what hits asks.
     lines: OnceLock<Vec<LineStart>>,
-    block: Option<Block>,
+    /// The part of the index that tells of them, and where the block begins in its segment.
+    frames: Vec<u8>,
+    from: LineStart,
 }
 
 impl Default for Page {
@@ -66,7 +79,8 @@ impl Default for Page {
             redrawn: false,
             behind: Open::at(1, 0),
             lines: OnceLock::new(),
-            block: None,
+            frames: Vec::new(),
+            from: LineStart::default(),
         }
     }
 }
@@ -85,15 +99,18 @@ impl Page {
         let Some(block) = layout.block(index) else { return Ok(false) };
         self.start = layout.start(&block);
         self.open = block.open;
-        self.block = Some(block);
         self.lines = OnceLock::new();
         let Some(to) = block.to else { return self.clean(layout, &block) };
-        let Some(file) = shelf.text(layout, block.segment)? else { return Ok(false) };
+        let Some(files) = shelf.files(layout, block.segment)? else { return Ok(false) };
         self.len = (to.end.text - block.from.text) as usize;
         if self.buffer.len() < self.len {
             self.buffer.resize(self.len, 0);
         }
-        file.read_exact_at(&mut self.buffer[..self.len], block.from.text.into())?;
+        files.text.read_exact_at(&mut self.buffer[..self.len], block.from.text.into())?;
+        let (at, len) = to.frames;
+        self.frames.resize(len, 0);
+        files.index.read_exact_at(&mut self.frames, at)?;
+        self.from = block.from;
         self.end = self.start + u64::from(to.end.raw - block.from.raw);
         self.count = to.count + 1;
         self.redrawn = to.redrawn;
@@ -188,29 +205,28 @@ impl Page {
         self.open.line_start
     }
 
-    fn lines(&self, layout: &Layout) -> &[LineStart] {
+    fn lines(&self) -> &[LineStart] {
         self.lines.get_or_init(|| {
             let mut lines = Vec::with_capacity(self.count);
-            let Some(block) = self.block else { return lines };
-            layout.lines(&block, &mut lines);
+            index::frames(&self.frames).for_each(|frame| frame.lines(&mut lines));
             for line in &mut lines {
-                line.raw = line.raw.saturating_sub(block.from.raw);
-                line.text = line.text.saturating_sub(block.from.text);
+                line.raw = line.raw.saturating_sub(self.from.raw);
+                line.text = line.text.saturating_sub(self.from.text);
             }
             lines
         })
     }
 
     /// The line that holds the byte of the text at `at`; `from` is one at or before it.
-    pub(super) fn line_of(&self, layout: &Layout, from: usize, at: usize) -> usize {
-        let lines = self.lines(layout);
+    pub(super) fn line_of(&self, from: usize, at: usize) -> usize {
+        let lines = self.lines();
         let later = lines.get(from..).unwrap_or_default();
         from + later.partition_point(|start| start.text as usize <= at)
     }
 
     /// What it has of a line.
-    pub(super) fn piece(&self, layout: &Layout, line: usize) -> &[u8] {
-        let lines = self.lines(layout);
+    pub(super) fn piece(&self, line: usize) -> &[u8] {
+        let lines = self.lines();
         let begin = |line: usize| match line.checked_sub(1) {
             Some(before) => lines.get(before).map(|start| start.text as usize),
             None => Some(0),
@@ -220,8 +236,8 @@ impl Page {
     }
 
     /// The offset at which a line begins in the whole stream.
-    pub(super) fn offset(&self, layout: &Layout, line: usize) -> u64 {
-        let start = line.checked_sub(1).and_then(|before| self.lines(layout).get(before));
+    pub(super) fn offset(&self, line: usize) -> u64 {
+        let start = line.checked_sub(1).and_then(|before| self.lines().get(before));
         start.map_or(self.open.line_start, |start| self.start + u64::from(start.raw))
     }
 }

@@ -8,9 +8,13 @@ use regex_syntax::ParserBuilder;
 /// How deep groups may be nested: deeper ones would exhaust the stack of a thread.
 const DEEPEST: u32 = 100;
 
-/// What a compiled pattern may take, in bytes, and as much again for the states that matching
-/// makes. Patterns of use take a few hundred KiB.
-const MOST: usize = 8 << 20;
+/// What a compiled pattern may take, in bytes: those of use take a few hundred KiB, and the larger
+/// it is the longer each byte may take.
+const MOST: usize = 2 << 20;
+
+/// What the states that matching makes may take, in bytes: few patterns need as many, and those
+/// that need more are matched slowly.
+const MOST_STATES: usize = 8 << 20;
 
 /// How a pattern is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +66,7 @@ impl Pattern {
             .line_terminator(Some(b'\n'))
             .nest_limit(DEEPEST)
             .size_limit(MOST)
-            .dfa_size_limit(MOST)
+            .dfa_size_limit(MOST_STATES)
             .build(pattern);
         matcher.map(Self).map_err(|error| bad(&error.to_string()))
     }

@@ -5,7 +5,7 @@
 //! needs recording. Bytes that the disk refused are skipped: the next segment begins behind them,
 //! and readers are told of the gap. One writer owns a ring; any number of readers keep their own
 //! offsets. Beside the raw bytes, which the cap counts, lies their clean text (`text`): never
-//! more than they are, and an eighth of that for its index where lines are long.
+//! more than they are, and two bytes a line or so for its index.
 
 use super::layout::Layout;
 use super::segment::{self, Part, Segment, path, segments};
@@ -103,7 +103,7 @@ impl RingWriter {
         last.len += taken as u64;
         self.text.take(&wanted[..taken]);
         self.end += taken as u64;
-        self.drop_oldest()?;
+        self.drop_oldest();
         Ok(taken)
     }
 
@@ -126,14 +126,18 @@ impl RingWriter {
         Ok(())
     }
 
-    fn drop_oldest(&mut self) -> io::Result<()> {
+    /// Removes the oldest segments beyond the cap. One that the disk does not let go of is tried
+    /// again at the next byte.
+    fn drop_oldest(&mut self) {
         let mut total: u64 = self.kept.iter().map(|one| one.len).sum();
-        while total > self.cap && self.kept.len() > 1 {
-            let Some(oldest) = self.kept.pop_front() else { return Ok(()) };
+        while total > self.cap
+            && self.kept.len() > 1
+            && let Some(oldest) = self.kept.front().copied()
+            && segment::remove(&self.dir, oldest.start).is_ok()
+        {
             total -= oldest.len;
-            segment::remove(&self.dir, oldest.start)?;
+            self.kept.pop_front();
         }
-        Ok(())
     }
 }
 

@@ -25,7 +25,7 @@ const AHEAD: usize = 2;
 
 /// The stretch of lines that is matched between two looks at whether to go on, in bytes: it grows
 /// while stretches are quick and shrinks while they are slow.
-const STRETCH: Range<usize> = 1 << 10..1 << 20;
+const STRETCH: Range<usize> = 1 << 10..64 << 10;
 const QUICK: Duration = Duration::from_millis(2);
 const SLOW: Duration = Duration::from_millis(20);
 
@@ -129,7 +129,7 @@ impl<'a> Scan<'a> {
             let aim = text.len().min(at + *stretch);
             let end = memchr(b'\n', &text[aim..]).map_or(text.len(), |end| aim + end);
             each_hit(self.pattern, &text[at..end], page.redrawn(), |begin| {
-                line = page.line_of(self.layout, line, at + begin);
+                line = page.line_of(line, at + begin);
                 hits.push(line);
             });
             at = end + 1;

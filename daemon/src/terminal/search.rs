@@ -173,6 +173,10 @@ impl<S: Sink> Search<'_, S> {
             self.next += 1;
             return Ok(true);
         };
+        if !scanned.whole && self.query.order == Order::NewestFirst {
+            // its newest lines were not looked at: nothing of it counts
+            return Ok(false);
+        }
         let (index, last) = (scanned.index, page.last());
         let first = usize::from(is_continued(self.layout, index, page));
         let end = match scanned.whole && first <= last {
@@ -198,7 +202,6 @@ impl<S: Sink> Search<'_, S> {
 
 /// The lines of a page, and those around it.
 struct Around<'a, 'w> {
-    layout: &'a Layout,
     window: &'a mut Window<'w>,
     index: usize,
     page: &'a Page,
@@ -219,7 +222,7 @@ impl<'a, 'w> Around<'a, 'w> {
         end: Option<&'a [u8]>,
     ) -> Self {
         let first = usize::from(is_continued(layout, index, page));
-        Self { layout, window, index, page, first, end, before: Vec::new(), after: Vec::new() }
+        Self { window, index, page, first, end, before: Vec::new(), after: Vec::new() }
     }
 
     fn tell(
@@ -229,7 +232,7 @@ impl<'a, 'w> Around<'a, 'w> {
         sink: &mut impl Sink,
     ) -> io::Result<()> {
         for hit in hits {
-            if !sink.wants() {
+            if !sink.wants() || sink.stop() {
                 break;
             }
             self.tell_one(hit, context, sink)?;
@@ -253,7 +256,7 @@ impl<'a, 'w> Around<'a, 'w> {
         let content = self.line(number)?.unwrap_or_default();
         sink.found(&Found {
             line: number,
-            offset: self.page.offset(self.layout, hit),
+            offset: self.page.offset(hit),
             content: &content,
             before: &self.before,
             after: &self.after,
@@ -273,7 +276,7 @@ impl<'a, 'w> Around<'a, 'w> {
             return Ok(self.window.line(self.index, number)?.map(Cow::Owned));
         }
         let line = usize::try_from(number - self.page.number(0)).unwrap_or(usize::MAX);
-        Ok(Some(Cow::Borrowed(last_state(self.page.piece(self.layout, line)))))
+        Ok(Some(Cow::Borrowed(last_state(self.page.piece(line)))))
     }
 }
 

@@ -94,7 +94,7 @@ impl<'a> Window<'a> {
             let back = number < page.number(first);
             if !back && number < page.number(page.last()) {
                 let line = usize::try_from(number - page.number(0)).unwrap_or(usize::MAX);
-                return Ok(Some(last_state(page.piece(self.layout, line)).to_vec()));
+                return Ok(Some(last_state(page.piece(line)).to_vec()));
             }
             // one that begins right behind the page is on the next
             if !back

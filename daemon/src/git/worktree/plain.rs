@@ -49,6 +49,10 @@ fn is_harmless(key: &[u8], value: &[u8]) -> bool {
         b"core.symlinks" => ["true", "yes", "on", "1"].contains(&&*value),
         // where these lead is git's business
         b"core.attributesfile" | b"attr.tree" => false,
+        // rules that no commit holds may use it in the checkout; what LFS writes is never as long
+        key if key.starts_with(b"filter.") && !key.starts_with(b"filter.lfs.") => {
+            !key.ends_with(b".smudge") && !key.ends_with(b".process")
+        }
         _ => true,
     }
 }
@@ -86,6 +90,8 @@ mod tests {
             ("core.symlinks", "false"),
             ("core.attributesFile", "~/a"),
             ("attr.tree", "HEAD"),
+            ("filter.Redact.smudge", "sed s/key/xxx/"),
+            ("filter.redact.process", "redact"),
         ] {
             assert!(!is_harmless(key.as_bytes(), value.as_bytes()), "{key} {value}");
         }

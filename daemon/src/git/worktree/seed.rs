@@ -50,6 +50,10 @@ const WORTHWHILE: usize = 2;
 /// streams it.
 const MAX_UNPACKED: usize = 64 << 20;
 
+/// Links and files of attributes are read whole up to here; no system takes a longer link, and nobody
+/// wrote such a file.
+const MOST_READ: usize = 1 << 20;
+
 /// Fills the empty worktree at `path` with the files of `commit`, by so many threads, and writes its
 /// index. False where git has to, and then the worktree is empty as before. Blocking.
 ///
@@ -115,10 +119,18 @@ impl Plan {
         };
         let mut index = git2::Index::new()?;
         index.read_tree(&tree)?;
+        let objects = repository.odb()?;
         for entry in index.iter() {
-            if entry.path.to_ascii_lowercase().ends_with(b".gitattributes")
-                && has_rules(repository.find_blob(entry.id)?.content())
-            {
+            let lower = entry.path.to_ascii_lowercase();
+            let rules = lower.ends_with(b".gitattributes");
+            if (rules || entry.mode == LINK) && objects.read_header(entry.id)?.0 > MOST_READ {
+                return Ok(None);
+            }
+            if rules && has_rules(repository.find_blob(entry.id)?.content()) {
+                return Ok(None);
+            }
+            // git says why it does not write such a link
+            if entry.mode == LINK && lower == b".gitmodules" {
                 return Ok(None);
             }
             match entry.mode {
