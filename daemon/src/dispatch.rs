@@ -13,7 +13,7 @@ use crate::merge::Desk;
 use crate::overlap::{Overlap, Sibling, sibling_notice};
 use crate::queue::Queue;
 use crate::task::{Board, Command, Shop};
-use crate::watch::{View, Watches};
+use crate::watch::{Attach, Hand, View, Watches};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::protocol::{FromDaemon, Reply, Tagged, ToDaemon};
@@ -68,6 +68,7 @@ impl Dispatch {
 
     async fn message(&mut self, Tagged { body, tags }: Tagged<ToDaemon>) {
         let request = tags.request_id;
+        let Some(body) = self.terminal(request, body) else { return };
         if let Some(request) = request
             && let Some(reply) = self.known(request).await
         {
@@ -142,7 +143,36 @@ impl Dispatch {
             | ToDaemon::PruneWorktrees { .. }
             | ToDaemon::CloneWorktree { .. }
             | ToDaemon::CheckTargetExists { .. } => self.worktree(request, body),
+            ToDaemon::AttachTerminal { .. }
+            | ToDaemon::TypeTerminal { .. }
+            | ToDaemon::ResizeTerminal { .. }
+            | ToDaemon::TakeTerminal { .. } => {}
         }
+    }
+
+    /// Hands on what concerns a terminal, and gives back what does not. No answer to it is kept:
+    /// it is good for the watch that it names, which ends with the link.
+    fn terminal(&mut self, request: Option<RequestId>, body: ToDaemon) -> Option<ToDaemon> {
+        let (watch_id, hand) = match body {
+            ToDaemon::AttachTerminal { watch_id, task_id, rows, cols, read_only, grant } => {
+                let (watch, task) = (watch_id, task_id);
+                let attach = Attach { watch, task, rows, cols, read_only, grant };
+                if let Err(fault) = self.watches.attach(request, attach) {
+                    self.answer(request, Reply::refused(fault));
+                }
+                return None;
+            }
+            ToDaemon::TypeTerminal { watch_id, data } => (watch_id, Hand::Type(data)),
+            ToDaemon::ResizeTerminal { watch_id, rows, cols } => {
+                (watch_id, Hand::Resize(rows, cols))
+            }
+            ToDaemon::TakeTerminal { watch_id } => (watch_id, Hand::Take),
+            other => return Some(other),
+        };
+        if let Err(fault) = self.watches.hand(request, watch_id, hand) {
+            self.answer(request, Reply::refused(fault));
+        }
+        None
     }
 
     async fn known(&self, request: RequestId) -> Option<FromDaemon> {

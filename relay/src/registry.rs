@@ -3,6 +3,8 @@
 //! All of it is volatile and can be made anew from what peers say. Locks are short and never held
 //! across an await.
 
+mod terminal;
+
 use crate::socket::pipe::Outlet;
 use bytes::Bytes;
 use hayward_shared::fault::{Code, Fault};
@@ -50,6 +52,7 @@ struct Link {
     id: LinkId,
     workspace: WorkspaceId,
     replies: bool,
+    terminals: bool,
     outlet: Outlet,
     work: Arc<Notify>,
     open: HashMap<RequestId, Waiter>,
@@ -70,6 +73,8 @@ struct Untagged {
 enum Waiter {
     Command(oneshot::Sender<FromDaemon>),
     Watch(WatchId),
+    /// What a client wants of a terminal that it watches, by the number it gave to that.
+    Terminal(WatchId, Option<u64>),
 }
 
 #[derive(Debug)]
@@ -77,6 +82,8 @@ struct Watch {
     daemon: DaemonId,
     client: ClientId,
     outlet: Outlet,
+    /// Whether it is of a terminal, and its client may do more than look.
+    types: bool,
     /// Until when the daemon must have answered; absent once it has.
     answer_by: Option<Instant>,
 }
@@ -95,6 +102,7 @@ pub(crate) struct NewLink {
     pub(crate) daemon: DaemonId,
     pub(crate) workspace: WorkspaceId,
     pub(crate) replies: bool,
+    pub(crate) terminals: bool,
     pub(crate) outlet: Outlet,
 }
 
@@ -103,11 +111,9 @@ pub(crate) struct NewWatch {
     pub(crate) client: ClientId,
     pub(crate) outlet: Outlet,
     pub(crate) daemon: DaemonId,
-    pub(crate) task: TaskId,
     pub(crate) watch: WatchId,
-    pub(crate) from: u64,
-    pub(crate) follow: bool,
-    pub(crate) grant: u64,
+    /// `watchOutput` or `attachTerminal`.
+    pub(crate) body: ToDaemon,
 }
 
 fn offline() -> Fault {
@@ -146,6 +152,7 @@ impl Registry {
             id,
             workspace: new.workspace,
             replies: new.replies,
+            terminals: new.terminals,
             outlet: new.outlet,
             work: work.clone(),
             open: HashMap::new(),
@@ -297,6 +304,10 @@ impl Registry {
             (Some(Waiter::Command(waiter)), answer) => drop(waiter.send(answer)),
             (Some(Waiter::Watch(id)), FromDaemon::Reply(reply)) => inner.watch_answered(id, reply),
             (Some(Waiter::Watch(id)), other) => inner.fail(id, unexpected(&other)),
+            (Some(Waiter::Terminal(id, seq)), FromDaemon::Reply(reply)) => {
+                inner.terminal_answered(id, seq, reply);
+            }
+            (Some(Waiter::Terminal(id, _)), other) => inner.fail(id, unexpected(&other)),
             (None, _) => {}
         }
     }
@@ -328,23 +339,20 @@ impl Registry {
             return Err(Fault::new(Code::RateLimited, most));
         }
         let request = RequestId::fresh();
-        let body = ToDaemon::WatchOutput {
-            watch_id: new.watch,
-            task_id: new.task,
-            from: new.from,
-            follow: new.follow,
-            grant: new.grant,
-        };
         let link = inner.links.get_mut(&new.daemon).ok_or_else(offline)?;
-        if !link.replies {
+        let (can, types) = match &new.body {
+            ToDaemon::AttachTerminal { read_only, .. } => (link.terminals, !read_only),
+            _ => (true, false),
+        };
+        if !can || !link.replies {
             return Err(Fault::new(Code::Unavailable, "the task's daemon cannot show its output"));
         }
         link.outlet
-            .try_text(command(body, Some(request))?)
+            .try_text(command(new.body, Some(request))?)
             .map_err(|_| Fault::new(Code::Unavailable, "the daemon's link is congested"))?;
         link.open.insert(request, Waiter::Watch(new.watch));
         let (daemon, client, outlet) = (new.daemon, new.client, new.outlet);
-        let watch = Watch { daemon, client, outlet, answer_by: Some(answer_by) };
+        let watch = Watch { daemon, client, outlet, types, answer_by: Some(answer_by) };
         inner.watches.insert(new.watch, watch);
         Ok(())
     }

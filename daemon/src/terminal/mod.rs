@@ -5,6 +5,7 @@ mod index;
 mod pages;
 pub mod pattern;
 pub mod ring;
+pub mod screen;
 pub mod search;
 mod segment;
 mod text;
