@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod agent;
+mod attach;
 mod complete;
 mod completions;
 mod compose;
@@ -71,6 +72,8 @@ enum Command {
     Complete(complete::CompleteArgs),
     /// Print what a task's agent prints
     Logs(logs::LogsArgs),
+    /// Work in the terminal of a task's agent; Ctrl-\ twice leaves it
+    Attach(attach::AttachArgs),
     /// Show which running tasks change the same lines
     Overlap(overlap::OverlapArgs),
     /// Look at worktrees, copy one out, remove those that nobody needs
@@ -140,6 +143,8 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Demo(args) => serving(demo::run(args, context)),
         // Ctrl-C detaches a run; it handles that itself
         Command::Run(args) => asking(run::run(*args, context)),
+        // it takes keys and signals as they are, to give the terminal back
+        Command::Attach(args) => asking(attach::run(args, context)),
         Command::Down => asking(interruptible(down::run(context))),
         Command::Status => asking(interruptible(status::run(context))),
         Command::Task(args) => asking(interruptible(task::run(args, context))),
