@@ -207,8 +207,14 @@ impl Actor {
     async fn open(&self, watch_id: WatchId) -> Result<Socket, Fault> {
         let mut socket = Socket::open(&self.finder.place()?).await?;
         let View { task: task_id, size: (rows, cols), read_only, take } = self.view;
-        let attach =
-            ClientMessage::AttachTerminal { watch_id, task_id, rows, cols, read_only, grant: WINDOW };
+        let attach = ClientMessage::AttachTerminal {
+            watch_id,
+            task_id,
+            rows,
+            cols,
+            read_only,
+            grant: WINDOW,
+        };
         socket.send(&attach).await?;
         if take {
             socket.send(&ClientMessage::TakeTerminal { watch_id }).await?;

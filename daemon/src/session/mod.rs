@@ -8,8 +8,8 @@ mod link;
 mod screen;
 mod viewers;
 
-pub use screen::{Look, Present, Seat, Terminal};
 pub use find::{Doubt, Found, find};
+pub use screen::{Look, Present, Seat, Terminal};
 
 use crate::keeper::wire::{Fault, MAX_INPUT, Request, Target};
 use crate::keeper::{Exit, Launch, RunFolder};

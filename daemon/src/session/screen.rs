@@ -7,9 +7,9 @@
 //! before it is never answered again. Of what was asked while no daemon was there, only what
 //! stands at the very end is answered: whoever printed something else since waits no more.
 
+use super::SessionError;
 use super::actor::{Ask as KeeperAsk, Asked};
 use super::viewers::Viewers;
-use super::SessionError;
 use crate::keeper::folder::Kept;
 use crate::keeper::wire::Request;
 use crate::keeper::{Launch, Mode, RunFolder};
@@ -99,7 +99,9 @@ impl Terminal {
     /// # Errors
     /// The session has ended, or its keeper does not answer.
     pub async fn resize(&self, viewer: WatchId, size: Size) -> Result<(), SessionError> {
-        self.ask(|answer| Ask::Resize(viewer, size, answer)).await.unwrap_or(Err(SessionError::Ended))
+        self.ask(|answer| Ask::Resize(viewer, size, answer))
+            .await
+            .unwrap_or(Err(SessionError::Ended))
     }
 
     /// From now on this viewer owns the size; one that only looks never does.

@@ -98,8 +98,7 @@ impl Watches {
 
 fn size(rows: u16, cols: u16) -> Result<Size, Fault> {
     Size::new(rows, cols).ok_or_else(|| {
-        let text =
-            format!("a terminal has 1 to {MAX_SIDE} rows and columns, not {rows} by {cols}");
+        let text = format!("a terminal has 1 to {MAX_SIDE} rows and columns, not {rows} by {cols}");
         Fault::new(Code::Invalid, text)
     })
 }
@@ -170,7 +169,8 @@ impl Opening {
         let session = begun.ok().and_then(Result::ok).and_then(|session| session.clone());
         let session = session.ok_or_else(absent)?;
         let terminal = session.terminal().cloned().ok_or_else(|| {
-            let text = format!("the agent of task {} talks over pipes, not in a terminal", task.short());
+            let text =
+                format!("the agent of task {} talks over pipes, not in a terminal", task.short());
             Fault::new(Code::Conflict, text)
                 .with_hint(format!("follow what it says: hayward logs -f {}", task.short()))
         })?;
@@ -350,4 +350,3 @@ fn refused(error: &SessionError) -> Fault {
     };
     Fault::new(code, chain(error))
 }
-

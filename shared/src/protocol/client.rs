@@ -166,7 +166,8 @@ mod tests {
             let message: ClientMessage = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&message).unwrap(), text);
         }
-        let text = r#"{"type":"terminal.typed","watchId":"01939d3a-7c00-7000-8000-0000deadbeef","seq":1}"#;
+        let text =
+            r#"{"type":"terminal.typed","watchId":"01939d3a-7c00-7000-8000-0000deadbeef","seq":1}"#;
         let notice: ClientNotice = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&notice).unwrap(), text);
         let text = r#"{"type":"subscribed","stream":"task:1","nextSeq":5}"#;

@@ -65,7 +65,7 @@ fn give_back() {
         let mut out = io::stdout().lock();
         // a terminal that is gone needs nothing back
         drop(out.write_all(LEAVE).and_then(|()| out.flush()));
-        drop(tcsetattr(io::stdin(), OptionalActions::Drain, &before));
+        tcsetattr(io::stdin(), OptionalActions::Drain, &before).ok();
     }
 }
 

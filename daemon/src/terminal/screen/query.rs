@@ -28,7 +28,9 @@ fn control(body: &[u8], last: u8, screen: &vt100::Screen) -> Option<Vec<u8>> {
         (b"" | b"0", b'c') => "\x1b[?62;22c".to_owned(),
         // as new as what first reported the mouse in decimal digits, which the model understands
         (b">" | b">0", b'c') => "\x1b[>1;277;0c".to_owned(),
-        (b">" | b">0", b'q') => concat!("\x1bP>|hayward ", env!("CARGO_PKG_VERSION"), "\x1b\\").into(),
+        (b">" | b">0", b'q') => {
+            concat!("\x1bP>|hayward ", env!("CARGO_PKG_VERSION"), "\x1b\\").into()
+        }
         (b"18", b't') => {
             let (rows, cols) = screen.size();
             format!("\x1b[8;{rows};{cols}t")

@@ -33,8 +33,13 @@ impl Style {
     /// Writes the one SGR sequence that sets all of it, whatever was set before.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\x1b[0");
-        let flags =
-            [(self.bold, 1), (self.dim, 2), (self.italic, 3), (self.underline, 4), (self.inverse, 7)];
+        let flags = [
+            (self.bold, 1),
+            (self.dim, 2),
+            (self.italic, 3),
+            (self.underline, 4),
+            (self.inverse, 7),
+        ];
         for (_, code) in flags.iter().filter(|(is_set, _)| *is_set) {
             out.extend_from_slice(format!(";{code}").as_bytes());
         }

@@ -43,7 +43,10 @@ fn f10_each_query_has_its_answer() {
     assert_eq!(answers(b"\x1b]11;?\x07"), ["\x1b]11;rgb:0000/0000/0000\x1b\\"]);
     assert_eq!(answers(b"\x1b]10;?\x1b\\"), ["\x1b]10;rgb:ffff/ffff/ffff\x1b\\"]);
     assert_eq!(answers(b"\x1b[?2004$p"), ["\x1b[?2004;2$y"]);
-    assert_eq!(answers(b"\x1b[?2004h\x1b[?2004$p\x1b[?9999$p"), ["\x1b[?2004;1$y", "\x1b[?9999;0$y"]);
+    assert_eq!(
+        answers(b"\x1b[?2004h\x1b[?2004$p\x1b[?9999$p"),
+        ["\x1b[?2004;1$y", "\x1b[?9999;0$y"]
+    );
     assert_eq!(answers(b"\x1bP$q q\x1b\\\x1bP+q544e\x1b\\"), ["\x1bP0$r\x1b\\", "\x1bP0+r\x1b\\"]);
     // silence says that there is no such protocol
     assert_eq!(answers(b"\x1b[?u"), Vec::<String>::new());
@@ -62,7 +65,8 @@ fn a_query_says_where_it_stands() {
 
 #[test]
 fn a_full_screen_program_is_followed() {
-    let mut screen = after(size(4, 10), b"$ less\r\n\x1b[?1049h\x1b[H\x1b[2Jline 1\r\nline 2\x1b[?1h\x1b=");
+    let mut screen =
+        after(size(4, 10), b"$ less\r\n\x1b[?1049h\x1b[H\x1b[2Jline 1\r\nline 2\x1b[?1h\x1b=");
     assert_eq!(screen.text(), "line 1\nline 2");
     assert!(screen.modes().contains("\x1b[?1h"));
     screen.feed(b"\x1b[?1049l");
@@ -121,14 +125,49 @@ fn f08_a_resize_keeps_the_top_and_invents_no_rows() {
 /// What programs and hostile programs print.
 fn output() -> impl Strategy<Value = Vec<u8>> {
     let number = prop_oneof![0u32..12, Just(65535), Just(4_294_967_295)];
-    let control = (number.clone(), number, prop::sample::select(b"ABCDEFGHJKLMPSTXZ@abdefghlmnrstu".to_vec()))
+    let control = (
+        number.clone(),
+        number,
+        prop::sample::select(b"ABCDEFGHJKLMPSTXZ@abdefghlmnrstu".to_vec()),
+    )
         .prop_map(|(a, b, last)| [format!("\x1b[{a};{b}").as_bytes(), &[last]].concat());
-    let mode = (prop::sample::select(vec![1, 6, 7, 25, 47, 1000, 1006, 1047, 1048, 1049, 2004]), any::<bool>())
+    let mode = (
+        prop::sample::select(vec![1, 6, 7, 25, 47, 1000, 1006, 1047, 1048, 1049, 2004]),
+        any::<bool>(),
+    )
         .prop_map(|(mode, on)| format!("\x1b[?{mode}{}", if on { 'h' } else { 'l' }).into_bytes());
     let text = prop::sample::select(vec![
-        "a", "bc def", "猫", "👩‍👩‍👧", "e\u{301}", "❤\u{fe0f}", "\r\n", "\n", "\r", "\t", "\x08", "\x1bM",
-        "\x1bD", "\x1b7", "\x1b8", "\x1b(0", "\x1b(B", "\x1b[7m", "\x1b[41m", "\x1b[m", "\x1b[", "\x1bc",
-        "\x1b]0;t", "\x07", "\x1bP", "\x1b\\", "\x1b[2;3r", "\x1b[r", "\x1b[K", "\x1b[J", "0123456789",
+        "a",
+        "bc def",
+        "猫",
+        "👩‍👩‍👧",
+        "e\u{301}",
+        "❤\u{fe0f}",
+        "\r\n",
+        "\n",
+        "\r",
+        "\t",
+        "\x08",
+        "\x1bM",
+        "\x1bD",
+        "\x1b7",
+        "\x1b8",
+        "\x1b(0",
+        "\x1b(B",
+        "\x1b[7m",
+        "\x1b[41m",
+        "\x1b[m",
+        "\x1b[",
+        "\x1bc",
+        "\x1b]0;t",
+        "\x07",
+        "\x1bP",
+        "\x1b\\",
+        "\x1b[2;3r",
+        "\x1b[r",
+        "\x1b[K",
+        "\x1b[J",
+        "0123456789",
     ])
     .prop_map(|text| text.as_bytes().to_vec());
     let piece = prop_oneof![

@@ -225,7 +225,8 @@ mod tests {
 
     #[test]
     fn sequences_and_messages_come_whole() {
-        let (seen, tokens) = cut(&[b"a\x1b[3", b"1mb\x1b]11;?\x1b", b"\\\x1b(0\x0eq\x1b[\n6nz\xe7\x8c"]);
+        let (seen, tokens) =
+            cut(&[b"a\x1b[3", b"1mb\x1b]11;?\x1b", b"\\\x1b(0\x0eq\x1b[\n6nz\xe7\x8c"]);
         let expected = [
             "text [97]",
             "Sequence([27, 91, 51, 49, 109])",
@@ -260,8 +261,26 @@ mod tests {
         let piece = prop_oneof![
             any::<u8>().prop_map(|byte| vec![byte]),
             prop::sample::select(vec![
-                "\x1b", "\x1b[", "\x1b]", "\x1bP", "\x1b\\", "\x07", "\x18", "31m", "6n", "?25h",
-                "猫", "🐁", "\x0e", "\x0f", "\x1b(0", "11;?", "text", "\r\n", ";", "\x1b[?1049h",
+                "\x1b",
+                "\x1b[",
+                "\x1b]",
+                "\x1bP",
+                "\x1b\\",
+                "\x07",
+                "\x18",
+                "31m",
+                "6n",
+                "?25h",
+                "猫",
+                "🐁",
+                "\x0e",
+                "\x0f",
+                "\x1b(0",
+                "11;?",
+                "text",
+                "\r\n",
+                ";",
+                "\x1b[?1049h",
             ])
             .prop_map(|text| text.as_bytes().to_vec()),
         ];
