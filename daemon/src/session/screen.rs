@@ -28,6 +28,8 @@ use tokio::time::timeout;
 const ASKS: usize = 32;
 /// How much is printed to the model between two looks at requests: a fraction of a millisecond.
 const STEP: usize = 16 << 10;
+/// Steps of output that are taken before a change of size, so that they are printed at the old one.
+const MOST_CAUGHT_UP: usize = 64;
 /// How much output may come between two notes: so much is printed anew after a restart.
 const NOTE_EVERY: u64 = 1 << 20;
 /// Answers to what came in one step; programs ask a handful at a time.
@@ -355,24 +357,37 @@ impl Actor {
         }
     }
 
-    /// Gives the terminal the size that counts.
+    /// Gives the terminal the size that counts. Viewers are told first: what the program prints
+    /// once it learns of it must find them ready.
     async fn fit(&mut self) -> Result<(), SessionError> {
-        let wanted = self.viewers.wanted().unwrap_or(self.screen.size());
-        let mut done = Ok(());
-        if wanted != self.screen.size() {
-            done = self.set_size(wanted).await;
-            if done.is_ok() {
-                self.screen.resize(wanted);
-                self.note().await;
+        let (before, wanted) = (self.screen.size(), self.viewers.wanted());
+        let Some(wanted) = wanted.filter(|wanted| *wanted != before) else {
+            self.announce(before);
+            return Ok(());
+        };
+        for _ in 0..MOST_CAUGHT_UP {
+            if !self.read().await {
+                break;
             }
         }
-        let (size, owner, position) = (self.screen.size(), self.viewers.owner(), self.position);
+        self.announce(wanted);
+        let done = self.set_size(wanted).await;
+        if matches!(done, Err(SessionError::Refused(_) | SessionError::Ended)) {
+            self.announce(before);
+        } else {
+            self.screen.resize(wanted);
+            self.note().await;
+        }
+        done
+    }
+
+    fn announce(&self, size: Size) {
+        let (owner, position) = (self.viewers.owner(), self.position);
         self.present.send_if_modified(|present| {
             let since = if size == present.size { present.since } else { position };
             let new = Present { size, since, owner };
             std::mem::replace(present, new) != new
         });
-        done
     }
 
     async fn set_size(&self, size: Size) -> Result<(), SessionError> {

@@ -238,14 +238,9 @@ impl Showing {
             if end.saturating_sub(self.viewing.position) > FAR && !self.look_again().await {
                 return false;
             }
-            let Some(until) = self.tell_size(buffer.len()).await else { return false };
-            let Some(room) = self.viewing.room(until).await else { return false };
+            let Some(room) = self.viewing.room(buffer.len()).await else { return false };
             let sent = match self.viewing.ring.read(self.viewing.position, &mut buffer[..room]) {
-                Ok(Read::Bytes { len, .. }) => {
-                    let sent = self.viewing.send(Body::Bytes(&buffer[..len])).await;
-                    self.viewing.position += len as u64;
-                    sent
-                }
+                Ok(Read::Bytes { len, .. }) => self.send(&buffer[..len]).await,
                 Ok(Read::Gap { .. }) => self.look_again().await,
                 Ok(Read::AtEnd) => tokio::select! {
                     grows = self.viewing.grows() => {
@@ -256,7 +251,7 @@ impl Showing {
                     }
                     changed = self.present.changed(), if changes => {
                         changes = changed.is_ok();
-                        true
+                        self.tell_size(0).await.is_some()
                     }
                 },
                 Err(error) => {
@@ -269,6 +264,15 @@ impl Showing {
                 return false;
             }
         }
+    }
+
+    /// Sends output, up to where the terminal has another size. Whoever prints at a new size does
+    /// so after it was announced: what was read before that is looked at, is told of in order.
+    async fn send(&mut self, output: &[u8]) -> bool {
+        let Some(len) = self.tell_size(output.len()).await else { return false };
+        let sent = self.viewing.send(Body::Bytes(&output[..len])).await;
+        self.viewing.position += len as u64;
+        sent
     }
 
     /// What lies between is gone, or nobody would read it any more.

@@ -160,6 +160,11 @@ mod tests {
         assert_eq!(hex(Body::Bytes(b"hi")), format!("01{head}6869"));
         assert_eq!(hex(Body::Gap { until: 512 }), format!("02{head}0000000000000200"));
         assert_eq!(hex(Body::End), format!("03{head}"));
+        let shape = Shape { rows: 24, cols: 258, owner: true };
+        assert_eq!(hex(Body::Screen(shape)), format!("04{head}0018010201"));
+        assert_eq!(hex(Body::Paint(b"hi")), format!("05{head}6869"));
+        let shape = Shape { owner: false, ..shape };
+        assert_eq!(hex(Body::Resized(shape)), format!("06{head}0018010200"));
     }
 
     #[test]
@@ -173,6 +178,16 @@ mod tests {
         assert_eq!(Frame::decode(&other), Err(BadFrame::Kind(9)));
         let long = Frame { watch: watch(), offset: 0, body: Body::Bytes(&[0; MAX_BODY + 1]) };
         assert!(Frame::decode(&long.encode()).is_err());
+        let shape = Shape { rows: 1, cols: 1, owner: false };
+        for body in [Body::Screen(shape), Body::Resized(shape), Body::Paint(b"x")] {
+            let good = Frame { watch: watch(), offset: 9, body }.encode();
+            assert_eq!(Frame::decode(&good).map(|frame| frame.body), Ok(body));
+            for cut in 0..good.len() {
+                assert!(Frame::decode(&good[..cut]).is_err(), "{cut} of {body:?}");
+            }
+            let odd = [&good[..HEADER], &[0, 1, 0, 1, 2]].concat();
+            assert!(body == Body::Paint(b"x") || Frame::decode(&odd).is_err());
+        }
     }
 
     proptest! {
