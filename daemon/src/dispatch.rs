@@ -68,8 +68,8 @@ impl Dispatch {
 
     async fn message(&mut self, Tagged { body, tags }: Tagged<ToDaemon>) {
         let request = tags.request_id;
-        let Some(body) = self.terminal(request, body) else { return };
         if let Some(request) = request
+            && !is_of_a_terminal(&body)
             && let Some(reply) = self.known(request).await
         {
             let link = self.link.clone();
@@ -146,13 +146,11 @@ impl Dispatch {
             ToDaemon::AttachTerminal { .. }
             | ToDaemon::TypeTerminal { .. }
             | ToDaemon::ResizeTerminal { .. }
-            | ToDaemon::TakeTerminal { .. } => {}
+            | ToDaemon::TakeTerminal { .. } => self.terminal(request, body),
         }
     }
 
-    /// Hands on what concerns a terminal, and gives back what does not. No answer to it is kept:
-    /// it is good for the watch that it names, which ends with the link.
-    fn terminal(&mut self, request: Option<RequestId>, body: ToDaemon) -> Option<ToDaemon> {
+    fn terminal(&mut self, request: Option<RequestId>, body: ToDaemon) {
         let (watch_id, hand) = match body {
             ToDaemon::AttachTerminal { watch_id, task_id, rows, cols, read_only, grant } => {
                 let (watch, task) = (watch_id, task_id);
@@ -160,19 +158,18 @@ impl Dispatch {
                 if let Err(fault) = self.watches.attach(request, attach) {
                     self.answer(request, Reply::refused(fault));
                 }
-                return None;
+                return;
             }
             ToDaemon::TypeTerminal { watch_id, data } => (watch_id, Hand::Type(data)),
             ToDaemon::ResizeTerminal { watch_id, rows, cols } => {
                 (watch_id, Hand::Resize(rows, cols))
             }
             ToDaemon::TakeTerminal { watch_id } => (watch_id, Hand::Take),
-            other => return Some(other),
+            _ => return,
         };
         if let Err(fault) = self.watches.hand(request, watch_id, hand) {
             self.answer(request, Reply::refused(fault));
         }
-        None
     }
 
     async fn known(&self, request: RequestId) -> Option<FromDaemon> {
@@ -243,6 +240,18 @@ impl Dispatch {
             self.answers.spawn(async move { link.reply(request, reply).await });
         }
     }
+}
+
+/// What concerns a terminal is good for one watch, which ends with the link: no answer to it is
+/// kept, and no key waits for the journal.
+fn is_of_a_terminal(body: &ToDaemon) -> bool {
+    matches!(
+        body,
+        ToDaemon::AttachTerminal { .. }
+            | ToDaemon::TypeTerminal { .. }
+            | ToDaemon::ResizeTerminal { .. }
+            | ToDaemon::TakeTerminal { .. }
+    )
 }
 
 async fn conclude(link: Link, journal: Journal, request: Option<RequestId>, pending: Pending) {

@@ -4,7 +4,7 @@
 use super::{Body, MAX_BODY, READ_AGAIN, View, Viewing, Watch, Watches};
 use crate::link::Link;
 use crate::session::{Look, Present, Seat, Session, SessionError, Terminal};
-use crate::task::{LiveSession, chain};
+use crate::task::{Board, LiveSession, RunState, Shop, chain};
 use crate::terminal::ring::Read;
 use crate::terminal::screen::{MAX_SIDE, Size};
 use base64::Engine;
@@ -14,6 +14,7 @@ use hayward_shared::id::{RequestId, TaskId, WatchId};
 use hayward_shared::protocol::Reply;
 use hayward_shared::protocol::output::Shape;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -105,8 +106,8 @@ fn size(rows: u16, cols: u16) -> Result<Size, Fault> {
 
 /// A watch that is about to begin.
 struct Opening {
-    shop: std::sync::Arc<crate::task::Shop>,
-    board: crate::task::Board,
+    shop: Arc<Shop>,
+    board: Board,
     link: Link,
     attach: Attach,
     size: Size,
@@ -174,7 +175,7 @@ impl Opening {
             Fault::new(Code::Conflict, text)
                 .with_hint(format!("follow what it says: hayward logs -f {}", task.short()))
         })?;
-        let run = self.shop.journal.last_run::<crate::task::RunState>(task).await;
+        let run = self.shop.journal.last_run::<RunState>(task).await;
         let run = run.ok().flatten().map(|row| row.key.run_id);
         let joined = terminal.join(self.attach.watch, self.size, self.attach.read_only).await;
         let (look, seat) = joined.ok_or_else(absent)?;
@@ -243,12 +244,10 @@ impl Showing {
                 Ok(Read::Bytes { len, .. }) => self.send(&buffer[..len]).await,
                 Ok(Read::Gap { .. }) => self.look_again().await,
                 Ok(Read::AtEnd) => tokio::select! {
-                    grows = self.viewing.grows() => {
-                        if !grows {
-                            return true;
-                        }
-                        true
-                    }
+                    grows = self.viewing.grows() => match grows {
+                        true => true,
+                        false => return true,
+                    },
                     changed = self.present.changed(), if changes => {
                         changes = changed.is_ok();
                         self.tell_size(0).await.is_some()
