@@ -1,10 +1,8 @@
 //! Setup and teardown of a worktree: a command of the user's, bounded in time, its output in a
 //! file.
 
-use crate::process;
+use crate::process::{self, Group};
 use hayward_shared::id::RunId;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -12,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 /// Marks the processes of a run's chores, so that a restarted daemon ends those that its
 /// predecessor left.
@@ -59,24 +57,6 @@ pub(crate) enum ChoreError {
     TimedOut { what: &'static str, limit: Duration, log: PathBuf, tail: String },
 }
 
-/// Leads a process group; dropping it ends the whole group, so what a command leaves running ends
-/// with it.
-struct Group(Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        end_group(self.0.id());
-    }
-}
-
-fn end_group(leader: Option<u32>) {
-    if let Some(group) = leader.and_then(|id| i32::try_from(id).ok())
-        && let Err(cause) = killpg(Pid::from_raw(group), Signal::SIGKILL)
-    {
-        tracing::debug!(group, %cause, "the group of a setup command was gone");
-    }
-}
-
 impl Chore<'_> {
     /// Runs it to its end. What an earlier attempt of the same run left running is ended first.
     pub(crate) async fn run(self) -> Result<(), ChoreError> {
@@ -92,19 +72,13 @@ impl Chore<'_> {
             .current_dir(self.worktree)
             .env_clear()
             .envs(&self.environment)
-            .env(MARK, self.run.to_string())
             .stdin(Stdio::null())
             .stdout(output)
-            .stderr(errors)
-            .process_group(0)
-            .kill_on_drop(true);
-        let mut group = Group(command.spawn().map_err(not_started)?);
-        let leader = group.0.id();
-        let ended = tokio::time::timeout(limit, group.0.wait()).await;
-        // once reaped, the child no longer tells its id
-        end_group(leader);
-        // what left the group too
-        end_leftovers(self.run).map_err(not_started)?;
+            .stderr(errors);
+        let mark = self.run.to_string();
+        let mut group = Group::spawn_marked(&mut command, MARK, &mark).map_err(not_started)?;
+        let ended = tokio::time::timeout(limit, group.ended()).await;
+        drop(group);
         match ended {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(ChoreError::Failed { what, status, tail: tail(&log), log }),
@@ -116,10 +90,7 @@ impl Chore<'_> {
 
 /// Ends what chores of this name left running, as those of a daemon that was killed.
 pub(crate) fn end_leftovers(run: RunId) -> io::Result<()> {
-    for row in process::with_environment(&format!("{MARK}={run}"), 0)? {
-        row.id.signal(Signal::SIGKILL)?;
-    }
-    Ok(())
+    process::end_marked(&format!("{MARK}={run}"))
 }
 
 fn open(log: &Path) -> io::Result<File> {

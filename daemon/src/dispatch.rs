@@ -12,12 +12,14 @@ use crate::link::{self, Link};
 use crate::merge::Desk;
 use crate::overlap::{Overlap, Sibling, sibling_notice};
 use crate::queue::Queue;
+use crate::search::Finder;
 use crate::task::{Board, Command, Shop};
 use crate::watch::{Attach, Hand, View, Watches};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::protocol::{FromDaemon, Reply, Tagged, ToDaemon};
-use serde_json::Value;
+use hayward_shared::search::SearchQuery;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -34,6 +36,7 @@ pub struct Dispatch {
     watches: Watches,
     merges: Arc<Desk>,
     life: Arc<Life>,
+    finder: Finder,
     answers: JoinSet<()>,
 }
 
@@ -48,11 +51,13 @@ impl Dispatch {
         overlap: Overlap,
         life: Arc<Life>,
         queue: Queue,
+        finder: Finder,
         link: Link,
     ) -> Self {
         let watches = Watches::new(shop.clone(), board.clone(), link.clone());
         let merges = Arc::new(Desk::new(shop.clone()));
-        Self { shop, board, overlap, queue, link, watches, merges, life, answers: JoinSet::new() }
+        let answers = JoinSet::new();
+        Self { shop, board, overlap, queue, link, watches, merges, life, finder, answers }
     }
 
     /// Hands on whatever the relay says, until the link ends.
@@ -99,6 +104,7 @@ impl Dispatch {
                     self.order(None, task, fence).await;
                 }
             }
+            ToDaemon::Search(query) => self.search(request, *query),
             ToDaemon::ReadOverlap { task_id } => self.read_overlap(request, task_id),
             ToDaemon::WatchOutput { watch_id, task_id, from, follow, grant } => {
                 let view = View { watch: watch_id, task: task_id, from, follow, grant };
@@ -206,6 +212,17 @@ impl Dispatch {
         self.answers.spawn(async move {
             let answer = queue.serve(body, request).await;
             link.answer(request, answer).await;
+        });
+    }
+
+    fn search(&mut self, request: Option<RequestId>, query: SearchQuery) {
+        let (link, finder) = (self.link.clone(), self.finder.clone());
+        self.answers.spawn(async move {
+            let found = finder.search(query).await;
+            let reply = found.map_or_else(Reply::refused, |report| Reply::done(json!(report)));
+            if let Some(request) = request {
+                link.reply(request, reply).await;
+            }
         });
     }
 

@@ -179,6 +179,12 @@ impl Home {
         self.root.join("home")
     }
 
+    /// The socket of the daemon's own interface.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("daemon.sock")
+    }
+
     /// The folders of all runs.
     #[must_use]
     pub fn runs(&self) -> PathBuf {

@@ -10,6 +10,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
+mod group;
+
+pub(crate) use group::{Group, end_marked};
+
 /// One process of this boot, told apart from any later one that gets the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {

@@ -6,16 +6,19 @@ use crate::complete::Completions;
 use crate::config::{AgentSection, Config};
 use crate::dispatch::Dispatch;
 use crate::git::Repositories;
-use crate::git::pool::{Pool, Tending, Terms};
+use crate::git::pool::{Pool, Terms};
 use crate::git::remote::Clones;
 use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
-use crate::life::{self, Life};
-use crate::link::{self, Facts, Identity, Link, Linked, Standing};
-use crate::overlap::{self, Teller};
+use crate::kept::Kept;
+use crate::life::Life;
+use crate::link::{self, Facts, Identity, Link, Standing};
+use crate::local;
+use crate::overlap;
 use crate::queue;
-use crate::task::{Kept, Places, Ports, Shop, again, board};
+use crate::search::Finder;
+use crate::task::{Places, Ports, Shop, again, board};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
 use std::collections::BTreeMap;
@@ -23,7 +26,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 /// A daemon that cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -44,23 +46,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Daemon {
     link: Link,
-    _linked: Linked,
-    _board: Kept,
-    _overlap: (overlap::Kept, Teller),
-    _life: life::Kept,
-    _queue: queue::Kept,
-    dispatch: JoinHandle<()>,
-    runtimes: JoinHandle<()>,
-    completions: JoinHandle<()>,
-    _tending: Tending,
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.dispatch.abort();
-        self.runtimes.abort();
-        self.completions.abort();
-    }
+    _rooms: [Kept; 10],
+    _local: Option<Kept>,
 }
 
 impl Daemon {
@@ -116,10 +103,10 @@ impl Daemon {
         let (board, kept) = board::open(shop.clone()).await?;
         let (queue, queued) = queue::open(shop.clone(), board.clone()).await?;
         let resumed = shop.clone();
-        let completions = tokio::spawn(async move { again::resume(&resumed).await });
+        let completions = Kept::of(tokio::spawn(async move { again::resume(&resumed).await }));
         let (runtimes, known) = watch::channel(Vec::new());
-        let telling =
-            tokio::spawn(tell_runtimes(shop.agents.watch(), shop.config.agents.clone(), runtimes));
+        let (found, named) = (shop.agents.watch(), shop.config.agents.clone());
+        let telling = Kept::of(tokio::spawn(tell_runtimes(found, named, runtimes)));
         let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
         let (link, linked, commands) = link::start(identity, journal, facts).await?;
         let settings = overlap::Settings::of_machine(shop.home.overlap());
@@ -129,19 +116,25 @@ impl Daemon {
         let teller = overlap::teller(board.clone(), overlaps.clone(), places, news, notes);
         let life = Arc::new(Life::new(shop.clone()));
         let ending = life.keep(board.active());
-        let dispatch = Dispatch::new(shop, board, overlaps, life, queue, link.clone());
-        let dispatch = tokio::spawn(dispatch.run(commands));
+        let finder = Finder::new(shop.clone());
+        let local = local::serve(&shop.home, finder.clone());
+        let dispatch = Dispatch::new(shop, board, overlaps, life, queue, finder, link.clone());
+        let dispatch = Kept::of(tokio::spawn(dispatch.run(commands)));
         Ok(Self {
             link,
-            _linked: linked,
-            _board: kept,
-            _overlap: (room, teller),
-            _life: ending,
-            _queue: queued,
-            dispatch,
-            runtimes: telling,
-            completions,
-            _tending: tending,
+            _rooms: [
+                linked,
+                kept,
+                room,
+                teller,
+                ending,
+                queued,
+                dispatch,
+                telling,
+                completions,
+                tending,
+            ],
+            _local: local,
         })
     }
 

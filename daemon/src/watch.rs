@@ -8,6 +8,7 @@ mod attach;
 
 pub use attach::{Attach, Hand};
 
+use crate::kept::Kept;
 use crate::link::Link;
 use crate::session::Session;
 use crate::task::{Board, LiveSession, RunState, Shop, run_folder};
@@ -20,7 +21,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 
 /// Watches that one daemon serves at once; more are refused.
 const MOST: usize = 256;
@@ -42,13 +42,7 @@ struct Watch {
     grant: watch::Sender<u64>,
     /// Takes what a viewer of a terminal types and wants.
     hands: Option<mpsc::Sender<attach::Handed>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    task: Kept,
 }
 
 /// What a viewer asked for.
@@ -101,13 +95,13 @@ impl Watches {
             granted,
             link: self.link.clone(),
         };
-        let task = tokio::spawn(viewing.run());
+        let task = Kept::of(tokio::spawn(viewing.run()));
         self.live.insert(view.watch, Watch { grant, hands: None, task });
         Ok(json!({ "runId": row.key.run_id, "start": start, "end": end }))
     }
 
     fn make_room(&mut self) -> Result<(), Fault> {
-        self.live.retain(|_, watch| !watch.task.is_finished());
+        self.live.retain(|_, watch| !watch.task.is_over());
         if self.live.len() < MOST {
             return Ok(());
         }

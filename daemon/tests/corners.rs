@@ -2,11 +2,13 @@
 //! refs, trees and files that git itself shows.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod checkout;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use checkout::{git, init, write};
 use hayward_daemon::git::bring::{Bring, bring};
 use hayward_daemon::git::commit::{Hooks, Limits, Message, WorkOrder};
 use hayward_daemon::git::lend::{LendError, lent};
@@ -82,31 +84,10 @@ impl Ground {
     }
 }
 
-fn init(path: &Path) {
-    fs::create_dir_all(path).unwrap();
-    git(path, &["init", "-q", "-b", "main"]);
-    git(path, &["config", "user.name", "User"]);
-    git(path, &["config", "user.email", "user@example.org"]);
-}
-
 fn commit(path: &Path, message: &str) -> String {
     git(path, &["add", "--all"]);
     git(path, &["-c", "user.name=A", "-c", "user.email=a@a", "commit", "-q", "-m", message]);
     git(path, &["rev-parse", "HEAD"])
-}
-
-fn git(place: &Path, args: &[&str]) -> String {
-    let mut command = Command::new("git");
-    command.args(["-c", "protocol.file.allow=always"]).args(args).current_dir(place);
-    command.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-}
-
-fn write(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
 }
 
 /// Every file, link and folder with files below a worktree, with what it holds.

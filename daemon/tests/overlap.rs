@@ -1,14 +1,17 @@
 //! Snapshots and overlap of worktrees, judged by what git itself says.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod checkout;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
+use checkout::{command, git, init, said, write};
 use hayward_daemon::git::aside::Aside;
+use hayward_daemon::git::diff::Side;
 use hayward_daemon::git::snapshot::{Again, Snapshot};
 use hayward_daemon::git::staging::Why;
 use hayward_daemon::git::{CommitId, Repositories, Repository};
@@ -28,10 +31,7 @@ impl Scratch {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let user = folder.path().join("user");
-        fs::create_dir(&user).unwrap();
-        git(&user, &["init", "-q", "-b", "main"]);
-        git(&user, &["config", "user.name", "User"]);
-        git(&user, &["config", "user.email", "user@example.org"]);
+        init(&user);
         write(&user.join("a.txt"), &numbered(40));
         write(&user.join("src/b.txt"), &numbered(40));
         write(&user.join(".gitignore"), "ignored/\n");
@@ -76,29 +76,6 @@ impl Scratch {
         on(&["add", "--all"]);
         on(&["write-tree"])
     }
-}
-
-fn command(place: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new("git");
-    command.args(args).current_dir(place).env("GIT_CONFIG_GLOBAL", "/dev/null");
-    command.env("GIT_CONFIG_NOSYSTEM", "1");
-    command
-}
-
-fn said(mut command: Command) -> String {
-    let output = command.output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {stderr}");
-    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-}
-
-fn git(place: &Path, args: &[&str]) -> String {
-    said(command(place, args))
-}
-
-fn write(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
 }
 
 fn numbered(count: usize) -> String {
@@ -162,6 +139,40 @@ async fn f16_a_snapshot_holds_all_work_and_writes_nothing_of_the_users() {
     assert_eq!((&stored.commit, &stored.tree), (&seen.commit, &seen.tree));
     assert_eq!(git(&path, &["show", &format!("{}:new/deep/file.txt", stored.commit)]), "new");
     assert_eq!(git(&path, &["rev-parse", &format!("{}^", stored.commit)]), stored.head.as_str());
+}
+
+#[tokio::test]
+async fn f16_an_index_in_parts_is_read_and_stays_as_it_is() {
+    let scratch = Scratch::new().await;
+    let (path, base) = scratch.worktree("split");
+    git(&path, &["config", "core.splitIndex", "true"]);
+    write(&path.join("a.txt"), &numbered(41));
+    write(&path.join("staged.txt"), "staged\n");
+    git(&path, &["add", "."]);
+    git(&path, &["update-index", "--split-index"]);
+    write(&path.join("src/b.txt"), "short\n");
+    git(&path, &["add", "src/b.txt"]);
+    // as long as what was staged, within the same moment
+    write(&path.join("src/b.txt"), "other\n");
+    write(&path.join("new.txt"), "new\n");
+    let real = PathBuf::from(git(&path, &["rev-parse", "--absolute-git-dir"]));
+    assert!(is_in_parts(&real));
+    let before = (holdings(&path), holdings(&real));
+    let snapshot = scratch.snapshot(&path, &base).await;
+    let diff = scratch.repository.diff(&base, Side::Worktree(path.clone()), 1 << 20).await.unwrap();
+    assert_eq!((holdings(&path), holdings(&real)), before);
+    let names: Vec<_> = snapshot.files.iter().map(|file| file.path.to_str().unwrap()).collect();
+    assert_eq!(names, ["a.txt", "new.txt", "src/b.txt", "staged.txt"]);
+    let shown: BTreeSet<_> = diff.files.iter().map(|file| file.path.to_str().unwrap()).collect();
+    assert_eq!(shown, names.iter().copied().collect());
+    assert!(diff.patch.contains("+other") && !diff.patch.contains("+short"), "{}", diff.patch);
+    assert_eq!(snapshot.tree, scratch.whole_tree(&path));
+}
+
+/// Whether the index names another file that holds a part of it.
+fn is_in_parts(git_dir: &Path) -> bool {
+    let parts = fs::read_dir(git_dir).unwrap().flatten();
+    parts.into_iter().any(|part| part.file_name().to_string_lossy().starts_with("sharedindex."))
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hayward_daemon::git::Repositories;
+use hayward_daemon::kept::Kept;
 use hayward_daemon::overlap::{self, Announcement, Overlap, Report, Settings};
 use hayward_daemon::task::{LivePlace, Place};
 use hayward_shared::git::{Severity, TaskRename, Verdict};
@@ -24,7 +25,7 @@ struct House {
     places: watch::Sender<BTreeMap<TaskId, LivePlace>>,
     overlap: Overlap,
     announcements: mpsc::Receiver<Announcement>,
-    _kept: overlap::Kept,
+    _kept: Kept,
 }
 
 impl House {
@@ -67,6 +68,7 @@ impl House {
             branch: None,
             lent_from: None,
             first_port: None,
+            pushes_to: None,
             notes: Vec::new(),
         };
         let live = LivePlace { key, name: "task".into(), place };

@@ -1,6 +1,8 @@
 //! Nothing is lost with a worktree: judged by the refs and trees that git itself shows.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod checkout;
+
 use std::fs;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use checkout::{git, init, write};
 use hayward_daemon::git::salvage::{Salvage, SalvageError};
 use hayward_daemon::git::worktree::{NewWorktree, RemoveError, Yard};
 use hayward_daemon::git::{BranchName, Repositories, Repository, clone};
@@ -24,10 +27,7 @@ impl Ground {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let user = folder.path().join("user");
-        fs::create_dir(&user).unwrap();
-        git(&user, &["init", "-q", "-b", "main"]);
-        git(&user, &["config", "user.name", "User"]);
-        git(&user, &["config", "user.email", "user@example.org"]);
+        init(&user);
         write(&user.join("a.txt"), "one\ntwo\nthree\n");
         write(&user.join("gone.txt"), "gone\n");
         write(&user.join(".gitignore"), "ignored/\n");
@@ -73,19 +73,6 @@ impl Ground {
         let listed = self.git(&["worktree", "list", "--porcelain"]);
         path.symlink_metadata().is_err() && !listed.contains(path.to_str().unwrap())
     }
-}
-
-fn git(place: &Path, args: &[&str]) -> String {
-    let mut command = Command::new("git");
-    command.args(args).current_dir(place).env("GIT_CONFIG_GLOBAL", "/dev/null");
-    let output = command.env("GIT_CONFIG_NOSYSTEM", "1").output().unwrap();
-    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
-}
-
-fn write(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
 }
 
 /// The tree that git would make of all that lies there, through an index of its own.

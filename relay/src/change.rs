@@ -53,11 +53,43 @@ impl Change {
             now,
             serde_json::to_value(payload).unwrap_or_default(),
         );
+        if to.is_final()
+            && let Some(next) = self.row.task.holding.next_follow_up.take()
+        {
+            self.go_on_with(next, by, now);
+        }
         Ok(())
     }
 
+    /// Sends a task that has ended back, or tells why its agent does not hear of it.
+    pub(crate) fn go_on_with(&mut self, words: FollowUp, by: &Actor, now: Timestamp) {
+        let why = match self.row.task.results.session_id {
+            None => Some("no session of its agent is known".to_owned()),
+            Some(_) => {
+                let sent = self.send_back(words.clone(), by, now);
+                sent.err().map(|refused| format!("the task is {}", refused.from))
+            }
+        };
+        self.say_words(&words, why.as_deref(), by, now);
+    }
+
+    /// Tells of words for the task's agent; `undelivered` is why it never hears them.
+    pub(crate) fn say_words(
+        &mut self,
+        words: &FollowUp,
+        undelivered: Option<&str>,
+        by: &Actor,
+        now: Timestamp,
+    ) {
+        let mut payload = json!({ "text": words.text, "messageId": words.id });
+        if let Some(why) = undelivered {
+            payload["undelivered"] = why.into();
+        }
+        self.say(Kind::TaskMessage, by, now, payload);
+    }
+
     /// Queues a completed task anew, for its agent to go on; nothing changes when it is refused.
-    pub(crate) fn send_back(
+    fn send_back(
         &mut self,
         follow_up: FollowUp,
         by: &Actor,

@@ -8,6 +8,7 @@ mod change;
 mod clock;
 mod config;
 mod core;
+mod discards;
 mod http;
 mod lease;
 mod placement;

@@ -4,15 +4,13 @@
 //! across an await.
 
 mod terminal;
-mod watch;
+mod watches;
 
-pub(crate) use watch::NewWatch;
+pub(crate) use watches::NewWatch;
 
 use crate::socket::pipe::Outlet;
-use bytes::Bytes;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, RequestId, TaskId, WatchId, WorkspaceId};
-use hayward_shared::protocol::output::{Body, Frame, watch_of};
 use hayward_shared::protocol::{ClientNotice, FromDaemon, Reply, Tagged, ToDaemon, encode};
 use hayward_shared::time::Timestamp;
 use serde_json::Value;
@@ -20,7 +18,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
+use watches::Watch;
 
 /// A link that broke is remembered this long: a machine that flaps does so within the hour.
 const REMEMBER_MS: i64 = 3_600_000;
@@ -75,17 +74,6 @@ enum Waiter {
     Watch(WatchId),
     /// What a client wants of a terminal that it watches, by the number it gave to that.
     Terminal(WatchId, Option<u64>),
-}
-
-#[derive(Debug)]
-struct Watch {
-    daemon: DaemonId,
-    client: ClientId,
-    outlet: Outlet,
-    /// Whether it is of a terminal, and its client may do more than look.
-    types: bool,
-    /// Until when the daemon must have answered; absent once it has.
-    answer_by: Option<Instant>,
 }
 
 /// A place among the links.
@@ -315,131 +303,6 @@ impl Registry {
         let gone: Vec<_> = inner.watches_of(client);
         for id in gone {
             inner.unwatch(id);
-        }
-    }
-
-    /// Lets a daemon send more of a watch; of a foreign or absent watch nothing is said.
-    pub(crate) fn grant(
-        &self,
-        client: ClientId,
-        watch_id: WatchId,
-        up_to: u64,
-    ) -> Result<(), Fault> {
-        let mut inner = self.lock();
-        let absent = || Fault::not_found("watch", watch_id);
-        let watch =
-            inner.watches.get(&watch_id).filter(|w| w.client == client).ok_or_else(absent)?;
-        let daemon = watch.daemon;
-        let text = command(ToDaemon::GrantOutput { watch_id, up_to }, None)?;
-        let sent = inner.links.get(&daemon).is_some_and(|l| l.outlet.try_text(text).is_ok());
-        if !sent {
-            // a grant that is lost would stop the watch for ever
-            inner.fail(watch_id, Fault::new(Code::Unavailable, "the daemon's link is congested"));
-        }
-        Ok(())
-    }
-
-    /// Ends a watch of a client.
-    pub(crate) fn unwatch(&self, client: ClientId, watch_id: WatchId) -> Result<(), Fault> {
-        let mut inner = self.lock();
-        if inner.watches.get(&watch_id).is_none_or(|w| w.client != client) {
-            return Err(Fault::not_found("watch", watch_id));
-        }
-        inner.unwatch(watch_id);
-        Ok(())
-    }
-
-    /// Fails the watches of a client that no daemon answered by `now`.
-    pub(crate) fn expire(&self, client: ClientId, now: Instant) {
-        let mut inner = self.lock();
-        let late: Vec<_> = inner
-            .watches
-            .iter()
-            .filter(|(_, w)| w.client == client && w.answer_by.is_some_and(|by| by <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in late {
-            let fault = Fault::new(Code::Unavailable, "the daemon did not answer in time");
-            inner.fail(id, fault);
-        }
-    }
-
-    /// Takes a daemon's output frame to the client whose watch it names.
-    pub(crate) fn frame(&self, daemon: DaemonId, bytes: Bytes) {
-        let Some(id) = watch_of(&bytes) else { return };
-        let mut inner = self.lock();
-        let Some(watch) = inner.watches.get(&id).filter(|w| w.daemon == daemon) else {
-            // its end crossed this frame, or was lost: say it (again)
-            inner.tell_unwatch(daemon, id);
-            return;
-        };
-        let end = match Frame::decode(&bytes) {
-            Ok(frame) => frame.body == Body::End,
-            Err(e) => {
-                let fault = Fault::new(Code::Failed, format!("the daemon sent {e}"));
-                inner.fail(id, fault);
-                return;
-            }
-        };
-        if watch.outlet.frame(bytes).is_err() {
-            inner.fail(id, Fault::new(Code::RateLimited, "the client takes output too slowly"));
-        } else if end {
-            inner.watches.remove(&id);
-        }
-    }
-}
-
-impl Inner {
-    fn watches_of(&self, client: ClientId) -> Vec<WatchId> {
-        self.watches.iter().filter(|(_, w)| w.client == client).map(|(id, _)| *id).collect()
-    }
-
-    fn watch_answered(&mut self, id: WatchId, reply: Reply) {
-        let Some(watch) = self.watches.get_mut(&id) else { return };
-        watch.answer_by = None;
-        match reply.into_result() {
-            Ok(payload) => {
-                let started = ClientNotice::WatchStarted { watch_id: id, payload };
-                watch.outlet.urgent(notice(&started));
-            }
-            Err(error) => {
-                let failed = ClientNotice::WatchFailed { watch_id: id, error };
-                watch.outlet.urgent(notice(&failed));
-                self.watches.remove(&id);
-            }
-        }
-    }
-
-    /// Ends a watch and tells both sides.
-    fn fail(&mut self, id: WatchId, error: Fault) {
-        let Some(watch) = self.watches.remove(&id) else { return };
-        watch.outlet.urgent(notice(&ClientNotice::WatchFailed { watch_id: id, error }));
-        self.tell_unwatch(watch.daemon, id);
-    }
-
-    /// Ends a watch and tells its daemon.
-    fn unwatch(&mut self, id: WatchId) {
-        if let Some(watch) = self.watches.remove(&id) {
-            self.tell_unwatch(watch.daemon, id);
-        }
-    }
-
-    fn tell_unwatch(&self, daemon: DaemonId, watch_id: WatchId) {
-        let Some(link) = self.links.get(&daemon) else { return };
-        if let Ok(text) = command(ToDaemon::UnwatchOutput { watch_id }, None) {
-            // where there is no room, the daemon's next frame makes us say it again
-            drop(link.outlet.try_text(text));
-        }
-    }
-
-    fn fail_watches_of(&mut self, daemon: DaemonId) {
-        let ids: Vec<_> =
-            self.watches.iter().filter(|(_, w)| w.daemon == daemon).map(|(id, _)| *id).collect();
-        for id in ids {
-            if let Some(watch) = self.watches.remove(&id) {
-                let failed = ClientNotice::WatchFailed { watch_id: id, error: offline() };
-                watch.outlet.urgent(notice(&failed));
-            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Routing: what a daemon's message means for a task. Pure: the task and the message go in, the
 //! change or the refusal comes out.
 
+mod aftermath;
+
 use crate::change::Change;
 use crate::lease;
 use crate::store::events::Draft;
@@ -10,16 +12,12 @@ use hayward_shared::event::{
 };
 use hayward_shared::id::{DaemonId, RunId};
 use hayward_shared::protocol::{Details, FromDaemon, StatusReport, TaskEvent};
-use hayward_shared::task::{FollowUp, Reason, Retry, Status, Usage, retry_delay_ms};
+use hayward_shared::task::{Reason, Retry, Status, Usage, retry_delay_ms};
 use hayward_shared::time::Timestamp;
 use serde_json::{Value, json};
 
 /// The most bytes of a payload, written as JSON: a bounded text or two bounded summaries, escaped.
 const MAX_PAYLOAD: usize = 4 * MAX_TEXT;
-
-/// The most bytes of what an agent is told when its task was sent back several times over: once for
-/// each branch that its work was queued for, and few are.
-const MAX_FOLLOW_UP: usize = 4 * MAX_TEXT;
 
 /// The longest name of a ref that a task names, and how many it names: one for each run that left
 /// work, and few runs do.
@@ -85,7 +83,8 @@ pub(crate) fn subject(message: &FromDaemon) -> Option<hayward_shared::id::TaskId
 /// What `message` means for `row`.
 pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Moment) -> Verdict {
     let epoch = row.task.holding.lease_epoch;
-    if let Some(told) = from.epoch.filter(|told| *told < epoch) {
+    let former = from.epoch.filter(|told| *told < epoch);
+    if let Some(told) = former.filter(|_| !aftermath::is_part(&message)) {
         return Verdict::Stale(told);
     }
     if row.task.holding.daemon_id != Some(from.daemon) {
@@ -95,8 +94,11 @@ pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Mome
         return Verdict::Pass("its fence is newer than the task's");
     }
     let mut change = Change::of(row);
-    change.row.heard_epoch = epoch;
     let by = from.actor();
+    if let Some(told) = former {
+        return aftermath::judge(change, &by, (told, message), moment.now);
+    }
+    change.row.heard_epoch = epoch;
     match message {
         FromDaemon::TaskStatusChange(report) => status(change, &by, report, from, moment),
         FromDaemon::TaskComplete { success, error, .. } => {
@@ -127,45 +129,10 @@ pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Mome
         }
         FromDaemon::TaskEvent(event) => happened(change, &by, event, moment),
         FromDaemon::TaskFollowUp { run_id, follow_up, .. } => {
-            sent_back(change, &by, (run_id, follow_up), moment)
+            aftermath::sent_back(change, &by, (run_id, follow_up), moment.now)
         }
         _ => Verdict::Pass("it is about no task"),
     }
-}
-
-/// A completed task whose last run this is goes back to the queue, and from there to the daemon that
-/// has its agent's session. One that waits there already is told of this too.
-fn sent_back(
-    mut change: Change,
-    by: &Actor,
-    (run, follow_up): (RunId, FollowUp),
-    moment: Moment,
-) -> Verdict {
-    let holding = &change.row.task.holding;
-    if holding.run_id != Some(run) {
-        return Verdict::Stale(holding.lease_epoch);
-    }
-    if change.row.task.results.session_id.is_none() {
-        return Verdict::Pass("no session of its agent is known");
-    }
-    let text = bounded(&follow_up.text, MAX_TEXT).0.to_owned();
-    let said = json!({ "text": text, "messageId": follow_up.id });
-    let task = &mut change.row.task;
-    if task.status == Status::Queued
-        && let Some(known) = &mut task.holding.follow_up
-    {
-        // the same words may come again
-        let joined = format!("{}\n{text}", known.text);
-        if known.id == follow_up.id || known.text.contains(&text) || joined.len() > MAX_FOLLOW_UP {
-            return Verdict::Pass("its agent is told of it already, or of enough");
-        }
-        known.text = joined;
-        task.version += 1;
-    } else if change.send_back(FollowUp { text, ..follow_up }, by, moment.now).is_err() {
-        return Verdict::Pass("only a completed task is sent back");
-    }
-    change.say(Kind::TaskMessage, by, moment.now, said);
-    Verdict::Apply(Box::new(change))
 }
 
 fn plain_end(change: &Change, success: bool, error: Option<String>) -> StatusReport {
@@ -205,7 +172,17 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
     if event.event == Kind::MergeResult {
         opened(&mut change, &event.payload);
     }
-    change.drafts.push(Draft {
+    let run = event.run_id;
+    change.drafts.push(draft(event, by, epoch));
+    match usage {
+        Some(usage) => Verdict::Spent(Box::new(change), run, usage),
+        None => Verdict::Apply(Box::new(change)),
+    }
+}
+
+/// What a run's event becomes in the task's stream.
+fn draft(event: TaskEvent, by: &Actor, epoch: u64) -> Draft {
+    Draft {
         kind: event.event,
         at: event.at,
         actor: by.clone(),
@@ -213,10 +190,6 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
         lease_epoch: Some(epoch),
         channel: event.channel,
         payload: bounded_payload(event.payload),
-    });
-    match usage {
-        Some(usage) => Verdict::Spent(Box::new(change), event.run_id, usage),
-        None => Verdict::Apply(Box::new(change)),
     }
 }
 
@@ -375,7 +348,7 @@ fn take<T: Clone>(known: &mut Option<T>, told: Option<&T>) {
 mod tests {
     use super::*;
     use crate::lease::tests::{at, running};
-    use hayward_shared::task::Order;
+    use hayward_shared::task::{FollowUp, Order};
 
     const MOMENT: fn() -> Moment = || Moment { now: at(9_000), lease_ms: 60_000, jitter: 0.0 };
 
@@ -411,8 +384,10 @@ mod tests {
         let run = row.task.holding.run_id.unwrap();
         assert!(matches!(judge(row.clone(), from, told(run), MOMENT()), Verdict::Pass(_)));
         let mut done = applied(judge(row.clone(), from, report(&row, Status::Completed), MOMENT()));
-        let unknown = judge(done.row.clone(), from, told(run), MOMENT());
-        assert!(matches!(unknown, Verdict::Pass(_)), "it has no session");
+        let unknown = applied(judge(done.row.clone(), from, told(run), MOMENT()));
+        assert_eq!(unknown.row.task.status, Status::Completed, "it has no session");
+        let why = &unknown.drafts[0].payload["undelivered"];
+        assert_eq!(why, "no session of its agent is known");
         done.row.task.results.session_id = Some("s".into());
         let stranger = judge(done.row.clone(), from, told(RunId::fresh()), MOMENT());
         assert!(matches!(stranger, Verdict::Stale(1)));

@@ -14,5 +14,6 @@ pub mod path;
 pub mod protocol;
 pub mod queue;
 pub mod run;
+pub mod search;
 pub mod task;
 pub mod time;

@@ -467,6 +467,10 @@ pub struct Holding {
     /// ended again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follow_up: Option<FollowUp>,
+    /// What came for the agent while its run was under way already: the task is sent back with it
+    /// when that run has completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_follow_up: Option<FollowUp>,
 }
 
 /// A task as every client sees it, and as the relay stores it.

@@ -91,6 +91,7 @@ fn is_optional(kind: &str, field: &str) -> bool {
         "previewMerge" => &["taskId", "repository", "source", "target"],
         "taskStatusChange" => &["at", "details"],
         "taskEvent" => &["channel"],
+        "search" => &["literal", "ignoreCase", "newestFirst", "taskIds", "after"],
         "readOverlap" | "listWorktrees" => &["taskId"],
         "pruneWorktrees" => &["force"],
         "queueAdd" => &["target", "timeoutSeconds"],

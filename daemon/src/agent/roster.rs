@@ -2,11 +2,11 @@
 
 use super::discover::{Found, PROBE_PATIENCE, discover, search_path};
 use super::environment::Variables;
+use crate::kept::Kept;
 use hayward_shared::api::Runtime;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 /// A login shell that says nothing for this long is not waited for any more.
 const SHELL_PATIENCE: Duration = Duration::from_secs(10);
@@ -46,13 +46,7 @@ impl Roster {
 pub struct Search {
     path: watch::Receiver<Option<String>>,
     roster: watch::Receiver<Option<Roster>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Search {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _task: Kept,
 }
 
 impl Search {
@@ -66,7 +60,7 @@ impl Search {
         }
         let (path_in, path) = watch::channel(None);
         let (roster_in, roster) = watch::channel(None);
-        let task = tokio::spawn(async move {
+        let task = Kept::of(tokio::spawn(async move {
             let asked = search_path(&parent, SHELL_PATIENCE).await;
             if let Some(silent) = &asked.silent {
                 tracing::warn!(%silent, "the login shell's PATH is not known; the daemon's serves");
@@ -77,8 +71,8 @@ impl Search {
                 tracing::info!(agent = one.name.name(), version = ?one.version, healthy = one.healthy, "found");
             }
             roster_in.send_replace(Some(Roster { search_path: asked.path, found }));
-        });
-        Self { path, roster, task }
+        }));
+        Self { path, roster, _task: task }
     }
 
     /// The search path, once the login shell has answered or its time is up.

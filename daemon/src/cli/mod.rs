@@ -17,6 +17,7 @@ mod print;
 mod run;
 #[cfg(test)]
 pub(crate) mod sample;
+mod search;
 mod serve;
 mod status;
 mod task;
@@ -74,6 +75,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Work in the terminal of a task's agent; Ctrl-\ twice leaves it
     Attach(attach::AttachArgs),
+    /// Search all that agents printed, on every machine
+    Search(search::SearchArgs),
     /// Show which running tasks change the same lines
     Overlap(overlap::OverlapArgs),
     /// Look at worktrees, copy one out, remove those that nobody needs
@@ -151,6 +154,7 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Merge(args) => asking(interruptible(merge::run(args, context))),
         Command::Complete(args) => asking(interruptible(complete::run(args, context))),
         Command::Logs(args) => asking(interruptible(logs::run(args, context))),
+        Command::Search(args) => asking(interruptible(search::run(args, context))),
         Command::Overlap(args) => asking(interruptible(overlap::run(args, context))),
         Command::Worktree(args) => asking(interruptible(worktree::run(args, context))),
         Command::Agent(args) => asking(interruptible(agent::run(args, context))),

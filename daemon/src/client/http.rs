@@ -2,11 +2,15 @@
 
 use super::finder::Place;
 use crate::exit::chain;
+use hayward_daemon::home::Home;
+use hayward_daemon::local;
 use hayward_shared::fault::{Code, Fault, FaultBody};
 use reqwest::{Method, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A relay that does not take the connection by then is away.
@@ -26,6 +30,8 @@ const PAGE: &str = "200";
 pub(crate) struct Client {
     place: Place,
     http: reqwest::Client,
+    /// Keeps the way to a socket good.
+    _folder: Option<Arc<File>>,
 }
 
 /// An answer as it came, so that programs see also what this version does not know, and as read.
@@ -74,7 +80,18 @@ impl Client {
             .user_agent(concat!("hayward/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Fault::new(Code::Failed, chain(&error)))?;
-        Ok(Self { place, http })
+        Ok(Self { place, http, _folder: None })
+    }
+
+    /// A client of the daemon that runs on this state folder, by its own socket.
+    pub(crate) fn of_daemon(home: &Home) -> Result<Self, Fault> {
+        let failed = |text: String| Fault::new(Code::Unavailable, text);
+        let (socket, folder) = local::short(&home.socket()).map_err(|e| failed(e.to_string()))?;
+        let http = reqwest::Client::builder().timeout(ANSWER).unix_socket(socket).build();
+        let http = http.map_err(|error| failed(chain(&error)))?;
+        let url = Url::parse("http://daemon/").map_err(|error| failed(error.to_string()))?;
+        let place = Place { url, token: String::new() };
+        Ok(Self { place, http, _folder: folder.map(Arc::new) })
     }
 
     /// `GET`.

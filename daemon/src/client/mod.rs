@@ -10,7 +10,7 @@ mod viewer;
 
 pub(crate) use finder::{Finder, Place, alive, process, shown};
 pub(crate) use follower::{Followed, Follower};
-pub(crate) use http::{Client, Doc, array, read};
+pub(crate) use http::{Client, Doc, Query, array, read};
 pub(crate) use output::{Sink, Watch};
 pub(crate) use tasks::{Filter, Verb};
 pub(crate) use viewer::{Say, Seen, View, Viewer};

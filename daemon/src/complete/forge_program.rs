@@ -2,8 +2,7 @@
 
 use super::forge::{Forge, Kind, Request, Words, address};
 use crate::git::command::redacted_words;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use crate::process::Group;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -11,10 +10,14 @@ use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{ChildStdin, Command};
+use uuid::Uuid;
 
 /// How long the program may take: a few requests over a slow line.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Marks the processes of one call of a program.
+const MARK: &str = "HAYWARD_FORGE";
 
 /// How long what it wrote may take to be read once it ended: what left its group may keep a pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -172,23 +175,6 @@ struct Program<'a> {
     host: &'a str,
 }
 
-/// A program that leads a process group; dropping it ends the group unless the program was reaped.
-struct Group(Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        end_group(self.0.id());
-    }
-}
-
-fn end_group(leader: Option<u32>) {
-    if let Some(group) = leader.and_then(|id| i32::try_from(id).ok())
-        && let Err(cause) = killpg(Pid::from_raw(group), Signal::SIGKILL)
-    {
-        tracing::debug!(group, %cause, "the group of a forge's program was gone");
-    }
-}
-
 /// How it ended, and the end of what it wrote.
 struct Ended {
     status: ExitStatus,
@@ -245,16 +231,16 @@ impl Program<'_> {
             .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+            .stderr(Stdio::piped());
         command
     }
 
-    /// Runs it to its end, and ends what it left running.
+    /// Runs it to its end, and ends what it left running, wherever that went.
     async fn converse(&self, words: Words) -> io::Result<Ended> {
-        let mut group = Group(self.command(&words.arguments).spawn()?);
-        let child = &mut group.0;
+        let mark = Uuid::now_v7().to_string();
+        let mut command = self.command(&words.arguments);
+        let mut group = Group::spawn_marked(&mut command, MARK, &mark)?;
+        let child = group.child();
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (mut output, mut errors) = (Vec::new(), Vec::new());
@@ -268,13 +254,7 @@ impl Program<'_> {
                 );
                 told.and(complained)
             });
-            let leader = child.id();
-            let mut end = pin!(async {
-                let status = child.wait().await;
-                // once reaped, the child no longer tells its id
-                end_group(leader);
-                status
-            });
+            let mut end = pin!(group.ended());
             tokio::select! {
                 heard = &mut talk => {
                     heard?;

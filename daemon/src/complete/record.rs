@@ -1,5 +1,6 @@
 //! How far the bringing home of a task's branch is: what the journal keeps of it. Pure.
 
+use crate::git::destination::Destinations;
 use hayward_shared::id::TaskId;
 use hayward_shared::run::Failure;
 use hayward_shared::task::CompletionAction;
@@ -30,6 +31,9 @@ pub struct Order {
     pub body: String,
     /// Whether a merge is signed.
     pub sign: bool,
+    /// Where pushes went when the work began: a push goes nowhere else.
+    #[serde(default)]
+    pub pushes_to: Option<Box<Destinations>>,
 }
 
 /// How far it is. Each phase is on disk before what it announces is done, so that whoever takes it
@@ -224,6 +228,7 @@ mod tests {
             title: "x".into(),
             body: String::new(),
             sign: false,
+            pushes_to: None,
         }
     }
 

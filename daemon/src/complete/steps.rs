@@ -161,7 +161,7 @@ fn not_landed(error: &LandError) -> Failure {
 /// Looks at what would be published, and at where the remote's branch stands.
 async fn check(repository: &Repository, order: &Order) -> Result<Phase, Failure> {
     let head = id(&order.head)?;
-    let remote = repository.remote_for(&order.target).await.map_err(|error| not_pushed(&error))?;
+    let remote = bound(repository, order).await?;
     let published = repository.remote_tips(&remote).await.map_err(|error| not_pushed(&error))?;
     let exposed = repository.exposed(published.clone(), &head).await;
     let exposed = exposed.map_err(|error| not_pushed(&error))?;
@@ -223,9 +223,17 @@ async fn is_there(repository: &Repository, order: &Order, name: &str) -> Result<
     Ok(tip.map_err(|error| not_pushed(&error))?.is_some_and(|tip| tip.as_str() == order.head))
 }
 
+/// The remote that the work is pushed to: where it went when the run began, or none.
+async fn bound(repository: &Repository, order: &Order) -> Result<Remote, Failure> {
+    let remote = repository.remote_for(&order.target).await.map_err(|error| not_pushed(&error))?;
+    if let Some(then) = &order.pushes_to {
+        then.permit(&order.target, &remote).map_err(|error| not_pushed(&error))?;
+    }
+    Ok(remote)
+}
+
 async fn remote(repository: &Repository, order: &Order, name: &str) -> Result<Remote, Failure> {
-    let remote = repository.remote_for(&order.target).await;
-    let remote = remote.map_err(|error| not_pushed(&error))?;
+    let remote = bound(repository, order).await?;
     if remote.name == name {
         return Ok(remote);
     }

@@ -18,9 +18,10 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::hidden::tells_case;
+use crate::process::Group;
 use disarm::{Disarmed, named_programs};
 use error::{DISK_FULL, is_full};
-use talk::{Group, MAX_STDOUT, converse};
+use talk::{MAX_STDOUT, converse};
 
 pub use error::{CommandError, Fault};
 pub use redact::{redacted, redacted_words};
@@ -226,12 +227,10 @@ impl Git {
         .await
         .map_err(|cause| self.failed(Fault::Broken(io::Error::other(cause))))?
         .map_err(|cause| self.failed(Fault::Unsafe(Box::new(cause))))?;
-        let mut child = self
-            .assemble(named)
-            .spawn()
-            .map(Group)
+        let mut group = Group::spawn(&mut self.assemble(named))
             .map_err(|cause| self.failed(Fault::NotStarted(cause)))?;
-        let ended = tokio::time::timeout(self.timeout, converse(&mut child.0, &self.stdin)).await;
+        let talk = converse(group.child(), &self.stdin);
+        let ended = tokio::time::timeout(self.timeout, talk).await;
         let (stdout, stderr, status) = match ended {
             Ok(Ok(ended)) => ended,
             Ok(Err(cause)) => return Err(self.failed(Fault::Broken(cause))),
@@ -292,9 +291,7 @@ impl Git {
             .env("GIT_CONFIG_COUNT", count.to_string())
             .stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+            .stderr(Stdio::piped());
         command
     }
 

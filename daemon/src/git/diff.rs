@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::graft::Entry;
+use super::joined::Joined;
 use super::repo::{CommitId, Repository, read};
 use super::touched::{Change, walk};
 use super::worktree::open_own;
@@ -130,28 +131,37 @@ impl Repository {
         side: Side,
         byte_cap: usize,
     ) -> Result<Diff, DiffError> {
-        let (common, from) = (self.common_dir().to_owned(), base.clone());
         let unreadable = |source| DiffError::Unreadable {
             repository: self.common_dir().to_owned(),
             base: base.clone(),
             source,
         };
-        let outcome = read(move || {
-            let repository = match &side {
-                Side::Worktree(path) => match open_own(&common, path) {
-                    Some(repository) => repository,
-                    None => return Err(Missed::NotOurs(path.clone())),
-                },
-                Side::Commit(_) => git2::Repository::open(&common).map_err(Missed::Git)?,
-            };
-            compare(&repository, &from, &side, byte_cap).map_err(Missed::Git)
-        })
-        .await;
-        match outcome {
-            Ok(Ok(diff)) => Ok(diff),
-            Ok(Err(Missed::NotOurs(path))) => Err(DiffError::NotOurs(path)),
-            Ok(Err(Missed::Git(source))) | Err(source) => Err(unreadable(source)),
+        let look = async |joined: Option<Joined>| {
+            let (common, from, side) = (self.common_dir().to_owned(), base.clone(), side.clone());
+            let told = read(move || {
+                let repository = match &side {
+                    Side::Worktree(path) => match open_own(&common, path) {
+                        Some(repository) => repository,
+                        None => return Err(Missed::NotOurs(path.clone())),
+                    },
+                    Side::Commit(_) => git2::Repository::open(&common).map_err(Missed::Git)?,
+                };
+                let lent = joined.map_or(Ok(()), |joined| joined.lend(&repository));
+                lent.and_then(|()| compare(&repository, &from, &side, byte_cap))
+                    .map_err(Missed::Git)
+            });
+            told.await.map_err(Missed::Git).and_then(|told| told)
+        };
+        let mut told = look(None).await;
+        if let (Err(Missed::Git(_)), Side::Worktree(path)) = (&told, &side)
+            && let Some(joined) = Joined::of(path).await
+        {
+            told = look(Some(joined)).await;
         }
+        told.map_err(|missed| match missed {
+            Missed::NotOurs(path) => DiffError::NotOurs(path),
+            Missed::Git(source) => unreadable(source),
+        })
     }
 
     /// How much `side` changed against `base`.

@@ -78,6 +78,30 @@ pub enum PublishError {
         #[source]
         source: CommandError,
     },
+    /// Git does not say which remotes there are.
+    #[error("git does not say which remotes {repository} has")]
+    Unlisted {
+        /// The repository.
+        repository: PathBuf,
+        /// The command that failed.
+        #[source]
+        source: CommandError,
+    },
+    /// It would not go where it went when the run began.
+    #[error(
+        "the push was stopped: '{name}' leads to {now} now, and when the run began work for this \
+         branch was pushed to {then}. The run may have changed that: set it back (`git config \
+         --show-origin --get-regexp '^(remote|branch|url)'` shows who says so) and complete again, or \
+         push the branch yourself"
+    )]
+    Redirected {
+        /// The remote.
+        name: String,
+        /// Where it leads, without a credential.
+        now: String,
+        /// Where it led, without a credential.
+        then: String,
+    },
     /// A rule for this very URL would lead git on from it.
     #[error(
         "the configuration leads '{name}' to {url}, and by url.{base}.insteadOf (or pushInsteadOf) on \

@@ -59,6 +59,23 @@ impl Repository {
         self.remote(target, Use::Upstream).await
     }
 
+    /// The name of the remote that work for `target` is pushed to, where there is one, and the folder
+    /// at which relative addresses begin.
+    pub(super) async fn push_remote(
+        &self,
+        target: Option<&str>,
+    ) -> Result<(Option<String>, PathBuf), PublishError> {
+        let (place, target) = (self.common_dir().to_owned(), target.map(str::to_owned));
+        let found = read(move || {
+            let found = match target {
+                Some(target) => find(&place, &target, Use::Push)?,
+                None => None,
+            };
+            Ok((found.map(|found| found.name), top(&git2::Repository::open(&place)?)))
+        });
+        found.await.and_then(|found| found).map_err(|source| self.unreadable(source))
+    }
+
     async fn remote(&self, target: &str, wanted: Use) -> Result<Remote, PublishError> {
         let (place, target) = (self.common_dir().to_owned(), target.to_owned());
         let found = read(move || find(&place, &target, wanted))
@@ -139,12 +156,16 @@ fn find(place: &Path, target: &str, wanted: Use) -> Result<Option<Written>, git2
         Use::Push => said(&format!("remote.{name}.pushurl")).or_else(own),
         Use::Upstream => own(),
     };
-    let top = repository.workdir().unwrap_or_else(|| repository.path()).to_owned();
-    Ok(url.map(|url| Written { name, url, top }))
+    Ok(url.map(|url| Written { name, url, top: top(&repository) }))
+}
+
+/// Where relative addresses begin.
+fn top(repository: &git2::Repository) -> PathBuf {
+    repository.workdir().unwrap_or_else(|| repository.path()).to_owned()
 }
 
 /// A URL as it is, a folder by its whole path.
-fn whole(url: &str, top: &Path) -> String {
+pub(super) fn whole(url: &str, top: &Path) -> String {
     match is_url(url) {
         true => url.to_owned(),
         // an absolute path stays what it is

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::aside::Aside;
 use super::graft::{Entry, graft};
 use super::hidden::tells_case;
+use super::joined::Joined;
 use super::repo::{CommitId, Repository, read};
 use super::staging::{Inspector, MAX_FILE, Why, Withheld};
 use super::touched::{TouchedFile, between};
@@ -111,17 +112,26 @@ impl Repository {
         aside: Option<Aside>,
         again: Option<Again>,
     ) -> Result<Snapshot, SnapshotError> {
-        let (common, root, base) =
-            (self.common_dir().to_owned(), worktree.to_owned(), base.clone());
-        let taken = read(move || {
-            let Some(repository) = open_own(&common, &root) else { return Ok(None) };
-            if let Some(aside) = aside {
-                aside.lend(&repository)?;
-            }
-            Camera::new(&repository, &root, &base)?.take(again.as_ref()).map(Some)
-        })
-        .await
-        .and_then(|taken| taken);
+        let look = async |joined: Option<Joined>| {
+            let (common, root, base) =
+                (self.common_dir().to_owned(), worktree.to_owned(), base.clone());
+            let (aside, again) = (aside.clone(), again.clone());
+            let taken = read(move || {
+                let Some(repository) = open_own(&common, &root) else { return Ok(None) };
+                joined.map_or(Ok(()), |joined| joined.lend(&repository))?;
+                if let Some(aside) = aside {
+                    aside.lend(&repository)?;
+                }
+                Camera::new(&repository, &root, &base)?.take(again.as_ref()).map(Some)
+            });
+            taken.await.and_then(|taken| taken)
+        };
+        let mut taken = look(None).await;
+        if taken.is_err()
+            && let Some(joined) = Joined::of(worktree).await
+        {
+            taken = look(Some(joined)).await;
+        }
         match taken {
             Ok(Some(snapshot)) => Ok(snapshot),
             Ok(None) => Err(SnapshotError::NotOurs(worktree.to_owned())),

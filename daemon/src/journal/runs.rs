@@ -7,8 +7,8 @@ use hayward_shared::run::RunKey;
 use hayward_shared::time::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -156,6 +156,37 @@ impl Journal {
         row.as_ref().map(read).transpose()
     }
 
+    /// The runs of these tasks on this daemon, of all where there are none named; the oldest first.
+    ///
+    /// # Errors
+    /// [`JournalError`] when they cannot be read.
+    pub async fn runs_of<S: DeserializeOwned>(
+        &self,
+        tasks: &[TaskId],
+    ) -> Result<Vec<(RunKey, S)>, JournalError> {
+        let mut query = QueryBuilder::new("SELECT run_id, task_id, lease_epoch, state FROM runs");
+        if !tasks.is_empty() {
+            let mut names = query.push(" WHERE task_id IN (").separated(", ");
+            for task in tasks {
+                names.push_bind(task.to_string());
+            }
+            query.push(")");
+        }
+        let rows = query
+            .push(" ORDER BY created_at, run_id")
+            .build()
+            .fetch_all(&self.pool)
+            .await
+            .map_err(JournalError::doing("read the runs"))?;
+        let known = rows.iter().filter_map(|row| Some((key(row)?, row.get::<String, _>("state"))));
+        known
+            .map(|(key, state)| {
+                let state = serde_json::from_str(&state);
+                Ok((key, state.map_err(JournalError::damaged("run state"))?))
+            })
+            .collect()
+    }
+
     /// The worktrees of all runs that this daemon ever had, by path, wherever they are now: the
     /// `place.path` of each state.
     ///
@@ -196,7 +227,19 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] when they cannot be read.
     pub async fn live_keys(&self) -> Result<Vec<RunKey>, JournalError> {
-        let rows = sqlx::query("SELECT run_id, task_id, lease_epoch FROM runs WHERE ended = 0")
+        self.keys_where("SELECT run_id, task_id, lease_epoch FROM runs WHERE ended = 0").await
+    }
+
+    /// The keys of all runs that this daemon ever had.
+    ///
+    /// # Errors
+    /// [`JournalError`] when they cannot be read.
+    pub async fn keys(&self) -> Result<Vec<RunKey>, JournalError> {
+        self.keys_where("SELECT run_id, task_id, lease_epoch FROM runs").await
+    }
+
+    async fn keys_where(&self, query: &'static str) -> Result<Vec<RunKey>, JournalError> {
+        let rows = sqlx::query(query)
             .fetch_all(&self.pool)
             .await
             .map_err(JournalError::doing("read the runs"))?;

@@ -15,6 +15,7 @@ mod serve;
 
 use crate::clock;
 use crate::journal::{JournalError, Standing};
+use crate::kept::Kept;
 use crate::task::{RunState, Shop, chain, order_of};
 use going::Going;
 use hayward_shared::id::{RunId, TaskId};
@@ -26,7 +27,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 /// Worktrees are looked at this often when no run ends.
 const LOOK: Duration = Duration::from_secs(60 * 60);
@@ -89,18 +89,6 @@ pub struct Row {
     pub note: Option<String>,
 }
 
-/// The running room; dropping it stops it.
-#[derive(Debug)]
-pub struct Kept {
-    task: JoinHandle<()>,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Life {
     /// A room that works with the daemon's tools.
     #[must_use]
@@ -110,10 +98,9 @@ impl Life {
 
     /// Finishes what a crash cut off, then sweeps now, whenever a run has ended and when a
     /// worktree's time is over.
-    #[must_use]
     pub fn keep(self: &Arc<Self>, mut active: watch::Receiver<Vec<TaskId>>) -> Kept {
         let life = self.clone();
-        let task = tokio::spawn(async move {
+        Kept::of(tokio::spawn(async move {
             life.recover().await;
             lent::clear(&life.shop).await;
             outside::clear(&life.shop).await;
@@ -128,8 +115,7 @@ impl Life {
                     return;
                 }
             }
-        });
-        Kept { task }
+        }))
     }
 
     /// How long nothing goes by its age alone.

@@ -9,6 +9,7 @@ pub use machine::Standing;
 
 use crate::clock::roll;
 use crate::journal::{Journal, JournalError};
+use crate::kept::Kept;
 use bytes::Bytes;
 use hayward_shared::api::Runtime;
 use hayward_shared::fault::{Code, Fault};
@@ -22,7 +23,6 @@ use socket::{Incoming, Socket};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Messages of the outbox that are read at once.
@@ -81,18 +81,6 @@ pub struct Link {
     standing: watch::Receiver<Standing>,
 }
 
-/// The running link; dropping it ends the link.
-#[derive(Debug)]
-pub struct Linked {
-    task: JoinHandle<()>,
-}
-
-impl Drop for Linked {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Link {
     /// Answers a command by a `reply`. Lost when the link breaks before it is sent: the relay asks
     /// again.
@@ -123,7 +111,7 @@ impl Link {
     }
 }
 
-/// Starts the link. It tries for as long as it lives.
+/// Starts the link. It tries for as long as it lives; dropping the second part ends it.
 ///
 /// # Errors
 /// [`JournalError`] when the outbox cannot be read.
@@ -131,7 +119,7 @@ pub async fn start(
     identity: Identity,
     journal: Journal,
     facts: Facts,
-) -> Result<(Link, Linked, Commands), JournalError> {
+) -> Result<(Link, Kept, Commands), JournalError> {
     let (say, said) = mpsc::channel(QUEUE);
     let (commands_in, commands) = mpsc::channel(QUEUE);
     let (standing_in, standing) = watch::channel(Standing::Down);
@@ -151,8 +139,8 @@ pub async fn start(
         alarm: None,
         origin: Instant::now(),
     };
-    let task = tokio::spawn(actor.run(said, grown));
-    Ok((Link { say, output, standing }, Linked { task }, commands))
+    let kept = Kept::of(tokio::spawn(actor.run(said, grown)));
+    Ok((Link { say, output, standing }, kept, commands))
 }
 
 struct Actor {

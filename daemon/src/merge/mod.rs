@@ -87,7 +87,15 @@ impl Desk {
         request: Option<RequestId>,
     ) -> Result<FromDaemon, Fault> {
         let turn = self.turn(task);
-        let _held = turn.lock().await;
+        let held = match command {
+            // how things stood before what goes on now is known without waiting for it
+            ToDaemon::MergeStatus { .. } => turn.try_lock().ok(),
+            _ => Some(turn.lock().await),
+        };
+        if held.is_none() {
+            self.ground(task).await?;
+            return self.status(task).await;
+        }
         let ground = self.ground(task).await?;
         let healed = self.heal(&ground).await?;
         if let Some(request) = request

@@ -14,10 +14,11 @@ mod watcher;
 
 pub use index::Announcement;
 pub use note::Sibling;
-pub use tell::{Teller, sibling_notice, teller};
+pub use tell::{sibling_notice, teller};
 pub use watcher::Watches;
 
 use crate::git::Repositories;
+use crate::kept::Kept;
 use crate::task::LivePlace;
 use hayward_shared::git::Verdict;
 use hayward_shared::id::TaskId;
@@ -27,7 +28,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// Questions and announcements that wait. Full means wait: none is dropped.
@@ -113,18 +113,6 @@ pub struct Overlap {
     asks: mpsc::Sender<Ask>,
 }
 
-/// The running room; dropping it stops it.
-#[derive(Debug)]
-pub struct Kept {
-    task: JoinHandle<()>,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl Overlap {
     /// How things stand, of all live tasks or of one; none when the daemon is shutting down.
     pub async fn report(&self, task: Option<TaskId>) -> Option<Report> {
@@ -135,8 +123,7 @@ impl Overlap {
 }
 
 /// Opens the room over the worktrees of `places`. What is new about a pair comes out of the
-/// answer's last part; while nobody takes it, it waits.
-#[must_use]
+/// answer's last part; while nobody takes it, it waits. Dropping the second part closes the room.
 pub fn open(
     settings: Settings,
     repositories: Repositories,
@@ -149,8 +136,8 @@ pub fn open(
     let (asks, asked) = mpsc::channel(QUEUE);
     let (out, announcements) = mpsc::channel(QUEUE);
     let room = Room::new(settings, repositories, out);
-    let task = tokio::spawn(room.run(places, asked));
-    (Overlap { asks }, Kept { task }, announcements)
+    let kept = Kept::of(tokio::spawn(room.run(places, asked)));
+    (Overlap { asks }, kept, announcements)
 }
 
 /// Removes what a killed daemon left, all but `own`. Blocking.

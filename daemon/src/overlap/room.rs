@@ -1,17 +1,19 @@
 //! The room: one actor that knows the live worktrees, has them looked at when they were touched,
-//! and says what is new.
+//! and says what is new. It owns when a look is due and what the looks found; which worktrees and
+//! stores there are is in `ground`, what it answers when asked in `report`.
+
+mod ground;
+mod report;
 
 use super::index::{Announcement, Index, Two};
 use super::look::{Compared, Look, Seen, Subject, look};
-use super::watcher::{Touched, Watcher, Watches};
-use super::{Ask, Report, Settings};
+use super::watcher::{Touched, Watcher};
+use super::{Ask, Settings};
 use crate::clock;
 use crate::git::aside::Aside;
-use crate::git::snapshot::Snapshot;
-use crate::git::touched::TouchedFile;
 use crate::git::{CommitId, Repositories, Repository};
 use crate::task::LivePlace;
-use hayward_shared::git::{Lines, TaskLines, TaskRename};
+use ground::{Ground, Tree};
 use hayward_shared::id::TaskId;
 use hayward_shared::time::Timestamp;
 use std::collections::{BTreeMap, HashMap};
@@ -37,9 +39,6 @@ const RECHECK_MS: i64 = 60_000;
 /// goes with it, some 100 MiB at the most where agents write source code.
 const MOST_LOOKS: u32 = 2_000;
 
-/// The most lines of one task that a verdict names.
-const MOST_LINES: usize = 100;
-
 pub(super) struct Room {
     settings: Settings,
     repositories: Repositories,
@@ -51,32 +50,6 @@ pub(super) struct Room {
     work: JoinSet<Done>,
     out: mpsc::Sender<Announcement>,
     unsaid: Vec<Announcement>,
-}
-
-/// A live worktree.
-struct Tree {
-    live: LivePlace,
-    base: CommitId,
-    snapshot: Option<Arc<Snapshot>>,
-    touched: Option<Touched>,
-    watched: Option<bool>,
-    /// When it is looked at though nothing was seen to be touched.
-    due: Timestamp,
-    looking: bool,
-}
-
-impl Tree {
-    fn is_known(&self) -> bool {
-        self.snapshot.is_some() && self.touched.is_none() && !self.looking
-    }
-}
-
-/// A repository with live worktrees.
-struct Ground {
-    open: Option<(Repository, Aside)>,
-    busy: bool,
-    rests_until: Timestamp,
-    looks: u32,
 }
 
 enum Done {
@@ -174,84 +147,6 @@ impl Room {
             },
             () = time => Woken::Time,
         }
-    }
-
-    /// The runs that are under way have changed.
-    fn attend(&mut self, live: BTreeMap<TaskId, LivePlace>, now: Timestamp) {
-        let gone: Vec<_> = self
-            .trees
-            .iter()
-            .filter(|(task, tree)| live.get(*task) != Some(&tree.live))
-            .map(|(task, _)| *task)
-            .collect();
-        for task in gone {
-            self.trees.remove(&task);
-            self.index.leave(task);
-            self.compared.retain(|(one, two), _| *one != task && *two != task);
-            let watcher = self.watcher.clone();
-            self.work.spawn_blocking(move || {
-                watcher.release(task);
-                Done::Released
-            });
-        }
-        for (task, live) in live {
-            let Ok(base) = live.place.base_commit.parse() else { continue };
-            if self.trees.contains_key(&task) {
-                continue;
-            }
-            self.open(live.place.repository.clone(), now);
-            let touched = Some(Touched::all(now));
-            let tree = Tree {
-                live,
-                base,
-                snapshot: None,
-                touched,
-                watched: None,
-                due: now,
-                looking: false,
-            };
-            self.trees.insert(task, tree);
-        }
-        let trees = &self.trees;
-        let unused = |common: &PathBuf, ground: &mut Ground| {
-            !ground.busy && !trees.values().any(|tree| tree.live.place.repository == *common)
-        };
-        let gone: Vec<_> = self.grounds.extract_if(unused).map(|(_, ground)| ground.open).collect();
-        gone.into_iter().for_each(|open| self.let_go(open));
-    }
-
-    /// A store is removed from disk, which takes a while.
-    fn let_go(&mut self, open: Option<(Repository, Aside)>) {
-        self.work.spawn_blocking(move || {
-            drop(open);
-            Done::Released
-        });
-    }
-
-    /// Makes the store of a repository anew: all its worktrees are looked at as a whole then.
-    fn renew(&mut self, common: &Path, now: Timestamp) {
-        let Some(ground) = self.grounds.remove(common) else { return };
-        self.let_go(ground.open);
-        for (task, tree) in &mut self.trees {
-            if tree.live.place.repository == common {
-                (tree.snapshot, tree.touched) = (None, Some(Touched::all(now)));
-                self.compared.retain(|(one, two), _| one != task && two != task);
-            }
-        }
-        self.open(common.to_owned(), now);
-    }
-
-    fn open(&mut self, common: PathBuf, now: Timestamp) {
-        if self.grounds.contains_key(&common) {
-            return;
-        }
-        let ground = Ground { open: None, busy: true, rests_until: now, looks: 0 };
-        self.grounds.insert(common.clone(), ground);
-        let (repositories, room) = (self.repositories.clone(), self.settings.folder.clone());
-        self.work.spawn(async move {
-            let opened = open(&repositories, &common, room).await;
-            Done::Opened(common, opened)
-        });
     }
 
     fn touch(&mut self, task: TaskId, touched: Touched) {
@@ -406,69 +301,10 @@ impl Room {
             (!self.unsaid.is_empty()).then(|| later(clock::now(), Duration::from_millis(100)));
         trees.chain(self.index.due()).chain(unsaid).min()
     }
-
-    /// Where tasks renamed a file to.
-    fn renames(&self, tasks: &[TaskId], path: &Path) -> Vec<TaskRename> {
-        let to = |task: &TaskId| {
-            let snapshot = self.trees.get(task)?.snapshot.as_ref()?;
-            let to = touched(snapshot, path)?.renamed_to.as_ref()?;
-            Some(TaskRename { task_id: *task, to: to.to_string_lossy().into_owned() })
-        };
-        tasks.iter().filter_map(to).collect()
-    }
-
-    fn report(&self, only: Option<TaskId>) -> Report {
-        let lines = |task_id: TaskId, path: &Path| {
-            let tree = self.trees.get(&task_id).and_then(|tree| tree.snapshot.as_ref());
-            TaskLines { task_id, lines: tree.map(|tree| lines_of(tree, path)).unwrap_or_default() }
-        };
-        let repository = |task| {
-            let tree = self.trees.get(&task);
-            tree.map(|tree| tree.live.place.repository.display().to_string()).unwrap_or_default()
-        };
-        let mut verdicts = self.index.verdicts(only, lines, repository);
-        for verdict in &mut verdicts {
-            verdict.renames = self.renames(&verdict.tasks, Path::new(&verdict.file_path));
-        }
-        let polled = self.trees.iter().filter(|(_, tree)| tree.watched == Some(false));
-        let Watches { count, budget, why_polled } = self.watcher.standing();
-        Report {
-            verdicts,
-            live: self.trees.len(),
-            looked_at: self.trees.values().filter(|tree| tree.is_known()).count(),
-            watched: Watches { count, budget, why_polled },
-            polled: polled.map(|(task, _)| *task).collect(),
-        }
-    }
-}
-
-fn touched<'a>(snapshot: &'a Snapshot, path: &Path) -> Option<&'a TouchedFile> {
-    let at = snapshot.files.binary_search_by(|file| file.path.as_path().cmp(path)).ok()?;
-    snapshot.files.get(at)
-}
-
-fn lines_of(snapshot: &Snapshot, path: &Path) -> Vec<Lines> {
-    let hunks = touched(snapshot, path).and_then(|file| file.hunks.as_ref());
-    hunks.into_iter().flatten().map(|hunk| hunk.new).take(MOST_LINES).collect()
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {
     Timestamp::from_millis(
         now.millis().saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)),
     )
-}
-
-async fn open(
-    repositories: &Repositories,
-    common: &Path,
-    room: PathBuf,
-) -> Option<(Repository, Aside)> {
-    let repository = repositories.open(common).await;
-    let repository = repository
-        .map_err(|error| tracing::warn!(%error, "a repository of live worktrees cannot be opened"))
-        .ok()?;
-    let place = common.to_owned();
-    let made = tokio::task::spawn_blocking(move || Aside::beside(&place, &room)).await.ok()?;
-    let aside = made.map_err(|error| tracing::warn!(%error, "overlap cannot be computed")).ok()?;
-    Some((repository, aside))
 }

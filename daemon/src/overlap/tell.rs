@@ -4,6 +4,7 @@ use super::Overlap;
 use super::index::Announcement;
 use super::note::{Sibling, text};
 use crate::git::overlap::Clash;
+use crate::kept::Kept;
 use crate::task::{Board, Command, LivePlace, Notice, Words};
 use hayward_shared::event::{Kind, MAX_TEXT, bounded};
 use hayward_shared::git::Verdict;
@@ -11,7 +12,6 @@ use hayward_shared::id::TaskId;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// The most files that one event names: the relay takes 32 KiB of a payload.
@@ -20,28 +20,15 @@ const MOST_FILES: usize = 40;
 /// The most bytes of a path in an event.
 const MOST_PATH: usize = 300;
 
-/// The running teller; dropping it stops it.
-#[derive(Debug)]
-pub struct Teller {
-    task: JoinHandle<()>,
-}
-
-impl Drop for Teller {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 /// Tells all that comes out of the room, through the tasks' own runs; with `notes` the agents too.
-#[must_use]
 pub fn teller(
     board: Board,
     overlap: Overlap,
     places: watch::Receiver<BTreeMap<TaskId, LivePlace>>,
     mut announcements: mpsc::Receiver<Announcement>,
     notes: bool,
-) -> Teller {
-    let task = tokio::spawn(async move {
+) -> Kept {
+    Kept::of(tokio::spawn(async move {
         while let Some(said) = announcements.recv().await {
             let report = overlap.report(Some(said.tasks.0)).await;
             let verdicts = report.map(|report| report.verdicts).unwrap_or_default();
@@ -66,8 +53,7 @@ pub fn teller(
                 }
             }
         }
-    });
-    Teller { task }
+    }))
 }
 
 /// A sibling, and which task it is.

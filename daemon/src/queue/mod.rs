@@ -15,6 +15,7 @@ mod record;
 mod runner;
 
 use crate::journal::JournalError;
+use crate::kept::Kept;
 use crate::task::{Board, Shop};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{EntryId, RequestId, TaskId};
@@ -25,7 +26,6 @@ use record::Record;
 use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 /// Questions that wait for the queue. Full means wait: none is dropped.
 const QUEUE: usize = 32;
@@ -48,27 +48,16 @@ pub struct Queue {
     asks: mpsc::Sender<(Ask, Answer)>,
 }
 
-/// The running queue; dropping it stops it, and the next start goes on from the journal.
-#[derive(Debug)]
-pub struct Kept {
-    task: JoinHandle<()>,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Opens the queue: every lane that the journal knows goes on.
+/// Opens the queue: every lane that the journal knows goes on. Dropping the second part stops it, and
+/// the next start goes on from the journal.
 ///
 /// # Errors
 /// [`JournalError`] when the journal cannot be read.
 pub async fn open(shop: Arc<Shop>, board: Board) -> Result<(Queue, Kept), JournalError> {
     let (asks, asked) = mpsc::channel(QUEUE);
     let owner = Owner::open(shop.clone(), board).await?;
-    let task = tokio::spawn(owner.run(asked));
-    Ok((Queue { shop, asks }, Kept { task }))
+    let kept = Kept::of(tokio::spawn(owner.run(asked)));
+    Ok((Queue { shop, asks }, kept))
 }
 
 impl Queue {

@@ -2,6 +2,7 @@
 
 use crate::git::Repository;
 use crate::git::branch::is_branch_name;
+use crate::git::destination::Destinations;
 use hayward_shared::run::Failure;
 use hayward_shared::task::{CompletionAction, Order, Reason};
 
@@ -17,6 +18,14 @@ pub(super) async fn check(repository: &Repository, order: &Order) -> Result<(), 
         return Err(no_branch(&target));
     }
     Ok(())
+}
+
+/// Where pushes go before an agent works. It may be that nothing will be pushed: not to know is no
+/// failure, and nothing is compared then.
+pub(super) async fn pushes(repository: &Repository, order: &Order) -> Option<Box<Destinations>> {
+    let target = target(repository, order).await.ok();
+    let told = repository.destinations(target.as_deref()).await;
+    told.map_err(|error| tracing::warn!(%error, "where pushes go is not known")).ok().map(Box::new)
 }
 
 fn no_branch(target: &str) -> Failure {

@@ -10,6 +10,7 @@ use super::shop::Shop;
 use super::state::RunState;
 use crate::clock;
 use crate::journal::{JournalError, RunRow};
+use crate::kept::Kept;
 use crate::session::Session;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
@@ -19,7 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// Orders that wait for the board, and for a run. Full means wait: none is dropped.
@@ -64,18 +65,6 @@ pub struct Board {
     asks: mpsc::Sender<Ask>,
     room: watch::Receiver<u32>,
     active: watch::Receiver<Vec<TaskId>>,
-}
-
-/// The running board; dropping it stops it. Agents live on with their keepers.
-#[derive(Debug)]
-pub struct Kept {
-    task: JoinHandle<()>,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 type Answer = oneshot::Sender<Result<(), Fault>>;
@@ -128,7 +117,8 @@ impl Board {
     }
 }
 
-/// Opens the board: every run that the journal knows and that has not ended goes on.
+/// Opens the board: every run that the journal knows and that has not ended goes on. Dropping the
+/// second part stops it; agents live on with their keepers.
 ///
 /// # Errors
 /// [`JournalError`] when the journal cannot be read.
@@ -151,8 +141,8 @@ pub async fn open(shop: Arc<Shop>) -> Result<(Board, Kept), JournalError> {
         owner.resume(row).await?;
     }
     owner.publish();
-    let task = tokio::spawn(owner.run(asked));
-    Ok((Board { asks, room, active }, Kept { task }))
+    let kept = Kept::of(tokio::spawn(owner.run(asked)));
+    Ok((Board { asks, room, active }, kept))
 }
 
 struct Owner {

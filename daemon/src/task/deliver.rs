@@ -117,6 +117,7 @@ pub(super) fn completion(
         title: message.subject,
         body: message.body,
         sign: section_of(shop, order, whose(place)).sign,
+        pushes_to: place.pushes_to.clone(),
     }
 }
 

@@ -22,6 +22,7 @@ fn place() -> Place {
         branch: Some("hayward/x-1".into()),
         lent_from: None,
         first_port: None,
+        pushes_to: None,
         notes: Vec::new(),
     }
 }

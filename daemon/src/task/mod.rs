@@ -23,7 +23,7 @@ mod telling;
 
 pub(crate) use actor::run_folder;
 pub(crate) use aim::target;
-pub use board::{Board, Command, Kept, LiveSession};
+pub use board::{Board, Command, LiveSession};
 pub(crate) use deliver::message;
 pub(crate) use furnish::{section_of, whose};
 pub use inform::{Notice, Words};

@@ -139,6 +139,7 @@ pub(super) async fn prepare(
     let name = folder_name(order, key);
     let checkout = repository.checkout().map(Path::to_owned);
     let home = repository.clone();
+    let pushes_to = aim::pushes(&repository, order).await;
     let (repository, lent_from) = isolated(shop, order, repository, &commit, &name).await?;
     let lent = lent_from.as_ref().map(|_| repository.common_dir().to_owned());
     let branch = (order.completion_action != CompletionAction::None)
@@ -165,6 +166,7 @@ pub(super) async fn prepare(
         branch: made.branch.as_ref().map(|choice| choice.name.clone()),
         lent_from,
         first_port,
+        pushes_to,
         notes: Vec::new(),
     };
     match fit_out(shop, key, order, (&repository, checkout.as_deref()), &place).await {

@@ -2,6 +2,7 @@
 
 use super::telling::Telling;
 use crate::agent::Decoder;
+use crate::git::destination::Destinations;
 use hayward_shared::protocol::Details;
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{DiffStat, Outcome, Reason, Status, WithheldFile};
@@ -56,6 +57,9 @@ pub struct Place {
     /// The first of the ports that are its own.
     #[serde(default)]
     pub first_port: Option<u16>,
+    /// Where pushes went when it was made; none where that was not told.
+    #[serde(default)]
+    pub pushes_to: Option<Box<Destinations>>,
     /// What the user may want to know of how it was made.
     #[serde(default)]
     pub notes: Vec<String>,

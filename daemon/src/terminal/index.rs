@@ -1,10 +1,10 @@
 //! The index of a segment's clean text, as bytes: a head, then frames that are only ever appended.
 //!
 //! The head says which line is open where the segment begins. Each frame says up to where text and
-//! index hold by then, and where the lines begin that began since the last one: for each, how many
-//! raw bytes its predecessor took and how many of those are no text, seven bits a byte. A frame that
-//! was not written whole counts as none: the raw bytes that it would have covered are cleaned
-//! again. The other numbers are little-endian. Pure.
+//! index hold by then, what is open there, and where the lines begin that began since the last one:
+//! for each, how many raw bytes its predecessor took and how many of those are no text, seven bits a
+//! byte. A frame that was not written whole counts as none: the raw bytes that it would have covered
+//! are cleaned again. The other numbers are little-endian. Pure.
 
 use super::clean::Cleaner;
 
@@ -12,7 +12,7 @@ use super::clean::Cleaner;
 const MAGIC: [u8; 8] = *b"hwtext01";
 
 const HEAD: usize = 32;
-const FRAME: usize = 24;
+const FRAME: usize = 40;
 
 /// Where a line begins: in the raw bytes and in the text of its segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(super) struct Batch {
     pub(super) end: LineStart,
     /// Where the last line began.
     last: LineStart,
+    /// Where the lines of this frame are counted from.
+    base: LineStart,
     lines: Vec<u8>,
     count: u32,
 }
@@ -72,91 +74,101 @@ impl Batch {
         self.count += 1;
     }
 
-    /// The frame for all of it, in `bytes`; the batch is empty then.
-    pub(super) fn frame(&mut self, cleaner: Cleaner, bytes: &mut Vec<u8>) {
+    /// The frame for all of it, in `bytes`; the batch is empty then. `redrawn` says whether a line
+    /// of its text was written over.
+    pub(super) fn frame(&mut self, open: &Open, redrawn: bool, bytes: &mut Vec<u8>) {
         bytes.clear();
-        bytes.extend_from_slice(&self.end.raw.to_le_bytes());
-        bytes.extend_from_slice(&self.end.text.to_le_bytes());
-        bytes.extend_from_slice(&self.count.to_le_bytes());
         let length = u32::try_from(self.lines.len()).unwrap_or(u32::MAX);
-        bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&cleaner.save());
+        let numbers =
+            [self.end.raw, self.end.text, self.base.raw, self.base.text, self.count, length];
+        numbers.iter().for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
+        bytes.extend_from_slice(&open.line_start.to_le_bytes());
+        let mut cleaner = open.cleaner.save();
+        cleaner[REDRAWN] = redrawn.into();
+        bytes.extend_from_slice(&cleaner);
         bytes.append(&mut self.lines);
-        self.count = 0;
+        (self.count, self.base) = (0, self.last);
     }
 }
 
-/// An index that was read.
-#[derive(Debug)]
-pub(super) struct Index {
-    /// What is open where the segment begins.
-    pub(super) open: Open,
-    /// Where lines begin, in order, but for the first one of the segment.
-    pub(super) lines: Vec<LineStart>,
-    /// Up to where it holds.
+/// The byte of a saved cleaner that it leaves free, where a frame says whether its text was redrawn.
+const REDRAWN: usize = 2;
+
+/// One frame of an index, its lines not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    /// Where the segment's text and raw bytes end with it.
     pub(super) end: LineStart,
-    /// The cleaner there.
-    pub(super) cleaner: Cleaner,
+    /// What is open there.
+    pub(super) open: Open,
+    /// How many lines begin in it.
+    pub(super) count: u32,
+    /// Whether a line of its text was written over.
+    pub(super) redrawn: bool,
+    base: LineStart,
+    lines: &'a [u8],
 }
 
-impl Index {
-    /// The index of a segment that has no text yet.
-    pub(super) fn empty(open: Open) -> Self {
-        let end = LineStart::default();
-        Self { open, lines: Vec::new(), end, cleaner: open.cleaner }
-    }
-
-    /// Reads what is whole of an index. None when not even its head is, or it is of another
-    /// version.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
-        let (head, mut rest) = bytes.split_at_checked(HEAD)?;
-        if head[..8] != MAGIC {
-            return None;
+impl Frame<'_> {
+    /// Appends where its lines begin.
+    pub(super) fn lines(&self, to: &mut Vec<LineStart>) {
+        let (mut bytes, mut last) = (self.lines, self.base);
+        for _ in 0..self.count {
+            let (Some(raw), Some(hidden)) = (get(&mut bytes), get(&mut bytes)) else { return };
+            last.raw = last.raw.saturating_add(raw);
+            last.text = last.text.saturating_add(raw.saturating_sub(hidden));
+            to.push(last);
         }
-        let open = Open {
-            line: u64::from_le_bytes(array(&head[8..16])?),
-            line_start: u64::from_le_bytes(array(&head[16..24])?),
-            cleaner: Cleaner::restore(array(&head[24..])?)?,
-        };
-        let mut index = Self::empty(open);
-        index.lines.reserve(rest.len() / 2);
-        while let Some(after) = index.take(rest) {
-            rest = after;
-        }
-        Some(index)
     }
+}
 
-    /// Takes the next frame; what is behind it. None when it is not whole, or none that was written
-    /// here: nothing of it was taken then.
-    fn take<'a>(&mut self, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        let (frame, rest) = bytes.split_at_checked(FRAME)?;
+/// Reads an index from its front. The frames are those that are whole.
+#[derive(Clone, Debug)]
+pub(super) struct Frames<'a> {
+    rest: &'a [u8],
+    end: LineStart,
+    line: u64,
+}
+
+/// Reads the head of an index: what is open where the segment begins, and the frames behind it.
+/// None when it is not whole, or of another version.
+pub(super) fn read(bytes: &[u8]) -> Option<(Open, Frames<'_>)> {
+    let (head, rest) = bytes.split_at_checked(HEAD)?;
+    if head[..8] != MAGIC {
+        return None;
+    }
+    let open = Open {
+        line: u64::from_le_bytes(array(&head[8..16])?),
+        line_start: u64::from_le_bytes(array(&head[16..24])?),
+        cleaner: Cleaner::restore(array(&head[24..])?)?,
+    };
+    Some((open, Frames { rest, end: LineStart::default(), line: open.line }))
+}
+
+impl<'a> Iterator for Frames<'a> {
+    type Item = Frame<'a>;
+
+    fn next(&mut self) -> Option<Frame<'a>> {
+        let (frame, rest) = self.rest.split_at_checked(FRAME)?;
         let number = |at: usize| frame.get(at..at + 4).and_then(array).map(u32::from_le_bytes);
         let end = LineStart { raw: number(0)?, text: number(4)? };
-        let (count, length) = (number(8)?, number(12)?);
+        let base = LineStart { raw: number(8)?, text: number(12)? };
+        let (count, length) = (number(16)?, number(20)?);
         let (lines, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-        let cleaner = Cleaner::restore(array(&frame[16..])?)?;
-        if end.raw < self.end.raw || end.text < self.end.text {
+        let mut saved: [u8; 8] = array(&frame[32..])?;
+        let redrawn = std::mem::take(&mut saved[REDRAWN]) != 0;
+        let (cleaner, line_start) =
+            (Cleaner::restore(saved)?, u64::from_le_bytes(array(&frame[24..32])?));
+        let onward = end.raw >= self.end.raw && end.text >= self.end.text;
+        // two numbers a line, of a byte at least
+        if !onward || u64::from(count) * 2 > u64::from(length) {
+            self.rest = &[];
             return None;
         }
-        let known = self.lines.len();
-        if self.add(lines, count).is_none() {
-            self.lines.truncate(known);
-            return None;
-        }
-        (self.end, self.cleaner) = (end, cleaner);
-        Some(rest)
-    }
-
-    fn add(&mut self, mut bytes: &[u8], count: u32) -> Option<()> {
-        let mut last = self.lines.last().copied().unwrap_or_default();
-        for _ in 0..count {
-            let raw = get(&mut bytes)?;
-            let hidden = get(&mut bytes)?;
-            last.raw = last.raw.checked_add(raw)?;
-            last.text = last.text.checked_add(raw.checked_sub(hidden)?)?;
-            self.lines.push(last);
-        }
-        bytes.is_empty().then_some(())
+        (self.rest, self.end) = (rest, end);
+        self.line += u64::from(count);
+        let open = Open { line: self.line, line_start, cleaner };
+        Some(Frame { end, open, count, redrawn, base, lines })
     }
 }
 
@@ -201,22 +213,29 @@ mod tests {
         for n in 1..=2u32 {
             batch.line(LineStart { raw: n * 10, text: n * 9 });
             batch.end = LineStart { raw: n * 10 + 3, text: n * 9 + 3 };
-            batch.frame(Cleaner::default(), &mut frame);
+            let open = Open { line: 7 + u64::from(n), line_start: 910, ..open };
+            batch.frame(&open, n == 2, &mut frame);
             bytes.extend_from_slice(&frame);
         }
-        let whole = Index::read(&bytes).unwrap();
-        assert_eq!((whole.open, whole.lines.len()), (open, 2));
-        assert_eq!(whole.end, LineStart { raw: 23, text: 21 });
+        let (head, frames) = read(&bytes).unwrap();
+        let frames: Vec<_> = frames.collect();
+        assert_eq!((head, frames.len()), (open, 2));
+        assert_eq!((frames[0].redrawn, frames[1].redrawn), (false, true));
+        assert_eq!((frames[1].open.line, frames[1].open.line_start), (9, 910));
+        let mut lines = Vec::new();
+        frames.iter().for_each(|frame| frame.lines(&mut lines));
+        let starts = [LineStart { raw: 10, text: 9 }, LineStart { raw: 20, text: 18 }];
+        assert_eq!(lines, starts);
         let frame = (bytes.len() - HEAD) / 2;
         for cut in HEAD..bytes.len() {
-            let index = Index::read(&bytes[..cut]).unwrap();
-            let frames = (cut - HEAD) / frame;
-            assert_eq!((index.lines.len(), index.end.raw), (frames, [0, 13, 23][frames]), "{cut}");
+            let (_, whole) = read(&bytes[..cut]).unwrap();
+            assert_eq!(whole.count(), (cut - HEAD) / frame, "{cut}");
         }
-        assert!(Index::read(&bytes[..HEAD - 1]).is_none());
+        assert!(read(&bytes[..HEAD - 1]).is_none());
         bytes[0] = 0;
-        assert!(Index::read(&bytes).is_none());
+        assert!(read(&bytes).is_none());
     }
+
     proptest! {
         #[test]
         fn numbers_read_back(numbers in prop::collection::vec(any::<u32>(), 0..20)) {
@@ -233,7 +252,9 @@ mod tests {
         fn no_bytes_break_a_reader(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut index = Open::at(1, 0).head().to_vec();
             index.extend_from_slice(&bytes);
-            prop_assert!(Index::read(&index).is_some());
+            let mut lines = Vec::new();
+            read(&index).unwrap().1.for_each(|frame| frame.lines(&mut lines));
+            prop_assert!(lines.len() <= bytes.len());
         }
     }
 }

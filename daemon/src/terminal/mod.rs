@@ -2,10 +2,13 @@
 
 mod clean;
 mod index;
-mod pages;
+mod layout;
+mod page;
 pub mod pattern;
 pub mod ring;
+mod scan;
 pub mod screen;
 pub mod search;
 mod segment;
 mod text;
+mod window;

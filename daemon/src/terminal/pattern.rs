@@ -2,11 +2,8 @@
 
 use grep_matcher::{LineMatchKind, Matcher};
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
+use hayward_shared::search::MAX_PATTERN;
 use regex_syntax::ParserBuilder;
-
-/// The longest pattern, in bytes: longer than anyone types, and short enough to be compiled in a
-/// few milliseconds.
-pub const LONGEST: usize = 16 << 10;
 
 /// How deep groups may be nested: deeper ones would exhaust the stack of a thread.
 const DEEPEST: u32 = 100;
@@ -52,8 +49,8 @@ impl Pattern {
         if pattern.is_empty() {
             return Err(bad("the pattern is empty"));
         }
-        if pattern.len() > LONGEST {
-            return Err(bad(&format!("the pattern is longer than {LONGEST} bytes")));
+        if pattern.len() > MAX_PATTERN {
+            return Err(bad(&format!("the pattern is longer than {MAX_PATTERN} bytes")));
         }
         if !reading.literal {
             parse(pattern, reading)?;
@@ -123,7 +120,7 @@ mod tests {
         assert_eq!(bad("a{3,1}").at, Some(1));
         assert_eq!(bad(r"x\p{Nonsense}").at, Some(1));
         assert_eq!(bad("").at, None);
-        assert!(bad(&"x".repeat(LONGEST + 1)).what.contains("longer"));
+        assert!(bad(&"x".repeat(MAX_PATTERN + 1)).what.contains("longer"));
         assert!(bad(r"a\nb").what.contains("not allowed"), "{}", bad(r"a\nb"));
         bad(&format!("{}x{}", "(".repeat(3000), ")".repeat(3000)));
         bad("(((a{99}){99}){99}){99}");

@@ -7,7 +7,7 @@
 //! offsets. Beside the raw bytes, which the cap counts, lies their clean text (`text`): never
 //! more than they are, and an eighth of that for its index where lines are long.
 
-use super::pages::Pages;
+use super::layout::Layout;
 use super::segment::{self, Part, Segment, path, segments};
 use super::text::TextWriter;
 use std::collections::VecDeque;
@@ -52,7 +52,7 @@ impl RingWriter {
         let end = kept.back().map_or(0, |last| last.end());
         let cap = cap.max(2 * MIN_SEGMENT);
         let segment = (cap / SEGMENTS).clamp(MIN_SEGMENT, MAX_SEGMENT);
-        let text = TextWriter::new(dir, Pages::open(dir)?.end()?);
+        let text = TextWriter::new(dir, Layout::read(dir)?.end()?);
         Ok(Self { dir: dir.to_owned(), cap, segment, kept, current: None, end, text })
     }
 

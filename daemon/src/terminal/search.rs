@@ -5,20 +5,17 @@
 //! line that was written over by carriage returns is matched as it says in the end.
 
 use super::clean::last_state;
-use super::pages::{Page, Pages};
+use super::layout::Layout;
+use super::page::Page;
 use super::pattern::Pattern;
-use memchr::{memchr, memrchr};
+use super::scan::{Ordered, Scan, Scanned};
+use super::window::{Window, is_continued};
 use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// The stretch of lines that is searched between two looks at the time, in bytes: it grows while
-/// stretches are quick and shrinks while they are slow.
-const STRETCH: Range<usize> = 1 << 10..4 << 20;
-const QUICK: Duration = Duration::from_millis(2);
-const SLOW: Duration = Duration::from_millis(20);
+use std::sync::Arc;
+use std::thread;
 
 /// Which end of the output comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,124 +81,125 @@ pub struct Searched {
 /// # Errors
 /// The disk failed.
 pub fn search(ring: &Path, query: &Query, sink: &mut impl Sink) -> io::Result<Searched> {
-    let mut pages = Pages::open(ring)?;
-    let count = pages.count();
-    let mut search = Search { query, sink, searched: Searched::default(), stretch: STRETCH.start };
-    for step in 0..count {
-        let index = match query.order {
-            Order::OldestFirst => step,
-            Order::NewestFirst => count - 1 - step,
-        };
-        let Some(page) = pages.page(index)? else { continue };
-        if !search.page(&mut pages, index, &page)? {
-            let kept = pages.kept();
-            search.searched.left = Some(match query.order {
-                Order::OldestFirst => page.start()..kept.end,
-                Order::NewestFirst => kept.start..page.end(),
-            });
-            break;
-        }
+    let layout = Layout::read(ring)?;
+    let mut order: Vec<usize> = (0..layout.count()).collect();
+    if query.order == Order::NewestFirst {
+        order.reverse();
     }
-    Ok(search.searched)
+    let scan = Scan::new(&layout, &query.pattern);
+    thread::scope(|scope| {
+        let found = scan.begin(scope, order);
+        let window = Window::new(&layout);
+        let (searched, next) = (Searched::default(), 0);
+        let search = Search { layout: &layout, query, scan: &scan, window, sink, searched, next };
+        let done = search.run(found);
+        // the threads must not go on for nobody
+        scan.halt();
+        done
+    })
 }
 
 struct Search<'a, S> {
+    layout: &'a Layout,
     query: &'a Query,
+    scan: &'a Scan<'a>,
+    window: Window<'a>,
     sink: &'a mut S,
     searched: Searched,
-    stretch: usize,
+    /// How many blocks are done.
+    next: usize,
 }
 
 impl<S: Sink> Search<'_, S> {
-    /// Searches the lines that belong to a page; false when it was broken off.
-    fn page(&mut self, pages: &mut Pages, index: usize, page: &Page) -> io::Result<bool> {
-        let (first, last) = (pages.first_owned(index, page), page.count() - 1);
-        let mut hits = Vec::new();
-        let mut whole = true;
-        if first < last {
-            whole = self.lines(page, first, last, &mut hits);
-        }
-        let end = match whole && first <= last {
-            true => pages.last_line(index, page)?,
-            false => None,
-        };
-        if let Some(line) = &end
-            && self.query.pattern.matches(last_state(line))
-        {
-            hits.push(last);
-        }
-        self.searched.bytes += page.text_len();
-        self.searched.total += hits.len() as u64;
-        if self.query.order == Order::NewestFirst {
-            hits.reverse();
-        }
-        let mut around = Around::new(pages, index, page, end.as_deref().map(last_state));
-        for hit in hits {
-            if !self.sink.wants() {
+    fn run(mut self, mut found: Ordered) -> io::Result<Searched> {
+        // one page ahead: the next one may hold the end of the last line
+        let mut waiting: Option<Scanned> = None;
+        loop {
+            let scanned = self.next(&mut found)?;
+            let ended = scanned.is_none();
+            if let Some(page) =
+                scanned.as_ref().and_then(|one| one.page.as_ref().map(|page| (one.index, page)))
+            {
+                let old = self.window.hold(page.0, Arc::clone(page.1));
+                old.into_iter().for_each(|old| self.scan.give_back(old));
+            }
+            if let Some(one) = std::mem::replace(&mut waiting, scanned)
+                && !self.take(&one)?
+            {
                 break;
             }
-            around.tell(hit, self.query.context, self.sink)?;
-        }
-        Ok(whole)
-    }
-
-    /// Collects which of the lines from `first` on, before `last`, match; false when it was broken
-    /// off.
-    fn lines(&mut self, page: &Page, first: usize, last: usize, hits: &mut Vec<usize>) -> bool {
-        let (base, text) = (page.begin(first), page.between(first, last));
-        let (mut at, mut line) = (0, first);
-        while at <= text.len() {
-            if self.sink.stop() {
-                return false;
-            }
-            let began = Instant::now();
-            let aim = text.len().min(at + self.stretch);
-            let end = memchr(b'\n', &text[aim..]).map_or(text.len(), |end| aim + end);
-            each_hit(&self.query.pattern, &text[at..end], |begin| {
-                line = page.line_of(line, base + at + begin);
-                hits.push(line);
-            });
-            at = end + 1;
-            let took = began.elapsed();
-            if took < QUICK {
-                self.stretch = STRETCH.end.min(self.stretch * 2);
-            } else if took > SLOW {
-                self.stretch = STRETCH.start.max(self.stretch / 2);
+            if ended {
+                break;
             }
         }
-        true
+        drop(found);
+        self.searched.left = self.left();
+        Ok(self.searched)
     }
-}
 
-/// Says where in `lines` those begin that match, in their order. Lines that were written over are
-/// matched one by one; all between two of them at once.
-fn each_hit(pattern: &Pattern, lines: &[u8], mut hit: impl FnMut(usize)) {
-    let mut at = 0;
-    while at <= lines.len() {
-        let redrawn = memchr(b'\r', &lines[at..]).map(|there| at + there).map(|there| {
-            let begin = memrchr(b'\n', &lines[at..there]).map_or(at, |end| at + end + 1);
-            begin..memchr(b'\n', &lines[there..]).map_or(lines.len(), |end| there + end)
-        });
-        let calm = match &redrawn {
-            Some(line) if line.start == at => None,
-            Some(line) => Some(&lines[..line.start - 1]),
-            None => Some(lines),
+    fn next(&mut self, found: &mut Ordered) -> io::Result<Option<Scanned>> {
+        let (scan, sink) = (self.scan, &mut *self.sink);
+        if sink.stop() {
+            scan.halt();
+        }
+        found.next(|| {
+            if sink.stop() {
+                scan.halt();
+            }
+        })
+    }
+
+    /// What was not searched, when it was broken off.
+    fn left(&self) -> Option<Range<u64>> {
+        let kept = self.layout.kept();
+        let index = match self.query.order {
+            Order::OldestFirst => self.next,
+            Order::NewestFirst => self.layout.count().checked_sub(self.next + 1)?,
         };
-        while let Some((begin, end)) = calm.and_then(|calm| pattern.find(calm, at)) {
-            hit(begin);
-            at = end + 1;
+        let block = self.layout.block(index)?;
+        let from = self.layout.start(&block);
+        Some(match self.query.order {
+            Order::OldestFirst => from..kept.end,
+            Order::NewestFirst => {
+                let after = self.layout.block(index + 1).map(|after| self.layout.start(&after));
+                kept.start..after.unwrap_or(kept.end)
+            }
+        })
+    }
+
+    /// Tells of the lines that match of a block; false when it was not looked at whole.
+    fn take(&mut self, scanned: &Scanned) -> io::Result<bool> {
+        let Some(page) = scanned.page.as_deref() else {
+            self.next += 1;
+            return Ok(true);
+        };
+        let (index, last) = (scanned.index, page.last());
+        let first = usize::from(is_continued(self.layout, index, page));
+        let end = match scanned.whole && first <= last {
+            true => self.window.last_line(index, page)?,
+            false => None,
+        };
+        let end = end.as_deref().map(last_state);
+        let at_end = end.filter(|line| self.query.pattern.matches(line)).map(|_| last);
+        self.searched.bytes += page.text().len() as u64;
+        self.searched.total += (scanned.hits.len() + usize::from(at_end.is_some())) as u64;
+        let hits = scanned.hits.iter().copied();
+        let around = Around::new(self.layout, &mut self.window, index, page, end);
+        match self.query.order {
+            Order::OldestFirst => around.tell(hits.chain(at_end), self.query.context, self.sink)?,
+            Order::NewestFirst => {
+                around.tell(at_end.into_iter().chain(hits.rev()), self.query.context, self.sink)?;
+            }
         }
-        let Some(line) = redrawn else { return };
-        if pattern.matches(last_state(&lines[line.clone()])) {
-            hit(line.start);
-        }
-        at = line.end + 1;
+        self.next += usize::from(scanned.whole);
+        Ok(scanned.whole)
     }
 }
 
 /// The lines of a page, and those around it.
-struct Around<'a> {
-    pages: &'a mut Pages,
+struct Around<'a, 'w> {
+    layout: &'a Layout,
+    window: &'a mut Window<'w>,
     index: usize,
     page: &'a Page,
     /// The first line that belongs to the page.
@@ -212,13 +210,34 @@ struct Around<'a> {
     after: Vec<Cow<'a, [u8]>>,
 }
 
-impl<'a> Around<'a> {
-    fn new(pages: &'a mut Pages, index: usize, page: &'a Page, end: Option<&'a [u8]>) -> Self {
-        let first = pages.first_owned(index, page);
-        Self { pages, index, page, first, end, before: Vec::new(), after: Vec::new() }
+impl<'a, 'w> Around<'a, 'w> {
+    fn new(
+        layout: &'a Layout,
+        window: &'a mut Window<'w>,
+        index: usize,
+        page: &'a Page,
+        end: Option<&'a [u8]>,
+    ) -> Self {
+        let first = usize::from(is_continued(layout, index, page));
+        Self { layout, window, index, page, first, end, before: Vec::new(), after: Vec::new() }
     }
 
-    fn tell(&mut self, hit: usize, context: u64, sink: &mut impl Sink) -> io::Result<()> {
+    fn tell(
+        mut self,
+        hits: impl Iterator<Item = usize>,
+        context: u64,
+        sink: &mut impl Sink,
+    ) -> io::Result<()> {
+        for hit in hits {
+            if !sink.wants() {
+                break;
+            }
+            self.tell_one(hit, context, sink)?;
+        }
+        Ok(())
+    }
+
+    fn tell_one(&mut self, hit: usize, context: u64, sink: &mut impl Sink) -> io::Result<()> {
         let number = self.page.number(hit);
         self.before.clear();
         for other in number.saturating_sub(context).max(1)..number {
@@ -234,7 +253,7 @@ impl<'a> Around<'a> {
         let content = self.line(number)?.unwrap_or_default();
         sink.found(&Found {
             line: number,
-            offset: self.page.offset(hit),
+            offset: self.page.offset(self.layout, hit),
             content: &content,
             before: &self.before,
             after: &self.after,
@@ -244,15 +263,17 @@ impl<'a> Around<'a> {
 
     /// A line by its number, as it says in the end. None when it is not kept, or not printed yet.
     fn line(&mut self, number: u64) -> io::Result<Option<Cow<'a, [u8]>>> {
-        let last = self.page.count() - 1;
-        if number == self.page.number(last) && self.first <= last {
-            return Ok(self.end.map(Cow::Borrowed));
+        let last = self.page.last();
+        if number == self.page.number(last)
+            && let Some(end) = self.end
+        {
+            return Ok(Some(Cow::Borrowed(end)));
         }
-        if number < self.page.number(self.first) || number > self.page.number(last) {
-            return Ok(self.pages.line(self.index, number)?.map(Cow::Owned));
+        if number < self.page.number(self.first) || number >= self.page.number(last) {
+            return Ok(self.window.line(self.index, number)?.map(Cow::Owned));
         }
-        let index = usize::try_from(number - self.page.number(0)).unwrap_or(usize::MAX);
-        Ok(Some(Cow::Borrowed(last_state(self.page.piece(index)))))
+        let line = usize::try_from(number - self.page.number(0)).unwrap_or(usize::MAX);
+        Ok(Some(Cow::Borrowed(last_state(self.page.piece(self.layout, line)))))
     }
 }
 

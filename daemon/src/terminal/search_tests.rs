@@ -147,9 +147,12 @@ proptest! {
         let query = query(pattern, context, order);
         let (found, searched) = find(dir.path(), &query);
         let wanted = expected(&model(&raw), &query);
-        prop_assert_eq!(searched.total, wanted.len() as u64);
         prop_assert_eq!(searched.left, None);
-        prop_assert_eq!(found, wanted);
+        for (found, wanted) in found.iter().zip(&wanted) {
+            prop_assert_eq!(found, wanted);
+        }
+        prop_assert_eq!(found.len(), wanted.len());
+        prop_assert_eq!(searched.total, wanted.len() as u64);
     }
 
     #[test]

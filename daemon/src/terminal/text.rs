@@ -6,6 +6,7 @@
 
 use super::index::{Batch, LineStart, Open};
 use super::segment::{Part, path};
+use memchr::memchr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -87,7 +88,8 @@ impl TextWriter {
     /// Writes what is held back.
     pub(super) fn settle(&mut self) {
         if self.batch.end.raw > self.written {
-            self.batch.frame(self.open.cleaner, &mut self.frame);
+            let redrawn = memchr(b'\r', &self.text).is_some();
+            self.batch.frame(&self.open, redrawn, &mut self.frame);
             self.written = self.batch.end.raw;
             self.files = self.files.take().and_then(|mut files| {
                 files.append(&self.text, &self.frame).is_ok().then_some(files)

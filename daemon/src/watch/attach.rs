@@ -2,6 +2,7 @@
 //! what the viewer types and wants, one thing after the other.
 
 use super::{Body, MAX_BODY, READ_AGAIN, View, Viewing, Watch, Watches};
+use crate::kept::Kept;
 use crate::link::Link;
 use crate::session::{Look, Present, Seat, Session, SessionError, Terminal};
 use crate::task::{Board, LiveSession, RunState, Shop, chain};
@@ -74,7 +75,7 @@ impl Watches {
             attach,
             size,
         };
-        let task = tokio::spawn(opening.run(request, handed, grant.clone(), granted));
+        let task = Kept::of(tokio::spawn(opening.run(request, handed, grant.clone(), granted)));
         self.live.insert(attach.watch, Watch { grant, hands: Some(hands), task });
         Ok(())
     }

@@ -67,6 +67,7 @@ async fn remember(
         branch: Some(format!("hayward/{name}")),
         lent_from: None,
         first_port: None,
+        pushes_to: None,
         notes: Vec::new(),
     };
     let state = RunState { place: Some(place), phase: Phase::Ended, ..RunState::default() };

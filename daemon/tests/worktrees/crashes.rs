@@ -12,16 +12,18 @@ use hayward_daemon::git::worktree::Yard;
 use hayward_daemon::git::{Repositories, Repository};
 
 /// Every point that the work passes, and how often it is passed before.
-const POINTS: [&str; 25] = [
+const POINTS: [&str; 27] = [
     "worktree.create.noted",
     "worktree.create.added",
     "worktree.create.branched",
     "worktree.create.headed",
+    "worktree.create.written",
     "worktree.create.filled",
     "worktree.create.unlocked",
     "worktree.refill.noted",
     "worktree.create.added:2",
     "worktree.refill.added",
+    "worktree.create.written:2",
     "worktree.refill.filled",
     "worktree.refill.ready",
     "worktree.create.noted:2",
@@ -146,6 +148,7 @@ async fn killed_at(points: impl Iterator<Item = &'static str>) {
         let new = Farm::new();
         new.write("b.txt", "second\n");
         new.commit("second");
+        new.settle();
         let work = Work::at(new.room());
         let before = new.git(&["for-each-ref"]);
         let ended = work.suffer(point);
@@ -180,6 +183,7 @@ async fn f19_a_step_that_fails_leaves_nothing_and_a_claim_that_fails_costs_only_
         let new = Farm::new();
         new.write("b.txt", "second\n");
         new.commit("second");
+        new.settle();
         let work = Work::at(new.room());
         let ended = work.suffer(&format!("{point}=fail"));
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();

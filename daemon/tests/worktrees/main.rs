@@ -4,6 +4,7 @@
 #[cfg(feature = "fault-points")]
 mod crashes;
 mod farm;
+mod seeds;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -7,11 +7,13 @@ mod daemons;
 mod events;
 mod fault;
 pub(crate) mod gate;
+mod gather;
 mod merge;
 mod order;
 mod overlap;
 mod params;
 mod queue;
+mod search;
 mod tasks;
 mod tokens;
 mod users;
@@ -64,6 +66,7 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/daemons/{id}/merge/preview", get(merge::preview_on))
         .route("/api/v1/tasks/{id}/overlap", get(overlap::of_task))
         .route("/api/v1/overlap", get(overlap::all))
+        .route("/api/v1/search", get(search::search))
         .route("/api/v1/tasks/{id}/overlay", get(worktrees::overlay))
         .route("/api/v1/tasks/{id}/worktree", get(worktrees::of_task))
         .route("/api/v1/tasks/{id}/worktree/target", get(worktrees::target))

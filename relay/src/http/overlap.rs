@@ -2,21 +2,17 @@
 
 use super::caller::Bearer;
 use super::fault::Refusal;
+use super::gather::Gathered;
 use super::params::{Id, Params};
 use super::tasks::find;
 use crate::core::Core;
-use crate::store::daemons;
 use axum::Json;
 use axum::extract::State;
-use futures_util::future::join_all;
 use hayward_shared::fault::Fault;
-use hayward_shared::id::{DaemonId, TaskId, WorkspaceId};
+use hayward_shared::id::{TaskId, WorkspaceId};
 use hayward_shared::protocol::ToDaemon;
 use serde_json::{Value, json};
 use std::sync::Arc;
-
-/// Daemons read at once.
-const PAGE: u32 = 200;
 
 pub(super) async fn all(
     State(core): State<Arc<Core>>,
@@ -48,48 +44,17 @@ async fn gather(
     workspace: WorkspaceId,
     task_id: Option<TaskId>,
 ) -> Result<Value, Refusal> {
-    let asked = online(core, workspace).await?.into_iter().map(|(id, hostname)| async move {
-        let body = ToDaemon::ReadOverlap { task_id };
-        (id, hostname, core.registry.ask(id, body, core.timing.reply).await)
-    });
-    let (mut verdicts, mut polled, mut silent, mut truncated) = (vec![], vec![], vec![], false);
-    for (id, hostname, answer) in join_all(asked).await {
-        match answer {
-            Ok(mut answer) => {
-                let mut rows = |name: &str| match answer.get_mut(name).map(Value::take) {
-                    Some(Value::Array(rows)) => rows,
-                    _ => Vec::new(),
-                };
-                verdicts.extend(rows("overlap"));
-                polled.extend(rows("polled"));
-                truncated |= answer.get("truncated") == Some(&Value::Bool(true));
-            }
-            Err(fault) => silent.push(json!({
-                "daemonId": id, "hostname": hostname, "reason": fault.message,
-            })),
-        }
+    let question = ToDaemon::ReadOverlap { task_id };
+    let mut all = Gathered::of(core, workspace, &question).await?;
+    let (mut verdicts, mut polled) = (Vec::new(), Vec::new());
+    for said in &mut all.answers {
+        verdicts.extend(said.rows("overlap"));
+        polled.extend(said.rows("polled"));
     }
     Ok(json!({
-        "overlap": verdicts, "truncated": truncated, "polled": polled, "unanswered": silent,
+        "overlap": verdicts,
+        "truncated": all.truncated(),
+        "polled": polled,
+        "unanswered": all.silent,
     }))
-}
-
-/// The daemons of a workspace that are online, with their hosts' names.
-pub(super) async fn online(
-    core: &Core,
-    workspace: WorkspaceId,
-) -> Result<Vec<(DaemonId, String)>, Refusal> {
-    let mut found = Vec::new();
-    let mut after = None;
-    loop {
-        let mut reader = core.store.read().await?;
-        let rows = daemons::page(&mut reader, workspace, after, PAGE).await?;
-        let full = rows.len() >= PAGE as usize;
-        after = rows.last().map(|daemon| daemon.id.0.simple().to_string());
-        let online = rows.into_iter().filter(|daemon| core.registry.is_online(daemon.id));
-        found.extend(online.map(|daemon| (daemon.id, daemon.profile.hostname)));
-        if !full {
-            return Ok(found);
-        }
-    }
 }

@@ -2,15 +2,14 @@
 
 use super::caller::Bearer;
 use super::fault::{Refusal, invalid};
-use super::overlap::online;
+use super::gather::Gathered;
 use super::params::{Body, Id};
 use super::tasks::find;
 use crate::core::Core;
 use axum::Json;
 use axum::extract::State;
-use futures_util::future::join_all;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{DaemonId, EntryId, WorkspaceId};
+use hayward_shared::id::{DaemonId, EntryId};
 use hayward_shared::protocol::ToDaemon;
 use hayward_shared::queue::QueueAddBody;
 use serde_json::{Value, json};
@@ -21,20 +20,11 @@ const MOST_TASKS: usize = 200;
 
 type Answer = Result<Json<Value>, Refusal>;
 
-/// What the daemons of a workspace say together.
-struct Gathered {
-    /// The entries, each with its daemon.
-    rows: Vec<(DaemonId, Value)>,
-    truncated: bool,
-    /// Those that did not answer, and why.
-    silent: Vec<Value>,
-}
-
 pub(super) async fn list(State(core): State<Arc<Core>>, Bearer(caller): Bearer) -> Answer {
     caller.reads()?;
-    let Gathered { rows, truncated, silent } = gather(&core, caller.workspace).await?;
-    let rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
-    Ok(Json(json!({ "queue": rows, "truncated": truncated, "unanswered": silent })))
+    let mut all = Gathered::of(&core, caller.workspace, &ToDaemon::QueueList {}).await?;
+    let rows: Vec<_> = all.answers.iter_mut().flat_map(|said| said.own_rows("queue")).collect();
+    Ok(Json(json!({ "queue": rows, "truncated": all.truncated(), "unanswered": all.silent })))
 }
 
 /// Queues tasks that have ended, all on one daemon.
@@ -84,18 +74,21 @@ pub(super) async fn remove(
     id: Id,
 ) -> Answer {
     caller.commands()?;
-    let Gathered { rows, silent, .. } = gather(&core, caller.workspace).await?;
-    let entry = |(daemon, row): &(DaemonId, Value)| {
+    let mut all = Gathered::of(&core, caller.workspace, &ToDaemon::QueueList {}).await?;
+    let entry = |row: &Value| {
         let entry: EntryId = serde_json::from_value(row.get("id")?.clone()).ok()?;
-        id.fragment.matches(&entry.0).then_some((*daemon, entry))
+        id.fragment.matches(&entry.0).then_some(entry)
     };
-    let found: Vec<_> = rows.iter().filter_map(entry).collect();
+    let mut found = Vec::new();
+    for said in &mut all.answers {
+        found.extend(said.rows("queue").iter().filter_map(entry).map(|entry| (said.daemon, entry)));
+    }
     match found.as_slice() {
         [(daemon, entry)] => {
             let command = ToDaemon::QueueRemove { entry_id: *entry };
             Ok(Json(ask(&core, *daemon, command).await?))
         }
-        [] if silent.is_empty() => Err(Fault::not_found("entry", &id.typed).into()),
+        [] if all.silent.is_empty() => Err(Fault::not_found("entry", &id.typed).into()),
         [] => {
             let text = format!("no entry {}, but not every daemon answered", id.typed);
             Err(Fault::new(Code::DaemonOffline, text).into())
@@ -112,29 +105,4 @@ async fn ask(core: &Core, daemon: DaemonId, command: ToDaemon) -> Result<Value, 
         Value::Null => Err(Fault::new(Code::Unavailable, "that daemon knows no merge queue")),
         answer => Ok(answer),
     }
-}
-
-async fn gather(core: &Core, workspace: WorkspaceId) -> Result<Gathered, Refusal> {
-    let asked = online(core, workspace).await?.into_iter().map(|(id, hostname)| async move {
-        let answer = core.registry.ask(id, ToDaemon::QueueList {}, core.timing.reply).await;
-        (id, hostname, answer)
-    });
-    let mut all = Gathered { rows: Vec::new(), truncated: false, silent: Vec::new() };
-    for (id, hostname, answer) in join_all(asked).await {
-        match answer {
-            Ok(mut answer) => {
-                if let Some(Value::Array(rows)) = answer.get_mut("queue").map(Value::take) {
-                    all.rows.extend(rows.into_iter().map(|mut row| {
-                        row["daemonId"] = json!(id);
-                        (id, row)
-                    }));
-                }
-                all.truncated |= answer.get("truncated") == Some(&Value::Bool(true));
-            }
-            Err(fault) => all.silent.push(json!({
-                "daemonId": id, "hostname": hostname, "reason": fault.message,
-            })),
-        }
-    }
-    Ok(all)
 }

@@ -9,14 +9,13 @@ use crate::change::Change;
 use crate::core::Core;
 use crate::lease;
 use crate::store::tasks::{self, Filter, Stored};
-use crate::store::{Tx, daemons};
+use crate::store::{Tx, daemons, discards};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use hayward_shared::api::{TaskPage, TaskPatch};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{Fragment, TaskId};
-use hayward_shared::protocol::ToDaemon;
 use hayward_shared::task::{Holding, Order, Results, Status, Task, Usage};
 use serde_json::Value;
 use std::sync::Arc;
@@ -271,6 +270,8 @@ fn take_over(task: &mut Task, patch: TaskPatch) -> Result<Vec<&'static str>, Fau
     Ok(fields)
 }
 
+/// Its daemon takes it out of the merge queue and removes its worktree, after what would be lost is
+/// kept; one that is away does so when it is back.
 pub(super) async fn discard(
     State(core): State<Arc<Core>>,
     Bearer(caller): Bearer,
@@ -285,20 +286,13 @@ pub(super) async fn discard(
         return Err(Fault::new(Code::IllegalTransition, text).into());
     }
     tasks::discard(&mut tx, caller.workspace, row.task.id).await?;
+    let daemon = row.task.holding.daemon_id;
+    if let Some(daemon) = daemon {
+        discards::note(tx.conn(), caller.workspace, row.task.id, daemon).await?;
+    }
     tx.commit().await?;
-    clear(&core, &row.task).await;
+    if let Some(daemon) = daemon {
+        crate::discards::tell(&core, daemon, caller.workspace, row.task.id);
+    }
     Ok(Json(row.task))
-}
-
-/// Has the task's worktree removed, after what would be lost with it is kept. A daemon that is away
-/// removes it when its time is over; a plain peer knows no such thing.
-async fn clear(core: &Core, task: &Task) {
-    let Some(daemon) = task.holding.daemon_id else { return };
-    if core.registry.replies(daemon) != Some(true) {
-        return;
-    }
-    let body = ToDaemon::PruneWorktrees { task_id: Some(task.id), dry_run: false, force: true };
-    if core.registry.tell(daemon, body).await.is_err() {
-        tracing::info!(task = %task.id, %daemon, "discarded; its worktree waits for its time");
-    }
 }

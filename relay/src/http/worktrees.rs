@@ -2,14 +2,13 @@
 
 use super::caller::Bearer;
 use super::fault::{Refusal, invalid};
-use super::overlap::online;
+use super::gather::{Gathered, of_daemon};
 use super::params::{Body, Id, Params};
 use super::tasks::find;
 use crate::core::Core;
 use crate::store::daemons;
 use axum::Json;
 use axum::extract::State;
-use futures_util::future::join_all;
 use hayward_shared::api::{CloneBody, PruneBody};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::DaemonId;
@@ -23,32 +22,22 @@ type Answer<T> = Result<Json<T>, Refusal>;
 /// The worktrees of all daemons that are online, and which of them said nothing.
 pub(super) async fn all(State(core): State<Arc<Core>>, Bearer(caller): Bearer) -> Answer<Value> {
     caller.reads()?;
-    let asked = online(&core, caller.workspace).await?.into_iter().map(|(id, hostname)| {
-        let core = core.clone();
-        async move {
-            let body = ToDaemon::ListWorktrees { task_id: None };
-            (id, hostname, core.registry.ask(id, body, core.timing.reply).await)
-        }
-    });
-    let (mut worktrees, mut pools, mut silent, mut truncated) = (vec![], vec![], vec![], false);
-    for (id, hostname, answer) in join_all(asked).await {
-        match answer {
-            Ok(mut answer) => {
-                worktrees.extend(rows(&mut answer, id));
-                truncated |= answer.get("truncated") == Some(&Value::Bool(true));
-                if let Some(Value::Object(mut pool)) = answer.get_mut("pool").map(Value::take) {
-                    pool.insert("daemonId".to_owned(), json!(id));
-                    pool.insert("hostname".to_owned(), json!(hostname));
-                    pools.push(Value::Object(pool));
-                }
-            }
-            Err(fault) => silent.push(json!({
-                "daemonId": id, "hostname": hostname, "reason": fault.message,
-            })),
+    let question = ToDaemon::ListWorktrees { task_id: None };
+    let mut all = Gathered::of(&core, caller.workspace, &question).await?;
+    let (mut worktrees, mut pools) = (Vec::new(), Vec::new());
+    for said in &mut all.answers {
+        worktrees.extend(said.own_rows("worktrees"));
+        if let Value::Object(mut pool) = said.take("pool") {
+            pool.insert("daemonId".to_owned(), json!(said.daemon));
+            pool.insert("hostname".to_owned(), json!(said.hostname));
+            pools.push(Value::Object(pool));
         }
     }
     Ok(Json(json!({
-        "worktrees": worktrees, "truncated": truncated, "pool": pools, "unanswered": silent,
+        "worktrees": worktrees,
+        "truncated": all.truncated(),
+        "pool": pools,
+        "unanswered": all.silent,
     })))
 }
 
@@ -62,7 +51,8 @@ pub(super) async fn of_task(
     let daemon = holder(&task)?;
     let body = ToDaemon::ListWorktrees { task_id: Some(task.id) };
     let mut answer = core.registry.ask(daemon, body, core.timing.reply).await?;
-    match rows(&mut answer, daemon).next() {
+    let rows = answer.get_mut("worktrees").map(Value::take).unwrap_or_default();
+    match of_daemon(daemon, rows).next() {
         Some(row) => Ok(Json(row)),
         None => Err(Fault::not_found("worktree", format!("of task {}", task.id.short())).into()),
     }
@@ -142,16 +132,4 @@ fn known(answer: Value) -> Result<Value, Fault> {
 fn holder(task: &Task) -> Result<DaemonId, Fault> {
     let none = || Fault::new(Code::Conflict, "no daemon has run the task yet");
     task.holding.daemon_id.ok_or_else(none)
-}
-
-/// The rows of a daemon's answer, each with its daemon.
-fn rows(answer: &mut Value, daemon: DaemonId) -> impl Iterator<Item = Value> {
-    let rows = match answer.get_mut("worktrees").map(Value::take) {
-        Some(Value::Array(rows)) => rows,
-        _ => Vec::new(),
-    };
-    rows.into_iter().map(move |mut row| {
-        row["daemonId"] = json!(daemon);
-        row
-    })
 }

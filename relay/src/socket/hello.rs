@@ -6,6 +6,7 @@ use super::pipe::Outlet;
 use super::reconcile;
 use crate::auth::{self, Who};
 use crate::core::Core;
+use crate::discards;
 use crate::registry::NewLink;
 use crate::store::{daemons, tokens};
 use axum::extract::ws::{Message, WebSocket};
@@ -124,7 +125,11 @@ async fn enter(
         if manners.plain {
             return Ok(());
         }
-        connection.reconcile(&hello.resume.unwrap_or_default().runs).await
+        connection.reconcile(&hello.resume.unwrap_or_default().runs).await?;
+        if manners.replies {
+            discards::tell_all(core, daemon.id);
+        }
+        Ok(())
     };
     match begun.await {
         Ok(()) => Ok(connection),

@@ -5,6 +5,7 @@
 //! as busy. An event is heard only after the transaction that stored it.
 
 pub(crate) mod daemons;
+pub(crate) mod discards;
 pub(crate) mod events;
 mod schema;
 pub(crate) mod tasks;

@@ -6,7 +6,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::SqlitePool;
 
 /// Every migration that this version knows: number, name, statements. Never edited once released.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", FIRST)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", FIRST), (2, "discards", DISCARDS)];
 
 const FIRST: &str = "
 CREATE TABLE workspaces (
@@ -61,6 +61,15 @@ CREATE TABLE events (
     kind TEXT NOT NULL, document TEXT NOT NULL,
     PRIMARY KEY (workspace_id, stream, seq));
 CREATE INDEX events_of_kind ON events (workspace_id, stream, kind, seq);
+";
+
+const DISCARDS: &str = "
+CREATE TABLE discards (
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    task_id TEXT NOT NULL,
+    daemon_id TEXT NOT NULL,
+    PRIMARY KEY (workspace_id, task_id));
+CREATE INDEX discards_of_daemon ON discards (daemon_id);
 ";
 
 /// Brings the database to this version; refuses one that knows a migration we do not.

@@ -2,6 +2,7 @@
 
 use super::hello::Authenticated;
 use crate::id::{EntryId, RunId, TaskId, WatchId};
+use crate::search::SearchQuery;
 use crate::task::{CompletionAction, FollowUp, Order};
 use serde::{Deserialize, Serialize};
 
@@ -255,6 +256,8 @@ to_daemon! {
         /// The entry.
         entry_id: EntryId,
     } = "queueRemove",
+    /// Search what agents printed. Answered with `reply`, payload a [`crate::search::SearchReport`].
+    Search(Box<SearchQuery>) = "search",
     /// Send the output of its last run to one viewer. Answered with `reply`, then frames.
     WatchOutput {
         /// The viewer's own name for it; every frame carries it.

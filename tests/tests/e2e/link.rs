@@ -8,6 +8,7 @@ use hayward_tests::script::{Script, Step};
 use hayward_tests::wait::{LONG, holds, until, until_true};
 use serde_json::Value;
 use std::fs;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -225,4 +226,37 @@ fn followers_find_the_relay_again_and_miss_nothing() {
         home.read("wait.err")
     );
     assert!(home.read("logs.out") == home.read("printed"), "the followed bytes differ");
+}
+
+#[test]
+fn a_task_that_is_discarded_while_its_daemon_is_away_leaves_its_queue() {
+    let relay = Relay::start();
+    let cable = Cable::to(relay.address());
+    let linked = Linked::start(&relay, &cable.url(), "");
+    let (home, repo) = (&linked.home, ScratchRepo::new());
+    let base = repo.git(&["rev-parse", "main"]);
+    let script = Script::new().write("new", "new\n");
+    let task = home.follow(repo.path(), &["--daemon", &linked.id()], &script).expect(0).json();
+    let place = home.json(&["worktree", "path", id(&task)])["path"].clone();
+    let (gate, began) = (home.file("gate"), home.file("began"));
+    let check = format!(
+        "touch {}; while [ ! -e {} ]; do sleep 0.05; done",
+        began.display(),
+        gate.display()
+    );
+    home.json(&["merge", "queue", "add", id(&task), "--target", "main", "--check", &check]);
+    until_true("the check runs", LONG, || began.exists());
+    cable.cut();
+    until_true("the daemon is away", LONG, || !linked.online());
+    home.run(&["task", "discard", id(&task)]).expect(0);
+    cable.mend();
+    until_true("the queue has heard of it", LONG, || {
+        let ran = home.run(&["--json", "merge", "queue", "ls"]);
+        let rows = if ran.code == 0 { ran.json()["queue"].clone() } else { return false };
+        let rows = rows.as_array().unwrap();
+        !rows.is_empty() && rows.iter().all(|row| row["state"] == "removed")
+    });
+    fs::write(&gate, "").unwrap();
+    until_true("its worktree is gone", LONG, || !Path::new(place.as_str().unwrap()).exists());
+    assert_eq!(repo.git(&["rev-parse", "main"]), base);
 }

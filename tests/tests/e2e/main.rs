@@ -27,5 +27,6 @@ mod pulls;
 mod queue;
 mod refusals;
 mod relay;
+mod search;
 mod send_back;
 mod ways;

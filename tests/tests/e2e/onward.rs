@@ -3,11 +3,12 @@
 use hayward_tests::home::{Home, id};
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::script::Script;
-use hayward_tests::wait::{LONG, until};
+use hayward_tests::wait::{LONG, until, until_true};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const TO_MAIN: [&str; 4] = ["--action", "merge", "--target", "main"];
 
@@ -123,15 +124,16 @@ fn a_merge_command_moves_the_head_commit_of_its_task() {
 }
 
 #[test]
-fn a_merge_whose_signer_takes_longer_than_a_usual_answer_is_answered_all_the_same() {
+fn a_merge_whose_signer_takes_longer_than_a_usual_answer_is_answered_and_holds_no_look_up() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
-    let slow = home.file("slow");
+    let (slow, signing) = (home.file("slow"), home.file("signing"));
     let signer = home.bin().join("signer");
     let script = format!(
-        "#!/bin/sh\ncat > /dev/null\ntest -e {} && sleep 12\n\
+        "#!/bin/sh\ncat > /dev/null\ntest -e {} && touch {} && sleep 12\n\
          echo '[GNUPG:] SIG_CREATED D 1 8 00 0 0' >&2\n\
          printf -- '-----BEGIN PGP SIGNATURE-----\\n\\nx\\n-----END PGP SIGNATURE-----\\n'\n",
-        slow.display()
+        slow.display(),
+        signing.display()
     );
     fs::write(&signer, script).unwrap();
     fs::set_permissions(&signer, fs::Permissions::from_mode(0o755)).unwrap();
@@ -142,7 +144,17 @@ fn a_merge_whose_signer_takes_longer_than_a_usual_answer_is_answered_all_the_sam
     let part = home.follow(repo.path(), &[], &Script::new().write("b", "b\n")).expect(0).json();
     fs::write(&slow, "").unwrap();
     let begun = Instant::now();
-    let done = home.json(&["merge", "start", id(&parent), text(&part, "branch")]);
+    let words = ["merge", "start", id(&parent), text(&part, "branch")];
+    let done = thread::scope(|scope| {
+        let merging = scope.spawn(|| home.json(&words));
+        until_true("it is being signed", LONG, || signing.exists());
+        let asked = Instant::now();
+        let status = home.json(&["merge", "status", id(&parent)]);
+        assert_eq!(status["type"], "mergeStatusResponse", "{status}");
+        assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+        assert!(!merging.is_finished());
+        merging.join().unwrap()
+    });
     assert!(begun.elapsed().as_secs() >= 12, "{:?}", begun.elapsed());
     let tip = repo.git(&["rev-parse", text(&parent, "branch")]);
     assert_eq!(done["commitSha"], tip.as_str());

@@ -5,7 +5,7 @@ use crate::complete::program;
 use hayward_tests::home::{Home, id};
 use hayward_tests::process::Process;
 use hayward_tests::repo::{ScratchRepo, git};
-use hayward_tests::script::Script;
+use hayward_tests::script::{Script, Step};
 use hayward_tests::wait::{LONG, until_true};
 use serde_json::{Value, json};
 use std::fs;
@@ -231,13 +231,47 @@ fn a_token_goes_to_the_users_host_and_to_none_that_an_agent_names() {
     assert!(home.read("words").contains("--repo github.corp.test/o/r"), "{}", home.read("words"));
     let variables = home.read("variables");
     assert_eq!(variables.matches("set-by-the-test").count(), tokens.len(), "{variables}");
-    let line = "git config remote.origin.url https://github.evil.test/o/r.git && echo q > q";
-    let words = ["run", "--json", "--on", "pr", "--", "sh", "-c", line];
-    home.run_in(repo.path(), &words).expect(0);
+    // an agent can change no address for its own run, but for the runs after it
+    repo.git(&["config", "remote.origin.url", "https://github.evil.test/o/r.git"]);
+    home.run_in(repo.path(), &["run", "--json", "--on", "pr", "--", "sh", "-c", "echo q > q"])
+        .expect(0);
     assert!(home.read("words").contains("--repo github.evil.test/o/r"), "{}", home.read("words"));
     let variables = home.read("variables");
     assert!(!variables.contains("set-by-the-test"), "{variables}");
     assert!(variables.contains("GH_HOST=github.corp.test"), "{variables}");
+}
+
+#[test]
+fn f43_a_push_goes_only_where_it_went_when_the_run_began() {
+    for line in [
+        "git config remote.origin.url {}/evil/r.git",
+        "git config remote.origin.pushurl {}/evil/r.git",
+        "git config branch.main.pushRemote mine",
+        "git config url.{}/evil/.insteadOf https://github.com/o/",
+    ] {
+        let (home, repo) = (Home::new(), ScratchRepo::new());
+        let forge = Forge::new(&repo);
+        forge.configure(&home, REWRITTEN);
+        fs::create_dir_all(forge.bare("evil/r")).unwrap();
+        forge.git("evil/r", &["init", "-q", "--bare", "-b", "main"]);
+        repo.git(&["remote", "add", "origin", "https://github.com/o/r.git"]);
+        repo.git(&["remote", "add", "mine", "https://github.com/me/r.git"]);
+        gh(&home);
+        let config = repo.path().join(".git/config");
+        let before = fs::read(&config).unwrap();
+        let step = Step::Shell { line: forge.placed(line) };
+        let task = home.follow(repo.path(), &["--on", "pr"], &work().then(step)).expect(7).json();
+        assert_eq!(task["reason"], "push_failed", "{line}: {task:#}");
+        let message = text(&task, "errorMessage");
+        for words in ["when the run began", "/o/r.git", "set it back"] {
+            assert!(message.contains(words), "{line}: {message}");
+        }
+        let pushed = ["o/r", "me/r", "evil/r"].map(|path| forge.branches(path)).concat();
+        assert_eq!(pushed, "", "{line}");
+        fs::write(&config, before).unwrap();
+        home.run(&["complete", id(&task), "--action", "pr"]).expect(0);
+        assert_eq!(forge.branches("o/r"), text(&task, "branch"), "{line}");
+    }
 }
 
 #[test]
@@ -270,7 +304,10 @@ fn a_program_that_leaves_a_child_or_prints_without_end_costs_no_time_and_no_memo
     repo.git(&["remote", "add", "origin", "https://github.com/o/r.git"]);
     let pid = home.file("pid");
     let address = "echo https://github.com/o/r/pull/7";
-    gh_that(&home, &format!("sleep 600 & echo $! > {}; {address}", pid.display()));
+    // one that leaves its group too
+    let leave = format!("setsid sh -c 'echo $$ > {}; exec sleep 600' &", pid.display());
+    let wait = format!("while ! test -s {}; do :; done", pid.display());
+    gh_that(&home, &format!("{leave} {wait}; {address}"));
     let begun = Instant::now();
     let task = home.follow(repo.path(), &["--on", "pr"], &work()).expect(0).json();
     assert_eq!(task["prUrl"], "https://github.com/o/r/pull/7");

@@ -153,6 +153,10 @@ impl Row {
             Kind::AgentRetry => vec![(Tone::Warn, retry(payload))],
             Kind::AgentNotice => vec![(Tone::Warn, line(word(payload, "text")))],
             Kind::TaskProgress => vec![(Tone::Dim, line(word(payload, "summary")))],
+            Kind::TaskMessage if payload.get("undelivered").is_some() => {
+                let (why, text) = (word(payload, "undelivered"), word(payload, "text"));
+                vec![(Tone::Warn, line(&format!("not told ({why}): {text}")))]
+            }
             Kind::TaskMessage => {
                 vec![(Tone::Strong, format!("you: {}", line(word(payload, "text"))))]
             }

@@ -102,6 +102,9 @@ fn said(payload: &Value, kind: &Kind) -> String {
             let message = word("message");
             format!("{} → {}{reason} {message}", word("oldStatus"), word("newStatus"))
         }
+        Kind::TaskMessage if payload.get("undelivered").is_some() => {
+            format!("not told ({}): {}", word("undelivered"), word("text"))
+        }
         Kind::SessionOutput | Kind::AgentNotice | Kind::TaskMessage => word("text").to_owned(),
         Kind::TaskProgress => word("summary").to_owned(),
         Kind::ToolStarted => format!("{} {}", word("toolName"), word("title")),
@@ -144,6 +147,11 @@ mod tests {
                 Kind::ToolFinished,
                 json!({ "toolName": "Bash", "outcome": "ok", "latencyMs": 12 }),
                 "    0  00:00:01.000  tool.finished       Bash ok in 12 ms",
+            ),
+            (
+                Kind::TaskMessage,
+                json!({ "text": "mend it", "undelivered": "the task is failed" }),
+                "    0  00:00:01.000  task.message        not told (the task is failed): mend it",
             ),
             (
                 Kind::RunStarted,

@@ -2,8 +2,6 @@
 
 use std::io;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
 
@@ -12,19 +10,6 @@ pub(super) const MAX_STDOUT: u64 = 64 * 1024 * 1024;
 
 /// The most of standard error kept, from its end: git's reason stands last.
 const STDERR_TAIL: usize = 8 * 1024;
-
-/// A child that leads a process group; dropping it kills the group unless the child was reaped.
-pub(super) struct Group(pub(super) Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok())
-            && let Err(cause) = killpg(Pid::from_raw(pid), Signal::SIGKILL)
-        {
-            tracing::debug!(pid, %cause, "a git process group was gone before it was killed");
-        }
-    }
-}
 
 /// Feeds the child, reads it to its end, and reaps it last, so that its group id stays its own.
 pub(super) async fn converse(

@@ -20,8 +20,6 @@ use super::worktree::{Record, Yard, leftover, ready_places};
 use crate::clock;
 use hayward_shared::time::Timestamp;
 
-pub use refill::Tending;
-
 /// How many misses are remembered of each repository: enough to see a pattern.
 const MISSES_KEPT: usize = 8;
 

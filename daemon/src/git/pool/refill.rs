@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::super::repo::{CommitId, Repositories, Repository, read};
@@ -14,6 +13,7 @@ use super::super::worktree::{
 };
 use super::{Miss, Place, Pool, REPOSITORY, Terms, chain};
 use crate::fault;
+use crate::kept::Kept;
 
 /// The share of the disk that stays free whatever the budget says: 1 in 50, room for a day of other
 /// work.
@@ -29,24 +29,13 @@ const SETTLE: Duration = Duration::from_millis(1_100);
 /// Sections of the configuration that decide what a checkout writes.
 const SETTINGS: [&str; 5] = ["core.", "filter.", "extensions.", "checkout.", "submodule."];
 
-/// The worker that tends the pool and the trash. Dropping it ends it; what it was making is taken
-/// down at the next start.
-#[derive(Debug)]
-pub struct Tending(JoinHandle<()>);
-
-impl Drop for Tending {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Repositories {
     /// Begins to tend the pool: places are refilled one at a time while no task waits for a
-    /// worktree, and trash is deleted. Call it once, after [`Self::recover`].
-    #[must_use]
-    pub fn tend(&self) -> Tending {
+    /// worktree, and trash is deleted. Call it once, after [`Self::recover`]. What it was making when
+    /// it was dropped is taken down at the next start.
+    pub fn tend(&self) -> Kept {
         let repositories = self.clone();
-        Tending(tokio::spawn(async move {
+        Kept::of(tokio::spawn(async move {
             loop {
                 repositories.empty_trash().await;
                 repositories.refill().await;

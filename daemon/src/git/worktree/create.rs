@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::super::branch::{BranchName, Choice};
 use super::super::command::Git;
 use super::super::repo::{CommitId, Repository, branches, read};
+use super::seed::seed;
 use super::yard::{Note, Yard};
 use super::{EMAIL, Grounds, Hold, NAME, NewWorktree, Record, Worktree, WorktreeError, leftover};
 use crate::{clock, fault};
@@ -244,13 +245,19 @@ pub(in crate::git) async fn check_out(
     from: Option<&CommitId>,
     to: &CommitId,
 ) -> Result<(), WorktreeError> {
+    let leave = grounds.checkout().await;
+    if from.is_none() {
+        let (at, commit, workers) = (path.to_owned(), to.clone(), leave.workers());
+        if blocking(move || seed(&at, &commit, workers)).await.map_err(disk("empty", path))? {
+            return Ok(());
+        }
+    }
     let place = path.to_owned();
     let users_own = read(move || {
         let config = git2::Repository::open(&place)?.config()?.snapshot()?;
         Ok::<_, git2::Error>(config.get_entry("checkout.workers").is_ok())
     });
     let users_own = users_own.await.and_then(|own| own).unwrap_or(false);
-    let leave = grounds.checkout().await;
     let git = Git::in_worktree(path).args(["read-tree", "-m", "-u"]);
     leave
         .equip(git, users_own)

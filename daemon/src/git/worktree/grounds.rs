@@ -57,6 +57,11 @@ impl Grounds {
 const MAX_WORKERS: usize = 4;
 
 impl Checkout<'_> {
+    /// How many may write files beside each other.
+    pub(in crate::git) fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// The command, writing files with as many processes as there is leave for. A number that the
     /// user set stays.
     pub(in crate::git) fn equip(&self, git: Git, users_own: bool) -> Git {

@@ -9,11 +9,13 @@ mod error;
 mod grounds;
 mod hand;
 pub(in crate::git) mod leftover;
+mod plain;
 mod pristine;
 mod record;
 mod recover;
 mod remove;
 mod scratch;
+mod seed;
 mod walk;
 mod yard;
 

@@ -19,11 +19,11 @@ use super::walk::{Seen, walk};
 /// Kernels tick at 100 Hz at the slowest: two writes this close may bear the same time.
 const TICK_NS: i128 = 20_000_000;
 
-const LINK: u32 = 0o120_000;
-const SUBMODULE: u32 = 0o160_000;
-const EXECUTABLE: u32 = 0o100_755;
+pub(super) const LINK: u32 = 0o120_000;
+pub(super) const SUBMODULE: u32 = 0o160_000;
+pub(super) const EXECUTABLE: u32 = 0o100_755;
 const SKIP_WORKTREE: u16 = 1 << 14;
-const INTENT_TO_ADD: u16 = 1 << 13;
+pub(super) const INTENT_TO_ADD: u16 = 1 << 13;
 
 /// What a look found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,18 +139,23 @@ impl Tracked {
     fn met(&self, root: &Path, relative: &Path, found: &Metadata) -> Option<u64> {
         let known = self.files.get(relative)?;
         let entry = &known.entry;
-        let kind = match entry.mode {
-            LINK => found.is_symlink(),
-            mode => found.is_file() && (mode == EXECUTABLE) == (found.mode() & 0o100 != 0),
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "the index keeps the low 32 bits")]
-        let same = entry.file_size == found.size() as u32
-            && entry.ino == found.ino() as u32
-            && time(entry.mtime) == nanoseconds(found.mtime(), found.mtime_nsec())
-            && time(entry.ctime) == nanoseconds(found.ctime(), found.ctime_nsec());
-        (kind && same && (!known.racy || is_content(&root.join(relative), entry)))
+        (is_of(entry, found) && (!known.racy || is_content(&root.join(relative), entry)))
             .then(|| found.size())
     }
+}
+
+/// Whether this is the file that the entry was written for, unchanged since.
+pub(super) fn is_of(entry: &git2::IndexEntry, found: &Metadata) -> bool {
+    let kind = match entry.mode {
+        LINK => found.is_symlink(),
+        mode => found.is_file() && (mode == EXECUTABLE) == (found.mode() & 0o100 != 0),
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "the index keeps the low 32 bits")]
+    let same = entry.file_size == found.size() as u32
+        && entry.ino == found.ino() as u32
+        && time(entry.mtime) == nanoseconds(found.mtime(), found.mtime_nsec())
+        && time(entry.ctime) == nanoseconds(found.ctime(), found.ctime_nsec());
+    kind && same
 }
 
 /// Whether the file's bytes are those of the entry. A file that a filter changed is none.

@@ -1,0 +1,180 @@
+//! `hayward search`.
+
+use super::context::Context;
+use super::print::escape::lines;
+use super::print::tone::Tone;
+use super::print::words::count;
+use super::typed::Typed;
+use crate::client::{Client, Query, array, read};
+use crate::exit::{End, Outcome};
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::search::{MAX_BUDGET_MS, SearchLeft, SearchMatch, SearchedSum};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// What is searched for, and where.
+#[derive(clap::Args)]
+pub(crate) struct SearchArgs {
+    /// A regular expression in the syntax of Rust's regex
+    #[arg(allow_hyphen_values = true)]
+    pattern: String,
+
+    /// Small and large letters are the same
+    #[arg(short, long)]
+    ignore_case: bool,
+
+    /// The pattern's characters stand for themselves
+    #[arg(short = 'F', long)]
+    fixed_strings: bool,
+
+    /// Lines shown before and after each match
+    #[arg(short = 'C', long, value_name = "N", default_value_t = 0)]
+    context: u32,
+
+    /// Matches shown at the most
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    limit: u32,
+
+    /// The newest matches first
+    #[arg(long)]
+    newest: bool,
+
+    /// Take what is found within this many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    within: Option<u32>,
+
+    /// Only the output of these tasks
+    #[arg(long, value_name = "ID", num_args = 1..)]
+    task: Vec<Typed>,
+
+    /// Only what these daemons hold
+    #[arg(long, value_name = "ID", num_args = 1..)]
+    daemon: Vec<Typed>,
+}
+
+/// Seconds as milliseconds.
+fn seconds(text: &str) -> Result<u32, String> {
+    let most = f64::from(MAX_BUDGET_MS) / 1000.0;
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= most => Ok((seconds * 1000.0).ceil() as u32),
+        _ => Err(format!("more than 0 and at most {most}")),
+    }
+}
+
+/// Searches the output of all runs, or of some.
+pub(crate) async fn run(args: SearchArgs, context: &Context) -> Outcome {
+    let mut query = vec![
+        ("pattern", args.pattern.clone()),
+        ("limit", args.limit.to_string()),
+        ("context", args.context.to_string()),
+        ("ignoreCase", args.ignore_case.to_string()),
+        ("literal", args.fixed_strings.to_string()),
+        ("order", if args.newest { "newest" } else { "oldest" }.to_owned()),
+    ];
+    query.extend(args.within.map(|budget| ("budgetMs", budget.to_string())));
+    for task in &args.task {
+        query.push(("task", task.task()?));
+    }
+    for daemon in &args.daemon {
+        query.push(("daemon", daemon.fragment("daemon")?.to_string()));
+    }
+    let mut answer = match ask(&query, context).await {
+        Err(fault) if fault.code == Code::Unavailable && args.daemon.is_empty() => {
+            alone(&query, context, fault).await?
+        }
+        answer => answer?,
+    };
+    let unanswered = array(&mut answer, "unanswered");
+    for daemon in &unanswered {
+        let word = |name: &str| daemon.get(name).and_then(Value::as_str).unwrap_or_default();
+        let text = format!("{} was not searched: {}", word("hostname"), word("reason"));
+        context.out.note(Tone::Warn, &text);
+    }
+    if context.out.json() {
+        answer["unanswered"] = json!(unanswered);
+        context.out.value(&answer)?;
+        return Ok(End::Done);
+    }
+    show(answer, args.context > 0, context)
+}
+
+const PATH: [&str; 3] = ["api", "v1", "search"];
+
+async fn ask(query: &Query, context: &Context) -> Result<Value, Fault> {
+    context.client()?.get(&PATH, query).await
+}
+
+/// What this machine's daemon finds while the relay is away; the relay's fault when none answers.
+async fn alone(query: &Query, context: &Context, fault: Fault) -> Result<Value, Fault> {
+    let found = Client::of_daemon(&context.finder()?.home)?.get(&PATH, query).await;
+    match found {
+        Err(own) if own.code == Code::Unavailable => Err(fault),
+        found => {
+            let text = format!("{fault}; only this machine is searched");
+            context.out.note(Tone::Warn, &text);
+            found
+        }
+    }
+}
+
+fn show(mut answer: Value, apart: bool, context: &Context) -> Outcome {
+    let matches = array(&mut answer, "matches");
+    let unsearched = array(&mut answer, "unsearched");
+    let matches = matches.iter().map(read::<SearchMatch>).collect::<Result<Vec<_>, _>>()?;
+    for (index, found) in matches.iter().enumerate() {
+        let last = index.checked_sub(1).and_then(|last| matches.get(last));
+        print(found, last, apart, context)?;
+    }
+    for left in &unsearched {
+        let left = read::<SearchLeft>(left)?;
+        let why = left.reason.unwrap_or_else(|| "the time was over".to_owned());
+        let part = if left.from.is_some() { "a part of " } else { "" };
+        let text = format!("{part}task {} was not searched: {why}", left.task_id.short());
+        context.out.note(Tone::Warn, &text);
+    }
+    let total = answer.get("total").and_then(Value::as_u64).unwrap_or_default();
+    let searched = answer.get("searched").map(read::<SearchedSum>).transpose()?.unwrap_or_default();
+    let mut text = String::new();
+    if total > matches.len() as u64 {
+        let _ = write!(text, "{} of ", matches.len());
+    }
+    let runs = count(searched.runs, "run");
+    let _ = write!(text, "{} in {runs}, {} ms", count_of(total), searched.ms);
+    context.out.note(Tone::Dim, &text);
+    Ok(End::Done)
+}
+
+fn count_of(total: u64) -> String {
+    if total == 1 { "1 match".to_owned() } else { format!("{total} matches") }
+}
+
+/// A match with the lines around it, but for what was shown with the one before.
+fn print(
+    found: &SearchMatch,
+    last: Option<&SearchMatch>,
+    apart: bool,
+    context: &Context,
+) -> Result<(), Fault> {
+    let same = last.filter(|last| last.run_id == found.run_id);
+    let shown = same.map_or(0, |last| last.line + last.context_after.len() as u64);
+    let first = found.line.saturating_sub(found.context_before.len() as u64);
+    if same.is_none() {
+        let text = format!("task {} · run {}", found.task_id.short(), found.run_id.short());
+        context.out.line(Tone::Strong, &text)?;
+    } else if apart && first > shown + 1 {
+        context.out.line(Tone::Dim, "--")?;
+    }
+    let before = (first..).zip(&found.context_before);
+    let after = (found.line + 1..).zip(&found.context_after);
+    let row = |number: u64, mark: char, text: &str, tone: Tone| {
+        context.out.line(tone, &format!("{number:>7}{mark} {}", lines(text).join(" ")))
+    };
+    for (number, text) in before.filter(|(number, _)| *number > shown) {
+        row(number, '-', text, Tone::Dim)?;
+    }
+    row(found.line, ':', &found.content, Tone::Plain)?;
+    for (number, text) in after {
+        row(number, '-', text, Tone::Dim)?;
+    }
+    Ok(())
+}

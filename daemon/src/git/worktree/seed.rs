@@ -1,0 +1,373 @@
+//! The files of a new worktree written in this process, where git would write them as they are
+//! stored and the user's checkout holds most of them: no program is started, and a copy costs less
+//! than unpacking, and next to nothing on a disk that shares the blocks of copies.
+//!
+//! The checkout is only read. A file is copied when the user's index vouches for it as git itself
+//! trusts it: same inode, size and times before and after it was read, and older than the index.
+//! All others come out of the object store.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Seek, Write};
+use std::iter::Peekable;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use git2::{IndexEntry, Odb};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use super::super::hidden::is_hidden;
+use super::super::repo::CommitId;
+use super::Record;
+use super::plain::{has_rules, is_plain};
+use super::pristine::{EXECUTABLE, INTENT_TO_ADD, LINK, SUBMODULE, is_of};
+use crate::fault;
+
+/// An ordinary file, in an index.
+const FILE: u32 = 0o100_644;
+
+/// The bits of an entry's flags that say which side of a conflict it is.
+const STAGE: u16 = 0x3000;
+
+/// How much older than its worktree a file is said to be. Git looks at whole seconds, and would read
+/// each file again that is as young as its index.
+const AGE: Duration = Duration::from_secs(2);
+
+/// How many files of one folder a thread takes at a time: enough that it opens few folders.
+const RUN: usize = 64;
+
+/// One file in so many must be there to copy: objects are unpacked no quicker here than by git's own
+/// workers, so a few of them are worth no process, and most of them are.
+const WORTHWHILE: usize = 2;
+
+/// The largest object that is unpacked here, in memory; for a larger one all is left to git, which
+/// streams it.
+const MAX_UNPACKED: usize = 64 << 20;
+
+/// Fills the empty worktree at `path` with the files of `commit`, by so many threads, and writes its
+/// index. False where git has to, and then the worktree is empty as before. Blocking.
+///
+/// # Errors
+/// The worktree could not be emptied: it is of no use then.
+pub(super) fn seed(path: &Path, commit: &CommitId, threads: usize) -> io::Result<bool> {
+    let plan = match Plan::of(path, commit) {
+        Ok(Some(plan)) => plan,
+        Ok(None) => return Ok(false),
+        Err(cause) => {
+            tracing::debug!(%cause, "the files are left to git");
+            return Ok(false);
+        }
+    };
+    let Err(cause) = plan.carry_out(threads) else { return Ok(true) };
+    tracing::debug!(%cause, "what was written is taken back, and left to git");
+    plan.take_back()?;
+    Ok(false)
+}
+
+/// What is to be written where, and who may be read from.
+struct Plan {
+    path: PathBuf,
+    record: Record,
+    common: PathBuf,
+    checkout: Option<PathBuf>,
+    tree: git2::Oid,
+    files: Vec<Wanted>,
+    links: Vec<IndexEntry>,
+    submodules: Vec<IndexEntry>,
+    modified: SystemTime,
+}
+
+/// A file of the commit.
+struct Wanted {
+    entry: IndexEntry,
+    /// The same of the user's checkout, where its index vouches for it.
+    vouched: Option<IndexEntry>,
+}
+
+impl Plan {
+    /// None where git has to write the files.
+    fn of(path: &Path, commit: &CommitId) -> Result<Option<Self>, git2::Error> {
+        let common = git2::Repository::open(path)?.commondir().to_owned();
+        let repository = git2::Repository::open(&common)?;
+        let Some(record) = Record::of(path) else { return Ok(None) };
+        let made = fs::symlink_metadata(path.join(".git")).and_then(|made| made.modified());
+        let (true, Ok(made)) = (is_plain(path, &repository)?, made) else { return Ok(None) };
+        let tree = repository.find_commit(commit.oid()?)?.tree()?;
+        let checkout = Checkout::of(&repository);
+        let (checkout, vouched) = checkout.map(|it| (it.root, it.vouched)).unzip();
+        let mut vouched = vouched.unwrap_or_default().into_iter().peekable();
+        let mut plan = Self {
+            path: path.to_owned(),
+            record,
+            common,
+            checkout,
+            tree: tree.id(),
+            files: Vec::new(),
+            links: Vec::new(),
+            submodules: Vec::new(),
+            modified: made.checked_sub(AGE).unwrap_or(made),
+        };
+        let mut index = git2::Index::new()?;
+        index.read_tree(&tree)?;
+        for entry in index.iter() {
+            if entry.path.to_ascii_lowercase().ends_with(b".gitattributes")
+                && has_rules(repository.find_blob(entry.id)?.content())
+            {
+                return Ok(None);
+            }
+            match entry.mode {
+                FILE | EXECUTABLE => {
+                    let vouched = next_same(&mut vouched, &entry);
+                    plan.files.push(Wanted { entry, vouched });
+                }
+                LINK => plan.links.push(entry),
+                SUBMODULE => plan.submodules.push(entry),
+                // of an old kind, that git reads as one of these
+                _ => return Ok(None),
+            }
+        }
+        let copied = plan.files.iter().filter(|wanted| wanted.vouched.is_some()).count();
+        Ok((copied * WORTHWHILE >= plan.files.len()).then_some(plan))
+    }
+
+    fn carry_out(&self, threads: usize) -> io::Result<()> {
+        let files = self.files.iter().map(|wanted| &wanted.entry);
+        let inner: BTreeSet<&Path> = files.chain(&self.links).map(parent).collect();
+        for folder in inner.into_iter().chain(self.submodules.iter().map(name)) {
+            fs::create_dir_all(self.path.join(folder))?;
+        }
+        let mut made = self.write_files(threads)?;
+        // after them, so that nothing is written through a link
+        let repository = git2::Repository::open(&self.common).map_err(io::Error::other)?;
+        for link in &self.links {
+            let target = repository.find_blob(link.id).map_err(io::Error::other)?;
+            let place = self.path.join(name(link));
+            symlink(OsStr::from_bytes(target.content()), &place)?;
+            made.push(stated(link, &fs::symlink_metadata(&place)?));
+        }
+        fault::point("worktree.create.written")?;
+        self.write_index(&repository, made).map_err(io::Error::other)
+    }
+
+    /// Writes the index as git would: with the ids of the trees.
+    fn write_index(
+        &self,
+        repository: &git2::Repository,
+        mut made: Vec<IndexEntry>,
+    ) -> Result<(), git2::Error> {
+        made.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        let mut index = git2::Index::open(&self.record.index())?;
+        for entry in &made {
+            index.add(entry)?;
+        }
+        // keeps what is known of each file
+        index.read_tree(&repository.find_tree(self.tree)?)?;
+        index.write()
+    }
+
+    fn write_files(&self, threads: usize) -> io::Result<Vec<IndexEntry>> {
+        let runs: Vec<&[Wanted]> = self
+            .files
+            .chunk_by(|one, next| parent(&one.entry) == parent(&next.entry))
+            .flat_map(|folder| folder.chunks(RUN))
+            .collect();
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let work = || {
+                let made = self.write_runs(&runs, &next);
+                if made.is_err() {
+                    // nobody need go on
+                    next.store(runs.len(), Ordering::Relaxed);
+                }
+                made
+            };
+            let others: Vec<_> = (1..threads.min(runs.len())).map(|_| scope.spawn(work)).collect();
+            let mut made = work()?;
+            for other in others {
+                made.extend(other.join().map_err(|_| io::Error::other("a writer broke"))??);
+            }
+            Ok(made)
+        })
+    }
+
+    /// Writes one run of files after the other until none is left.
+    fn write_runs(&self, runs: &[&[Wanted]], next: &AtomicUsize) -> io::Result<Vec<IndexEntry>> {
+        let repository = git2::Repository::open(&self.common).map_err(io::Error::other)?;
+        let objects = repository.odb().map_err(io::Error::other)?;
+        let to = OwnedFd::from(File::open(&self.path)?);
+        // whatever of the checkout cannot be read is unpacked
+        let from = self.checkout.as_ref().and_then(|top| File::open(top).ok()).map(OwnedFd::from);
+        let mut made = Vec::new();
+        while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(first) = run.first() else { continue };
+            let folder = parent(&first.entry);
+            let (from, to) =
+                (from.as_ref().and_then(|top| inside(top, folder).ok()), inside(&to, folder)?);
+            for wanted in *run {
+                made.push(self.write_file(wanted, &objects, from.as_ref(), &to)?);
+            }
+        }
+        Ok(made)
+    }
+
+    fn write_file(
+        &self,
+        Wanted { entry, vouched }: &Wanted,
+        objects: &Odb<'_>,
+        from: Option<&OwnedFd>,
+        to: &OwnedFd,
+    ) -> io::Result<IndexEntry> {
+        let (size, kind) = objects.read_header(entry.id).map_err(io::Error::other)?;
+        if kind != git2::ObjectType::Blob {
+            return Err(io::Error::other("what should be a file is none"));
+        }
+        let mode = if entry.mode == EXECUTABLE { 0o777 } else { 0o666 };
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let name = name(entry).file_name().unwrap_or_default();
+        let mut file = File::from(openat(to, name, flags, Mode::from_bits_truncate(mode))?);
+        let is_copied = match (from, vouched) {
+            // of another size it was written by rules that no longer hold
+            (Some(from), Some(vouched)) if vouched.file_size as usize == size => {
+                copy(vouched, from, name, &mut file)?
+            }
+            _ => false,
+        };
+        if !is_copied {
+            if size > MAX_UNPACKED {
+                return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+            }
+            file.write_all(objects.read(entry.id).map_err(io::Error::other)?.data())?;
+        }
+        file.set_modified(self.modified)?;
+        Ok(stated(entry, &file.metadata()?))
+    }
+
+    /// Empties the worktree again.
+    fn take_back(&self) -> io::Result<()> {
+        for child in fs::read_dir(&self.path)? {
+            let child = child?;
+            if child.file_name() == ".git" {
+                continue;
+            }
+            match child.file_type()?.is_dir() {
+                true => fs::remove_dir_all(child.path())?,
+                false => fs::remove_file(child.path())?,
+            }
+        }
+        match fs::remove_file(self.record.index()) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The user's checkout.
+struct Checkout {
+    root: PathBuf,
+    /// The plain files that its index vouches for, in the order of their names.
+    vouched: Vec<IndexEntry>,
+}
+
+impl Checkout {
+    /// None where there is none, or its index is of a kind that libgit2 does not read. One that is
+    /// elsewhere than its repository is not used: whoever can write the configuration could name any
+    /// folder.
+    fn of(repository: &git2::Repository) -> Option<Self> {
+        let root = repository.workdir()?.canonicalize().ok()?;
+        if repository.path().canonicalize().ok()? != root.join(".git") {
+            return None;
+        }
+        let place = repository.path().join("index");
+        // looked at before it is read: one that is written meanwhile is younger than assumed
+        let found = fs::symlink_metadata(&place).ok().filter(Metadata::is_file)?;
+        let index = git2::Index::open(&place).ok()?;
+        let written = found.mtime().min(found.ctime());
+        let vouched = index.iter().filter(|entry| is_sure(entry, written)).collect();
+        Some(Self { root, vouched })
+    }
+}
+
+/// Whether an index of that age, in whole seconds since 1970, can vouch for the file, as git sees it:
+/// a file as young as its index may have changed after it was looked at.
+fn is_sure(entry: &IndexEntry, written: i64) -> bool {
+    matches!(entry.mode, FILE | EXECUTABLE)
+        && entry.flags & STAGE == 0
+        && entry.flags_extended & INTENT_TO_ADD == 0
+        && !is_hidden(entry)
+        && i64::from(entry.mtime.seconds()) < written
+}
+
+/// The entry of `all` that is the very same file as `wanted`; those before it are passed over.
+fn next_same(
+    all: &mut Peekable<impl Iterator<Item = IndexEntry>>,
+    wanted: &IndexEntry,
+) -> Option<IndexEntry> {
+    while all.next_if(|one| one.path < wanted.path).is_some() {}
+    all.next_if(|one| (&one.path, one.id, one.mode) == (&wanted.path, wanted.id, wanted.mode))
+}
+
+/// Copies a file of the checkout; false, and nothing is written, when it is not what the index says.
+/// On a disk that can, the kernel shares its blocks instead.
+fn copy(entry: &IndexEntry, from: &OwnedFd, name: &OsStr, to: &mut File) -> io::Result<bool> {
+    // a pipe that came in its place is not waited for
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let Ok(source) = openat(from, name, flags, Mode::empty()) else { return Ok(false) };
+    let source = File::from(source);
+    let is_it = |source: &File| source.metadata().is_ok_and(|found| is_of(entry, &found));
+    if !is_it(&source) {
+        return Ok(false);
+    }
+    let size = u64::from(entry.file_size);
+    let copied = io::copy(&mut (&source).take(size), to);
+    if copied.is_ok_and(|copied| copied == size) && is_it(&source) {
+        return Ok(true);
+    }
+    to.set_len(0)?;
+    to.rewind()?;
+    Ok(false)
+}
+
+/// Opens a folder inside another without going through a link.
+fn inside(top: &OwnedFd, folder: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = top.try_clone()?;
+    for part in folder {
+        at = openat(at.as_fd(), part, flags, Mode::empty())?;
+    }
+    Ok(at)
+}
+
+/// The entry with what is known of the file that was written for it.
+#[expect(clippy::cast_possible_truncation, reason = "an index keeps the low 32 bits")]
+#[expect(clippy::cast_sign_loss, reason = "an index keeps the low 32 bits")]
+fn stated(entry: &IndexEntry, made: &Metadata) -> IndexEntry {
+    let time = |seconds: i64, rest: i64| git2::IndexTime::new(seconds as i32, rest as u32);
+    IndexEntry {
+        ctime: time(made.ctime(), made.ctime_nsec()),
+        mtime: time(made.mtime(), made.mtime_nsec()),
+        dev: made.dev() as u32,
+        ino: made.ino() as u32,
+        mode: entry.mode,
+        uid: made.uid(),
+        gid: made.gid(),
+        file_size: made.size() as u32,
+        id: entry.id,
+        flags: 0,
+        flags_extended: 0,
+        path: entry.path.clone(),
+    }
+}
+
+fn name(entry: &IndexEntry) -> &Path {
+    Path::new(OsStr::from_bytes(&entry.path))
+}
+
+fn parent(entry: &IndexEntry) -> &Path {
+    name(entry).parent().unwrap_or(Path::new(""))
+}

@@ -1,0 +1,109 @@
+//! Search of this machine's output.
+
+use super::faults::Refusal;
+use crate::search::Finder;
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{Fragment, RunId, TaskId};
+use hayward_shared::search::{SearchQuery, SearchReport, SearchWords};
+use serde_json::{Value, json};
+
+/// What a pane's search may ask for: characters of the pattern, matches, lines of context.
+const PANE_PATTERN: usize = 200;
+const PANE_LIMIT: u32 = 500;
+const PANE_USUAL_LIMIT: u32 = 50;
+const PANE_CONTEXT: u32 = 50;
+
+type Pairs = Query<Vec<(String, String)>>;
+
+/// As `GET /api/v1/search` of the relay, of this machine alone.
+pub(super) async fn all(
+    State(finder): State<Finder>,
+    Query(pairs): Pairs,
+) -> Result<Json<Value>, Refusal> {
+    let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let words = SearchWords::read(pairs).map_err(|what| Fault::new(Code::Invalid, what))?;
+    let mut query = words.query;
+    if !words.tasks.is_empty() {
+        let known = finder.tasks().await?;
+        for typed in &words.tasks {
+            query.task_ids.push(only(typed, known.iter().copied())?);
+        }
+    }
+    let limit = query.limit as usize;
+    let mut whole = finder.search(query.clone()).await?;
+    while let Some(next) = whole.next.take().filter(|_| whole.matches.len() < limit) {
+        query.after = Some(next);
+        query.limit = u32::try_from(limit - whole.matches.len()).unwrap_or(u32::MAX);
+        let page = finder.search(query.clone()).await?;
+        whole.matches.extend(page.matches);
+        whole.next = page.next;
+    }
+    let SearchReport { matches, total, searched, unsearched, .. } = whole;
+    let truncated = total > matches.len() as u64 || !unsearched.is_empty();
+    Ok(Json(json!({
+        "matches": matches, "total": total, "truncated": truncated, "searched": searched,
+        "unsearched": unsearched, "unanswered": [], "source": "ring",
+    })))
+}
+
+/// The task that is meant.
+fn only(typed: &str, mut known: impl Iterator<Item = TaskId>) -> Result<TaskId, Fault> {
+    let absent = || Fault::not_found("task", typed);
+    let fragment: Fragment = typed.parse().map_err(|_| absent())?;
+    let mut named = known.by_ref().filter(|task| fragment.matches(&task.0));
+    let first = named.next().ok_or_else(absent)?;
+    if named.next().is_some() {
+        let text = format!("'{typed}' names several tasks: give more of it");
+        return Err(Fault::new(Code::Ambiguous, text));
+    }
+    Ok(first)
+}
+
+/// The last state of one run's lines: a session is a task, its panes are its runs.
+pub(super) async fn pane(
+    State(finder): State<Finder>,
+    Path((task, run)): Path<(String, String)>,
+    Query(pairs): Pairs,
+) -> Result<Json<Value>, Refusal> {
+    let id = |text: &str| Refusal::bad("bad_id_format", format!("'{text}' is no id"));
+    let task: TaskId = task.parse().map_err(|_| id(&task))?;
+    let run: RunId = run.parse().map_err(|_| id(&run))?;
+    let query = pane_query(&pairs, task)?;
+    let mut report = match finder.search_run(query, run).await {
+        Err(fault) if fault.code == Code::Invalid => {
+            return Err(Refusal::bad("bad_query", fault.message));
+        }
+        found => found?,
+    };
+    let rows = report.matches.drain(..).map(|one| {
+        json!({
+            "line": one.line, "content": one.content,
+            "contextBefore": one.context_before, "contextAfter": one.context_after,
+        })
+    });
+    let matches: Vec<Value> = rows.collect();
+    Ok(Json(json!({
+        "matches": matches, "total": report.total, "truncated": report.truncated, "source": "ring",
+    })))
+}
+
+fn pane_query(pairs: &[(String, String)], task: TaskId) -> Result<SearchQuery, Refusal> {
+    let bad = |text: String| Refusal::bad("bad_params", text);
+    let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let usual = PANE_USUAL_LIMIT.to_string();
+    let words = SearchWords::read([("limit", usual.as_str())].into_iter().chain(pairs));
+    let mut query = words.map_err(bad)?.query;
+    if query.pattern.chars().count() > PANE_PATTERN {
+        return Err(bad(format!("pattern: from 1 to {PANE_PATTERN} characters")));
+    }
+    if query.limit > PANE_LIMIT {
+        return Err(bad(format!("limit: from 1 to {PANE_LIMIT}")));
+    }
+    if query.context > PANE_CONTEXT {
+        return Err(bad(format!("context: from 0 to {PANE_CONTEXT}")));
+    }
+    query.task_ids = vec![task];
+    Ok(query)
+}

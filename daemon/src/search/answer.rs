@@ -1,0 +1,157 @@
+//! One daemon's answer to a search, as full as one message of the wire may be.
+
+use crate::terminal::search::{Found, Searched, Sink};
+use hayward_shared::protocol::MAX_TEXT;
+use hayward_shared::run::RunKey;
+use hayward_shared::search::{
+    MAX_CONTENT, SearchLeft, SearchMatch, SearchPlace, SearchQuery, SearchReport,
+};
+use std::time::Duration;
+
+/// What the matches of one answer may take as JSON: a message, less what else is in it.
+const MOST: usize = MAX_TEXT - (128 << 10);
+
+/// What one line may take as JSON beside the line that matches: so a match always fits.
+const MOST_CONTEXT_LINE: usize = 4 << 10;
+
+/// Runs that an answer names as not searched; past so many, it is `truncated` that says so.
+const MOST_LEFT: usize = 100;
+
+/// The answer while the search goes on.
+pub(super) struct Answer<'a, F> {
+    query: &'a SearchQuery,
+    stop: F,
+    report: SearchReport,
+    /// What of [`MOST`] is free still.
+    room: usize,
+    full: bool,
+    run: Option<RunKey>,
+}
+
+impl<'a, F: FnMut() -> bool> Answer<'a, F> {
+    /// Nothing was found yet; `stop` says when to break off.
+    pub(super) fn new(query: &'a SearchQuery, stop: F) -> Self {
+        Self { query, stop, report: SearchReport::default(), room: MOST, full: false, run: None }
+    }
+
+    /// From here on, the output is that of this run.
+    pub(super) fn begin(&mut self, run: RunKey) {
+        self.run = Some(run);
+    }
+
+    /// A run was searched.
+    pub(super) fn end(&mut self, searched: Searched) {
+        self.report.searched.runs += 1;
+        self.report.searched.bytes += searched.bytes;
+        self.report.total += searched.total;
+        if let (Some(left), Some(RunKey { task_id, run_id, .. })) = (searched.left, self.run) {
+            let (from, to) = (Some(left.start), Some(left.end));
+            self.leave(SearchLeft { task_id, run_id, from, to, reason: None });
+        }
+    }
+
+    /// This was not searched.
+    pub(super) fn leave(&mut self, left: SearchLeft) {
+        self.report.truncated = true;
+        if self.report.unsearched.len() < MOST_LEFT {
+            self.report.unsearched.push(left);
+        }
+    }
+
+    /// Whether it is time to break off.
+    pub(super) fn stopped(&mut self) -> bool {
+        // who goes on behind a match knows the sum already
+        (self.full && self.query.after.is_some()) || (self.stop)()
+    }
+
+    /// The whole of it.
+    pub(super) fn report(mut self, took: Duration) -> SearchReport {
+        if self.query.after.is_some() {
+            // the sum was told with the first matches
+            self.report.total = 0;
+        }
+        if self.full {
+            let last = self.report.matches.last();
+            self.report.next =
+                last.map(|last| SearchPlace { run_id: last.run_id, line: last.line });
+            if self.query.after.is_some() {
+                // broken off because it was full: the next one goes on there
+                self.report.unsearched.clear();
+            }
+        }
+        let found = self.report.matches.len() as u64;
+        self.report.truncated |= self.full || self.report.total > found;
+        self.report.searched.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.report
+    }
+
+    /// Whether an earlier answer held it.
+    fn is_known(&self, run: RunKey, line: u64) -> bool {
+        self.query.after.is_some_and(|after| {
+            let before =
+                if self.query.newest_first { line >= after.line } else { line <= after.line };
+            after.run_id == run.run_id && before
+        })
+    }
+}
+
+impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
+    fn wants(&self) -> bool {
+        !self.full && self.report.matches.len() < self.query.limit as usize
+    }
+
+    fn found(&mut self, found: &Found<'_>) {
+        let Some(run) = self.run.filter(|run| !self.is_known(*run, found.line)) else { return };
+        let row = row(run, found);
+        let size = size(&row);
+        if size > self.room && !self.report.matches.is_empty() {
+            self.full = true;
+            return;
+        }
+        self.room = self.room.saturating_sub(size);
+        self.report.matches.push(row);
+    }
+
+    fn stop(&mut self) -> bool {
+        self.stopped()
+    }
+}
+
+fn row(run: RunKey, found: &Found<'_>) -> SearchMatch {
+    let mut cut = false;
+    let mut text = |bytes: &[u8], most: usize| {
+        let text = String::from_utf8_lossy(bytes.get(..most).unwrap_or(bytes)).into_owned();
+        cut |= bytes.len() > most;
+        text
+    };
+    let mut row = SearchMatch {
+        task_id: run.task_id,
+        run_id: run.run_id,
+        daemon_id: None,
+        line: found.line,
+        offset: found.offset,
+        content: text(found.content, MAX_CONTENT),
+        context_before: found.before.iter().map(|line| text(line, MAX_CONTENT)).collect(),
+        context_after: found.after.iter().map(|line| text(line, MAX_CONTENT)).collect(),
+        cut,
+    };
+    if size(&row) > MOST {
+        // its lines cannot all be whole in one message: the one that matches goes first
+        row.cut = true;
+        let around = row.context_before.iter_mut().chain(&mut row.context_after);
+        around.for_each(|line| shorten(line, MOST_CONTEXT_LINE));
+        if size(&row) > MOST {
+            shorten(&mut row.content, MAX_CONTENT / 4);
+        }
+    }
+    row
+}
+
+fn shorten(line: &mut String, most: usize) {
+    line.truncate(line.floor_char_boundary(most));
+}
+
+/// What a match takes as JSON.
+fn size(row: &SearchMatch) -> usize {
+    serde_json::to_vec(row).map_or(0, |text| text.len() + 1)
+}
