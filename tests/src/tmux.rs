@@ -4,7 +4,7 @@ use crate::home::Home;
 use crate::must;
 use crate::program::hayward;
 use crate::wait;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A tmux server of its own, with terminals of any size; ended when this goes.
@@ -12,6 +12,8 @@ use std::process::{Command, Output};
 pub struct Tmux {
     name: String,
     environment: Vec<(String, String)>,
+    /// Where its shells begin: nothing of theirs is left anywhere else.
+    folder: PathBuf,
 }
 
 impl Tmux {
@@ -34,13 +36,14 @@ impl Tmux {
             .get_envs()
             .filter_map(|(name, value)| Some((text(name), text(value?))))
             .collect();
-        Some(Self { name: format!("hw-{:x}", crate::unique()), environment })
+        Some(Self { name: format!("hw-{:x}", crate::unique()), environment, folder: home.files() })
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("tmux");
         command.env_clear().envs(self.environment.clone()).env("TERM", "xterm-256color");
         command.args(["-L", &self.name, "-f", "/dev/null"]).args(arguments);
+        command.current_dir(&self.folder);
         must("run tmux", command.output())
     }
 
