@@ -14,7 +14,7 @@ use crate::overlap::{Overlap, Sibling, sibling_notice};
 use crate::queue::Queue;
 use crate::search::Finder;
 use crate::task::{Board, Command, Shop};
-use crate::watch::{View, Watches};
+use crate::watch::{Attach, Hand, View, Watches};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::protocol::{FromDaemon, Reply, Tagged, ToDaemon};
@@ -74,6 +74,7 @@ impl Dispatch {
     async fn message(&mut self, Tagged { body, tags }: Tagged<ToDaemon>) {
         let request = tags.request_id;
         if let Some(request) = request
+            && !is_of_a_terminal(&body)
             && let Some(reply) = self.known(request).await
         {
             let link = self.link.clone();
@@ -148,6 +149,32 @@ impl Dispatch {
             | ToDaemon::PruneWorktrees { .. }
             | ToDaemon::CloneWorktree { .. }
             | ToDaemon::CheckTargetExists { .. } => self.worktree(request, body),
+            ToDaemon::AttachTerminal { .. }
+            | ToDaemon::TypeTerminal { .. }
+            | ToDaemon::ResizeTerminal { .. }
+            | ToDaemon::TakeTerminal { .. } => self.terminal(request, body),
+        }
+    }
+
+    fn terminal(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (watch_id, hand) = match body {
+            ToDaemon::AttachTerminal { watch_id, task_id, rows, cols, read_only, grant } => {
+                let (watch, task) = (watch_id, task_id);
+                let attach = Attach { watch, task, rows, cols, read_only, grant };
+                if let Err(fault) = self.watches.attach(request, attach) {
+                    self.answer(request, Reply::refused(fault));
+                }
+                return;
+            }
+            ToDaemon::TypeTerminal { watch_id, data } => (watch_id, Hand::Type(data)),
+            ToDaemon::ResizeTerminal { watch_id, rows, cols } => {
+                (watch_id, Hand::Resize(rows, cols))
+            }
+            ToDaemon::TakeTerminal { watch_id } => (watch_id, Hand::Take),
+            _ => return,
+        };
+        if let Err(fault) = self.watches.hand(request, watch_id, hand) {
+            self.answer(request, Reply::refused(fault));
         }
     }
 
@@ -230,6 +257,18 @@ impl Dispatch {
             self.answers.spawn(async move { link.reply(request, reply).await });
         }
     }
+}
+
+/// What concerns a terminal is good for one watch, which ends with the link: no answer to it is
+/// kept, and no key waits for the journal.
+fn is_of_a_terminal(body: &ToDaemon) -> bool {
+    matches!(
+        body,
+        ToDaemon::AttachTerminal { .. }
+            | ToDaemon::TypeTerminal { .. }
+            | ToDaemon::ResizeTerminal { .. }
+            | ToDaemon::TakeTerminal { .. }
+    )
 }
 
 async fn conclude(link: Link, journal: Journal, request: Option<RequestId>, pending: Pending) {

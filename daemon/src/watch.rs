@@ -1,7 +1,12 @@
 //! The output lane: sessions' bytes to those who watch, never further than each has granted.
 //!
 //! A watch reads the ring on disk at its own pace. A slow viewer holds up itself alone: neither
-//! the agent nor another viewer, and no memory but one frame.
+//! the agent nor another viewer, and no memory but one frame. A watch of a terminal (`attach`)
+//! begins with what it shows, and takes what its viewer types.
+
+mod attach;
+
+pub use attach::{Attach, Hand};
 
 use crate::kept::Kept;
 use crate::link::Link;
@@ -15,7 +20,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// Watches that one daemon serves at once; more are refused.
 const MOST: usize = 256;
@@ -35,6 +40,8 @@ pub struct Watches {
 #[derive(Debug)]
 struct Watch {
     grant: watch::Sender<u64>,
+    /// Takes what a viewer of a terminal types and wants.
+    hands: Option<mpsc::Sender<attach::Handed>>,
     task: Kept,
 }
 
@@ -65,11 +72,7 @@ impl Watches {
     /// # Errors
     /// No run of the task is known here, or there are too many watches.
     pub async fn begin(&mut self, view: View) -> Result<Value, Fault> {
-        self.live.retain(|_, watch| !watch.task.is_over());
-        if self.live.len() >= MOST {
-            let text = format!("{MOST} watches are served already");
-            return Err(Fault::new(Code::Unavailable, text));
-        }
+        self.make_room()?;
         let row = self.shop.journal.last_run::<RunState>(view.task).await.map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "a run cannot be read");
             Fault::new(Code::Internal, "the daemon's journal cannot be read")
@@ -93,8 +96,17 @@ impl Watches {
             link: self.link.clone(),
         };
         let task = Kept::of(tokio::spawn(viewing.run()));
-        self.live.insert(view.watch, Watch { grant, task });
+        self.live.insert(view.watch, Watch { grant, hands: None, task });
         Ok(json!({ "runId": row.key.run_id, "start": start, "end": end }))
+    }
+
+    fn make_room(&mut self) -> Result<(), Fault> {
+        self.live.retain(|_, watch| !watch.task.is_over());
+        if self.live.len() < MOST {
+            return Ok(());
+        }
+        let text = format!("{MOST} watches are served already");
+        Err(Fault::new(Code::Unavailable, text))
     }
 
     /// Lets a watch send further.

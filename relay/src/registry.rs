@@ -3,6 +3,7 @@
 //! All of it is volatile and can be made anew from what peers say. Locks are short and never held
 //! across an await.
 
+mod terminal;
 mod watches;
 
 pub(crate) use watches::NewWatch;
@@ -50,6 +51,7 @@ struct Link {
     id: LinkId,
     workspace: WorkspaceId,
     replies: bool,
+    terminals: bool,
     outlet: Outlet,
     work: Arc<Notify>,
     open: HashMap<RequestId, Waiter>,
@@ -70,6 +72,8 @@ struct Untagged {
 enum Waiter {
     Command(oneshot::Sender<FromDaemon>),
     Watch(WatchId),
+    /// What a client wants of a terminal that it watches, by the number it gave to that.
+    Terminal(WatchId, Option<u64>),
 }
 
 /// A place among the links.
@@ -86,6 +90,7 @@ pub(crate) struct NewLink {
     pub(crate) daemon: DaemonId,
     pub(crate) workspace: WorkspaceId,
     pub(crate) replies: bool,
+    pub(crate) terminals: bool,
     pub(crate) outlet: Outlet,
 }
 
@@ -125,6 +130,7 @@ impl Registry {
             id,
             workspace: new.workspace,
             replies: new.replies,
+            terminals: new.terminals,
             outlet: new.outlet,
             work: work.clone(),
             open: HashMap::new(),
@@ -276,6 +282,10 @@ impl Registry {
             (Some(Waiter::Command(waiter)), answer) => drop(waiter.send(answer)),
             (Some(Waiter::Watch(id)), FromDaemon::Reply(reply)) => inner.watch_answered(id, reply),
             (Some(Waiter::Watch(id)), other) => inner.fail(id, unexpected(&other)),
+            (Some(Waiter::Terminal(id, seq)), FromDaemon::Reply(reply)) => {
+                inner.terminal_answered(id, seq, reply);
+            }
+            (Some(Waiter::Terminal(id, _)), other) => inner.fail(id, unexpected(&other)),
             (None, _) => {}
         }
     }

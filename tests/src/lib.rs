@@ -15,6 +15,7 @@ pub mod program;
 pub mod relay;
 pub mod repo;
 pub mod script;
+pub mod tmux;
 pub mod wait;
 
 /// The result's value; panics with what was tried when there is none.

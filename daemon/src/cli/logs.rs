@@ -54,7 +54,11 @@ pub(crate) async fn run(args: LogsArgs, context: &Context) -> Outcome {
 }
 
 /// Waits until the agent has started, or never will.
-async fn begun(client: &Client, task: Doc<Task>, context: &Context) -> Result<Doc<Task>, Fault> {
+pub(super) async fn begun(
+    client: &Client,
+    task: Doc<Task>,
+    context: &Context,
+) -> Result<Doc<Task>, Fault> {
     let mut task = task;
     let mut told = false;
     while task.body.started_at.is_none() && !task.body.status.is_final() {

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod agent;
+mod attach;
 mod complete;
 mod completions;
 mod compose;
@@ -72,6 +73,8 @@ enum Command {
     Complete(complete::CompleteArgs),
     /// Print what a task's agent prints
     Logs(logs::LogsArgs),
+    /// Work in the terminal of a task's agent; Ctrl-\ twice leaves it
+    Attach(attach::AttachArgs),
     /// Search all that agents printed, on every machine
     Search(search::SearchArgs),
     /// Show which running tasks change the same lines
@@ -143,6 +146,8 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Demo(args) => serving(demo::run(args, context)),
         // Ctrl-C detaches a run; it handles that itself
         Command::Run(args) => asking(run::run(*args, context)),
+        // it takes keys and signals as they are, to give the terminal back
+        Command::Attach(args) => asking(attach::run(args, context)),
         Command::Down => asking(interruptible(down::run(context))),
         Command::Status => asking(interruptible(status::run(context))),
         Command::Task(args) => asking(interruptible(task::run(args, context))),

@@ -6,12 +6,14 @@ mod http;
 mod output;
 mod socket;
 mod tasks;
+mod viewer;
 
 pub(crate) use finder::{Finder, Place, alive, process, shown};
 pub(crate) use follower::{Followed, Follower};
 pub(crate) use http::{Client, Doc, Query, array, read};
 pub(crate) use output::{Sink, Watch};
 pub(crate) use tasks::{Filter, Verb};
+pub(crate) use viewer::{Say, Seen, View, Viewer};
 
 use hayward_shared::fault::Code;
 use std::time::Duration;

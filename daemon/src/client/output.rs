@@ -71,6 +71,10 @@ impl Reading {
                 self.offset = until.max(from);
                 Step::Gap { from, until: self.offset }
             }
+            // of terminals only
+            Body::Screen(_) | Body::Paint(_) | Body::Resized(_) => {
+                Step::Bytes { missing: None, bytes: &[] }
+            }
             Body::Bytes(bytes) => {
                 let missing = (frame.offset > self.offset).then_some((self.offset, frame.offset));
                 // a frame may begin before what is wanted: that part was taken already
@@ -190,7 +194,8 @@ impl Watch {
                 Ok(Heard::Notice(
                     ClientNotice::WatchFailed { error, .. } | ClientNotice::Error { error },
                 )) => return stop(error),
-                Ok(Heard::Notice(ClientNotice::Subscribed { .. }) | Heard::Event(_)) => {}
+                // the rest is no answer to a watch
+                Ok(Heard::Notice(_) | Heard::Event(_)) => {}
                 Err(fault) => return Stop::Broken(fault),
             }
             if let Some(up_to) = reading.grant()

@@ -82,6 +82,18 @@ impl RunFolder {
         self.sync()
     }
 
+    /// Writes a record in place of an earlier one, whole, but does not wait for the disk: it
+    /// outlives any process, not a loss of power.
+    ///
+    /// # Errors
+    /// The system refused; the earlier record stands.
+    pub fn note<R: Kept>(&self, record: &R) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.0)?;
+        file.write_all(&serde_json::to_vec(record)?)?;
+        file.persist(self.0.join(R::NAME))?;
+        Ok(())
+    }
+
     /// Writes a record that must not be there yet; `false` when it is.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use super::find::{self, Probe};
 use super::link::{FIRST_CALL, Link, link_call};
-use super::{ASKS, End, Session, SessionError};
+use super::{ASKS, End, Session, SessionError, screen};
 use crate::keeper::RunFolder;
 use crate::keeper::wire::{FromKeeper, Request, encode_input};
 use bytes::Bytes;
@@ -47,8 +47,9 @@ pub(super) fn attend(folder: RunFolder, link: Link, child: Option<Child>) -> Ses
         pending: HashMap::new(),
         next_call: FIRST_CALL,
     };
+    let terminal = screen::open(&folder, &asks, output_seen.clone(), child.is_none());
     tokio::spawn(actor.run(link, child));
-    Session { folder, asks, keeper, agent, output: output_seen, end: end_seen }
+    Session { folder, asks, keeper, agent, output: output_seen, end: end_seen, terminal }
 }
 
 struct Actor {

@@ -5,8 +5,11 @@ mod actor;
 pub mod adopt;
 mod find;
 mod link;
+mod screen;
+mod viewers;
 
 pub use find::{Doubt, Found, find};
+pub use screen::{Look, Present, Seat, Terminal};
 
 use crate::keeper::wire::{Fault, MAX_INPUT, Request, Target};
 use crate::keeper::{Exit, Launch, RunFolder};
@@ -47,6 +50,7 @@ pub struct Session {
     agent: Option<ProcessId>,
     output: watch::Receiver<u64>,
     end: watch::Receiver<Option<End>>,
+    terminal: Option<Terminal>,
 }
 
 /// How a session ended.
@@ -196,6 +200,7 @@ impl Session {
             agent: record.and_then(|record| record.agent),
             output: watch::channel(exit.output_end).1,
             end: watch::channel(Some(End::Exited(exit.clone()))).1,
+            terminal: None,
         }
     }
 
@@ -307,6 +312,12 @@ impl Session {
     #[must_use]
     pub fn stderr(&self) -> RingReader {
         RingReader::open(&self.folder.stderr())
+    }
+
+    /// Its terminal; none where the agent talks over pipes, or had ended before it was spoken to.
+    #[must_use]
+    pub fn terminal(&self) -> Option<&Terminal> {
+        self.terminal.as_ref()
     }
 
     /// Where its records and rings are.

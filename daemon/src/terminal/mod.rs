@@ -7,6 +7,7 @@ mod page;
 pub mod pattern;
 pub mod ring;
 mod scan;
+pub mod screen;
 pub mod search;
 mod segment;
 mod text;

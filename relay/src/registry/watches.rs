@@ -4,7 +4,7 @@ use super::{ClientId, Inner, Registry, Waiter, command, notice, offline};
 use crate::socket::pipe::Outlet;
 use bytes::Bytes;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{DaemonId, RequestId, TaskId, WatchId};
+use hayward_shared::id::{DaemonId, RequestId, WatchId};
 use hayward_shared::protocol::output::{Body, Frame, watch_of};
 use hayward_shared::protocol::{ClientNotice, Reply, ToDaemon};
 use tokio::time::Instant;
@@ -14,9 +14,11 @@ const MAX_WATCHES: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Watch {
-    daemon: DaemonId,
-    client: ClientId,
-    outlet: Outlet,
+    pub(super) daemon: DaemonId,
+    pub(super) client: ClientId,
+    pub(super) outlet: Outlet,
+    /// Whether it is of a terminal, and its client may do more than look.
+    pub(super) types: bool,
     /// Until when the daemon must have answered; absent once it has.
     answer_by: Option<Instant>,
 }
@@ -26,11 +28,9 @@ pub(crate) struct NewWatch {
     pub(crate) client: ClientId,
     pub(crate) outlet: Outlet,
     pub(crate) daemon: DaemonId,
-    pub(crate) task: TaskId,
     pub(crate) watch: WatchId,
-    pub(crate) from: u64,
-    pub(crate) follow: bool,
-    pub(crate) grant: u64,
+    /// `watchOutput` or `attachTerminal`.
+    pub(crate) body: ToDaemon,
 }
 
 impl Registry {
@@ -45,23 +45,20 @@ impl Registry {
             return Err(Fault::new(Code::RateLimited, most));
         }
         let request = RequestId::fresh();
-        let body = ToDaemon::WatchOutput {
-            watch_id: new.watch,
-            task_id: new.task,
-            from: new.from,
-            follow: new.follow,
-            grant: new.grant,
-        };
         let link = inner.links.get_mut(&new.daemon).ok_or_else(offline)?;
-        if !link.replies {
+        let (can, types) = match &new.body {
+            ToDaemon::AttachTerminal { read_only, .. } => (link.terminals, !read_only),
+            _ => (true, false),
+        };
+        if !can || !link.replies {
             return Err(Fault::new(Code::Unavailable, "the task's daemon cannot show its output"));
         }
         link.outlet
-            .try_text(command(body, Some(request))?)
+            .try_text(command(new.body, Some(request))?)
             .map_err(|_| Fault::new(Code::Unavailable, "the daemon's link is congested"))?;
         link.open.insert(request, Waiter::Watch(new.watch));
         let (daemon, client, outlet) = (new.daemon, new.client, new.outlet);
-        let watch = Watch { daemon, client, outlet, answer_by: Some(answer_by) };
+        let watch = Watch { daemon, client, outlet, types, answer_by: Some(answer_by) };
         inner.watches.insert(new.watch, watch);
         Ok(())
     }

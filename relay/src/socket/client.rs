@@ -4,6 +4,8 @@
 //! once, in order, without a hole. What comes live is taken only if it is the very next one;
 //! otherwise the store is read again.
 
+mod terminal;
+
 use super::pipe::{Ended, Outlet, Pipe};
 use crate::auth::{Caller, Who};
 use crate::core::Core;
@@ -14,8 +16,8 @@ use axum::extract::ws::{Message, WebSocket, close_code};
 use futures_util::StreamExt;
 use hayward_shared::event::Envelope;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{DaemonId, TaskId};
-use hayward_shared::protocol::{ClientMessage, ClientNotice, MAX_TEXT};
+use hayward_shared::id::{DaemonId, TaskId, WatchId};
+use hayward_shared::protocol::{ClientMessage, ClientNotice, MAX_TEXT, ToDaemon};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,24 +199,8 @@ impl Client {
                 Ok(())
             }
             ClientMessage::Watch { watch_id, task_id, from, follow, grant } => {
-                let new = NewWatch {
-                    client: self.id,
-                    outlet: self.outlet.clone(),
-                    daemon: match self.holder(task_id).await {
-                        Ok(daemon) => daemon,
-                        Err(failed) => return self.no_watch(watch_id, failed).await,
-                    },
-                    task: task_id,
-                    watch: watch_id,
-                    from,
-                    follow,
-                    grant,
-                };
-                let answer_by = Instant::now() + self.core.timing.reply;
-                match self.core.registry.watch(new, answer_by) {
-                    Ok(()) => Ok(()),
-                    Err(fault) => self.no_watch(watch_id, fault.into()).await,
-                }
+                let body = ToDaemon::WatchOutput { watch_id, task_id, from, follow, grant };
+                self.watch(watch_id, task_id, body).await
             }
             ClientMessage::Grant { watch_id, up_to } => {
                 Ok(self.core.registry.grant(self.id, watch_id, up_to)?)
@@ -222,14 +208,34 @@ impl Client {
             ClientMessage::Unwatch { watch_id } => {
                 Ok(self.core.registry.unwatch(self.id, watch_id)?)
             }
+            message @ (ClientMessage::AttachTerminal { .. }
+            | ClientMessage::TypeTerminal { .. }
+            | ClientMessage::ResizeTerminal { .. }
+            | ClientMessage::TakeTerminal { .. }) => self.terminal(message).await,
         }
     }
 
-    async fn no_watch(
+    /// Asks the daemon that holds a task for frames, in these words.
+    async fn watch(
         &self,
-        watch_id: hayward_shared::id::WatchId,
-        failed: Failed,
+        watch_id: WatchId,
+        task_id: TaskId,
+        body: ToDaemon,
     ) -> Result<(), Failed> {
+        let daemon = match self.holder(task_id).await {
+            Ok(daemon) => daemon,
+            Err(failed) => return self.no_watch(watch_id, failed).await,
+        };
+        let outlet = self.outlet.clone();
+        let new = NewWatch { client: self.id, outlet, daemon, watch: watch_id, body };
+        let answer_by = Instant::now() + self.core.timing.reply;
+        match self.core.registry.watch(new, answer_by) {
+            Ok(()) => Ok(()),
+            Err(fault) => self.no_watch(watch_id, fault.into()).await,
+        }
+    }
+
+    async fn no_watch(&self, watch_id: WatchId, failed: Failed) -> Result<(), Failed> {
         match failed {
             Failed::Fault(error) => {
                 Ok(self.say(&ClientNotice::WatchFailed { watch_id, error }).await?)

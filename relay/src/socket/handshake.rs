@@ -17,6 +17,8 @@ pub(crate) struct Manners {
     pub(crate) plain: bool,
     /// It answers commands with `reply`.
     pub(crate) replies: bool,
+    /// It shows terminals.
+    pub(crate) terminals: bool,
 }
 
 /// Reads the first frame: an `authenticate` of a peer that we can serve, or why not.
@@ -41,13 +43,14 @@ pub(crate) fn refusal() -> Fault {
 }
 
 fn manners(hello: &Authenticate) -> Result<Manners, Fault> {
-    let replies = hello.capabilities.contains(&Capability::Replies);
+    let can = |ability| hello.capabilities.contains(&ability);
+    let (replies, terminals) = (can(Capability::Replies), can(Capability::Terminals));
     let Some(version) = hello.protocol_version else {
-        return Ok(Manners { plain: true, replies });
+        return Ok(Manners { plain: true, replies, terminals });
     };
     let lacking = missing(&NEEDED, &hello.capabilities);
     if lacking.is_empty() {
-        return Ok(Manners { plain: false, replies });
+        return Ok(Manners { plain: false, replies, terminals });
     }
     let names: Vec<_> = lacking.iter().map(|c| format!("{c:?}").to_lowercase()).collect();
     Err(Fault::new(

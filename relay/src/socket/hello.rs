@@ -92,7 +92,13 @@ async fn enter(
     let daemon = daemons::welcome(tx.conn(), workspace, hello.machine_id, profile, now).await?;
     tx.commit().await?;
     let joined = core.registry.join(
-        NewLink { daemon: daemon.id, workspace, replies: manners.replies, outlet: outlet.clone() },
+        NewLink {
+            daemon: daemon.id,
+            workspace,
+            replies: manners.replies,
+            terminals: manners.terminals,
+            outlet: outlet.clone(),
+        },
         now,
     );
     // an older link may have stored something between the two

@@ -50,6 +50,44 @@ pub enum ClientMessage {
         /// The watch.
         watch_id: WatchId,
     },
+    /// Show the terminal of a task's live session. Grant and unwatch as with any watch.
+    AttachTerminal {
+        /// The client's own name for it.
+        watch_id: WatchId,
+        /// The task.
+        task_id: TaskId,
+        /// The client's height in characters.
+        rows: u16,
+        /// The client's width in characters.
+        cols: u16,
+        /// Only look.
+        read_only: bool,
+        /// How many bytes of output may be sent until a grant moves it.
+        grant: u64,
+    },
+    /// Type into the terminal. In order; answered once, by `terminal.typed` or `terminal.refused`.
+    TypeTerminal {
+        /// The watch.
+        watch_id: WatchId,
+        /// Comes back with the answer.
+        seq: u64,
+        /// The bytes, in base64.
+        data: String,
+    },
+    /// The client has another size now.
+    ResizeTerminal {
+        /// The watch.
+        watch_id: WatchId,
+        /// Its height in characters.
+        rows: u16,
+        /// Its width in characters.
+        cols: u16,
+    },
+    /// From now on the size of this client counts.
+    TakeTerminal {
+        /// The watch.
+        watch_id: WatchId,
+    },
 }
 
 /// A message to a client that is no event.
@@ -80,6 +118,25 @@ pub enum ClientNotice {
         /// Why.
         error: Fault,
     },
+    /// The agent's terminal took what was typed.
+    #[serde(rename = "terminal.typed")]
+    TerminalTyped {
+        /// The watch.
+        watch_id: WatchId,
+        /// What the client named it.
+        seq: u64,
+    },
+    /// What was typed, or a wish about the size, was refused; the watch goes on.
+    #[serde(rename = "terminal.refused")]
+    TerminalRefused {
+        /// The watch.
+        watch_id: WatchId,
+        /// What was typed; absent: it was about the size.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seq: Option<u64>,
+        /// Why.
+        error: Fault,
+    },
     /// A message of the client was not taken.
     #[serde(rename = "error")]
     Error {
@@ -100,6 +157,19 @@ mod tests {
         let text = r#"{"type":"watch","watchId":"01939d3a-7c00-7000-8000-0000deadbeef","taskId":"01939d3a-7c00-7000-8000-0000deadbeef","from":0,"follow":true,"grant":65536}"#;
         let message: ClientMessage = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&message).unwrap(), text);
+        for text in [
+            r#"{"type":"attachTerminal","watchId":"01939d3a-7c00-7000-8000-0000deadbeef","taskId":"01939d3a-7c00-7000-8000-0000deadbeef","rows":24,"cols":80,"readOnly":false,"grant":65536}"#,
+            r#"{"type":"typeTerminal","watchId":"01939d3a-7c00-7000-8000-0000deadbeef","seq":1,"data":"bHMN"}"#,
+            r#"{"type":"resizeTerminal","watchId":"01939d3a-7c00-7000-8000-0000deadbeef","rows":50,"cols":200}"#,
+            r#"{"type":"takeTerminal","watchId":"01939d3a-7c00-7000-8000-0000deadbeef"}"#,
+        ] {
+            let message: ClientMessage = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&message).unwrap(), text);
+        }
+        let text =
+            r#"{"type":"terminal.typed","watchId":"01939d3a-7c00-7000-8000-0000deadbeef","seq":1}"#;
+        let notice: ClientNotice = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&notice).unwrap(), text);
         let text = r#"{"type":"subscribed","stream":"task:1","nextSeq":5}"#;
         let notice: ClientNotice = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&notice).unwrap(), text);

@@ -35,11 +35,45 @@ pub enum Body<'a> {
     },
     /// Nothing follows: the session ended, or a viewer that does not follow has seen all.
     End,
+    /// The terminal is this large, and empty: what was shown of it before counts no more. Frames
+    /// that draw it follow; then the output goes on at this frame's offset.
+    Screen(Shape),
+    /// Bytes that draw the terminal and are no output: the offset stays. At most [`MAX_BODY`].
+    Paint(&'a [u8]),
+    /// From this offset on the terminal is this large.
+    Resized(Shape),
+}
+
+/// How large a terminal is, and for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Its height in characters.
+    pub rows: u16,
+    /// Its width in characters.
+    pub cols: u16,
+    /// Whether the viewer that is told so decides it.
+    pub owner: bool,
+}
+
+impl Shape {
+    fn encode(self) -> [u8; 5] {
+        let ([r0, r1], [c0, c1]) = (self.rows.to_be_bytes(), self.cols.to_be_bytes());
+        [r0, r1, c0, c1, u8::from(self.owner)]
+    }
+
+    fn decode(body: &[u8]) -> Option<Self> {
+        let [r0, r1, c0, c1, owner @ 0..=1] = *body else { return None };
+        let (rows, cols) = (u16::from_be_bytes([r0, r1]), u16::from_be_bytes([c0, c1]));
+        Some(Self { rows, cols, owner: owner == 1 })
+    }
 }
 
 const BYTES: u8 = 1;
 const GAP: u8 = 2;
 const END: u8 = 3;
+const SCREEN: u8 = 4;
+const PAINT: u8 = 5;
+const RESIZED: u8 = 6;
 
 /// A binary message that is no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +95,9 @@ impl<'a> Frame<'a> {
             Body::Bytes(bytes) => (BYTES, bytes),
             Body::Gap { until } => (GAP, &until.to_be_bytes()),
             Body::End => (END, &[]),
+            Body::Screen(shape) => (SCREEN, &shape.encode()),
+            Body::Paint(bytes) => (PAINT, bytes),
+            Body::Resized(shape) => (RESIZED, &shape.encode()),
         };
         let mut out = Vec::with_capacity(HEADER + body.len());
         out.push(kind);
@@ -83,7 +120,10 @@ impl<'a> Frame<'a> {
             BYTES if body.len() <= MAX_BODY && !body.is_empty() => Body::Bytes(body),
             GAP => Body::Gap { until: u64::from_be_bytes(body.try_into().map_err(|_| size)?) },
             END if body.is_empty() => Body::End,
-            BYTES | END => return Err(size),
+            SCREEN => Body::Screen(Shape::decode(body).ok_or(size)?),
+            PAINT if body.len() <= MAX_BODY && !body.is_empty() => Body::Paint(body),
+            RESIZED => Body::Resized(Shape::decode(body).ok_or(size)?),
+            BYTES | END | PAINT => return Err(size),
             other => return Err(BadFrame::Kind(other)),
         };
         Ok(Self {
@@ -120,6 +160,11 @@ mod tests {
         assert_eq!(hex(Body::Bytes(b"hi")), format!("01{head}6869"));
         assert_eq!(hex(Body::Gap { until: 512 }), format!("02{head}0000000000000200"));
         assert_eq!(hex(Body::End), format!("03{head}"));
+        let shape = Shape { rows: 24, cols: 258, owner: true };
+        assert_eq!(hex(Body::Screen(shape)), format!("04{head}0018010201"));
+        assert_eq!(hex(Body::Paint(b"hi")), format!("05{head}6869"));
+        let shape = Shape { owner: false, ..shape };
+        assert_eq!(hex(Body::Resized(shape)), format!("06{head}0018010200"));
     }
 
     #[test]
@@ -133,6 +178,16 @@ mod tests {
         assert_eq!(Frame::decode(&other), Err(BadFrame::Kind(9)));
         let long = Frame { watch: watch(), offset: 0, body: Body::Bytes(&[0; MAX_BODY + 1]) };
         assert!(Frame::decode(&long.encode()).is_err());
+        let shape = Shape { rows: 1, cols: 1, owner: false };
+        for body in [Body::Screen(shape), Body::Resized(shape), Body::Paint(b"x")] {
+            let good = Frame { watch: watch(), offset: 9, body }.encode();
+            assert_eq!(Frame::decode(&good).map(|frame| frame.body), Ok(body));
+            for cut in 0..good.len() {
+                assert!(Frame::decode(&good[..cut]).is_err(), "{cut} of {body:?}");
+            }
+            let odd = [&good[..HEADER], &[0, 1, 0, 1, 2]].concat();
+            assert!(body == Body::Paint(b"x") || Frame::decode(&odd).is_err());
+        }
     }
 
     proptest! {

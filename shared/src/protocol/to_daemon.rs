@@ -283,6 +283,44 @@ to_daemon! {
         /// The watch.
         watch_id: WatchId,
     } = "unwatchOutput",
+    /// Show the terminal of its live session to one viewer. Answered with `reply`, payload
+    /// `{runId}`, then frames: what it shows now, then its output. Ends as a watch does.
+    AttachTerminal {
+        /// The viewer's own name for it; every frame carries it.
+        watch_id: WatchId,
+        /// The task.
+        task_id: TaskId,
+        /// The viewer's height in characters.
+        rows: u16,
+        /// The viewer's width in characters.
+        cols: u16,
+        /// The viewer only looks: it never types and never decides the size.
+        read_only: bool,
+        /// How many bytes of output may be sent until a grant moves it.
+        grant: u64,
+    } = "attachTerminal",
+    /// Type into the terminal. Answered with `reply` once the agent's terminal took all of it.
+    TypeTerminal {
+        /// The viewer's watch.
+        watch_id: WatchId,
+        /// The bytes, in base64.
+        data: String,
+    } = "typeTerminal",
+    /// The viewer has another size; the terminal follows the one that decides it. Answered with
+    /// `reply`.
+    ResizeTerminal {
+        /// The viewer's watch.
+        watch_id: WatchId,
+        /// Its height in characters.
+        rows: u16,
+        /// Its width in characters.
+        cols: u16,
+    } = "resizeTerminal",
+    /// From now on the size of this viewer counts. Answered with `reply`.
+    TakeTerminal {
+        /// The viewer's watch.
+        watch_id: WatchId,
+    } = "takeTerminal",
 }
 
 impl ToDaemon {

@@ -20,14 +20,22 @@ pub enum Capability {
     /// Answers commands that carry a request id with `reply`.
     #[serde(rename = "replies")]
     Replies,
+    /// Shows the terminals of its sessions, and takes what is typed into them.
+    #[serde(rename = "terminals")]
+    Terminals,
     /// One of a newer peer.
     #[serde(untagged)]
     Other(String),
 }
 
 /// What this version can do.
-pub const OURS: [Capability; 4] =
-    [Capability::Outbox, Capability::Claim, Capability::OutputFrames, Capability::Replies];
+pub const OURS: [Capability; 5] = [
+    Capability::Outbox,
+    Capability::Claim,
+    Capability::OutputFrames,
+    Capability::Replies,
+    Capability::Terminals,
+];
 
 /// Those of `needed` that `offered` lacks.
 #[must_use]

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that cannot do its part fails its test")]
 
 mod agents;
+mod attach;
 mod capacity;
 mod claude;
 mod complete;

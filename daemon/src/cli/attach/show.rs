@@ -1,0 +1,150 @@
+//! An attached terminal: the model of the agent's screen, what of it is shown, and what is typed.
+//! Reads no clock and writes nothing itself.
+
+use super::keys::Keys;
+use super::paint::Canvas;
+use super::size_of;
+use crate::client::Seen;
+use hayward_daemon::terminal::screen::{Screen, Size};
+use hayward_shared::protocol::output::Shape;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a notice lies over the last row.
+const NOTICE: Duration = Duration::from_secs(4);
+
+/// A line for the user over the last row.
+struct Notice {
+    text: String,
+    /// Absent: as long as it is so.
+    until: Option<Instant>,
+}
+
+/// The state of an attached terminal.
+pub(super) struct Show {
+    read_only: bool,
+    owner: bool,
+    agent: Screen,
+    canvas: Canvas,
+    keys: Keys,
+    notice: Option<Notice>,
+    /// Something is to be drawn.
+    changed: bool,
+}
+
+impl Show {
+    /// An attached terminal on a user's terminal of this size.
+    pub(super) fn new(size: Size, read_only: bool, shape: Shape, now: Instant) -> Self {
+        let mut show = Self {
+            read_only,
+            owner: true,
+            agent: Screen::new(size),
+            canvas: Canvas::new(size),
+            keys: Keys::default(),
+            notice: None,
+            changed: true,
+        };
+        show.begin(shape, now);
+        show
+    }
+
+    /// How large the user's terminal is.
+    pub(super) fn size(&self) -> Size {
+        self.canvas.size()
+    }
+
+    /// Takes what comes of the agent's terminal; true when nothing follows.
+    pub(super) fn see(&mut self, seen: Seen, now: Instant) -> bool {
+        self.changed = true;
+        match seen {
+            Seen::Screen(shape) => self.begin(shape, now),
+            Seen::Print(bytes) => drop(self.agent.feed(&bytes)),
+            Seen::Resized(shape) => {
+                if let Some(size) = size_of(shape) {
+                    self.agent.resize(size);
+                }
+                self.own(shape.owner, now);
+            }
+            Seen::Typed(seq) => self.keys.arrived(seq),
+            Seen::Refused(seq, fault) => match seq.map(|seq| self.keys.failed(seq)) {
+                Some(Some(lost)) => {
+                    self.tell(&format!("not typed, up to {lost} bytes: {fault}"), Some(now));
+                }
+                Some(None) => {}
+                None => self.tell(&fault.to_string(), Some(now)),
+            },
+            Seen::Lost(fault) => self.tell(&format!("{fault}; connecting again"), None),
+            Seen::End => return true,
+        }
+        false
+    }
+
+    /// Takes what came from the keyboard; true when it asks to leave.
+    pub(super) fn press(&mut self, bytes: &[u8], now: Instant) -> bool {
+        let leaves = self.keys.press(bytes);
+        if self.read_only {
+            self.keys.drop_all();
+            self.tell("read-only: nothing is typed. Ctrl-\\ twice leaves", Some(now));
+        }
+        leaves
+    }
+
+    /// Whether more keys may come.
+    pub(super) fn takes_keys(&self) -> bool {
+        self.keys.has_room()
+    }
+
+    /// What to send to the agent's terminal, if it is time.
+    pub(super) fn typed(&mut self) -> Option<(u64, Vec<u8>)> {
+        self.keys.next()
+    }
+
+    /// The user's terminal has another size.
+    pub(super) fn resize(&mut self, size: Size) {
+        self.canvas.resize(size);
+        self.changed = true;
+    }
+
+    /// When to draw: at `earliest` if something changed, when a notice ends, or never.
+    pub(super) fn due(&self, earliest: Instant) -> Option<Instant> {
+        let ends = self.notice.as_ref().and_then(|notice| notice.until);
+        if self.changed { Some(earliest) } else { ends }
+    }
+
+    /// What to write to the user's terminal.
+    pub(super) fn draw(&mut self, now: Instant) -> Vec<u8> {
+        self.notice.take_if(|notice| notice.until.is_some_and(|until| until <= now));
+        self.changed = false;
+        let notice = self.notice.as_ref().map(|notice| notice.text.as_str());
+        let mut out = self.canvas.draw(&self.agent, notice);
+        if !self.read_only {
+            self.canvas.follow_modes(&self.agent, &mut out);
+        }
+        out
+    }
+
+    fn begin(&mut self, shape: Shape, now: Instant) {
+        self.agent = Screen::new(size_of(shape).unwrap_or(self.canvas.size()));
+        // whatever was wrong with the connection, it stands
+        self.notice.take_if(|notice| notice.until.is_none());
+        self.own(shape.owner, now);
+    }
+
+    fn own(&mut self, owner: bool, now: Instant) {
+        let before = std::mem::replace(&mut self.owner, owner);
+        if before == owner || self.read_only {
+            return;
+        }
+        let text = if owner {
+            "the terminal has your size now"
+        } else {
+            "another viewer decides the size; attach with --take to decide it"
+        };
+        self.tell(text, Some(now));
+    }
+
+    fn tell(&mut self, text: &str, from: Option<Instant>) {
+        self.notice = Some(Notice { text: text.to_owned(), until: from.map(|from| from + NOTICE) });
+        self.changed = true;
+    }
+}

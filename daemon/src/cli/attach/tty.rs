@@ -1,0 +1,100 @@
+//! The user's terminal while it is lent to an agent's screen: raw, on its second screen; and given
+//! back as it was, however that ends.
+
+use crate::exit::OrFault;
+use hayward_daemon::terminal::screen::{MAX_SIDE, Size};
+use hayward_shared::fault::{Code, Fault};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use std::io::{self, Read, Write};
+use std::sync::{Mutex, Once, PoisonError};
+use tokio::sync::mpsc;
+
+/// The second screen, empty.
+const ENTER: &[u8] = b"\x1b[?1049h\x1b[m\x1b[2J\x1b[H";
+
+/// Everything that was changed, back; then the first screen.
+const LEAVE: &[u8] = b"\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1005l\x1b[?1006l\x1b[?2004l\
+    \x1b[?1l\x1b>\x1b[0 q\x1b[?25h\x1b[m\x1b[?1049l";
+
+/// What a terminal is taken for that does not know its size.
+const USUAL: (u16, u16) = (24, 80);
+
+/// How the terminal was before; there while it is lent.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// The lent terminal; dropping it gives it back. There is one in a process.
+pub(super) struct Tty(());
+
+impl Tty {
+    /// Takes the terminal. A panic gives it back before it is told.
+    pub(super) fn enter() -> Result<Self, Fault> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let told = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                give_back();
+                told(panic);
+            }));
+        });
+        let before = tcgetattr(io::stdin()).or_fault(Code::Failed)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        let tty = Self(());
+        tcsetattr(io::stdin(), OptionalActions::Drain, &raw).or_fault(Code::Failed)?;
+        tty.write(ENTER)?;
+        Ok(tty)
+    }
+
+    /// Writes to it, at once.
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
+        let mut out = io::stdout().lock();
+        out.write_all(bytes).and_then(|()| out.flush()).or_fault(Code::Failed)
+    }
+}
+
+impl Drop for Tty {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn give_back() {
+    let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(before) = before {
+        let mut out = io::stdout().lock();
+        // a terminal that is gone needs nothing back
+        drop(out.write_all(LEAVE).and_then(|()| out.flush()));
+        tcsetattr(io::stdin(), OptionalActions::Drain, &before).ok();
+    }
+}
+
+/// Whether both ends of this process are a terminal.
+pub(super) fn is_terminal() -> bool {
+    isatty(io::stdin()) && isatty(io::stdout())
+}
+
+/// How large the terminal is.
+pub(super) fn size() -> Option<Size> {
+    let told = tcgetwinsize(io::stdout()).ok().map(|size| (size.ws_row, size.ws_col));
+    let (rows, cols) = told.filter(|(rows, cols)| *rows > 0 && *cols > 0).unwrap_or(USUAL);
+    Size::new(rows.min(MAX_SIDE), cols.min(MAX_SIDE))
+}
+
+/// Reads the keyboard, for as long as the process lives: a read cannot be called off. Closes when
+/// the terminal is gone; reads no further while what it read is not taken.
+pub(super) fn keyboard() -> mpsc::Receiver<Vec<u8>> {
+    let (pressed, keys) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            match io::stdin().read(&mut buffer) {
+                Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return,
+                Ok(len) if pressed.blocking_send(buffer[..len].to_vec()).is_err() => return,
+                Ok(_) => {}
+            }
+        }
+    });
+    keys
+}

@@ -1,0 +1,356 @@
+//! A watch of a terminal: first what it shows, then its output from there on; and beside that
+//! what the viewer types and wants, one thing after the other.
+
+use super::{Body, MAX_BODY, READ_AGAIN, View, Viewing, Watch, Watches};
+use crate::kept::Kept;
+use crate::link::Link;
+use crate::session::{Look, Present, Seat, Session, SessionError, Terminal};
+use crate::task::{Board, LiveSession, RunState, Shop, chain};
+use crate::terminal::ring::Read;
+use crate::terminal::screen::{MAX_SIDE, Size};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{RequestId, TaskId, WatchId};
+use hayward_shared::protocol::Reply;
+use hayward_shared::protocol::output::Shape;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+/// What one viewer may have waiting; more is refused. Ours waits for each answer.
+const HANDS: usize = 64;
+/// How long a session may take to be there after its run has begun.
+const BEGIN: Duration = Duration::from_secs(5);
+/// A viewer that is this far behind is shown the present instead.
+const FAR: u64 = 4 << 20;
+
+/// Which terminal a viewer wants to see, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Attach {
+    /// The viewer's name for it.
+    pub watch: WatchId,
+    /// The task whose live session is meant.
+    pub task: TaskId,
+    /// The viewer's height.
+    pub rows: u16,
+    /// The viewer's width.
+    pub cols: u16,
+    /// It only looks.
+    pub read_only: bool,
+    /// How many bytes of output may be sent until a grant moves it.
+    pub grant: u64,
+}
+
+/// What a viewer does.
+#[derive(Clone, Debug)]
+pub enum Hand {
+    /// Types bytes, given in base64.
+    Type(String),
+    /// Has another size: rows and columns.
+    Resize(u16, u16),
+    /// Takes the size over.
+    Take,
+}
+
+/// What a viewer does, and the request that wants to know how it went.
+pub(super) type Handed = (Option<RequestId>, Hand);
+
+impl Watches {
+    /// Begins a watch of a terminal, which answers `request` itself: `{runId}`.
+    ///
+    /// # Errors
+    /// The size is none, or there are too many watches.
+    pub fn attach(&mut self, request: Option<RequestId>, attach: Attach) -> Result<(), Fault> {
+        self.make_room()?;
+        let size = size(attach.rows, attach.cols)?;
+        let (hands, handed) = mpsc::channel(HANDS);
+        let (grant, granted) = watch::channel(0);
+        let opening = Opening {
+            shop: self.shop.clone(),
+            board: self.board.clone(),
+            link: self.link.clone(),
+            attach,
+            size,
+        };
+        let task = Kept::of(tokio::spawn(opening.run(request, handed, grant.clone(), granted)));
+        self.live.insert(attach.watch, Watch { grant, hands: Some(hands), task });
+        Ok(())
+    }
+
+    /// Hands on what a viewer does; its watch answers `request`.
+    ///
+    /// # Errors
+    /// There is no such watch of a terminal, or too much waits.
+    pub fn hand(
+        &self,
+        request: Option<RequestId>,
+        watch: WatchId,
+        hand: Hand,
+    ) -> Result<(), Fault> {
+        let hands = self.live.get(&watch).and_then(|watch| watch.hands.as_ref());
+        let hands = hands.ok_or_else(|| Fault::not_found("view of a terminal", watch))?;
+        hands.try_send((request, hand)).map_err(|_| {
+            Fault::new(Code::Unavailable, "too much waits to be typed already, or the agent ended")
+        })
+    }
+}
+
+fn size(rows: u16, cols: u16) -> Result<Size, Fault> {
+    Size::new(rows, cols).ok_or_else(|| {
+        let text = format!("a terminal has 1 to {MAX_SIDE} rows and columns, not {rows} by {cols}");
+        Fault::new(Code::Invalid, text)
+    })
+}
+
+/// A watch that is about to begin.
+struct Opening {
+    shop: Arc<Shop>,
+    board: Board,
+    link: Link,
+    attach: Attach,
+    size: Size,
+}
+
+impl Opening {
+    async fn run(
+        self,
+        request: Option<RequestId>,
+        handed: mpsc::Receiver<Handed>,
+        grant: watch::Sender<u64>,
+        granted: watch::Receiver<u64>,
+    ) {
+        let opened = self.open().await;
+        let (opened, told) = match opened {
+            Ok((opened, told)) => (Some(opened), Reply::done(told)),
+            Err(fault) => (None, Reply::refused(fault)),
+        };
+        if let Some(request) = request {
+            self.link.reply(request, told).await;
+        }
+        let Some(Opened { session, live, terminal, look, seat }) = opened else { return };
+        let Attach { watch, task, read_only, grant: first, .. } = self.attach;
+        let view = View { watch, task, from: look.offset, follow: true, grant: 0 };
+        let viewing = Viewing {
+            view,
+            position: look.offset,
+            stop: None,
+            ring: session.ring(),
+            live: Some(live),
+            output: None,
+            granted,
+            link: self.link.clone(),
+        };
+        let present = terminal.present();
+        let showing =
+            Showing { viewing, session: session.clone(), present, told: look.present, terminal };
+        let hands = Hands {
+            link: self.link,
+            session,
+            terminal: showing.terminal.clone(),
+            watch,
+            read_only,
+        };
+        tokio::select! {
+            () = showing.run(look, first, &grant) => {}
+            () = hands.run(handed) => {}
+        }
+        drop(seat);
+    }
+
+    async fn open(&self) -> Result<(Opened, Value), Fault> {
+        let task = self.attach.task;
+        let absent = || {
+            Fault::new(Code::Conflict, format!("no agent of task {} runs here", task.short()))
+                .with_hint(format!("what it printed: hayward logs {}", task.short()))
+        };
+        let mut live = self.board.session(task).await.ok_or_else(absent)?;
+        let begun = timeout(BEGIN, live.wait_for(Option::is_some)).await;
+        let session = begun.ok().and_then(Result::ok).and_then(|session| session.clone());
+        let session = session.ok_or_else(absent)?;
+        let terminal = session.terminal().cloned().ok_or_else(|| {
+            let text =
+                format!("the agent of task {} talks over pipes, not in a terminal", task.short());
+            Fault::new(Code::Conflict, text)
+                .with_hint(format!("follow what it says: hayward logs -f {}", task.short()))
+        })?;
+        let run = self.shop.journal.last_run::<RunState>(task).await;
+        let run = run.ok().flatten().map(|row| row.key.run_id);
+        let joined = terminal.join(self.attach.watch, self.size, self.attach.read_only).await;
+        let (look, seat) = joined.ok_or_else(absent)?;
+        Ok((Opened { session, live, terminal, look, seat }, json!({ "runId": run })))
+    }
+}
+
+struct Opened {
+    session: Session,
+    live: LiveSession,
+    terminal: Terminal,
+    look: Look,
+    seat: Seat,
+}
+
+/// What the viewer is shown.
+struct Showing {
+    viewing: Viewing,
+    session: Session,
+    terminal: Terminal,
+    present: watch::Receiver<Present>,
+    /// How the viewer was told that the terminal stands.
+    told: Present,
+}
+
+impl Showing {
+    /// Ends with the session, or with the link.
+    async fn run(mut self, look: Look, first: u64, grant: &watch::Sender<u64>) {
+        let up_to = look.offset.saturating_add(first);
+        grant.send_if_modified(|grant| std::mem::replace(grant, up_to.max(*grant)) < up_to);
+        if self.show(look).await && self.go_on().await {
+            self.viewing.send(Body::End).await;
+        }
+    }
+
+    /// Shows the terminal as it stands; false when the link is gone.
+    async fn show(&mut self, look: Look) -> bool {
+        let until = look.offset;
+        if until > self.viewing.position && !self.viewing.send(Body::Gap { until }).await {
+            return false;
+        }
+        self.viewing.position = look.offset;
+        self.told = look.present;
+        if !self.viewing.send(Body::Screen(self.shape())).await {
+            return false;
+        }
+        for part in look.state.chunks(MAX_BODY) {
+            if !self.viewing.send(Body::Paint(part)).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends what comes; true when the session ended and all was sent.
+    async fn go_on(&mut self) -> bool {
+        let mut buffer = vec![0; MAX_BODY];
+        let mut changes = true;
+        loop {
+            let end = *self.session.output().borrow();
+            if end.saturating_sub(self.viewing.position) > FAR && !self.look_again().await {
+                return false;
+            }
+            let Some(room) = self.viewing.room(buffer.len()).await else { return false };
+            let sent = match self.viewing.ring.read(self.viewing.position, &mut buffer[..room]) {
+                Ok(Read::Bytes { len, .. }) => self.send(&buffer[..len]).await,
+                Ok(Read::Gap { .. }) => self.look_again().await,
+                Ok(Read::AtEnd) => tokio::select! {
+                    grows = self.viewing.grows() => match grows {
+                        true => true,
+                        false => return true,
+                    },
+                    changed = self.present.changed(), if changes => {
+                        changes = changed.is_ok();
+                        self.tell_size(0).await.is_some()
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "the output of a terminal cannot be read");
+                    tokio::time::sleep(READ_AGAIN).await;
+                    true
+                }
+            };
+            if !sent {
+                return false;
+            }
+        }
+    }
+
+    /// Sends output, up to where the terminal has another size. Whoever prints at a new size does
+    /// so after it was announced: what was read before that is looked at, is told of in order.
+    async fn send(&mut self, output: &[u8]) -> bool {
+        let Some(len) = self.tell_size(output.len()).await else { return false };
+        let sent = self.viewing.send(Body::Bytes(&output[..len])).await;
+        self.viewing.position += len as u64;
+        sent
+    }
+
+    /// What lies between is gone, or nobody would read it any more.
+    async fn look_again(&mut self) -> bool {
+        match self.terminal.look().await {
+            Some(look) => self.show(look).await,
+            None => false,
+        }
+    }
+
+    /// Tells of another size or owner once the output is there; how many bytes, at most `most`,
+    /// come before the next change. None when the link is gone.
+    async fn tell_size(&mut self, most: usize) -> Option<usize> {
+        let present = *self.present.borrow_and_update();
+        let is_new = (present.size, present.owner) != (self.told.size, self.told.owner);
+        if !is_new {
+            return Some(most);
+        }
+        if present.since > self.viewing.position {
+            let until = present.since - self.viewing.position;
+            return Some(usize::try_from(until).unwrap_or(most).min(most));
+        }
+        self.told = present;
+        self.viewing.send(Body::Resized(self.shape())).await.then_some(most)
+    }
+
+    fn shape(&self) -> Shape {
+        let Present { size, owner, .. } = self.told;
+        let owner = owner == Some(self.viewing.view.watch);
+        Shape { rows: size.rows(), cols: size.cols(), owner }
+    }
+}
+
+/// What the viewer does.
+struct Hands {
+    link: Link,
+    session: Session,
+    terminal: Terminal,
+    watch: WatchId,
+    read_only: bool,
+}
+
+impl Hands {
+    /// Does one thing after the other, for ever.
+    async fn run(self, mut handed: mpsc::Receiver<Handed>) {
+        while let Some((request, hand)) = handed.recv().await {
+            let done = self.perform(hand).await;
+            if let Some(request) = request {
+                let reply = done.map_or_else(Reply::refused, |()| Reply::done(Value::Null));
+                self.link.reply(request, reply).await;
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn perform(&self, hand: Hand) -> Result<(), Fault> {
+        if self.read_only {
+            let text = "this view is for looking only: it cannot type or decide the size";
+            return Err(Fault::new(Code::Forbidden, text));
+        }
+        let done = match hand {
+            Hand::Type(data) => {
+                let bytes = BASE64_STANDARD.decode(data);
+                let bytes = bytes.map_err(|_| Fault::new(Code::Invalid, "data: no base64"))?;
+                self.session.input(bytes.into()).await
+            }
+            Hand::Resize(rows, cols) => self.terminal.resize(self.watch, size(rows, cols)?).await,
+            Hand::Take => self.terminal.take(self.watch).await,
+        };
+        done.map_err(|error| refused(&error))
+    }
+}
+
+fn refused(error: &SessionError) -> Fault {
+    let code = match error {
+        SessionError::Refused(_) | SessionError::Ended => Code::Conflict,
+        SessionError::TooLarge(_) => Code::TooLarge,
+        SessionError::Unknown => Code::Failed,
+    };
+    Fault::new(code, chain(error))
+}

@@ -1,0 +1,340 @@
+//! `hayward attach` in real terminals: full-screen programs, several viewers, what is typed, what
+//! is asked of the terminal, and breaks.
+
+use hayward_tests::cable::Cable;
+use hayward_tests::home::{Home, id};
+use hayward_tests::repo::ScratchRepo;
+use hayward_tests::tmux::Tmux;
+use hayward_tests::wait::{LONG, holds, until, until_true};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Starts a command in a terminal of its own, as a task that changes nothing.
+fn start(home: &Home, repo: &ScratchRepo, command: &[&str]) -> Value {
+    let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+    let task = home.submit_command(repo.path(), &["--on", "none"], &command);
+    home.reaches(&task, "running")
+}
+
+fn numbered(path: &Path, count: u32) {
+    let lines: String = (1..=count).map(|number| format!("line {number} of the file\n")).collect();
+    fs::write(path, lines).unwrap();
+}
+
+/// The rows of what `less` shows from this line on, in so many rows.
+fn page(from: u32, rows: u32) -> String {
+    let lines = (from..from + rows - 1).map(|number| format!("line {number} of the file\n"));
+    lines.chain([":\n".to_owned()]).collect()
+}
+
+#[test]
+fn less_is_right_after_attach_after_resize_and_after_detach_and_attach_again() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("less in attach", &home, &["less"]) else { return };
+    let (_daemon, repo, file) = (home.up(), ScratchRepo::new(), home.file("text"));
+    numbered(&file, 300);
+    let task = start(&home, &repo, &["less", &file.to_string_lossy()]);
+    let attach = format!("attach {}", id(&task));
+    tmux.open("a", 80, 24);
+    tmux.hayward("a", &attach);
+    tmux.shows("a", "the first page", |text| text == page(1, 24));
+    assert_eq!(tmux.tell("a", "#{alternate_on} #{cursor_x},#{cursor_y}"), "1 1,23");
+    tmux.keys("a", &["Space"]);
+    tmux.shows("a", "the second page", |text| text == page(24, 24));
+    tmux.resize("a", 60, 12);
+    tmux.shows("a", "it smaller", |text| text == page(24, 12));
+    tmux.resize("a", 100, 30);
+    tmux.shows("a", "it larger", |text| text == page(24, 30));
+    tmux.keys("a", &["C-\\", "C-\\"]);
+    let text = tmux.shows("a", "the shell", |text| text.contains("code=0"));
+    assert!(text.contains("detached") && tmux.tell("a", "#{alternate_on}") == "0", "{text}");
+    tmux.hayward("a", &attach);
+    tmux.shows("a", "it again", |text| text == page(24, 30));
+    tmux.keys("a", &["q"]);
+    let text = tmux.shows("a", "the end", |text| text.contains("code=0"));
+    assert!(text.contains("has ended; the task is completed"), "{text}");
+    home.reaches(&task, "completed");
+}
+
+#[test]
+fn f09_two_viewers_of_different_sizes_and_the_owners_counts() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("two viewers", &home, &["vim"]) else { return };
+    let (_daemon, repo, file) = (home.up(), ScratchRepo::new(), home.file("text"));
+    numbered(&file, 100);
+    let editor = ["vim", "-u", "NONE", "-c", "set nomore", &file.to_string_lossy()];
+    let task = start(&home, &repo, &editor);
+    tmux.open("large", 100, 40);
+    tmux.hayward("large", &format!("attach {}", id(&task)));
+    tmux.shows("large", "39 lines", |text| text.contains("line 39 of the file"));
+    tmux.open("small", 20, 5);
+    tmux.hayward("small", &format!("attach {}", id(&task)));
+    tmux.shows("small", "why it is clipped", |text| text.contains("another viewer"));
+    tmux.keys("small", &["G", "o", "typed by the small", "Escape"]);
+    let whole =
+        tmux.shows("large", "what the small one typed", |text| text.contains("typed by the small"));
+    assert!(whole.contains("line 65 of the file"), "not 40 rows:\n{whole}");
+    tmux.shows("small", "the part with the cursor", |text| {
+        text.starts_with("line 97 of the file\n") && text.contains("typed by the small\n")
+    });
+    tmux.open("reader", 90, 30);
+    tmux.hayward("reader", &format!("attach --read-only {}", id(&task)));
+    tmux.shows("reader", "it too", |text| text.contains("typed by the small"));
+    tmux.keys("reader", &["d", "d"]);
+    tmux.shows("reader", "that it only looks", |text| text.contains("read-only"));
+    assert!(tmux.text("large").contains("typed by the small"));
+    tmux.keys("large", &["C-\\", "C-\\"]);
+    tmux.shows("small", "its own size", |text| {
+        !text.contains("line 95") && text.contains("typed by")
+    });
+    let narrow = tmux.shows("reader", "the size of the small one", |text| {
+        text.lines().skip(6).all(|line| line.is_empty() || line.contains("read-only"))
+    });
+    assert!(narrow.contains("typed by the small"), "{narrow}");
+}
+
+#[test]
+fn f07_a_paste_of_100_kib_arrives_whole_also_at_who_reads_late() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("paste", &home, &[]) else { return };
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let (sent, got) = (home.file("sent"), home.file("got"));
+    let text: String = (0..1600)
+        .map(|number| {
+            format!("{number:07} the quick brown fox jumps over the lazy dog, and again\n")
+        })
+        .collect();
+    fs::write(&sent, text.repeat(2).get(..100 * 1024).unwrap()).unwrap();
+    let line = format!("sleep 2; stty raw -echo; echo ready; cat > {}", got.display());
+    let task = start(&home, &repo, &["sh", "-c", &line]);
+    tmux.open("a", 80, 24);
+    tmux.hayward("a", &format!("attach {}", id(&task)));
+    until_true("attach has the terminal", LONG, || tmux.tell("a", "#{alternate_on}") == "1");
+    tmux.paste("a", &sent);
+    let all = || fs::read(&got).unwrap_or_default();
+    until_true("all of it is there", LONG, || all().len() >= 100 * 1024);
+    assert!(all() == fs::read(&sent).unwrap(), "other bytes than were pasted");
+}
+
+#[test]
+fn f07_what_an_agent_never_reads_is_told_and_the_terminal_lives_on() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("paste unread", &home, &[]) else { return };
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let task = start(&home, &repo, &["sh", "-c", "stty raw -echo; echo ready; sleep 1000"]);
+    let sent = home.file("sent");
+    fs::write(&sent, "x".repeat(200 * 1024)).unwrap();
+    tmux.open("a", 100, 10);
+    tmux.hayward("a", &format!("attach {}", id(&task)));
+    tmux.shows("a", "the agent's word", |text| text.starts_with("ready"));
+    tmux.paste("a", &sent);
+    tmux.shows("a", "what was lost", |text| text.contains("not typed, up to"));
+    tmux.keys("a", &["C-\\", "C-\\"]);
+    tmux.shows("a", "the shell", |text| text.contains("code=0"));
+}
+
+#[test]
+fn f10_each_query_is_answered_once_with_0_1_and_2_viewers_and_never_again() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("queries", &home, &[]) else { return };
+    let daemon = home.up();
+    let (repo, got) = (ScratchRepo::new(), home.file("got"));
+    // asks whenever a gate opens; the last query stands at the end of the output
+    let line = format!(
+        "stty raw -echo; exec 3<&0; cat <&3 > {} & for gate in 0 1 2 3 4; do \
+         until [ -e {}/gate$gate ]; do sleep 0.05; done; printf '\\033[6n'; done; wait",
+        got.display(),
+        home.files().display(),
+    );
+    let task = start(&home, &repo, &["sh", "-c", &line]);
+    let answers = || home.read("got").matches("\x1b[1;1R").count();
+    let exactly = |count: usize| {
+        until_true("an answer came", Duration::from_secs(5), || answers() >= count);
+        holds("no other one comes", Duration::from_millis(700), || answers() == count);
+        assert_eq!(home.read("got").len(), 6 * count, "{:?}", home.read("got"));
+    };
+    home.open_gate("gate0");
+    exactly(1);
+    for (number, terminal) in ["a", "b"].into_iter().enumerate() {
+        tmux.open(terminal, 80, 24);
+        tmux.hayward(terminal, &format!("attach {}", id(&task)));
+        until_true("attach has the terminal", LONG, || {
+            tmux.tell(terminal, "#{alternate_on}") == "1"
+        });
+        home.open_gate(&format!("gate{}", number + 1));
+        exactly(number + 2);
+    }
+    daemon.crash();
+    let daemon = home.up();
+    holds("what was answered is not answered again", Duration::from_secs(2), || answers() == 3);
+    daemon.crash();
+    home.open_gate("gate3");
+    holds("nobody is there to answer", Duration::from_millis(500), || answers() == 3);
+    home.up();
+    exactly(4);
+    home.open_gate("gate4");
+    exactly(5);
+}
+
+#[test]
+fn f49_nothing_but_the_screen_reaches_the_users_terminal() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("escapes", &home, &[]) else { return };
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let line = "printf '\\033]0;evil title\\007\\033]52;c;ZXZpbA==\\007\\033[8;5;5t\\033[31mred\\n'; \
+                while :; do sleep 1; printf '\\033]2;evil title\\007'; done";
+    let task = start(&home, &repo, &["sh", "-c", line]);
+    tmux.open("a", 80, 24);
+    let before = tmux.tell("a", "#{pane_title} #{window_width}");
+    tmux.hayward("a", &format!("attach {}", id(&task)));
+    tmux.shows("a", "the text", |text| text.starts_with("red\n"));
+    holds("the title stays", Duration::from_secs(2), || {
+        tmux.tell("a", "#{pane_title} #{window_width}") == before
+    });
+}
+
+/// The process of the `attach` that runs in this home.
+fn attached(home: &Home) -> i32 {
+    until("the attach is found", LONG, || {
+        let found = std::process::Command::new("pgrep").args(["-f", "hayward attach"]).output();
+        let found = String::from_utf8(found.unwrap().stdout).unwrap();
+        let ours = |pid: &i32| {
+            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+                let home = home.state().to_string_lossy().into_owned();
+                String::from_utf8_lossy(&environment).contains(&home)
+            }) && fs::read_link(format!("/proc/{pid}/exe"))
+                .is_ok_and(|exe| exe.ends_with("hayward"))
+        };
+        found.lines().filter_map(|line| line.parse().ok()).find(ours)
+    })
+}
+
+#[test]
+fn the_users_terminal_is_given_back_on_a_signal_and_outlives_the_daemons_death() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("given back", &home, &["pgrep"]) else { return };
+    let daemon = home.up();
+    let (repo, got) = (ScratchRepo::new(), home.file("got"));
+    let line = format!("stty -echo; echo ready; cat > {}", got.display());
+    let task = start(&home, &repo, &["sh", "-c", &line]);
+    tmux.open("a", 80, 24);
+    tmux.keys("a", &["stty -a > before", "Enter"]);
+    tmux.hayward("a", &format!("attach {}", id(&task)));
+    tmux.shows("a", "the agent's word", |text| text.starts_with("ready"));
+    daemon.crash();
+    tmux.shows("a", "that it connects again", |text| text.contains("connecting again"));
+    home.up();
+    tmux.shows("a", "the agent's word alone", |text| text.trim() == "ready");
+    tmux.keys("a", &["after", "Enter"]);
+    until_true("typing goes on", LONG, || home.read("got") == "after\n");
+    for signal in ["TERM", "HUP"] {
+        let pid = attached(&home).to_string();
+        std::process::Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
+        tmux.shows("a", "the shell", |text| text.contains("code=130"));
+        assert_eq!(tmux.tell("a", "#{alternate_on}"), "0");
+        tmux.hayward("a", &format!("attach {}", id(&task)));
+        tmux.shows("a", "the agent's word", |text| text.starts_with("ready"));
+    }
+    tmux.keys("a", &["C-\\", "C-\\"]);
+    tmux.shows("a", "the shell", |text| text.contains("code=0"));
+    tmux.keys("a", &["stty -a > after; cmp before after && echo as before", "Enter"]);
+    tmux.shows("a", "the modes as before", |text| text.contains("\nas before"));
+}
+
+#[test]
+fn attach_refuses_what_it_cannot_show_and_says_what_can() {
+    let home = Home::new();
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let task = home.submit_command(repo.path(), &["--on", "none"], &["true".to_owned()]);
+    home.reaches(&task, "completed");
+    let ran = home.run(&["attach", id(&task)]).expect(2);
+    assert!(ran.stderr.contains("terminal") && ran.stderr.contains("hayward logs -f"), "{ran:?}");
+    let Some(tmux) = Tmux::start("refusals of attach", &home, &[]) else { return };
+    tmux.open("a", 100, 24);
+    tmux.hayward("a", &format!("attach {}", id(&task)));
+    let text = tmux.shows("a", "the refusal", |text| text.contains("code=4"));
+    assert!(text.contains("runs no more") && text.contains("hayward logs"), "{text}");
+    tmux.hayward("a", "attach 00000000");
+    tmux.shows("a", "that there is none", |text| text.contains("code=3"));
+}
+
+#[test]
+fn who_may_only_read_may_only_look() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("viewer attaches", &home, &[]) else { return };
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let task = start(&home, &repo, &["sh", "-c", "stty -echo; echo ready; cat"]);
+    let token = home.json(&["token", "create", "--kind", "user", "--role", "viewer"]);
+    let attach = format!("--token {} attach {}", token["token"].as_str().unwrap(), id(&task));
+    tmux.open("a", 100, 10);
+    tmux.hayward("a", &attach);
+    tmux.shows("a", "the refusal", |text| text.contains("code=5"));
+    tmux.hayward("a", &format!("{attach} --read-only"));
+    tmux.shows("a", "the agent's word", |text| text.starts_with("ready"));
+    tmux.keys("a", &["typed", "Enter"]);
+    tmux.shows("a", "why nothing is typed", |text| text.contains("read-only"));
+    assert!(!String::from_utf8_lossy(&home.output(&task)).contains("typed"));
+}
+
+#[test]
+fn an_agent_on_pipes_has_no_terminal_and_logs_is_named() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("attach to pipes", &home, &[]) else { return };
+    let claude = home.bin().join("claude");
+    let script = "#!/bin/sh\ncase \"$*\" in *--version*) echo '2.1.0 (Claude Code)' ;; \
+                  *) exec sleep 1000 ;; esac\n";
+    fs::write(&claude, script).unwrap();
+    fs::set_permissions(&claude, fs::Permissions::from_mode(0o755)).unwrap();
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let order = ["--json", "run", "--detach", "--agent", "claude", "wait"];
+    let task = home.run_in(repo.path(), &order).expect(0).json();
+    home.reaches(&task, "running");
+    tmux.open("a", 100, 24);
+    tmux.hayward("a", &format!("attach {}", id(&task)));
+    let text = tmux.shows("a", "the refusal", |text| text.contains("code=4"));
+    assert!(text.contains("over pipes") && text.contains("hayward logs -f"), "{text}");
+}
+
+#[test]
+fn f32_bytes_are_the_same_over_100_cuts_of_the_line_and_the_screen_is_right_after_them() {
+    let home = Home::new();
+    let daemon = home.up();
+    let repo = ScratchRepo::new();
+    let relay = daemon.told["relay"].as_str().unwrap().trim_start_matches("http://").to_owned();
+    let cable = Cable::to(&relay);
+    let size = 50 * 1024 * 1024;
+    let numbers: String = (1..9_000_000u64).map(|number| format!("{number}\n")).collect();
+    let expected = format!("{}\r\nlast line", &numbers[..size]);
+    let line = format!("stty raw; seq 1 9000000 | head -c {size}; printf '\\r\\nlast line'; cat");
+    let task = start(&home, &repo, &["sh", "-c", &line]);
+    let tmux = Tmux::start("attach over cuts", &home, &[]);
+    if let Some(tmux) = &tmux {
+        tmux.open("a", 80, 24);
+        tmux.hayward("a", &format!("--relay {} attach {}", cable.url(), id(&task)));
+        until_true("attach has the terminal", LONG, || tmux.tell("a", "#{alternate_on}") == "1");
+    }
+    let logs = ["--relay", &cable.url(), "logs", "-f", "--raw", id(&task)];
+    let mut follower = home.spawn("logs", &home.user(), &logs);
+    for cut in 0..100u64 {
+        // not a wait for anything: cuts fall at moments that differ
+        std::thread::sleep(Duration::from_millis(20 + 37 * (cut % 5)));
+        cable.jolt();
+    }
+    if let Some(tmux) = &tmux {
+        until_true("the end is shown", LONG * 3, || tmux.text("a").contains("last line"));
+        let text = tmux.text("a");
+        assert!(!text.contains("connecting again"), "{text}");
+        let last = expected.lines().rev().nth(2).unwrap();
+        assert!(text.replace(['\n', ' '], "").contains(last), "no {last}:\n{text}");
+        tmux.keys("a", &["C-\\", "C-\\"]);
+    }
+    home.run(&["task", "cancel", id(&task)]).expect(0);
+    until_true("the follower ends", LONG * 2, || follower.try_wait().unwrap().is_some());
+    let got = fs::read(home.file("logs.out")).unwrap();
+    let same = got.iter().zip(expected.as_bytes()).take_while(|(one, other)| one == other).count();
+    assert!(got == expected.as_bytes(), "{} bytes, the same up to {same}", got.len());
+    assert!(!fs::read_to_string(home.file("logs.err")).unwrap().contains("not kept"));
+}
