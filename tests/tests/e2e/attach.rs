@@ -318,6 +318,8 @@ fn f32_bytes_are_the_same_over_100_cuts_of_the_line_and_the_screen_is_right_afte
     }
     let logs = ["--relay", &cable.url(), "logs", "-f", "--raw", id(&task)];
     let mut follower = home.spawn("logs", &home.user(), &logs);
+    let read = || fs::metadata(home.file("logs.out")).is_ok_and(|file| file.len() > 0);
+    until_true("the follower reads", LONG, read);
     for cut in 0..100u64 {
         // not a wait for anything: cuts fall at moments that differ
         std::thread::sleep(Duration::from_millis(20 + 37 * (cut % 5)));
@@ -335,6 +337,7 @@ fn f32_bytes_are_the_same_over_100_cuts_of_the_line_and_the_screen_is_right_afte
     until_true("the follower ends", LONG * 2, || follower.try_wait().unwrap().is_some());
     let got = fs::read(home.file("logs.out")).unwrap();
     let same = got.iter().zip(expected.as_bytes()).take_while(|(one, other)| one == other).count();
-    assert!(got == expected.as_bytes(), "{} bytes, the same up to {same}", got.len());
-    assert!(!fs::read_to_string(home.file("logs.err")).unwrap().contains("not kept"));
+    let told = fs::read_to_string(home.file("logs.err")).unwrap();
+    assert!(got == expected.as_bytes(), "{} bytes, the same up to {same}: {told}", got.len());
+    assert!(!told.contains("not kept"), "{told}");
 }

@@ -408,7 +408,9 @@ fn f41_evil_and_huge_patterns_answer_or_time_out_within_a_second() {
         let cut =
             told["truncated"] == true && !told["unsearched"].as_array().is_none_or(Vec::is_empty);
         let whole = told["searched"]["bytes"].as_u64().unwrap_or_default() > 60_000_000;
-        assert!(refused || cut || whole, "{told}");
+        // or it said itself that it did not get through a single line
+        let slow = told["unanswered"][0]["reason"].to_string().contains("takes too long");
+        assert!(refused || cut || whole || slow, "{told}");
         assert!(took < Duration::from_millis(2500), "{took:?} for {pattern:.20}");
     }
 }
