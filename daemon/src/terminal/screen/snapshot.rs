@@ -39,15 +39,10 @@ fn grid(screen: &Screen, out: &mut Vec<u8>) {
         out.extend_from_slice(format!("\x1b[{};{}r", top + 1, bottom + 1).as_bytes());
     }
     let saved = after(screen, b"\x1b8");
-    place(&saved, 0, out);
+    place(&saved, out);
     out.extend_from_slice(saved.attributes_formatted().as_bytes());
     out.extend_from_slice(b"\x1b7");
-    // in a region that begins below the first row, the first row of origin mode is another one
-    let has_origin = rows.get() > 2 && after(screen, b"\x1b[2;3r\x1b[H").cursor_position().0 == 1;
-    if has_origin {
-        out.extend_from_slice(b"\x1b[?6h");
-    }
-    place(screen, if has_origin { top } else { 0 }, out);
+    place(screen, out);
     let (row, col) = screen.cursor_position();
     if col >= cols.get() {
         wrap_waiting(screen, row, out);
@@ -55,12 +50,15 @@ fn grid(screen: &Screen, out: &mut Vec<u8>) {
     out.extend_from_slice(screen.attributes_formatted().as_bytes());
 }
 
-/// Moves the cursor; rows are counted from `first`.
-fn place(screen: &Screen, first: u16, out: &mut Vec<u8>) {
+/// Sets or resets origin mode and moves the cursor: by line and by column, as these reach what a
+/// cursor in origin mode can have been left at outside the region.
+fn place(screen: &Screen, out: &mut Vec<u8>) {
+    let (rows, cols) = screen.size();
+    // in a region that begins below the first row, the first row of origin mode is another one
+    let has_origin = rows.get() > 2 && after(screen, b"\x1b[2;3r\x1b[H").cursor_position().0 == 1;
     let (row, col) = screen.cursor_position();
-    let col = col.min(screen.size().1.get() - 1);
-    let row = row.saturating_sub(first);
-    out.extend_from_slice(format!("\x1b[{};{}H", row + 1, col + 1).as_bytes());
+    let (mode, col) = (if has_origin { 'h' } else { 'l' }, col.min(cols.get() - 1));
+    out.extend_from_slice(format!("\x1b[?6{mode}\x1b[{}d\x1b[{}G", row + 1, col + 1).as_bytes());
 }
 
 /// Draws the last character of the row again: only that lets the cursor wait behind it.

@@ -85,10 +85,12 @@ fn line_drawing_and_sequences_of_others_are_understood() {
 
 #[test]
 fn the_state_behind_what_is_seen_is_in_the_snapshot() {
-    let hidden: [&[u8]; 9] = [
+    let hidden: [&[u8]; 11] = [
         b"shell\x1b[31m\x1b7\x1b[?1049hvim\x1b[2;3H",
         b"\x1b[2;4r\x1b[4;1Hlast\n",
         b"\x1b[2;4r\x1b[?6h\x1b[2;2H",
+        b"\x1b[2;3r\x1b[?6h\x1b[5d",
+        b"\x1b[2;4r\x1b[?6h\x1b[2;2H\x1b7\x1b[?6l",
         b"a\x1b7\x1b[3;3H",
         b"0123456789",
         "012345678猫".as_bytes(),
