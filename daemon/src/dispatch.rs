@@ -25,6 +25,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+/// Watches that are served over the link at once; more are refused.
+const WATCHES: usize = 256;
+
 /// The dispatcher. One actor owns it.
 #[derive(Debug)]
 pub struct Dispatch {
@@ -54,7 +57,7 @@ impl Dispatch {
         finder: Finder,
         link: Link,
     ) -> Self {
-        let watches = Watches::new(shop.clone(), board.clone(), link.clone());
+        let watches = Watches::new(shop.clone(), board.clone(), link.lane(), WATCHES);
         let merges = Arc::new(Desk::new(shop.clone()));
         let answers = JoinSet::new();
         Self { shop, board, overlap, queue, link, watches, merges, life, finder, answers }

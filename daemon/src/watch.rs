@@ -9,7 +9,7 @@ mod attach;
 pub use attach::{Attach, Hand};
 
 use crate::kept::Kept;
-use crate::link::Link;
+use crate::link::Lane;
 use crate::session::Session;
 use crate::task::{Board, LiveSession, RunState, Shop, run_folder};
 use crate::terminal::ring::{Read, RingReader};
@@ -22,18 +22,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// Watches that one daemon serves at once; more are refused.
-const MOST: usize = 256;
-
 /// A ring that cannot be read is tried again after this long.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// The watches of one link.
+/// The watches of one lane.
 #[derive(Debug)]
 pub struct Watches {
     shop: Arc<Shop>,
     board: Board,
-    link: Link,
+    lane: Lane,
+    most: usize,
     live: HashMap<WatchId, Watch>,
 }
 
@@ -61,10 +59,10 @@ pub struct View {
 }
 
 impl Watches {
-    /// No watches yet; frames go out over `link`.
+    /// No watches yet, and at most so many at once; answers and frames go out over `lane`.
     #[must_use]
-    pub fn new(shop: Arc<Shop>, board: Board, link: Link) -> Self {
-        Self { shop, board, link, live: HashMap::new() }
+    pub fn new(shop: Arc<Shop>, board: Board, lane: Lane, most: usize) -> Self {
+        Self { shop, board, lane, most, live: HashMap::new() }
     }
 
     /// Begins a watch; one of the same name ends. Answers `{runId, start, end}`: what is held.
@@ -93,7 +91,7 @@ impl Watches {
             live: if view.follow { self.board.session(view.task).await } else { None },
             output: None,
             granted,
-            link: self.link.clone(),
+            lane: self.lane.clone(),
         };
         let task = Kept::of(tokio::spawn(viewing.run()));
         self.live.insert(view.watch, Watch { grant, hands: None, task });
@@ -102,10 +100,10 @@ impl Watches {
 
     fn make_room(&mut self) -> Result<(), Fault> {
         self.live.retain(|_, watch| !watch.task.is_over());
-        if self.live.len() < MOST {
+        if self.live.len() < self.most {
             return Ok(());
         }
-        let text = format!("{MOST} watches are served already");
+        let text = format!("{} watches are served already", self.most);
         Err(Fault::new(Code::Unavailable, text))
     }
 
@@ -125,7 +123,7 @@ impl Watches {
         self.live.remove(&id);
     }
 
-    /// Ends all of them: the link is gone, and the viewers with it.
+    /// Ends all of them: the lane is closed, and the viewers are gone with it.
     pub fn clear(&mut self) {
         self.live.clear();
     }
@@ -140,7 +138,7 @@ struct Viewing {
     live: Option<LiveSession>,
     output: Option<watch::Receiver<u64>>,
     granted: watch::Receiver<u64>,
-    link: Link,
+    lane: Lane,
 }
 
 impl Viewing {
@@ -220,6 +218,6 @@ impl Viewing {
 
     async fn send(&self, body: Body<'_>) -> bool {
         let frame = Frame { watch: self.view.watch, offset: self.position, body };
-        self.link.output(frame.encode().into()).await
+        self.lane.output(frame.encode().into()).await
     }
 }

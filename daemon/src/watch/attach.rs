@@ -3,7 +3,7 @@
 
 use super::{Body, MAX_BODY, READ_AGAIN, View, Viewing, Watch, Watches};
 use crate::kept::Kept;
-use crate::link::Link;
+use crate::link::Lane;
 use crate::session::{Look, Present, Seat, Session, SessionError, Terminal};
 use crate::task::{Board, LiveSession, RunState, Shop, chain};
 use crate::terminal::ring::Read;
@@ -71,7 +71,7 @@ impl Watches {
         let opening = Opening {
             shop: self.shop.clone(),
             board: self.board.clone(),
-            link: self.link.clone(),
+            lane: self.lane.clone(),
             attach,
             size,
         };
@@ -109,7 +109,7 @@ fn size(rows: u16, cols: u16) -> Result<Size, Fault> {
 struct Opening {
     shop: Arc<Shop>,
     board: Board,
-    link: Link,
+    lane: Lane,
     attach: Attach,
     size: Size,
 }
@@ -128,7 +128,7 @@ impl Opening {
             Err(fault) => (None, Reply::refused(fault)),
         };
         if let Some(request) = request {
-            self.link.reply(request, told).await;
+            self.lane.reply(request, told).await;
         }
         let Some(Opened { session, live, terminal, look, seat }) = opened else { return };
         let Attach { watch, task, read_only, grant: first, .. } = self.attach;
@@ -141,13 +141,13 @@ impl Opening {
             live: Some(live),
             output: None,
             granted,
-            link: self.link.clone(),
+            lane: self.lane.clone(),
         };
         let present = terminal.present();
         let showing =
             Showing { viewing, session: session.clone(), present, told: look.present, terminal };
         let hands = Hands {
-            link: self.link,
+            lane: self.lane,
             session,
             terminal: showing.terminal.clone(),
             watch,
@@ -166,6 +166,11 @@ impl Opening {
             Fault::new(Code::Conflict, format!("no agent of task {} runs here", task.short()))
                 .with_hint(format!("what it printed: hayward logs {}", task.short()))
         };
+        let known = self.shop.journal.last_run::<RunState>(task).await.map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "a run cannot be read");
+            Fault::new(Code::Internal, "the daemon's journal cannot be read")
+        })?;
+        let run = known.ok_or_else(|| Fault::not_found("run of task", task.short()))?.key.run_id;
         let mut live = self.board.session(task).await.ok_or_else(absent)?;
         let begun = timeout(BEGIN, live.wait_for(Option::is_some)).await;
         let session = begun.ok().and_then(Result::ok).and_then(|session| session.clone());
@@ -176,8 +181,6 @@ impl Opening {
             Fault::new(Code::Conflict, text)
                 .with_hint(format!("follow what it says: hayward logs -f {}", task.short()))
         })?;
-        let run = self.shop.journal.last_run::<RunState>(task).await;
-        let run = run.ok().flatten().map(|row| row.key.run_id);
         let joined = terminal.join(self.attach.watch, self.size, self.attach.read_only).await;
         let (look, seat) = joined.ok_or_else(absent)?;
         Ok((Opened { session, live, terminal, look, seat }, json!({ "runId": run })))
@@ -203,7 +206,7 @@ struct Showing {
 }
 
 impl Showing {
-    /// Ends with the session, or with the link.
+    /// Ends with the session, or with the lane.
     async fn run(mut self, look: Look, first: u64, grant: &watch::Sender<u64>) {
         let up_to = look.offset.saturating_add(first);
         grant.send_if_modified(|grant| std::mem::replace(grant, up_to.max(*grant)) < up_to);
@@ -212,7 +215,7 @@ impl Showing {
         }
     }
 
-    /// Shows the terminal as it stands; false when the link is gone.
+    /// Shows the terminal as it stands; false when the lane is closed.
     async fn show(&mut self, look: Look) -> bool {
         let until = look.offset;
         if until > self.viewing.position && !self.viewing.send(Body::Gap { until }).await {
@@ -284,7 +287,7 @@ impl Showing {
     }
 
     /// Tells of another size or owner once the output is there; how many bytes, at most `most`,
-    /// come before the next change. None when the link is gone.
+    /// come before the next change. None when the lane is closed.
     async fn tell_size(&mut self, most: usize) -> Option<usize> {
         let present = *self.present.borrow_and_update();
         let is_new = (present.size, present.owner) != (self.told.size, self.told.owner);
@@ -308,7 +311,7 @@ impl Showing {
 
 /// What the viewer does.
 struct Hands {
-    link: Link,
+    lane: Lane,
     session: Session,
     terminal: Terminal,
     watch: WatchId,
@@ -322,7 +325,7 @@ impl Hands {
             let done = self.perform(hand).await;
             if let Some(request) = request {
                 let reply = done.map_or_else(Reply::refused, |()| Reply::done(Value::Null));
-                self.link.reply(request, reply).await;
+                self.lane.reply(request, reply).await;
             }
         }
         std::future::pending().await

@@ -74,6 +74,7 @@ impl Show {
                 None => self.tell(&fault.to_string(), Some(now)),
             },
             Seen::Lost(fault) => self.tell(&format!("{fault}; connecting again"), None),
+            Seen::Moved(how) => self.tell(how, Some(now)),
             Seen::End => return true,
         }
         false
