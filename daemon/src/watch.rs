@@ -6,8 +6,9 @@
 
 mod attach;
 
-pub use attach::{Attach, Hand};
+pub use attach::Hand;
 
+use crate::journal::RunRow;
 use crate::kept::Kept;
 use crate::link::Lane;
 use crate::session::Session;
@@ -15,6 +16,7 @@ use crate::task::{Board, LiveSession, RunState, Shop, run_folder};
 use crate::terminal::ring::{Read, RingReader};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{TaskId, WatchId};
+use hayward_shared::protocol::OutputView;
 use hayward_shared::protocol::output::{Body, Frame, MAX_BODY};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -43,21 +45,6 @@ struct Watch {
     task: Kept,
 }
 
-/// What a viewer asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct View {
-    /// The viewer's name for it.
-    pub watch: WatchId,
-    /// The task whose last run is watched.
-    pub task: TaskId,
-    /// The first byte to send.
-    pub from: u64,
-    /// Whether to go on until the session ends.
-    pub follow: bool,
-    /// Send no byte at or past this offset.
-    pub grant: u64,
-}
-
 impl Watches {
     /// No watches yet, and at most so many at once; answers and frames go out over `lane`.
     #[must_use]
@@ -69,13 +56,9 @@ impl Watches {
     ///
     /// # Errors
     /// No run of the task is known here, or there are too many watches.
-    pub async fn begin(&mut self, view: View) -> Result<Value, Fault> {
+    pub async fn begin(&mut self, view: OutputView) -> Result<Value, Fault> {
         self.make_room()?;
-        let row = self.shop.journal.last_run::<RunState>(view.task).await.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "a run cannot be read");
-            Fault::new(Code::Internal, "the daemon's journal cannot be read")
-        })?;
-        let row = row.ok_or_else(|| Fault::not_found("output of task", view.task.short()))?;
+        let row = last_run(&self.shop, view.task_id).await?;
         let ring =
             RingReader::open(&run_folder(&self.shop.home, row.key.run_id, &row.state).ring());
         let unreadable =
@@ -84,17 +67,18 @@ impl Watches {
         let end = ring.end().map_err(unreadable)?;
         let (grant, granted) = watch::channel(view.grant);
         let viewing = Viewing {
-            view,
+            watch: view.watch_id,
+            task: view.task_id,
             position: view.from,
             stop: (!view.follow).then_some(end),
             ring,
-            live: if view.follow { self.board.session(view.task).await } else { None },
+            live: if view.follow { self.board.session(view.task_id).await } else { None },
             output: None,
             granted,
             lane: self.lane.clone(),
         };
         let task = Kept::of(tokio::spawn(viewing.run()));
-        self.live.insert(view.watch, Watch { grant, hands: None, task });
+        self.live.insert(view.watch_id, Watch { grant, hands: None, task });
         Ok(json!({ "runId": row.key.run_id, "start": start, "end": end }))
     }
 
@@ -129,9 +113,19 @@ impl Watches {
     }
 }
 
+/// The last run of a task on this daemon.
+async fn last_run(shop: &Shop, task: TaskId) -> Result<RunRow<RunState>, Fault> {
+    let row = shop.journal.last_run(task).await.map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "a run cannot be read");
+        Fault::new(Code::Internal, "the daemon's journal cannot be read")
+    })?;
+    row.ok_or_else(|| Fault::not_found("output of task", task.short()))
+}
+
 /// One watch under way.
 struct Viewing {
-    view: View,
+    watch: WatchId,
+    task: TaskId,
     position: u64,
     stop: Option<u64>,
     ring: RingReader,
@@ -152,7 +146,7 @@ impl Viewing {
             let read = match self.ring.read(self.position, &mut buffer[..room]) {
                 Ok(read) => read,
                 Err(error) => {
-                    tracing::warn!(%error, task = %self.view.task, "the output cannot be read");
+                    tracing::warn!(%error, task = %self.task, "the output cannot be read");
                     tokio::time::sleep(READ_AGAIN).await;
                     Read::AtEnd
                 }
@@ -217,7 +211,7 @@ impl Viewing {
     }
 
     async fn send(&self, body: Body<'_>) -> bool {
-        let frame = Frame { watch: self.view.watch, offset: self.position, body };
+        let frame = Frame { watch: self.watch, offset: self.position, body };
         self.lane.output(frame.encode().into()).await
     }
 }

@@ -111,7 +111,9 @@ fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
     };
     context.out.line(Tone::Strong, &format!("relay {url}, {state}"))?;
     if picture.is_near {
-        context.out.line(Tone::Warn, "this machine's daemon runs; what ran on this machine alone:")?;
+        context
+            .out
+            .line(Tone::Warn, "this machine's daemon runs; what ran on this machine alone:")?;
         return counts(picture, context);
     }
     if picture.away.is_some() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{TaskId, WatchId};
 use hayward_shared::protocol::output::{Body, Frame};
-use hayward_shared::protocol::{ClientMessage, ClientNotice};
+use hayward_shared::protocol::{ClientMessage, ClientNotice, OutputView};
 
 /// Bytes that may be under way: a relay and a terminal that are both fast are never idle.
 const WINDOW: u64 = 1024 * 1024;
@@ -125,11 +125,7 @@ impl Watch {
     /// # Errors
     /// Nothing is to be read, nobody answers in time (only where it does not follow), or the sink
     /// takes no more.
-    pub(crate) async fn read(
-        self,
-        mut reach: Reach,
-        sink: &mut impl Sink,
-    ) -> Result<u64, Fault> {
+    pub(crate) async fn read(self, mut reach: Reach, sink: &mut impl Sink) -> Result<u64, Fault> {
         let mut reading = Reading::new(self.from);
         loop {
             let before = reading.offset;
@@ -172,14 +168,14 @@ impl Watch {
         let opened = async {
             let mut socket = reach.open().await?;
             reading.granted = reading.offset + WINDOW;
-            let message = ClientMessage::Watch {
+            let view = OutputView {
                 watch_id,
                 task_id: self.task,
                 from: reading.offset,
                 follow: self.follow,
                 grant: reading.granted,
             };
-            socket.send(&message).await?;
+            socket.send(&ClientMessage::Watch(view)).await?;
             Ok(socket)
         };
         let mut socket = match opened.await {

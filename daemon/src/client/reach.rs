@@ -42,9 +42,7 @@ impl Reach {
             }
         };
         match near(&finder, &away, async |daemon| daemon.task(id).await).await {
-            Ok(task) => {
-                Ok((Self { finder, ways: Ways::new(Way::Near, true) }, task, Some(away)))
-            }
+            Ok(task) => Ok((Self { finder, ways: Ways::new(Way::Near, true) }, task, Some(away))),
             Err(own) if own.code == Code::NotFound => {
                 let text = format!("{away}; and this machine's daemon has no run of task '{id}'");
                 let hint = "without the relay, only what ran on this machine can be reached";

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{TaskId, WatchId};
 use hayward_shared::protocol::output::{Body, Frame, HEADER, Shape};
-use hayward_shared::protocol::{ClientMessage, ClientNotice};
+use hayward_shared::protocol::{ClientMessage, ClientNotice, TerminalView};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -208,15 +208,8 @@ impl Actor {
     async fn open(&self, watch_id: WatchId) -> Result<Socket, Fault> {
         let mut socket = self.reach.open().await?;
         let View { task: task_id, size: (rows, cols), read_only, take } = self.view;
-        let attach = ClientMessage::AttachTerminal {
-            watch_id,
-            task_id,
-            rows,
-            cols,
-            read_only,
-            grant: WINDOW,
-        };
-        socket.send(&attach).await?;
+        let wanted = TerminalView { watch_id, task_id, rows, cols, read_only, grant: WINDOW };
+        socket.send(&ClientMessage::AttachTerminal(wanted)).await?;
         if take {
             socket.send(&ClientMessage::TakeTerminal { watch_id }).await?;
         }

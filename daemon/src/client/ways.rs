@@ -81,7 +81,8 @@ impl Ways {
     /// A connection failed.
     pub(crate) fn failed(&mut self, fault: Fault) -> Next {
         // that this machine does not know the run says nothing of other machines
-        let passes = may_pass(&fault.code) || (self.way == Way::Near && fault.code == Code::NotFound);
+        let passes =
+            may_pass(&fault.code) || (self.way == Way::Near && fault.code == Code::NotFound);
         if !passes {
             return Next::Never(fault);
         }
@@ -169,6 +170,8 @@ mod tests {
         assert!(matches!(Ways::new(Way::Relay, true).failed(absent.clone()), Next::Never(_)));
         let mut ways = Ways::new(Way::Relay, true);
         ways.failed(away("relay"));
-        assert!(matches!(ways.failed(absent), Next::Later { fault, .. } if fault.message == "relay"));
+        assert!(
+            matches!(ways.failed(absent), Next::Later { fault, .. } if fault.message == "relay")
+        );
     }
 }

@@ -110,7 +110,9 @@ fn task(row: RunRow<RunState>) -> Task {
 fn moment(id: &Uuid) -> Timestamp {
     let since = id.get_timestamp().map_or((0, 0), |at| at.to_unix());
     let seconds = i64::try_from(since.0).unwrap_or(i64::MAX);
-    Timestamp::from_millis(seconds.saturating_mul(1000).saturating_add((since.1 / 1_000_000).into()))
+    Timestamp::from_millis(
+        seconds.saturating_mul(1000).saturating_add((since.1 / 1_000_000).into()),
+    )
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::Rooms;
 use super::faults::Refusal;
 use crate::link::{Lane, LaneEnd};
-use crate::watch::{Attach, Hand, View, Watches};
+use crate::watch::{Hand, Watches};
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
@@ -13,7 +13,9 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, WatchId};
-use hayward_shared::protocol::{ClientMessage, ClientNotice, FromDaemon, MAX_TEXT, Reply, Tagged};
+use hayward_shared::protocol::{
+    ClientMessage, ClientNotice, FromDaemon, MAX_TEXT, OutputView, Reply, Tagged,
+};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -146,9 +148,9 @@ impl Viewer {
 
     async fn message(&mut self, message: ClientMessage) -> Result<(), Gone> {
         match message {
-            ClientMessage::Watch { watch_id, task_id, from, follow, grant } => {
-                let view = View { watch: watch_id, task: task_id, from, follow, grant: 0 };
-                match self.watches.begin(view).await {
+            ClientMessage::Watch(view) => {
+                let OutputView { watch_id, grant, .. } = view;
+                match self.watches.begin(OutputView { grant: 0, ..view }).await {
                     Ok(payload) => {
                         self.say(ClientNotice::WatchStarted { watch_id, payload }).await?;
                         self.watches.grant(watch_id, grant);
@@ -157,11 +159,9 @@ impl Viewer {
                     Err(error) => self.say(ClientNotice::WatchFailed { watch_id, error }).await,
                 }
             }
-            ClientMessage::AttachTerminal { watch_id, task_id, rows, cols, read_only, grant } => {
-                let (watch, task) = (watch_id, task_id);
-                let attach = Attach { watch, task, rows, cols, read_only, grant };
-                self.wish(watch_id, Wish::Begin, |watches, request| {
-                    watches.attach(Some(request), attach)
+            ClientMessage::AttachTerminal(view) => {
+                self.wish(view.watch_id, Wish::Begin, |watches, request| {
+                    watches.attach(Some(request), view)
                 })
                 .await
             }

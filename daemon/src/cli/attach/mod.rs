@@ -11,6 +11,7 @@ use super::print::tone::Tone;
 use super::typed::Typed;
 use crate::client::{Reach, Say, Seen, View, Viewer};
 use crate::exit::{End, OrFault, Outcome};
+use hayward_daemon::fault;
 use hayward_daemon::terminal::screen::Size;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
@@ -171,6 +172,7 @@ async fn attached(mut viewer: Viewer, mut show: Show) -> Result<Left, Fault> {
             Event::Left(left) => return Ok(left),
             Event::Draw => {
                 tty.write(&show.draw(Instant::now()))?;
+                fault::point("attach.screen.drawn").or_fault(Code::Failed)?;
                 drawn = Instant::now();
             }
         }
@@ -197,12 +199,7 @@ async fn gather(
 }
 
 /// Says how it went, on the user's own screen.
-async fn tell(
-    left: Result<Left, Fault>,
-    reach: Reach,
-    id: TaskId,
-    context: &Context,
-) -> Outcome {
+async fn tell(left: Result<Left, Fault>, reach: Reach, id: TaskId, context: &Context) -> Outcome {
     let (left, fault) = match left {
         Ok(left) => (left, None),
         // it may have ended while there was no connection

@@ -73,7 +73,7 @@ impl Show {
                 Some(None) => {}
                 None => self.tell(&fault.to_string(), Some(now)),
             },
-            Seen::Lost(fault) => self.tell(&format!("{fault}; connecting again"), None),
+            Seen::Lost(fault) => self.tell(&format!("connecting again: {fault}"), None),
             Seen::Moved(how) => self.tell(how, Some(now)),
             Seen::End => return true,
         }
