@@ -13,6 +13,9 @@ use tokio::time::Instant;
 /// How long a notice lies over the last row.
 const NOTICE: Duration = Duration::from_secs(4);
 
+/// Why the screen may not fit.
+const NOT_OWNER: &str = "another viewer decides the size; attach with --take to decide it";
+
 /// A line for the user over the last row.
 struct Notice {
     text: String,
@@ -136,12 +139,13 @@ impl Show {
         if before == owner || self.read_only {
             return;
         }
-        let text = if owner {
-            "the terminal has your size now"
-        } else {
-            "another viewer decides the size; attach with --take to decide it"
-        };
-        self.tell(text, Some(now));
+        // the good news is seen anyway, and leaves a line that says something else
+        let says_else = |notice: &Notice| notice.text != NOT_OWNER && notice.until > Some(now);
+        if !owner {
+            self.tell(NOT_OWNER, Some(now));
+        } else if !self.notice.as_ref().is_some_and(says_else) {
+            self.tell("the terminal has your size now", Some(now));
+        }
     }
 
     fn tell(&mut self, text: &str, from: Option<Instant>) {
