@@ -63,11 +63,14 @@ pub(crate) enum Seen {
     End,
 }
 
+/// What is seen; a fault is the last.
+type Told = Result<Seen, Fault>;
+
 /// The handle. Dropping it ends the connection.
 #[derive(Debug)]
 pub(crate) struct Viewer {
     say: mpsc::Sender<Say>,
-    seen: mpsc::Receiver<Result<Seen, Fault>>,
+    seen: mpsc::Receiver<Told>,
     _actor: JoinSet<()>,
 }
 
@@ -77,7 +80,7 @@ impl Viewer {
         let (say, said) = mpsc::channel(QUEUE);
         let (tell, seen) = mpsc::channel(QUEUE);
         let mut actor = JoinSet::new();
-        actor.spawn(Actor { reach, view, said, tell, waiting: Vec::new() }.run());
+        actor.spawn(Actor { reach, view, said, tell, shown: false, waiting: Vec::new() }.run());
         Self { say, seen, _actor: actor }
     }
 
@@ -100,7 +103,9 @@ struct Actor {
     reach: Reach,
     view: View,
     said: mpsc::Receiver<Say>,
-    tell: mpsc::Sender<Result<Seen, Fault>>,
+    tell: mpsc::Sender<Told>,
+    /// Whether a screen was told of.
+    shown: bool,
     /// What was typed and not answered.
     waiting: Vec<u64>,
 }
@@ -255,15 +260,23 @@ impl Actor {
         };
         let Some(seen) = seen else { return Ok(false) };
         let ends = matches!(seen, Seen::End);
-        let moved = matches!(seen, Seen::Screen(_)).then(|| {
-            self.reach.served();
-            self.reach.moved()
-        });
-        let mut gone = self.tell.send(Ok(seen)).await.is_err();
-        if let Some(how) = moved.flatten() {
-            gone |= self.tell.send(Ok(Seen::Moved(how))).await.is_err();
+        Ok(self.show(seen).await.is_err() || ends)
+    }
+
+    /// Tells what is seen; with a screen also that the way is another one. The first screen comes
+    /// behind that: by then the user's terminal is still their own, and words on it stay.
+    async fn show(&mut self, seen: Seen) -> Result<(), mpsc::error::SendError<Told>> {
+        if !matches!(seen, Seen::Screen(_)) {
+            return self.tell.send(Ok(seen)).await;
         }
-        Ok(gone || ends)
+        self.reach.served();
+        let moved = self.reach.moved().map(Seen::Moved);
+        let is_first = !std::mem::replace(&mut self.shown, true);
+        let order = if is_first { [moved, Some(seen)] } else { [Some(seen), moved] };
+        for seen in order.into_iter().flatten() {
+            self.tell.send(Ok(seen)).await?;
+        }
+        Ok(())
     }
 }
 

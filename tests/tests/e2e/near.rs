@@ -84,6 +84,27 @@ fn an_end_without_the_relay_is_told_to_who_is_attached() {
 }
 
 #[test]
+fn a_daemon_that_dies_and_starts_without_the_relay_is_found_again() {
+    let mut relay = Relay::start();
+    let mut linked = Linked::start(&relay, &relay.url(), "");
+    let repo = ScratchRepo::new();
+    let Some(tmux) = Tmux::start("daemon anew without the relay", &linked.home, &[]) else {
+        return;
+    };
+    let task = echo(&linked.home, &repo, &[]);
+    attach(&tmux, "a", &task);
+    relay.crash();
+    tmux.shows("a", "how it goes on", |text| text.contains("without the relay"));
+    linked.crash();
+    tmux.shows("a", "that it connects again", |text| text.contains("connecting again"));
+    linked.come_back();
+    tmux.shows("a", "the screen alone", |text| text.trim() == "ready");
+    type_line(&tmux, "a", "one", &["a"]);
+    attach(&tmux, "b", &task);
+    type_line(&tmux, "b", "two", &["a", "b"]);
+}
+
+#[test]
 fn a_daemon_that_lost_the_relay_shows_its_own_sessions_though_others_reach_the_relay() {
     let relay = Relay::start();
     let cable = Cable::to(relay.address());
@@ -95,6 +116,9 @@ fn a_daemon_that_lost_the_relay_shows_its_own_sessions_though_others_reach_the_r
     until_true("the link is down", LONG, || !linked.online());
     attach(&tmux, "a", &task);
     type_line(&tmux, "a", "typed", &["a"]);
+    tmux.keys("a", &["C-\\", "C-\\"]);
+    let text = tmux.shows("a", "the shell", |text| text.contains("code=0"));
+    assert!(text.starts_with("going on with this machine's daemon, without the relay\n"), "{text}");
     assert_eq!(home.run(&["logs", id(&task)]).expect(0).text(), "ready\ntyped\n");
 }
 

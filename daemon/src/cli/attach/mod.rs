@@ -104,6 +104,7 @@ async fn screen(viewer: &mut Viewer, context: &Context) -> Result<Option<Shape>,
             Seen::Screen(shape) => return Ok(Some(shape)),
             Seen::End => return Ok(None),
             Seen::Lost(fault) => context.out.note(Tone::Warn, &format!("{fault}; trying again")),
+            Seen::Moved(how) => context.out.note(Tone::Warn, how),
             _ => {}
         }
     }
