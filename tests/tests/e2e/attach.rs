@@ -266,8 +266,12 @@ fn the_users_terminal_is_given_back_when_attach_panics() {
         // by the second, the first screen and all its modes are out
         let point = format!("attach.screen.drawn:{passing}=panic");
         let attach = format!("{} attach {}", program.display(), id(&task));
-        tmux.keys("a", &[&format!("clear; HAYWARD_FAULT={point} {attach}; echo code=$?"), "Enter"]);
-        let text = tmux.shows("a", "the shell", |text| text.contains("code=101"));
+        tmux.keys(
+            "a",
+            &[&format!("clear; HAYWARD_FAULT={point} {attach}; echo {passing}:$?"), "Enter"],
+        );
+        let ended = format!("\n{passing}:101\n");
+        let text = tmux.shows("a", "the shell", |text| text.contains(&ended));
         assert!(text.contains("a test made attach.screen.drawn panic"), "{text}");
         assert_eq!(tmux.tell("a", state), before);
     }
