@@ -153,3 +153,28 @@ impl Show {
         self.changed = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_the_way_is_another_stays_told_while_the_size_comes_back_to_who_had_it() {
+        let (size, now) = (Size::new(24, 80).unwrap(), Instant::now());
+        let shape = |owner| Shape { rows: 24, cols: 80, owner };
+        let mut show = Show::new(size, false, shape(true), now);
+        let shows = |show: &mut Show, now, text: &str| {
+            assert!(String::from_utf8_lossy(&show.draw(now)).contains(text), "no {text}");
+        };
+        // the seat that the broken connection had is still taken when the next one sits down
+        show.see(Seen::Screen(shape(false)), now);
+        shows(&mut show, now, "another viewer");
+        show.see(Seen::Moved("straight"), now);
+        show.see(Seen::Resized(shape(true)), now);
+        shows(&mut show, now, "straight");
+        let later = now + NOTICE;
+        show.see(Seen::Resized(shape(false)), later);
+        show.see(Seen::Resized(shape(true)), later);
+        shows(&mut show, later, "has your size");
+    }
+}
