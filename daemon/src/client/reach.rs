@@ -5,6 +5,7 @@ use super::finder::Finder;
 use super::http::{Client, Doc};
 use super::socket::Socket;
 use super::ways::{Next, Way, Ways};
+use hayward_shared::api::TokenKind;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, TaskId};
 use hayward_shared::task::Task;
@@ -66,6 +67,10 @@ impl Reach {
             let fault = match asked {
                 Ok(task) => {
                     self.ways.served();
+                    // a queued task goes to a machine later
+                    if may_be_near(&self.finder, task.body.holding.daemon_id) {
+                        self.ways.come_near();
+                    }
                     return Ok(task);
                 }
                 Err(fault) => fault,
@@ -78,6 +83,15 @@ impl Reach {
                 Next::Later { fault, .. } | Next::Never(fault) => return Err(fault),
             }
         }
+    }
+
+    /// The task as this machine's daemon knows it, where it may be the one that holds it.
+    pub(crate) async fn own_word(&self, id: TaskId) -> Option<Task> {
+        if !self.ways.are_near() {
+            return None;
+        }
+        let daemon = Client::of_daemon(&self.finder.home).ok()?;
+        Some(daemon.task(&id.to_string()).await.ok()?.body)
     }
 
     fn client(&self) -> Result<Client, Fault> {
@@ -116,14 +130,21 @@ impl Reach {
 }
 
 /// Asks this machine's daemon in place of a relay that is away; the relay's fault when it is away
-/// too.
+/// too, or cannot tell. A task's own token opens no more than the relay would.
 pub(crate) async fn near<T>(
     finder: &Finder,
     away: &Fault,
     ask: impl AsyncFnOnce(Client) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
+    if finder.token.as_ref().is_some_and(|token| token.starts_with(TokenKind::Task.prefix())) {
+        return Err(away.clone());
+    }
     match ask(Client::of_daemon(&finder.home)?).await {
         Err(own) if own.code == Code::Unavailable => Err(away.clone()),
+        Err(own) if matches!(own.code, Code::Internal | Code::Incompatible) => {
+            let text = format!("{away}; and of this machine's daemon: {own}");
+            Err(Fault::new(Code::Unavailable, text))
+        }
         answer => answer,
     }
 }

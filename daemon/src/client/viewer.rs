@@ -138,8 +138,15 @@ impl Actor {
                 let fault = Fault::new(Code::Unavailable, text);
                 drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
             }
+            let lost = fault.clone();
             let (pause, fault) = match self.reach.failed(fault) {
-                Next::Other => continue,
+                Next::Other => {
+                    // what is tried next may take its time
+                    if self.shown && self.tell.send(Ok(Seen::Lost(lost))).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 Next::Later { pause, fault, .. } => (pause, fault),
                 Next::Never(fault) => {
                     drop(self.tell.send(Err(fault)).await);
@@ -177,9 +184,9 @@ impl Actor {
     async fn connection(&mut self) -> Over {
         let mut reading = Reading { watch: WatchId::fresh(), offset: None, granted: 0 };
         let watch_id = reading.watch;
-        let mut socket = match self.open(watch_id).await {
+        let mut socket = match self.begin(watch_id).await {
             Ok(socket) => socket,
-            Err(fault) => return Over::Fault(fault),
+            Err(over) => return over,
         };
         loop {
             let done = tokio::select! {
@@ -210,13 +217,23 @@ impl Actor {
         }
     }
 
-    async fn open(&self, watch_id: WatchId) -> Result<Socket, Fault> {
-        let mut socket = self.reach.open().await?;
-        let View { task: task_id, size: (rows, cols), read_only, take } = self.view;
-        let wanted = TerminalView { watch_id, task_id, rows, cols, read_only, grant: WINDOW };
-        socket.send(&ClientMessage::AttachTerminal(wanted)).await?;
-        if take {
-            socket.send(&ClientMessage::TakeTerminal { watch_id }).await?;
+    /// Opens a connection; what is typed meanwhile is refused, as there is none yet.
+    async fn begin(&mut self, watch_id: WatchId) -> Result<Socket, Over> {
+        let (reach, wanted) = (self.reach.clone(), self.view);
+        let mut opening = std::pin::pin!(open(&reach, wanted, watch_id));
+        let mut socket = loop {
+            tokio::select! {
+                opened = &mut opening => break opened.map_err(Over::Fault)?,
+                said = self.said.recv() => match said {
+                    Some(said) => self.cannot(said).await,
+                    None => return Err(Over::Done),
+                },
+            }
+        };
+        let (rows, cols) = self.view.size;
+        if (rows, cols) != wanted.size {
+            let resize = ClientMessage::ResizeTerminal { watch_id, rows, cols };
+            socket.send(&resize).await.map_err(Over::Fault)?;
         }
         Ok(socket)
     }
@@ -269,6 +286,8 @@ impl Actor {
         if !matches!(seen, Seen::Screen(_)) {
             return self.tell.send(Ok(seen)).await;
         }
+        // whoever takes the size from here on keeps it when this connection breaks
+        self.view.take = false;
         self.reach.served();
         let moved = self.reach.moved().map(Seen::Moved);
         let is_first = !std::mem::replace(&mut self.shown, true);
@@ -278,6 +297,18 @@ impl Actor {
         }
         Ok(())
     }
+}
+
+/// Opens a connection and wishes for the view.
+async fn open(reach: &Reach, view: View, watch_id: WatchId) -> Result<Socket, Fault> {
+    let mut socket = reach.open().await?;
+    let View { task: task_id, size: (rows, cols), read_only, take } = view;
+    let wanted = TerminalView { watch_id, task_id, rows, cols, read_only, grant: WINDOW };
+    socket.send(&ClientMessage::AttachTerminal(wanted)).await?;
+    if take {
+        socket.send(&ClientMessage::TakeTerminal { watch_id }).await?;
+    }
+    Ok(socket)
 }
 
 impl Reading {

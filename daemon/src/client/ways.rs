@@ -51,6 +51,8 @@ pub(crate) struct Ways {
     /// How the first way of this round failed.
     first: Option<Fault>,
     failures: u32,
+    /// The one that served last.
+    served: Way,
     /// The way that its user knows of.
     told: Way,
 }
@@ -58,7 +60,18 @@ pub(crate) struct Ways {
 impl Ways {
     /// The task was found this way. Unless its run may be on this machine, there is no other.
     pub(crate) fn new(way: Way, near: bool) -> Self {
-        Self { way, near: near || way == Way::Near, first: None, failures: 0, told: way }
+        let near = near || way == Way::Near;
+        Self { way, near, first: None, failures: 0, served: way, told: way }
+    }
+
+    /// The task's run may be on this machine, as it turned out.
+    pub(crate) fn come_near(&mut self) {
+        self.near = true;
+    }
+
+    /// Whether the task's run may be on this machine.
+    pub(crate) fn are_near(&self) -> bool {
+        self.near
     }
 
     /// The way to try now.
@@ -70,6 +83,7 @@ impl Ways {
     pub(crate) fn served(&mut self) {
         self.failures = 0;
         self.first = None;
+        self.served = self.way;
     }
 
     /// A connection stands: the way that it goes, if its user knows of another.
@@ -80,10 +94,16 @@ impl Ways {
 
     /// A connection failed.
     pub(crate) fn failed(&mut self, fault: Fault) -> Next {
-        // that this machine does not know the run says nothing of other machines
-        let passes =
-            may_pass(&fault.code) || (self.way == Way::Near && fault.code == Code::NotFound);
-        if !passes {
+        let passes = match self.way {
+            // that this machine does not know the run says nothing of other machines
+            Way::Near => fault.code == Code::NotFound,
+            // whom the daemon served, a relay that is not its own does not end
+            Way::Relay if self.served == Way::Near => {
+                matches!(fault.code, Code::Unauthorized | Code::Forbidden | Code::NotFound)
+            }
+            Way::Relay => false,
+        };
+        if !passes && !may_pass(&fault.code) {
             return Next::Never(fault);
         }
         let tried = self.way;
@@ -168,6 +188,9 @@ mod tests {
         }
         let absent = Fault::not_found("task", "beef");
         assert!(matches!(Ways::new(Way::Relay, true).failed(absent.clone()), Next::Never(_)));
+        let mut near = Ways::new(Way::Near, true);
+        near.failed(away("daemon"));
+        assert!(matches!(near.failed(absent.clone()), Next::Later { .. }));
         let mut ways = Ways::new(Way::Relay, true);
         ways.failed(away("relay"));
         assert!(

@@ -156,8 +156,8 @@ impl Journal {
         row.as_ref().map(read).transpose()
     }
 
-    /// The last run of each task on this daemon: those of the newest tasks, `most` at the most, the
-    /// newest first.
+    /// The last run of each task on this daemon, `most` at the most: those that have not ended, then
+    /// those of the newest tasks; the newest first among each.
     ///
     /// # Errors
     /// [`JournalError`] when they cannot be read.
@@ -168,7 +168,7 @@ impl Journal {
         // of the rows of a group, the one with the maximum gives the other columns
         let rows = sqlx::query(
             "SELECT run_id, task_id, max(lease_epoch) AS lease_epoch, ended, spawn, state \
-             FROM runs GROUP BY task_id ORDER BY task_id DESC LIMIT $1",
+             FROM runs GROUP BY task_id ORDER BY ended, task_id DESC LIMIT $1",
         )
         .bind(most)
         .fetch_all(&self.pool)

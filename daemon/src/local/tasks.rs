@@ -7,13 +7,14 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{Fragment, TaskId, WorkspaceId};
-use hayward_shared::task::{Holding, Results, Task};
+use hayward_shared::task::{Holding, Results, Status, Task};
 use hayward_shared::time::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Tasks that are looked at for a list, the newest ones: beyond it the relay is to be asked.
+/// Tasks that are looked at for a list, the live and the newest ones: beyond it the relay is to be
+/// asked.
 const MOST: u32 = 1000;
 
 /// As `GET /api/v1/tasks` of the relay, of this machine alone and all in one page.
@@ -24,16 +25,22 @@ pub(super) async fn list(
     let rows = shop.journal.last_runs::<RunState>(MOST).await;
     let rows = rows.map_err(|error| unreadable(&error))?;
     let mut tasks: Vec<Task> = rows.into_iter().map(task).collect();
+    tasks.sort_unstable_by_key(|task| std::cmp::Reverse(task.id));
     for (name, value) in &words {
         match name.as_str() {
-            "status" => tasks.retain(|task| task.status.name() == value),
+            "status" => {
+                let status: Status = serde_json::from_value(json!(value))
+                    .map_err(|_| invalid(format!("status: '{value}' is none")))?;
+                tasks.retain(|task| task.status == status);
+            }
             "label" => {
-                let (key, value) = value.split_once('=').unwrap_or((value, ""));
+                let label = value.split_once('=');
+                let (key, value) = label.ok_or_else(|| invalid("label: as key=value"))?;
                 tasks.retain(|task| task.order.labels.get(key).is_some_and(|own| own == value));
             }
             "parent" => {
                 let parent: Result<Fragment, _> = value.parse();
-                let parent = parent.map_err(|bad| Fault::new(Code::Invalid, bad.to_string()))?;
+                let parent = parent.map_err(|bad| invalid(bad.to_string()))?;
                 let is_part = |id: TaskId| parent.matches(&id.0);
                 tasks.retain(|task| task.order.parent_task_id.is_some_and(is_part));
             }
@@ -68,6 +75,10 @@ pub(super) fn only(typed: &str, mut known: impl Iterator<Item = TaskId>) -> Resu
         return Err(Fault::new(Code::Ambiguous, text));
     }
     Ok(first)
+}
+
+fn invalid(text: impl Into<String>) -> Fault {
+    Fault::new(Code::Invalid, text)
 }
 
 fn unreadable(error: &(dyn std::error::Error + 'static)) -> Fault {

@@ -19,6 +19,7 @@ use hayward_shared::protocol::{
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Viewers at once; more are refused.
@@ -64,6 +65,7 @@ async fn serve(socket: WebSocket, rooms: Rooms) {
     let viewer = Viewer { watches, out, wishes: HashMap::new() };
     let mut serving = rooms.serving;
     tokio::select! {
+        biased;
         _gone = viewer.run(stream, answers) => {}
         () = write(sink, notices, frames) => {}
         _ended = serving.changed() => {}
@@ -81,16 +83,32 @@ async fn write(
     loop {
         let message = tokio::select! {
             biased;
-            Some(notice) = notices.recv() => {
-                Message::text(serde_json::to_string(&notice).unwrap_or_default())
-            }
+            Some(notice) = notices.recv() => told_as(&notice),
             _ = pings.tick() => Message::Ping(Bytes::new()),
-            Some(frame) = frames.recv() => Message::Binary(frame),
+            Some(frame) = frames.recv() => {
+                // what was answered before is told before
+                yield_now().await;
+                while let Ok(notice) = notices.try_recv() {
+                    if !put(&mut sink, told_as(&notice)).await {
+                        return;
+                    }
+                }
+                Message::Binary(frame)
+            }
         };
-        if !matches!(timeout(WRITE, sink.send(message)).await, Ok(Ok(()))) {
+        if !put(&mut sink, message).await {
             return;
         }
     }
+}
+
+fn told_as(notice: &ClientNotice) -> Message {
+    Message::text(serde_json::to_string(notice).unwrap_or_default())
+}
+
+/// False for a viewer that is gone.
+async fn put(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> bool {
+    matches!(timeout(WRITE, sink.send(message)).await, Ok(Ok(())))
 }
 
 /// What a viewer wishes of a watch, while that is answered.

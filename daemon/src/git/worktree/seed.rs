@@ -432,8 +432,9 @@ mod tests {
         index.add_path(Path::new("file")).unwrap();
         index.write().unwrap();
         // the index is younger than the file, as after any while
-        let past = SystemTime::now() - 2 * AGE;
-        File::open(root.join("file")).unwrap().set_modified(past).unwrap();
+        let file = File::open(root.join("file")).unwrap();
+        let past = file.metadata().unwrap().modified().unwrap() - 2 * AGE;
+        file.set_modified(past).unwrap();
         index.add_path(Path::new("file")).unwrap();
         index.write().unwrap();
         let tree = user.find_tree(index.write_tree().unwrap()).unwrap();
