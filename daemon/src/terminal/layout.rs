@@ -8,12 +8,12 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Text of a block, about: what fits the cache nearest to a processor core beside all else, so
-/// that it is read from memory once.
-const BLOCK: u32 = 512 << 10;
+/// Text of a block, at least: with a batch more it fits the cache nearest to a processor core beside
+/// all else, so that it is read from memory once.
+const BLOCK: u32 = 256 << 10;
 
 /// A stretch of a segment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Block {
     /// Of which segment.
     pub(super) segment: usize,
@@ -27,7 +27,7 @@ pub(super) struct Block {
 }
 
 /// The end of a block whose text is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Written {
     /// Where it ends in the segment, and what is open there.
     pub(super) end: LineStart,
@@ -36,8 +36,8 @@ pub(super) struct Written {
     pub(super) count: usize,
     /// Whether a line of it was written over.
     pub(super) redrawn: bool,
-    /// Where its frames begin in the index, and how many bytes they take.
-    pub(super) frames: (u64, usize),
+    /// Where its frames are in the segment's index.
+    pub(super) frames: Range<usize>,
 }
 
 /// The blocks of a ring as it was when it was read. What is dropped later is found missing; the
@@ -46,6 +46,8 @@ pub(super) struct Written {
 pub(super) struct Layout {
     dir: PathBuf,
     segments: Vec<Segment>,
+    /// The index of each, which holds two bytes a line or so.
+    indexes: Vec<Vec<u8>>,
     blocks: Vec<Block>,
 }
 
@@ -56,13 +58,13 @@ impl Layout {
     /// The disk failed.
     pub(super) fn read(dir: &Path) -> io::Result<Self> {
         let mut layout = Self { dir: dir.to_owned(), segments: segments(dir)?, ..Self::default() };
-        let mut bytes = Vec::new();
         for segment in 0..layout.segments.len() {
-            bytes.clear();
+            let mut bytes = Vec::new();
             if let Some(mut file) = layout.open(segment, Part::Index)? {
                 file.read_to_end(&mut bytes)?;
             }
             layout.divide(segment, &bytes)?;
+            layout.indexes.push(bytes);
         }
         Ok(layout)
     }
@@ -90,12 +92,12 @@ impl Layout {
                 open: block.open,
                 count: 0,
                 redrawn: false,
-                frames: (at as u64, 0),
+                frames: at..at,
             });
             (to.end, to.open) = (frame.end, frame.open);
             to.count += frame.count as usize;
             to.redrawn |= frame.redrawn;
-            to.frames.1 += bytes.len() - frames.rest() - at;
+            to.frames.end = bytes.len() - frames.rest();
             begun = Some((frame.end, frame.open));
             if frame.end.text - block.from.text >= BLOCK {
                 blocks.push(block);
@@ -121,8 +123,8 @@ impl Layout {
         let Some(last) = self.blocks.len().checked_sub(1) else { return Ok(Open::at(1, start)) };
         let mut page = Page::default();
         match page.load(self, last, &mut Shelf::default())? {
-            true if page.end() == start => Ok(page.open_behind()),
-            true => Ok(Open::at(page.open_behind().line + 1, start)),
+            true if page.extent().end == start => Ok(page.extent().behind),
+            true => Ok(Open::at(page.extent().behind.line + 1, start)),
             false => Ok(Open::at(1, start)),
         }
     }
@@ -133,8 +135,22 @@ impl Layout {
     }
 
     /// A block by its number; the oldest is 0.
-    pub(super) fn block(&self, index: usize) -> Option<Block> {
-        self.blocks.get(index).copied()
+    pub(super) fn block(&self, index: usize) -> Option<&Block> {
+        self.blocks.get(index)
+    }
+
+    /// What the index tells of a block's lines; nothing of one that it does not hold.
+    pub(super) fn frames(&self, index: usize) -> &[u8] {
+        let Some(block) = self.blocks.get(index) else { return &[] };
+        let place = block.to.as_ref().map(|to| to.frames.clone());
+        place.and_then(|place| self.indexes[block.segment].get(place)).unwrap_or_default()
+    }
+
+    /// The block in which a line begins, or at whose end: then it begins the next one. None when
+    /// there is no block.
+    pub(super) fn block_of(&self, line: u64) -> Option<usize> {
+        let later = self.blocks.partition_point(|block| block.open.line < line);
+        (!self.blocks.is_empty()).then(|| later.saturating_sub(1))
     }
 
     /// The offset of a block's first raw byte.
@@ -180,6 +196,6 @@ impl Layout {
         let Some(last) = self.count().checked_sub(1) else { return Ok(Open::at(1, 0)) };
         let mut page = Page::default();
         page.load(self, last, &mut Shelf::default())?;
-        Ok(page.open_behind())
+        Ok(page.extent().behind)
     }
 }

@@ -40,7 +40,7 @@ impl Sink for Collect {
     }
 
     fn found(&mut self, found: &Found<'_>) {
-        let owned = |lines: &[Cow<'_, [u8]>]| lines.iter().map(|line| line.to_vec()).collect();
+        let owned = |lines: &[&[u8]]| lines.iter().map(|line| line.to_vec()).collect();
         let text = found.content.to_vec();
         self.matches.push(Match {
             line: Line { number: found.line, offset: found.offset, text },
