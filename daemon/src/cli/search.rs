@@ -177,6 +177,8 @@ fn print(
             && next.is_none_or(|next| next.line != *number)
     };
     let row = |number: u64, mark: char, text: &str, tone: Tone| {
+        // counted from the oldest line that is kept, for want of better
+        let number = format!("{}{number}", if found.uncounted { "~" } else { "" });
         context.out.line(tone, &format!("{number:>7}{mark} {}", lines(text).join(" ")))
     };
     for (number, text) in (*own.start()..).zip(&found.context_before) {

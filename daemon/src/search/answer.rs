@@ -26,12 +26,15 @@ pub(super) struct Answer<'a, F> {
     room: usize,
     full: bool,
     run: Option<RunKey>,
+    /// The last match that it holds.
+    last: Option<SearchPlace>,
 }
 
 impl<'a, F: FnMut() -> bool> Answer<'a, F> {
     /// Nothing was found yet; `stop` says when to break off.
     pub(super) fn new(query: &'a SearchQuery, stop: F) -> Self {
-        Self { query, stop, report: SearchReport::default(), room: MOST, full: false, run: None }
+        let report = SearchReport::default();
+        Self { query, stop, report, room: MOST, full: false, run: None, last: None }
     }
 
     /// From here on, the output is that of this run.
@@ -70,9 +73,7 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
             self.report.total = 0;
         }
         if self.full {
-            let last = self.report.matches.last();
-            self.report.next =
-                last.map(|last| SearchPlace { run_id: last.run_id, line: last.line });
+            self.report.next = self.last;
         }
         if self.query.after.is_some() && !self.wants() {
             // broken off because it was full, not for want of time
@@ -86,12 +87,15 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
     }
 
     /// Whether an earlier answer held it.
-    fn is_known(&self, run: RunKey, line: u64) -> bool {
-        self.query.after.is_some_and(|after| {
-            let before =
-                if self.query.newest_first { line >= after.line } else { line <= after.line };
-            after.run_id == run.run_id && before
-        })
+    fn is_known(&self, run: RunKey, found: &Found<'_>) -> bool {
+        let Some(after) = self.query.after.filter(|after| after.run_id == run.run_id) else {
+            return false;
+        };
+        let order = match after.offset {
+            Some(offset) => found.from.cmp(&offset),
+            None => found.line.cmp(&after.line),
+        };
+        if self.query.newest_first { order.is_ge() } else { order.is_le() }
     }
 }
 
@@ -101,7 +105,7 @@ impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
     }
 
     fn found(&mut self, found: &Found<'_>) {
-        let Some(run) = self.run.filter(|run| !self.is_known(*run, found.line)) else { return };
+        let Some(run) = self.run.filter(|run| !self.is_known(*run, found)) else { return };
         let row = row(run, found);
         let size = size(&row);
         if size > self.room && !self.report.matches.is_empty() {
@@ -109,6 +113,8 @@ impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
             return;
         }
         self.room = self.room.saturating_sub(size);
+        let (run_id, line, offset) = (run.run_id, found.line, Some(found.from));
+        self.last = Some(SearchPlace { run_id, line, offset });
         self.report.matches.push(row);
     }
 
@@ -129,6 +135,7 @@ fn row(run: RunKey, found: &Found<'_>) -> SearchMatch {
         run_id: run.run_id,
         daemon_id: None,
         line: found.line,
+        uncounted: !found.counted,
         offset: found.offset,
         content: text(found.content, MAX_CONTENT),
         context_before: found.before.iter().map(|line| text(line, MAX_CONTENT)).collect(),

@@ -21,6 +21,8 @@ pub(super) struct Block {
     pub(super) from: LineStart,
     /// What is open there.
     pub(super) open: Open,
+    /// Whether the number of that line is known; else lines are counted from the oldest one kept.
+    pub(super) counted: bool,
     /// Where it ends. None for one that reaches from where the index ends to the end of the raw
     /// bytes: its text is not written yet.
     pub(super) to: Option<Written>,
@@ -71,15 +73,19 @@ impl Layout {
 
     /// Divides a segment, whose index is given, into blocks.
     fn divide(&mut self, segment: usize, bytes: &[u8]) -> io::Result<()> {
-        let (open, mut frames) = match index::read(bytes) {
-            Some((open, frames)) => (open, frames),
-            None => (self.open_before(segment)?, index::frames(&[])),
+        let (open, counted, mut frames) = match index::read(bytes) {
+            Some((open, frames)) => (open, true, frames),
+            None => {
+                let (open, counted) = self.open_before(segment)?;
+                (open, counted, index::frames(&[]))
+            }
         };
         let written = match self.open(segment, Part::Text)? {
             Some(file) => file.metadata()?.len(),
             None => 0,
         };
-        let mut block = Block { segment, from: LineStart::default(), open, to: None };
+        let from = LineStart::default();
+        let mut block = Block { segment, from, open, counted, to: None };
         let mut begun = None;
         let mut blocks = Vec::new();
         loop {
@@ -101,13 +107,13 @@ impl Layout {
             begun = Some((frame.end, frame.open));
             if frame.end.text - block.from.text >= BLOCK {
                 blocks.push(block);
-                block = Block { segment, from: frame.end, open: frame.open, to: None };
+                block = Block { segment, from: frame.end, open: frame.open, counted, to: None };
                 begun = None;
             }
         }
         if let Some((from, open)) = begun {
             blocks.push(block);
-            block = Block { segment, from, open, to: None };
+            block = Block { segment, from, open, counted, to: None };
         }
         let last = segment + 1 == self.segments.len();
         if last || u64::from(block.from.raw) < self.segments[segment].len {
@@ -117,16 +123,23 @@ impl Layout {
         Ok(())
     }
 
-    /// What is open where a segment begins, told from the one before it.
-    fn open_before(&self, segment: usize) -> io::Result<Open> {
+    /// What is open where a segment begins, told from the one before it, and whether the number of
+    /// that line is known.
+    fn open_before(&self, segment: usize) -> io::Result<(Open, bool)> {
         let start = self.segments[segment].start;
-        let Some(last) = self.blocks.len().checked_sub(1) else { return Ok(Open::at(1, start)) };
         let mut page = Page::default();
-        match page.load(self, last, &mut Shelf::default())? {
-            true if page.extent().end == start => Ok(page.extent().behind),
-            true => Ok(Open::at(page.extent().behind.line + 1, start)),
-            false => Ok(Open::at(1, start)),
+        let Some((index, last)) = self.blocks.iter().enumerate().next_back() else {
+            return Ok((Open::at(1, start), start == 0));
+        };
+        if !page.load(self, index, &mut Shelf::default())? {
+            return Ok((Open::at(1, start), false));
         }
+        let behind = page.extent().behind;
+        let open = match page.extent().end == start {
+            true => behind,
+            false => Open::at(behind.line + 1, start),
+        };
+        Ok((open, last.counted))
     }
 
     /// How many blocks there are.

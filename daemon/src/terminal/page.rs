@@ -39,6 +39,8 @@ pub(super) struct Extent {
     /// The offset of its first raw byte, and what is open there.
     pub(super) start: u64,
     pub(super) open: Open,
+    /// Whether the number of that line is known; else lines are counted from the oldest one kept.
+    pub(super) counted: bool,
     /// The offset behind its last raw byte, and what is open there.
     pub(super) end: u64,
     pub(super) behind: Open,
@@ -78,7 +80,8 @@ pub(super) struct Page {
 impl Default for Page {
     fn default() -> Self {
         let open = Open::at(1, 0);
-        let extent = Extent { start: 0, open, end: 0, behind: open, last: 0, redrawn: false };
+        let (start, end, last, counted, redrawn) = (0, 0, 0, true, false);
+        let extent = Extent { start, open, counted, end, behind: open, last, redrawn };
         let (buffer, from, own) = (Vec::new(), LineStart::default(), Vec::new());
         Self { extent, buffer, len: 0, from, own }
     }
@@ -109,6 +112,7 @@ impl Page {
         self.extent = Extent {
             start,
             open: block.open,
+            counted: block.counted,
             end: start + u64::from(to.end.raw - block.from.raw),
             behind: to.open,
             last: to.count,
@@ -145,7 +149,8 @@ impl Page {
         batch.frame(&behind, redrawn, &mut self.own);
         let last = usize::try_from(line - block.open.line).unwrap_or(usize::MAX);
         let end = start + u64::from(read);
-        self.extent = Extent { start, open: block.open, end, behind, last, redrawn };
+        let (open, counted) = (block.open, block.counted);
+        self.extent = Extent { start, open, counted, end, behind, last, redrawn };
         Ok(true)
     }
 

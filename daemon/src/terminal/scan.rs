@@ -1,4 +1,5 @@
-//! Which lines match: blocks are read and matched by two threads, and handed on in their order.
+//! Which lines match: blocks are read and matched by two threads, one of them the asker's own, and
+//! handed on in their order.
 
 use super::clean::last_state;
 use super::excerpt::Excerpt;
@@ -16,14 +17,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-/// Threads that match beside each other: more would take from agents what a search is not worth.
-const THREADS: usize = 2;
-
-/// Blocks that one thread does as quickly as several could be started.
+/// Blocks that one thread does as quickly as another could be started.
 const FEW: usize = 4;
 
 /// Blocks that may be begun before the one that is awaited is done: one thread goes on while the
-/// other has to wait for a processor, and what they found takes a few MiB at the most.
+/// other is at something else, and what they found takes a few MiB at the most.
 const AHEAD: usize = 16;
 
 /// The stretch of lines that is matched between two looks at whether to go on, in bytes: it grows
@@ -95,37 +93,42 @@ impl<'a> Scan<'a> {
         self.counting.store(true, Ordering::Relaxed);
     }
 
-    /// Begins it; the threads end when the answer is dropped, or with the scope.
+    /// Begins it, with a thread beside the asker's: more would take from agents what a search is not
+    /// worth. That thread ends when the answer is dropped, or with the scope.
     pub(super) fn begin<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Ordered<'s> {
-        let threads = if self.order.len() <= FEW { 1 } else { THREADS };
         let (to, from) = channel();
-        for _ in 0..threads {
-            let to = to.clone();
+        if self.order.len() > FEW {
             scope.spawn(move || self.work(&to));
         }
-        Ordered { scan: self, from, early: BTreeMap::new(), next: 0 }
+        Ordered { scan: self, from, desk: Desk::default(), early: BTreeMap::new(), next: 0 }
     }
 
     /// Does one block after the other, in the same memory.
     fn work(&self, to: &Sender<(usize, io::Result<Scanned>)>) {
         let mut desk = Desk::default();
-        while let Some(turn) = self.turn()
-            && let Some(index) = self.order.get(turn)
-            && to.send((turn, self.block(*index, &mut desk))).is_ok()
-        {}
+        while let Some((turn, index)) = self.turn(true) {
+            if to.send((turn, self.block(index, &mut desk, &mut || {}))).is_err() {
+                return;
+            }
+        }
     }
 
-    /// The next block's place in the order, once it may be begun; none when the scan was halted.
-    fn turn(&self) -> Option<usize> {
+    /// The next block and its place in the order. None when no more are to be begun: all were, or the
+    /// scan was halted, or, unless one `waits`, too many are ahead already.
+    fn turn(&self, waits: bool) -> Option<(usize, usize)> {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
+            let (turn, came) = *progress;
+            let index = *self.order.get(turn)?;
             if self.halt.load(Ordering::Relaxed) {
                 return None;
             }
-            let (begun, came) = *progress;
-            if begun < came + AHEAD {
+            if turn < came + AHEAD {
                 progress.0 += 1;
-                return Some(begun);
+                return Some((turn, index));
+            }
+            if !waits {
+                return None;
             }
             progress = self.came.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
@@ -142,7 +145,13 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn block(&self, index: usize, desk: &mut Desk) -> io::Result<Scanned> {
+    /// Matches a block; `look` is called between stretches.
+    fn block(
+        &self,
+        index: usize,
+        desk: &mut Desk,
+        look: &mut dyn FnMut(),
+    ) -> io::Result<Scanned> {
         desk.hits.clear();
         if !desk.page.load(self.layout, index, &mut desk.shelf)? {
             return Ok(Scanned { index, excerpt: None, total: 0, whole: true });
@@ -153,7 +162,7 @@ impl<'a> Scan<'a> {
             false => 0,
         };
         let whole = match page.last_begin().checked_sub(1) {
-            Some(end) if begin <= end => self.lines(page, begin..end, &mut desk.stretch, &mut desk.hits),
+            Some(end) if begin <= end => self.lines(desk, begin..end, look),
             _ => true,
         };
         let total = desk.hits.len() as u64;
@@ -161,28 +170,23 @@ impl<'a> Scan<'a> {
             true => (&[][..], 0),
             false => (&desk.hits[..], self.context),
         };
-        let excerpt = Excerpt::of(page, (self.layout, index), hits, context);
+        let excerpt = Excerpt::of(&desk.page, (self.layout, index), hits, context);
         Ok(Scanned { index, excerpt: Some(Arc::new(excerpt)), total, whole })
     }
 
     /// Collects where lines begin that match, of a stretch of the text; false when it was halted.
-    fn lines(
-        &self,
-        page: &Page,
-        range: Range<usize>,
-        stretch: &mut usize,
-        hits: &mut Vec<usize>,
-    ) -> bool {
-        let text = &page.text()[..range.end];
+    fn lines(&self, desk: &mut Desk, range: Range<usize>, look: &mut dyn FnMut()) -> bool {
+        let Desk { page, stretch, hits, .. } = desk;
+        let (text, redrawn) = (&page.text()[..range.end], page.extent().redrawn);
         let mut at = range.start;
         while at <= text.len() {
+            look();
             if self.halt.load(Ordering::Relaxed) {
                 return false;
             }
             let began = Instant::now();
             let aim = text.len().min(at + *stretch);
             let end = memchr(b'\n', &text[aim..]).map_or(text.len(), |end| aim + end);
-            let redrawn = page.extent().redrawn;
             each_hit(self.pattern, &text[at..end], redrawn, |begin| hits.push(at + begin));
             at = end + 1;
             let took = began.elapsed();
@@ -213,25 +217,32 @@ impl Default for Desk {
     }
 }
 
-/// What the threads find, in the order of the blocks.
+/// What is found, in the order of the blocks; its owner matches blocks as well while it waits.
 pub(super) struct Ordered<'s> {
     scan: &'s Scan<'s>,
     from: Receiver<(usize, io::Result<Scanned>)>,
+    desk: Desk,
     /// What came before its turn.
     early: BTreeMap<usize, io::Result<Scanned>>,
     next: usize,
 }
 
 impl Ordered<'_> {
-    /// The next block; none when all were scanned or the scan was halted. `idle` is asked every few
-    /// milliseconds while there is nothing.
+    /// The next block; none when all were scanned or the scan was halted. `idle` is called every few
+    /// milliseconds meanwhile, but not within one step of the pattern.
     pub(super) fn next(&mut self, mut idle: impl FnMut()) -> io::Result<Option<Scanned>> {
         use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
         loop {
+            self.early.extend(self.from.try_iter());
             if let Some(scanned) = self.early.remove(&self.next) {
                 self.next += 1;
                 self.scan.advance();
                 return scanned.map(Some);
+            }
+            if let Some((turn, index)) = self.scan.turn(false) {
+                let scanned = self.scan.block(index, &mut self.desk, &mut idle);
+                self.early.insert(turn, scanned);
+                continue;
             }
             match self.from.recv_timeout(Duration::from_millis(5)) {
                 Ok((turn, scanned)) => drop(self.early.insert(turn, scanned)),

@@ -42,9 +42,13 @@ pub struct Query {
 pub struct Found<'a> {
     /// Its number; the first line ever printed is 1.
     pub line: u64,
+    /// Whether that number is known; else it is counted from the oldest line that is kept.
+    pub counted: bool,
     /// The offset of its first byte in the raw output.
     pub offset: u64,
-    /// The line.
+    /// The offset of what of it matches: another one only where a very long line is taken in pieces.
+    pub from: u64,
+    /// The line, or that piece of it.
     pub content: &'a [u8],
     /// The lines before it that are kept, in their order.
     pub before: &'a [&'a [u8]],
@@ -227,7 +231,9 @@ impl<S: Sink> Search<'_, S> {
             after.extend(later.map_while(|number| around.line(hit, number)));
             self.sink.found(&Found {
                 line: number,
+                counted: extent.counted,
                 offset: hit.offset,
+                from: hit.offset.max(extent.start),
                 content: around.line(hit, number).unwrap_or_default(),
                 before: &before,
                 after: &after,
