@@ -162,3 +162,58 @@ fn shorten(line: &mut String, most: usize) {
 fn size(row: &SearchMatch) -> usize {
     serde_json::to_vec(row).map_or(0, |text| text.len() + 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terminal::pattern::{Pattern, Reading};
+    use crate::terminal::ring::RingWriter;
+    use crate::terminal::search::{Order, Query, search};
+    use hayward_shared::id::{RunId, TaskId};
+    use hayward_shared::search::{Pages, SearchWords};
+
+    /// Asks until all is there; how many answers that took, and each match with its content.
+    fn gathered(ring: &std::path::Path, newest: bool) -> (usize, Vec<SearchMatch>) {
+        let order = if newest { "newest" } else { "oldest" };
+        let words = [("pattern", "needle"), ("order", order), ("limit", "1000")];
+        let asked = SearchWords::read(words.into_iter()).unwrap().query;
+        let pattern = Pattern::new(&asked.pattern, Reading::default()).unwrap();
+        let order = if newest { Order::NewestFirst } else { Order::OldestFirst };
+        let query = Query { pattern, context: 0, order };
+        let run = RunKey { task_id: TaskId::fresh(), run_id: RunId::fresh(), lease_epoch: 1 };
+        let (mut pages, mut answers) = (Pages::new(asked), 0);
+        loop {
+            answers += 1;
+            let mut answer = Answer::new(pages.query(), || false);
+            answer.begin(run);
+            let searched = search(ring, &query, &mut answer).unwrap();
+            answer.end(searched);
+            let report = answer.report(Duration::ZERO);
+            if !pages.take(report, 0) {
+                return (answers, pages.end().matches);
+            }
+        }
+    }
+
+    #[test]
+    fn f12_answers_within_one_very_long_line_skip_nothing_and_give_nothing_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = RingWriter::open(dir.path(), 64 << 20).unwrap();
+        for part in 0..13 << 10 {
+            let part = format!("{part:>8} needle {}", "x".repeat(1024 - 16));
+            writer.append(part.as_bytes()).unwrap();
+        }
+        let (answers, oldest) = gathered(dir.path(), false);
+        assert!(answers > 2, "{answers}");
+        let mut all: Vec<_> = oldest.iter().map(|one| one.content.clone()).collect();
+        assert!(oldest.iter().all(|one| one.line == 1) && all.len() > 8);
+        let (_, mut newest) = gathered(dir.path(), true);
+        newest.reverse();
+        assert_eq!(
+            newest.iter().map(|one| &one.content).collect::<Vec<_>>(),
+            all.iter().collect::<Vec<_>>()
+        );
+        all.dedup();
+        assert_eq!(all.len(), oldest.len());
+    }
+}

@@ -157,8 +157,9 @@ impl Hunt {
         let began = Instant::now();
         let asked = &self.query;
         let reading = Reading { literal: asked.literal, ignore_case: asked.ignore_case };
-        let pattern = Pattern::new(&asked.pattern, reading)
-            .map_err(|bad| Fault::new(Code::Invalid, format!("this is not a valid pattern: {bad}")))?;
+        let pattern = Pattern::new(&asked.pattern, reading).map_err(|bad| {
+            Fault::new(Code::Invalid, format!("this is not a valid pattern: {bad}"))
+        })?;
         let order = if asked.newest_first { Order::NewestFirst } else { Order::OldestFirst };
         let query = Query { pattern, context: asked.context.into(), order };
         let stop = || self.ended.load(Ordering::Relaxed) || Instant::now() >= self.deadline;

@@ -146,12 +146,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Matches a block; `look` is called between stretches.
-    fn block(
-        &self,
-        index: usize,
-        desk: &mut Desk,
-        look: &mut dyn FnMut(),
-    ) -> io::Result<Scanned> {
+    fn block(&self, index: usize, desk: &mut Desk, look: &mut dyn FnMut()) -> io::Result<Scanned> {
         desk.hits.clear();
         if !desk.page.load(self.layout, index, &mut desk.shelf)? {
             return Ok(Scanned { index, excerpt: None, total: 0, whole: true });

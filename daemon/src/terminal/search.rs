@@ -156,11 +156,11 @@ impl<S: Sink> Search<'_, S> {
             Order::NewestFirst => self.layout.count().checked_sub(self.next + 1)?,
         };
         let block = self.layout.block(index)?;
-        let from = self.layout.start(&block);
+        let from = self.layout.start(block);
         Some(match self.query.order {
             Order::OldestFirst => from..kept.end,
             Order::NewestFirst => {
-                let after = self.layout.block(index + 1).map(|after| self.layout.start(&after));
+                let after = self.layout.block(index + 1).map(|after| self.layout.start(after));
                 kept.start..after.unwrap_or(kept.end)
             }
         })

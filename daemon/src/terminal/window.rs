@@ -156,3 +156,31 @@ impl<'a> Window<'a> {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ring::RingWriter;
+    use super::*;
+
+    #[test]
+    fn a_line_near_many_matches_is_put_together_once_and_cut_when_it_is_very_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = RingWriter::open(dir.path(), 64 << 20).unwrap();
+        writer.append(&[&vec![b'x'; 3 << 20][..], b"\nshort\nlast\n"].concat()).unwrap();
+        writer.settle();
+        let layout = Layout::read(dir.path()).unwrap();
+        let mut window = Window::new(&layout);
+        window.gather(1..4, 1..3, || false).unwrap();
+        let place = |window: &Window<'_>| window.around(1).unwrap().as_ptr();
+        let first = place(&window);
+        assert_eq!(window.around(1).unwrap().len(), MOST_AROUND);
+        assert_eq!((window.around(2), window.around(3)), (Some(&b"short"[..]), None));
+        window.gather(1..4, 1..4, || false).unwrap();
+        assert_eq!((place(&window), window.around(3)), (first, Some(&b"last"[..])));
+        // what is out of reach is let go of, and nothing is fetched for who wants to stop
+        window.gather(2..6, 2..6, || true).unwrap();
+        assert_eq!((window.around(1), window.around(3)), (None, Some(&b"last"[..])));
+        window.gather(2..6, 2..6, || false).unwrap();
+        assert_eq!((window.around(4), window.around(5)), (None, None));
+    }
+}

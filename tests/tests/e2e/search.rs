@@ -379,6 +379,7 @@ fn f41_a_pattern_that_is_none_is_refused_with_its_place() {
     assert_eq!((bad.status, bad.code().as_str()), (400, "invalid"));
     let text = bad.json()["error"]["message"].to_string();
     assert!(text.contains("unclosed group") && text.contains("byte 2"), "{text}");
+    assert!(text.contains("this is not a valid pattern: "), "{text}");
     for query in ["", "pattern=", "pattern=x&limit=0", "pattern=x&context=51", "pattern=x&order=up"]
     {
         assert_eq!(api.get(&format!("/api/v1/search?{query}")).status, 400, "{query}");
