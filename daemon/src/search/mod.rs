@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout_at;
 
-/// Searches under way at once: each takes two processors for a while and holds a dozen blocks.
+/// Searches under way at once: each takes two processors for a while, and some MiB.
 const AT_ONCE: usize = 2;
 
 /// How far behind everything else a search stands for the processor: an agent, a keeper or the

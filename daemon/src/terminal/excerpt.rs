@@ -1,7 +1,6 @@
 //! What is kept of a block that was searched: the lines that match, those around them, and those at
 //! its ends, which neighbours need. The block's own memory goes on to the next one.
 
-use super::layout::Layout;
 use super::page::{Extent, Page};
 use memchr::{memchr, memrchr};
 use std::ops::Range;
@@ -37,16 +36,11 @@ pub(super) struct Excerpt {
 }
 
 impl Excerpt {
-    /// Takes from a page, whose block is `index`, the lines that begin at `hits` of its text, in
-    /// their order, and so many around these and at either end.
-    pub(super) fn of(
-        page: &Page,
-        (layout, index): (&Layout, usize),
-        hits: &[usize],
-        context: usize,
-    ) -> Self {
+    /// Takes from a page the lines that begin at `hits` of its text, in their order, and so many
+    /// around these and at either end. Where there are any, the page's index must have been asked.
+    pub(super) fn of(page: &Page, hits: &[usize], context: usize) -> Self {
         let (extent, text) = (*page.extent(), page.text());
-        let mut places = page.places(layout, index);
+        let mut places = page.places();
         let mut cut = Cut::new(text);
         cut.around((0, 0), context);
         let mut found = Vec::with_capacity(hits.len());
@@ -62,8 +56,8 @@ impl Excerpt {
     }
 
     /// All of a page.
-    pub(super) fn whole(page: &Page, layout: &Layout, index: usize) -> Self {
-        Self::of(page, (layout, index), &[], usize::MAX)
+    pub(super) fn whole(page: &Page) -> Self {
+        Self::of(page, &[], usize::MAX)
     }
 
     /// What of the stream the block is.

@@ -9,7 +9,7 @@
 use super::clean::Cleaner;
 
 /// Names what the bytes are, and the version of their form.
-const MAGIC: [u8; 8] = *b"hwtext01";
+const MAGIC: [u8; 8] = *b"hwtext02";
 
 const HEAD: usize = 32;
 const FRAME: usize = 40;
@@ -69,7 +69,8 @@ impl Batch {
     pub(super) fn line(&mut self, start: LineStart) {
         let raw = start.raw - self.last.raw;
         put(raw, &mut self.lines);
-        put(raw.saturating_sub(start.text - self.last.text), &mut self.lines);
+        // one less than none where a carriage return from before the segment stands in its text
+        put(raw.wrapping_sub(start.text - self.last.text), &mut self.lines);
         self.last = start;
         self.count += 1;
     }
@@ -138,9 +139,17 @@ impl<'a> Walk<'a> {
             self.line = self.whole;
             self.whole += frame.count as usize;
         }
+        while let Some((raw, hidden)) = self.rest.first_chunk().and_then(four_short)
+            && let next = self.at.text.saturating_add(raw.saturating_sub(hidden))
+            && next < text
+        {
+            self.rest = &self.rest[8..];
+            self.at = LineStart { raw: self.at.raw.saturating_add(raw), text: next };
+            self.line += 4;
+        }
         while self.at.text < text {
             let (raw, hidden) = match *self.rest {
-                // nearly all lines are that short
+                // most lines are that short
                 [raw @ ..0x80, hidden @ ..0x80, ..] => {
                     self.rest = &self.rest[2..];
                     (raw.into(), hidden.into())
@@ -148,11 +157,21 @@ impl<'a> Walk<'a> {
                 _ => (get(&mut self.rest)?, get(&mut self.rest)?),
             };
             self.at.raw = self.at.raw.saturating_add(raw);
-            self.at.text = self.at.text.saturating_add(raw.saturating_sub(hidden));
+            self.at.text = self.at.text.wrapping_add(raw.wrapping_sub(hidden));
             self.line += 1;
         }
         (self.at.text == text).then_some((self.line, self.at))
     }
+}
+
+/// The bytes of four lines that take less than 128 each, and how many of those are no text.
+fn four_short(bytes: &[u8; 8]) -> Option<(u32, u32)> {
+    let lines = u64::from_le_bytes(*bytes);
+    // of the four even bytes
+    let sum = |lines: u64| {
+        ((lines & 0x00ff_00ff_00ff_00ff).wrapping_mul(0x0001_0001_0001_0001) >> 48) as u32
+    };
+    (lines & 0x8080_8080_8080_8080 == 0).then(|| (sum(lines), sum(lines >> 8)))
 }
 
 /// Reads an index from its front. The frames are those that are whole.
@@ -292,6 +311,30 @@ mod tests {
                 prop_assert_eq!(get(&mut rest), Some(number));
             }
             prop_assert_eq!(get(&mut rest), None);
+        }
+
+        #[test]
+        fn lines_are_found_however_long_they_are(
+            lengths in prop::collection::vec(prop_oneof![1u32..127, 100u32..40_000], 1..60),
+            wanted in prop::collection::vec(any::<bool>(), 61),
+        ) {
+            let (mut batch, mut frame, mut at) = (Batch::default(), Vec::new(), LineStart::default());
+            let mut starts = Vec::new();
+            for length in lengths {
+                at = LineStart { raw: at.raw + length, text: at.text + length - length / 3 };
+                batch.line(at);
+                starts.push(at);
+            }
+            // text that begins with what stood before it
+            at = LineStart { raw: at.raw + 5, text: at.text + 6 };
+            batch.line(at);
+            starts.push(at);
+            batch.end = at;
+            batch.frame(&Open::at(1, 0), false, &mut frame);
+            let mut walk = Walk::new(&frame);
+            for (line, start) in starts.iter().enumerate().filter(|(line, _)| wanted[*line]) {
+                prop_assert_eq!(walk.seek(start.text), Some((line + 1, *start)));
+            }
         }
 
         #[test]

@@ -3,7 +3,7 @@
 use super::index::{self, LineStart, Open};
 use super::page::{Page, Shelf};
 use super::segment::{Part, Segment, path, segments};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const BLOCK: u32 = 256 << 10;
 
 /// A stretch of a segment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     /// Of which segment.
     pub(super) segment: usize,
@@ -29,7 +29,7 @@ pub(super) struct Block {
 }
 
 /// The end of a block whose text is written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Written {
     /// Where it ends in the segment, and what is open there.
     pub(super) end: LineStart,
@@ -38,8 +38,8 @@ pub(super) struct Written {
     pub(super) count: usize,
     /// Whether a line of it was written over.
     pub(super) redrawn: bool,
-    /// Where its frames are in the segment's index.
-    pub(super) frames: Range<usize>,
+    /// Where its frames begin in the segment's index, and how many bytes they take.
+    pub(super) frames: (u64, usize),
 }
 
 /// The blocks of a ring as it was when it was read. What is dropped later is found missing; the
@@ -48,8 +48,6 @@ pub(super) struct Written {
 pub(super) struct Layout {
     dir: PathBuf,
     segments: Vec<Segment>,
-    /// The index of each, which holds two bytes a line or so.
-    indexes: Vec<Vec<u8>>,
     blocks: Vec<Block>,
 }
 
@@ -60,13 +58,13 @@ impl Layout {
     /// The disk failed.
     pub(super) fn read(dir: &Path) -> io::Result<Self> {
         let mut layout = Self { dir: dir.to_owned(), segments: segments(dir)?, ..Self::default() };
+        let mut bytes = Vec::new();
         for segment in 0..layout.segments.len() {
-            let mut bytes = Vec::new();
+            bytes.clear();
             if let Some(mut file) = layout.open(segment, Part::Index)? {
                 file.read_to_end(&mut bytes)?;
             }
             layout.divide(segment, &bytes)?;
-            layout.indexes.push(bytes);
         }
         Ok(layout)
     }
@@ -80,9 +78,10 @@ impl Layout {
                 (open, counted, index::frames(&[]))
             }
         };
-        let written = match self.open(segment, Part::Text)? {
-            Some(file) => file.metadata()?.len(),
-            None => 0,
+        let written = match fs::metadata(self.path(segment, Part::Text)) {
+            Ok(about) => about.len(),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => 0,
+            Err(fault) => return Err(fault),
         };
         let from = LineStart::default();
         let mut block = Block { segment, from, open, counted, to: None };
@@ -98,12 +97,12 @@ impl Layout {
                 open: block.open,
                 count: 0,
                 redrawn: false,
-                frames: at..at,
+                frames: (at as u64, 0),
             });
             (to.end, to.open) = (frame.end, frame.open);
             to.count += frame.count as usize;
             to.redrawn |= frame.redrawn;
-            to.frames.end = bytes.len() - frames.rest();
+            to.frames.1 += bytes.len() - frames.rest() - at;
             begun = Some((frame.end, frame.open));
             if frame.end.text - block.from.text >= BLOCK {
                 blocks.push(block);
@@ -152,13 +151,6 @@ impl Layout {
         self.blocks.get(index)
     }
 
-    /// What the index tells of a block's lines; nothing of one that it does not hold.
-    pub(super) fn frames(&self, index: usize) -> &[u8] {
-        let Some(block) = self.blocks.get(index) else { return &[] };
-        let place = block.to.as_ref().map(|to| to.frames.clone());
-        place.and_then(|place| self.indexes[block.segment].get(place)).unwrap_or_default()
-    }
-
     /// The block in which a line begins, or at whose end: then it begins the next one. None when
     /// there is no block.
     pub(super) fn block_of(&self, line: u64) -> Option<usize> {
@@ -189,12 +181,16 @@ impl Layout {
         a == b || self.segments[a].end() == self.segments[b].start
     }
 
+    fn path(&self, segment: usize, part: Part) -> PathBuf {
+        path(&self.dir, self.segments[segment].start, part)
+    }
+
     /// Opens a part of a segment; none when it is not there.
     ///
     /// # Errors
     /// The disk failed.
     pub(super) fn open(&self, segment: usize, part: Part) -> io::Result<Option<File>> {
-        match File::open(path(&self.dir, self.segments[segment].start, part)) {
+        match File::open(self.path(segment, part)) {
             Ok(file) => Ok(Some(file)),
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(fault) => Err(fault),

@@ -15,22 +15,24 @@ const LONGEST_LINE: u64 = 8 << 20;
 /// What is read of raw bytes at once when they are cleaned again.
 const READ: usize = 64 << 10;
 
-/// The segment that was read from last, open for its next block.
+/// The files that were read from last, open for the next block of their segment.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    segment: Option<usize>,
-    text: Option<File>,
+    text: Option<(usize, File)>,
+    index: Option<(usize, File)>,
 }
 
-impl Shelf {
-    /// None when the segment was dropped.
-    fn text(&mut self, layout: &Layout, segment: usize) -> io::Result<Option<&File>> {
-        if self.segment != Some(segment) {
-            self.text = layout.open(segment, Part::Text)?;
-            self.segment = Some(segment);
-        }
-        Ok(self.text.as_ref())
+/// Opens a segment's part, unless that is what was opened last; none when the segment was dropped.
+fn open<'a>(
+    place: &'a mut Option<(usize, File)>,
+    layout: &Layout,
+    segment: usize,
+    part: Part,
+) -> io::Result<Option<&'a File>> {
+    if place.as_ref().is_none_or(|(open, _)| *open != segment) {
+        *place = layout.open(segment, part)?.map(|file| (segment, file));
     }
+    Ok(place.as_ref().map(|(_, file)| file))
 }
 
 /// What of the stream a block is.
@@ -73,8 +75,9 @@ pub(super) struct Page {
     len: usize,
     /// Where it begins in its segment.
     from: LineStart,
-    /// Where its lines begin, when the layout's index does not tell.
-    own: Vec<u8>,
+    /// What the index tells of its lines, once it was asked; what it would tell of text that is not
+    /// written yet.
+    frames: Vec<u8>,
 }
 
 impl Default for Page {
@@ -82,8 +85,8 @@ impl Default for Page {
         let open = Open::at(1, 0);
         let (start, end, last, counted, redrawn) = (0, 0, 0, true, false);
         let extent = Extent { start, open, counted, end, behind: open, last, redrawn };
-        let (buffer, from, own) = (Vec::new(), LineStart::default(), Vec::new());
-        Self { extent, buffer, len: 0, from, own }
+        let (buffer, from, frames) = (Vec::new(), LineStart::default(), Vec::new());
+        Self { extent, buffer, len: 0, from, frames }
     }
 }
 
@@ -99,9 +102,10 @@ impl Page {
         shelf: &mut Shelf,
     ) -> io::Result<bool> {
         let Some(block) = layout.block(index) else { return Ok(false) };
-        self.own.clear();
+        self.frames.clear();
         let Some(to) = &block.to else { return self.clean(layout, block) };
-        let Some(text) = shelf.text(layout, block.segment)? else { return Ok(false) };
+        let text = open(&mut shelf.text, layout, block.segment, Part::Text)?;
+        let Some(text) = text else { return Ok(false) };
         self.len = (to.end.text - block.from.text) as usize;
         if self.buffer.len() < self.len {
             self.buffer.resize(self.len, 0);
@@ -146,7 +150,7 @@ impl Page {
         let behind = Open { line, line_start, cleaner };
         let redrawn = memchr(b'\r', &self.buffer).is_some();
         batch.end = LineStart { raw: read, text: small(self.len) };
-        batch.frame(&behind, redrawn, &mut self.own);
+        batch.frame(&behind, redrawn, &mut self.frames);
         let last = usize::try_from(line - block.open.line).unwrap_or(usize::MAX);
         let end = start + u64::from(read);
         let (open, counted) = (block.open, block.counted);
@@ -174,10 +178,30 @@ impl Page {
         memrchr(b'\n', self.text()).map_or(0, |end| end + 1)
     }
 
-    /// Tells lines by where their text begins; `layout` and `index` are those it was loaded with.
-    pub(super) fn places<'a>(&'a self, layout: &'a Layout, index: usize) -> Places<'a> {
-        let frames = if self.own.is_empty() { layout.frames(index) } else { &self.own };
-        Places { walk: Walk::new(frames), from: self.from, extent: &self.extent }
+    /// Asks the index where lines begin, for [`Page::places`]; the other words are those that it was
+    /// loaded with. False when the block was dropped meanwhile.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(super) fn ask(
+        &mut self,
+        layout: &Layout,
+        index: usize,
+        shelf: &mut Shelf,
+    ) -> io::Result<bool> {
+        let Some(block) = layout.block(index) else { return Ok(false) };
+        let Some(to) = block.to.filter(|_| self.frames.is_empty()) else { return Ok(true) };
+        let file = open(&mut shelf.index, layout, block.segment, Part::Index)?;
+        let Some(file) = file else { return Ok(false) };
+        let (at, len) = to.frames;
+        self.frames.resize(len, 0);
+        file.read_exact_at(&mut self.frames, at)?;
+        Ok(true)
+    }
+
+    /// Tells lines by where their text begins; only the first before the index was asked.
+    pub(super) fn places(&self) -> Places<'_> {
+        Places { walk: Walk::new(&self.frames), from: self.from, extent: &self.extent }
     }
 }
 

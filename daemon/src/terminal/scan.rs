@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 const FEW: usize = 4;
 
 /// Blocks that may be begun before the one that is awaited is done: one thread goes on while the
-/// other is at something else, and what they found takes a few MiB at the most.
-const AHEAD: usize = 16;
+/// other waits for a processor, some milliseconds where agents are busy. What is found in so many
+/// takes a few MiB, and 20 MiB at the most, where every line matches.
+const AHEAD: usize = 64;
 
 /// The stretch of lines that is matched between two looks at whether to go on, in bytes: it grows
 /// while stretches are quick and shrinks while they are slow.
@@ -147,9 +148,10 @@ impl<'a> Scan<'a> {
 
     /// Matches a block; `look` is called between stretches.
     fn block(&self, index: usize, desk: &mut Desk, look: &mut dyn FnMut()) -> io::Result<Scanned> {
+        let dropped = Scanned { index, excerpt: None, total: 0, whole: true };
         desk.hits.clear();
         if !desk.page.load(self.layout, index, &mut desk.shelf)? {
-            return Ok(Scanned { index, excerpt: None, total: 0, whole: true });
+            return Ok(dropped);
         }
         let page = &desk.page;
         let begin = match is_continued(self.layout, index, page.extent()) {
@@ -165,7 +167,10 @@ impl<'a> Scan<'a> {
             true => (&[][..], 0),
             false => (&desk.hits[..], self.context),
         };
-        let excerpt = Excerpt::of(&desk.page, (self.layout, index), hits, context);
+        if !hits.is_empty() && !desk.page.ask(self.layout, index, &mut desk.shelf)? {
+            return Ok(dropped);
+        }
+        let excerpt = Excerpt::of(&desk.page, hits, context);
         Ok(Scanned { index, excerpt: Some(Arc::new(excerpt)), total, whole })
     }
 

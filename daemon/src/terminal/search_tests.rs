@@ -286,6 +286,29 @@ fn f39_numbers_that_are_not_known_are_said_to_be_so() {
 }
 
 #[test]
+fn f12_a_line_that_is_written_over_where_a_segment_begins_is_found_with_those_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = RingWriter::open(dir.path(), CAP).unwrap();
+    let segment = CAP / 2;
+    count_up(&mut writer, segment - 16);
+    // the carriage return is the segment's last byte
+    writer.append(b"half of a line.\r").unwrap();
+    assert_eq!(writer.end(), segment);
+    count_up(&mut writer, segment + 64);
+    writer.append(b"end\r").unwrap();
+    drop(writer);
+    let all = query("^(line|.line|end)", 1, Order::OldestFirst);
+    let (found, searched) = find(dir.path(), &all);
+    assert_eq!((found.len() as u64, searched.left), (searched.total, None));
+    let raw: Vec<u8> = segments(dir.path())
+        .unwrap()
+        .iter()
+        .flat_map(|one| fs::read(path(dir.path(), one.start, Part::Raw)).unwrap())
+        .collect();
+    assert_eq!(found, expected(&model(&raw), &all));
+}
+
+#[test]
 fn a_search_that_is_broken_off_says_what_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = RingWriter::open(dir.path(), 1 << 20).unwrap();

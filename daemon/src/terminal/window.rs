@@ -62,7 +62,7 @@ impl<'a> Window<'a> {
         if !self.page.load(self.layout, index, &mut self.shelf)? {
             return Ok(None);
         }
-        let excerpt = Arc::new(Excerpt::whole(&self.page, self.layout, index));
+        let excerpt = Arc::new(Excerpt::whole(&self.page));
         self.hold(index, Arc::clone(&excerpt));
         Ok(Some(excerpt))
     }
