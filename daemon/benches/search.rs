@@ -1,21 +1,27 @@
 //! Search of one session's output, in process, against `rg` as a whole process on the same clean
 //! text, and against tmux's capture piped to grep; every match with two lines of context. Rounds
-//! alternate; the median of the ratios of one run is what counts.
+//! alternate; the median of the ratios of one run is what counts. Beside them stands what no search
+//! that reads the same bytes can go below: two threads that read them and look for one byte.
 //!
 //! `HAYWARD_BENCH_LINES` sets the corpora (5000,100000,1000000), `HAYWARD_BENCH_ROUNDS` the rounds
-//! (7). Each result is a line `RESULT`, what, figure, limit and verdict, parted by tabs.
+//! (7), 5 of them at the most with tmux. Each result is a line `RESULT`, what, figure, limit and
+//! verdict, parted by tabs.
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 use hayward_daemon::terminal::pattern::{Pattern, Reading};
 use hayward_daemon::terminal::ring::RingWriter;
 use hayward_daemon::terminal::search::{Found, Order, Query, Sink, search};
+use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-/// Name, pattern, small and large letters alike, how often in 100,000 lines.
-const PATTERNS: [(&str, &str, bool); 6] = [
+/// Name, pattern, small and large letters alike.
+type Asked = (&'static str, &'static str, bool);
+
+const PATTERNS: [Asked; 6] = [
     ("literal, rare", "needle-in-the-output", false),
     ("literal, common", "src/", false),
     ("letters alike", "warning", true),
@@ -62,63 +68,90 @@ impl Scene {
 
     fn measure(&self, rounds: usize) {
         let mut twice = 0;
-        for (name, pattern, alike) in PATTERNS {
-            let reading = Reading { literal: false, ignore_case: alike };
-            let pattern_ours = Pattern::new(pattern, reading).unwrap();
-            let query = Query { pattern: pattern_ours, context: 2, order: Order::OldestFirst };
-            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-            let (mut found, mut printed) = (0, 0);
-            for _ in 0..rounds {
-                let began = Instant::now();
-                let mut count = Count::default();
-                search(&self.folder.path().join("ring"), &query, &mut count).unwrap();
-                ours.push(began.elapsed());
-                found = count.matches;
-                let began = Instant::now();
-                printed = rg(&self.folder.path().join("text"), pattern, alike);
-                theirs.push(began.elapsed());
-            }
-            let ratio = ratio(&theirs, &ours);
+        for asked in PATTERNS {
+            let pairs = Pairs::take(rounds, || self.ours(asked, None), || self.rg(asked));
+            let ratio = pairs.ratio();
             twice += usize::from(ratio >= 2.0);
+            let (name, (ours, theirs), (found, printed)) = (asked.0, pairs.medians(), pairs.said);
             println!(
-                "  {name}: {found} matches, {:.2} ms; rg {:.2} ms ({printed} bytes)",
-                median(&ours),
-                median(&theirs)
+                "  {name}: {found} matches, {ours:.2} ms; rg {theirs:.2} ms ({printed} bytes)"
             );
             let what = format!("search, {} lines, {name} / rg", self.lines);
             result(&what, &format!("{ratio:.2}x"), ">= 1x", ratio >= 1.0);
         }
         let what = format!("search, {} lines, patterns at 2x of rg", self.lines);
         result(&what, &format!("{twice} of 6"), ">= 5", twice >= 5);
+        let bare = Pairs::take(rounds, || self.read(), || self.rg(PATTERNS[0]));
+        let what = format!("search, {} lines, only reading / rg, {}", self.lines, PATTERNS[0].0);
+        println!("  only reading: {:.2} ms", bare.medians().0);
+        println!("RESULT\t{what}\t{:.2}x\t-\tno limit", bare.ratio());
         if self.lines >= 1_000_000 {
-            self.first(rounds);
+            let ours = || self.ours(PATTERNS[1], Some(50));
+            let first = Pairs::take(rounds, ours, || self.rg(PATTERNS[1]));
+            let ratio = 1.0 / first.ratio();
+            println!("  first 50: {:.2} ms", first.medians().0);
+            let what = format!("search, {} lines, first 50 / all of rg", self.lines);
+            result(&what, &format!("{ratio:.4}x"), "<= 0.02x", ratio <= 0.02);
         }
-        self.tmux();
+        self.tmux(rounds.min(5));
     }
 
-    /// The first fifty matches, against all that `rg` takes.
-    fn first(&self, rounds: usize) {
-        let (_, pattern, _) = PATTERNS[1];
-        let pattern_ours = Pattern::new(pattern, Reading::default()).unwrap();
-        let query = Query { pattern: pattern_ours, context: 2, order: Order::OldestFirst };
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            let began = Instant::now();
-            let mut count = Count { most: Some(50), ..Count::default() };
-            search(&self.folder.path().join("ring"), &query, &mut count).unwrap();
-            ours.push(began.elapsed());
-            let began = Instant::now();
-            rg(&self.folder.path().join("text"), pattern, false);
-            theirs.push(began.elapsed());
+    /// Searches in process, up to so many matches; how many there were.
+    fn ours(&self, (_, pattern, alike): Asked, most: Option<usize>) -> usize {
+        let reading = Reading { literal: false, ignore_case: alike };
+        let pattern = Pattern::new(pattern, reading).unwrap();
+        let query = Query { pattern, context: 2, order: Order::OldestFirst };
+        let mut count = Count { most, ..Count::default() };
+        search(&self.folder.path().join("ring"), &query, &mut count).unwrap();
+        count.matches
+    }
+
+    /// Searches with `rg`; how many bytes it printed.
+    fn rg(&self, (_, pattern, alike): Asked) -> usize {
+        let mut command = Command::new("rg");
+        command.args(["--no-config", "--color", "never", "-a", "-n", "-C2"]);
+        if alike {
+            command.arg("-i");
         }
-        let ratio = 1.0 / ratio(&theirs, &ours);
-        println!("  first 50: {:.2} ms", median(&ours));
-        let what = format!("search, {} lines, first 50 / all of rg", self.lines);
-        result(&what, &format!("{ratio:.4}x"), "<= 0.02x", ratio <= 0.02);
+        command.arg("--").arg(pattern).arg(self.folder.path().join("text"));
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let (mut buffer, mut read) = (vec![0; 1 << 18], 0);
+        loop {
+            match out.read(&mut buffer).unwrap() {
+                0 => break,
+                len => read += len,
+            }
+        }
+        child.wait().unwrap();
+        read
+    }
+
+    /// Reads the clean text as a search does, and looks for a byte that is not there; how many files.
+    fn read(&self) -> usize {
+        let files = std::fs::read_dir(self.folder.path().join("ring")).unwrap();
+        let files = files.map(|file| file.unwrap().path());
+        let files: Vec<_> =
+            files.filter(|file| file.extension() == Some("text".as_ref())).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut buffer = vec![0; 256 << 10];
+            while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let mut file = File::open(file).unwrap();
+                while let len @ 1.. = file.read(&mut buffer).unwrap() {
+                    assert_eq!(memchr::memchr(0, &buffer[..len]), None);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(work);
+            work();
+        });
+        files.len()
     }
 
     /// The same lines in a tmux window of their width: what its capture holds, through grep.
-    fn tmux(&self) {
+    fn tmux(&self, rounds: usize) {
         let Ok(version) = Command::new("tmux").arg("-V").output() else {
             return println!("  skipped: no tmux here");
         };
@@ -137,55 +170,23 @@ impl Scene {
             raw.display(),
             socket.display()
         );
-        tmux(&[
-            "new-session",
-            "-d",
-            "-x",
-            "400",
-            "-y",
-            "50",
-            "-s",
-            "empty",
-            "cat",
-            ";",
-            "set-option",
-            "-g",
-            "history-limit",
-            &history,
-            ";",
-            "new-session",
-            "-d",
-            "-x",
-            "400",
-            "-y",
-            "50",
-            "-s",
-            "bench",
-            &show,
-        ]);
+        let size = "new-session -d -x 400 -y 50 -s";
+        let limit =
+            format!("{size} empty cat ; set-option -g history-limit {history} ; {size} bench");
+        tmux(&limit.split(' ').chain([&show[..]]).collect::<Vec<_>>());
         tmux(&["wait-for", "done"]);
         let mut ratios = Vec::new();
-        for (name, pattern, alike) in PATTERNS {
+        for asked @ (name, pattern, alike) in PATTERNS {
             let flags = if alike { "-niE" } else { "-nE" };
             let script = format!(
                 "tmux -S '{}' capture-pane -p -t bench -S - | grep {flags} -C2 -- '{}'",
                 socket.display(),
                 pattern.replace(r"\d", "[0-9]")
             );
-            let began = Instant::now();
-            let printed = Command::new("sh").args(["-c", &script]).output().unwrap().stdout.len();
-            let theirs = began.elapsed();
-            let reading = Reading { literal: false, ignore_case: alike };
-            let query = Query {
-                pattern: Pattern::new(pattern, reading).unwrap(),
-                context: 2,
-                order: Order::OldestFirst,
-            };
-            let began = Instant::now();
-            search(&self.folder.path().join("ring"), &query, &mut Count::default()).unwrap();
-            let ratio = theirs.as_secs_f64() / began.elapsed().as_secs_f64();
-            println!("  tmux, {name}: {:.1} ms, {printed} bytes", theirs.as_secs_f64() * 1e3);
-            ratios.push(ratio);
+            let theirs = || Command::new("sh").args(["-c", &script]).output().unwrap().stdout.len();
+            let pairs = Pairs::take(rounds, || self.ours(asked, None), theirs);
+            println!("  tmux, {name}: {:.1} ms, {} bytes", pairs.medians().1, pairs.said.1);
+            ratios.push(pairs.ratio());
         }
         tmux(&["kill-server"]);
         let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
@@ -215,26 +216,6 @@ impl Sink for Count {
     fn stop(&mut self) -> bool {
         self.most.is_some_and(|most| self.matches >= most)
     }
-}
-
-fn rg(text: &Path, pattern: &str, alike: bool) -> usize {
-    let mut command = Command::new("rg");
-    command.args(["--no-config", "--color", "never", "-a", "-n", "-C2"]);
-    if alike {
-        command.arg("-i");
-    }
-    command.arg("--").arg(pattern).arg(text).stdout(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut out = child.stdout.take().unwrap();
-    let (mut buffer, mut read) = (vec![0; 1 << 18], 0);
-    loop {
-        match out.read(&mut buffer).unwrap() {
-            0 => break,
-            len => read += len,
-        }
-    }
-    child.wait().unwrap();
-    read
 }
 
 /// What agents print: paths, test results, diffs, colours, progress; and the same without escapes.
@@ -294,16 +275,44 @@ fn output(lines: usize) -> (Vec<u8>, Vec<u8>) {
     (raw, text)
 }
 
-fn median(spans: &[Duration]) -> f64 {
-    middle(spans.iter().map(|span| span.as_secs_f64() * 1e3).collect())
+/// What two ways took, in turn.
+struct Pairs {
+    ours: Vec<Duration>,
+    theirs: Vec<Duration>,
+    /// What they said at last.
+    said: (usize, usize),
 }
 
-/// The median of what the pairs' ratios are.
-fn ratio(over: &[Duration], under: &[Duration]) -> f64 {
-    middle(over.iter().zip(under).map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()).collect())
+impl Pairs {
+    fn take(rounds: usize, ours: impl Fn() -> usize, theirs: impl Fn() -> usize) -> Self {
+        let mut pairs = Self { ours: Vec::new(), theirs: Vec::new(), said: (0, 0) };
+        for _ in 0..rounds {
+            let began = Instant::now();
+            pairs.said.0 = ours();
+            pairs.ours.push(began.elapsed());
+            let began = Instant::now();
+            pairs.said.1 = theirs();
+            pairs.theirs.push(began.elapsed());
+        }
+        pairs
+    }
+
+    /// Milliseconds.
+    fn medians(&self) -> (f64, f64) {
+        let of = |spans: &[Duration]| {
+            median(spans.iter().map(|span| span.as_secs_f64() * 1e3).collect())
+        };
+        (of(&self.ours), of(&self.theirs))
+    }
+
+    /// How many times as long theirs takes: the median of what the pairs' ratios are.
+    fn ratio(&self) -> f64 {
+        let pairs = self.theirs.iter().zip(&self.ours);
+        median(pairs.map(|(theirs, ours)| theirs.as_secs_f64() / ours.as_secs_f64()).collect())
+    }
 }
 
-fn middle(mut all: Vec<f64>) -> f64 {
+fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all.get(all.len() / 2).copied().unwrap_or_default()
 }

@@ -65,6 +65,10 @@ pub struct SearchPlace {
     pub run_id: RunId,
     /// The line.
     pub line: u64,
+    /// The offset of what of the line matches, which tells pieces of a very long line apart. Those
+    /// that do not know of pieces leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
 }
 
 /// A line that matches. Text that is no UTF-8 is shown with U+FFFD.
@@ -80,6 +84,9 @@ pub struct SearchMatch {
     pub daemon_id: Option<DaemonId>,
     /// The number of the line; the first one that the run ever printed is 1.
     pub line: u64,
+    /// Whether that is counted from the oldest line that is kept: how many came before is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncounted: bool,
     /// The offset of the line's first byte in the run's raw output.
     pub offset: u64,
     /// The line without escapes, as it said in the end; whole up to [`MAX_CONTENT`].
@@ -370,13 +377,14 @@ mod tests {
             run_id,
             daemon_id: None,
             line,
+            uncounted: false,
             offset: 0,
             content: String::new(),
             context_before: Vec::new(),
             context_after: Vec::new(),
             cut: false,
         };
-        let next = goes_on.then_some(SearchPlace { run_id, line: lines.end - 1 });
+        let next = goes_on.then_some(SearchPlace { run_id, line: lines.end - 1, offset: None });
         let matches = lines.map(row).collect();
         SearchReport { matches, total, truncated: goes_on, next, ..SearchReport::default() }
     }

@@ -7,6 +7,7 @@ use super::print::words::count;
 use super::typed::Typed;
 use crate::client::{Query, array, near, read};
 use crate::exit::{End, Outcome};
+use hayward_daemon::terminal::pattern::{Pattern, Reading};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::search::{MAX_BUDGET_MS, SearchLeft, SearchMatch, SearchedSum};
 use serde_json::{Value, json};
@@ -61,8 +62,27 @@ fn seconds(text: &str) -> Result<u32, String> {
     }
 }
 
+/// Refuses a pattern that is not valid before anyone is asked, and shows people where it goes wrong.
+fn check(args: &SearchArgs, context: &Context) -> Result<(), Fault> {
+    let reading = Reading { literal: args.fixed_strings, ignore_case: args.ignore_case };
+    let Err(bad) = Pattern::new(&args.pattern, reading) else { return Ok(()) };
+    for line in bad.at.and_then(|at| marked(&args.pattern, at)).into_iter().flatten() {
+        context.out.note(Tone::Plain, &line);
+    }
+    Err(Fault::new(Code::Invalid, format!("this is not a valid pattern: {bad}")))
+}
+
+/// A pattern, and below it a mark at the character that begins at a byte of it. None when a terminal
+/// would not show it as it is.
+fn marked(pattern: &str, at: usize) -> Option<[String; 2]> {
+    let plain = |c: char| c == ' ' || c.is_ascii_graphic();
+    let before = pattern.get(..at).filter(|_| pattern.chars().all(plain))?;
+    Some([format!("  {pattern}"), format!("  {}^", " ".repeat(before.len()))])
+}
+
 /// Searches the output of all runs, or of some.
 pub(crate) async fn run(args: SearchArgs, context: &Context) -> Outcome {
+    check(&args, context)?;
     let mut query = vec![
         ("pattern", args.pattern.clone()),
         ("limit", args.limit.to_string()),
@@ -172,6 +192,8 @@ fn print(
             && next.is_none_or(|next| next.line != *number)
     };
     let row = |number: u64, mark: char, text: &str, tone: Tone| {
+        // counted from the oldest line that is kept, for want of better
+        let number = format!("{}{number}", if found.uncounted { "~" } else { "" });
         context.out.line(tone, &format!("{number:>7}{mark} {}", lines(text).join(" ")))
     };
     for (number, text) in (*own.start()..).zip(&found.context_before) {
@@ -186,4 +208,17 @@ fn print(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f41_a_mark_stands_below_the_place_of_the_pattern_that_is_wrong() {
+        assert_eq!(marked("ab(c", 2).unwrap(), ["  ab(c", "    ^"]);
+        assert_eq!(marked("a(", 2).unwrap()[1], "    ^");
+        assert_eq!(marked("\u{732b}(", 3), None);
+        assert_eq!(marked("a\x1b(", 2), None);
+    }
 }

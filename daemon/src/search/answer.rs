@@ -26,12 +26,15 @@ pub(super) struct Answer<'a, F> {
     room: usize,
     full: bool,
     run: Option<RunKey>,
+    /// The last match that it holds.
+    last: Option<SearchPlace>,
 }
 
 impl<'a, F: FnMut() -> bool> Answer<'a, F> {
     /// Nothing was found yet; `stop` says when to break off.
     pub(super) fn new(query: &'a SearchQuery, stop: F) -> Self {
-        Self { query, stop, report: SearchReport::default(), room: MOST, full: false, run: None }
+        let report = SearchReport::default();
+        Self { query, stop, report, room: MOST, full: false, run: None, last: None }
     }
 
     /// From here on, the output is that of this run.
@@ -70,9 +73,7 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
             self.report.total = 0;
         }
         if self.full {
-            let last = self.report.matches.last();
-            self.report.next =
-                last.map(|last| SearchPlace { run_id: last.run_id, line: last.line });
+            self.report.next = self.last;
         }
         if self.query.after.is_some() && !self.wants() {
             // broken off because it was full, not for want of time
@@ -86,12 +87,15 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
     }
 
     /// Whether an earlier answer held it.
-    fn is_known(&self, run: RunKey, line: u64) -> bool {
-        self.query.after.is_some_and(|after| {
-            let before =
-                if self.query.newest_first { line >= after.line } else { line <= after.line };
-            after.run_id == run.run_id && before
-        })
+    fn is_known(&self, run: RunKey, found: &Found<'_>) -> bool {
+        let Some(after) = self.query.after.filter(|after| after.run_id == run.run_id) else {
+            return false;
+        };
+        let order = match after.offset {
+            Some(offset) => found.from.cmp(&offset),
+            None => found.line.cmp(&after.line),
+        };
+        if self.query.newest_first { order.is_ge() } else { order.is_le() }
     }
 }
 
@@ -101,7 +105,7 @@ impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
     }
 
     fn found(&mut self, found: &Found<'_>) {
-        let Some(run) = self.run.filter(|run| !self.is_known(*run, found.line)) else { return };
+        let Some(run) = self.run.filter(|run| !self.is_known(*run, found)) else { return };
         let row = row(run, found);
         let size = size(&row);
         if size > self.room && !self.report.matches.is_empty() {
@@ -109,6 +113,8 @@ impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
             return;
         }
         self.room = self.room.saturating_sub(size);
+        let (run_id, line, offset) = (run.run_id, found.line, Some(found.from));
+        self.last = Some(SearchPlace { run_id, line, offset });
         self.report.matches.push(row);
     }
 
@@ -129,6 +135,7 @@ fn row(run: RunKey, found: &Found<'_>) -> SearchMatch {
         run_id: run.run_id,
         daemon_id: None,
         line: found.line,
+        uncounted: !found.counted,
         offset: found.offset,
         content: text(found.content, MAX_CONTENT),
         context_before: found.before.iter().map(|line| text(line, MAX_CONTENT)).collect(),
@@ -154,4 +161,59 @@ fn shorten(line: &mut String, most: usize) {
 /// What a match takes as JSON.
 fn size(row: &SearchMatch) -> usize {
     serde_json::to_vec(row).map_or(0, |text| text.len() + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terminal::pattern::{Pattern, Reading};
+    use crate::terminal::ring::RingWriter;
+    use crate::terminal::search::{Order, Query, search};
+    use hayward_shared::id::{RunId, TaskId};
+    use hayward_shared::search::{Pages, SearchWords};
+
+    /// Asks until all is there; how many answers that took, and each match with its content.
+    fn gathered(ring: &std::path::Path, newest: bool) -> (usize, Vec<SearchMatch>) {
+        let order = if newest { "newest" } else { "oldest" };
+        let words = [("pattern", "needle"), ("order", order), ("limit", "1000")];
+        let asked = SearchWords::read(words.into_iter()).unwrap().query;
+        let pattern = Pattern::new(&asked.pattern, Reading::default()).unwrap();
+        let order = if newest { Order::NewestFirst } else { Order::OldestFirst };
+        let query = Query { pattern, context: 0, order };
+        let run = RunKey { task_id: TaskId::fresh(), run_id: RunId::fresh(), lease_epoch: 1 };
+        let (mut pages, mut answers) = (Pages::new(asked), 0);
+        loop {
+            answers += 1;
+            let mut answer = Answer::new(pages.query(), || false);
+            answer.begin(run);
+            let searched = search(ring, &query, &mut answer).unwrap();
+            answer.end(searched);
+            let report = answer.report(Duration::ZERO);
+            if !pages.take(report, 0) {
+                return (answers, pages.end().matches);
+            }
+        }
+    }
+
+    #[test]
+    fn f12_answers_within_one_very_long_line_skip_nothing_and_give_nothing_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = RingWriter::open(dir.path(), 64 << 20).unwrap();
+        for part in 0..13 << 10 {
+            let part = format!("{part:>8} needle {}", "x".repeat(1024 - 16));
+            writer.append(part.as_bytes()).unwrap();
+        }
+        let (answers, oldest) = gathered(dir.path(), false);
+        assert!(answers > 2, "{answers}");
+        let mut all: Vec<_> = oldest.iter().map(|one| one.content.clone()).collect();
+        assert!(oldest.iter().all(|one| one.line == 1) && all.len() > 8);
+        let (_, mut newest) = gathered(dir.path(), true);
+        newest.reverse();
+        assert_eq!(
+            newest.iter().map(|one| &one.content).collect::<Vec<_>>(),
+            all.iter().collect::<Vec<_>>()
+        );
+        all.dedup();
+        assert_eq!(all.len(), oldest.len());
+    }
 }

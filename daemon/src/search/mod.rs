@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout_at;
 
-/// Searches under way at once: each takes two processors for a while and holds a dozen blocks.
+/// Searches under way at once: each takes two processors for a while, and some MiB.
 const AT_ONCE: usize = 2;
 
 /// How far behind everything else a search stands for the processor: an agent, a keeper or the
@@ -157,8 +157,9 @@ impl Hunt {
         let began = Instant::now();
         let asked = &self.query;
         let reading = Reading { literal: asked.literal, ignore_case: asked.ignore_case };
-        let pattern = Pattern::new(&asked.pattern, reading)
-            .map_err(|bad| Fault::new(Code::Invalid, format!("the pattern is none: {bad}")))?;
+        let pattern = Pattern::new(&asked.pattern, reading).map_err(|bad| {
+            Fault::new(Code::Invalid, format!("this is not a valid pattern: {bad}"))
+        })?;
         let order = if asked.newest_first { Order::NewestFirst } else { Order::OldestFirst };
         let query = Query { pattern, context: asked.context.into(), order };
         let stop = || self.ended.load(Ordering::Relaxed) || Instant::now() >= self.deadline;

@@ -9,7 +9,7 @@
 use super::clean::Cleaner;
 
 /// Names what the bytes are, and the version of their form.
-const MAGIC: [u8; 8] = *b"hwtext01";
+const MAGIC: [u8; 8] = *b"hwtext02";
 
 const HEAD: usize = 32;
 const FRAME: usize = 40;
@@ -69,7 +69,8 @@ impl Batch {
     pub(super) fn line(&mut self, start: LineStart) {
         let raw = start.raw - self.last.raw;
         put(raw, &mut self.lines);
-        put(raw.saturating_sub(start.text - self.last.text), &mut self.lines);
+        // one less than none where a carriage return from before the segment stands in its text
+        put(raw.wrapping_sub(start.text - self.last.text), &mut self.lines);
         self.last = start;
         self.count += 1;
     }
@@ -109,17 +110,68 @@ pub(super) struct Frame<'a> {
     lines: &'a [u8],
 }
 
-impl Frame<'_> {
-    /// Appends where its lines begin.
-    pub(super) fn lines(&self, to: &mut Vec<LineStart>) {
-        let (mut bytes, mut last) = (self.lines, self.base);
-        for _ in 0..self.count {
-            let (Some(raw), Some(hidden)) = (get(&mut bytes), get(&mut bytes)) else { return };
-            last.raw = last.raw.saturating_add(raw);
-            last.text = last.text.saturating_add(raw.saturating_sub(hidden));
-            to.push(last);
-        }
+/// Finds lines in frames that follow each other, each behind the one that was found before.
+#[derive(Clone, Debug)]
+pub(super) struct Walk<'a> {
+    frames: Frames<'a>,
+    /// What was not read yet of the frame that is looked at, and where that frame's text ends.
+    rest: &'a [u8],
+    end: u32,
+    /// The last line that was read, and how many begin up to it and up to the frame's end.
+    at: LineStart,
+    line: usize,
+    whole: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// Begins at the first of these frames.
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        let (at, frames) = (LineStart::default(), frames(bytes));
+        Self { frames, rest: &[], end: 0, at, line: 0, whole: 0 }
     }
+
+    /// The line whose text begins at `text`, which is behind what was found before: the how many-th
+    /// it is of these frames, counted from 1, and where it begins. None when there is none.
+    pub(super) fn seek(&mut self, text: u32) -> Option<(usize, LineStart)> {
+        while self.end < text {
+            let frame = self.frames.next()?;
+            (self.rest, self.end, self.at) = (frame.lines, frame.end.text, frame.base);
+            self.line = self.whole;
+            self.whole += frame.count as usize;
+        }
+        while let Some((raw, hidden)) = self.rest.first_chunk().and_then(four_short)
+            && let next = self.at.text.saturating_add(raw.saturating_sub(hidden))
+            && next < text
+        {
+            self.rest = &self.rest[8..];
+            self.at = LineStart { raw: self.at.raw.saturating_add(raw), text: next };
+            self.line += 4;
+        }
+        while self.at.text < text {
+            let (raw, hidden) = match *self.rest {
+                // most lines are that short
+                [raw @ ..0x80, hidden @ ..0x80, ..] => {
+                    self.rest = &self.rest[2..];
+                    (raw.into(), hidden.into())
+                }
+                _ => (get(&mut self.rest)?, get(&mut self.rest)?),
+            };
+            self.at.raw = self.at.raw.saturating_add(raw);
+            self.at.text = self.at.text.wrapping_add(raw.wrapping_sub(hidden));
+            self.line += 1;
+        }
+        (self.at.text == text).then_some((self.line, self.at))
+    }
+}
+
+/// The bytes of four lines that take less than 128 each, and how many of those are no text.
+fn four_short(bytes: &[u8; 8]) -> Option<(u32, u32)> {
+    let lines = u64::from_le_bytes(*bytes);
+    // of the four even bytes
+    let sum = |lines: u64| {
+        ((lines & 0x00ff_00ff_00ff_00ff).wrapping_mul(0x0001_0001_0001_0001) >> 48) as u32
+    };
+    (lines & 0x8080_8080_8080_8080 == 0).then(|| (sum(lines), sum(lines >> 8)))
 }
 
 /// Reads an index from its front. The frames are those that are whole.
@@ -234,10 +286,11 @@ mod tests {
         assert_eq!((head, frames.len()), (open, 2));
         assert_eq!((frames[0].redrawn, frames[1].redrawn), (false, true));
         assert_eq!((frames[1].open.line, frames[1].open.line_start), (9, 910));
-        let mut lines = Vec::new();
-        frames.iter().for_each(|frame| frame.lines(&mut lines));
-        let starts = [LineStart { raw: 10, text: 9 }, LineStart { raw: 20, text: 18 }];
-        assert_eq!(lines, starts);
+        let mut walk = Walk::new(&bytes[HEAD..]);
+        assert_eq!(walk.seek(9), Some((1, LineStart { raw: 10, text: 9 })));
+        assert_eq!(walk.clone().seek(10), None);
+        assert_eq!(walk.seek(18), Some((2, LineStart { raw: 20, text: 18 })));
+        assert_eq!(walk.seek(22), None);
         let frame = (bytes.len() - HEAD) / 2;
         for cut in HEAD..bytes.len() {
             let (_, whole) = read(&bytes[..cut]).unwrap();
@@ -261,12 +314,43 @@ mod tests {
         }
 
         #[test]
+        fn lines_are_found_however_long_they_are(
+            lengths in prop::collection::vec(prop_oneof![1u32..127, 100u32..40_000], 1..60),
+            wanted in prop::collection::vec(any::<bool>(), 61),
+        ) {
+            let (mut batch, mut frame, mut at) = (Batch::default(), Vec::new(), LineStart::default());
+            let mut starts = Vec::new();
+            for length in lengths {
+                at = LineStart { raw: at.raw + length, text: at.text + length - length / 3 };
+                batch.line(at);
+                starts.push(at);
+            }
+            // text that begins with what stood before it
+            at = LineStart { raw: at.raw + 5, text: at.text + 6 };
+            batch.line(at);
+            starts.push(at);
+            batch.end = at;
+            batch.frame(&Open::at(1, 0), false, &mut frame);
+            let mut walk = Walk::new(&frame);
+            for (line, start) in starts.iter().enumerate().filter(|(line, _)| wanted[*line]) {
+                prop_assert_eq!(walk.seek(start.text), Some((line + 1, *start)));
+            }
+        }
+
+        #[test]
         fn no_bytes_break_a_reader(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut index = Open::at(1, 0).head().to_vec();
             index.extend_from_slice(&bytes);
-            let mut lines = Vec::new();
-            read(&index).unwrap().1.for_each(|frame| frame.lines(&mut lines));
-            prop_assert!(lines.len() <= bytes.len());
+            let mut walk = Walk::new(&bytes);
+            let mut text = 0;
+            while let Some((line, at)) = (1..=bytes.len() as u32).find_map(|step| {
+                walk.clone().seek(text + step)
+            }) {
+                prop_assert!(line <= bytes.len() && at.text > text);
+                text = at.text;
+                walk.seek(text);
+            }
+            prop_assert!(read(&index).unwrap().1.count() <= bytes.len());
         }
     }
 }

@@ -3,14 +3,14 @@
 use super::index::{self, LineStart, Open};
 use super::page::{Page, Shelf};
 use super::segment::{Part, Segment, path, segments};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Text of a block, about: what fits the cache nearest to a processor core beside all else, so
-/// that it is read from memory once.
-const BLOCK: u32 = 512 << 10;
+/// Text of a block, at least: with a batch more it fits the cache nearest to a processor core beside
+/// all else, so that it is read from memory once.
+const BLOCK: u32 = 256 << 10;
 
 /// A stretch of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Block {
     pub(super) from: LineStart,
     /// What is open there.
     pub(super) open: Open,
+    /// Whether the number of that line is known; else lines are counted from the oldest one kept.
+    pub(super) counted: bool,
     /// Where it ends. None for one that reaches from where the index ends to the end of the raw
     /// bytes: its text is not written yet.
     pub(super) to: Option<Written>,
@@ -36,7 +38,7 @@ pub(super) struct Written {
     pub(super) count: usize,
     /// Whether a line of it was written over.
     pub(super) redrawn: bool,
-    /// Where its frames begin in the index, and how many bytes they take.
+    /// Where its frames begin in the segment's index, and how many bytes they take.
     pub(super) frames: (u64, usize),
 }
 
@@ -69,15 +71,20 @@ impl Layout {
 
     /// Divides a segment, whose index is given, into blocks.
     fn divide(&mut self, segment: usize, bytes: &[u8]) -> io::Result<()> {
-        let (open, mut frames) = match index::read(bytes) {
-            Some((open, frames)) => (open, frames),
-            None => (self.open_before(segment)?, index::frames(&[])),
+        let (open, counted, mut frames) = match index::read(bytes) {
+            Some((open, frames)) => (open, true, frames),
+            None => {
+                let (open, counted) = self.open_before(segment)?;
+                (open, counted, index::frames(&[]))
+            }
         };
-        let written = match self.open(segment, Part::Text)? {
-            Some(file) => file.metadata()?.len(),
-            None => 0,
+        let written = match fs::metadata(self.path(segment, Part::Text)) {
+            Ok(about) => about.len(),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => 0,
+            Err(fault) => return Err(fault),
         };
-        let mut block = Block { segment, from: LineStart::default(), open, to: None };
+        let from = LineStart::default();
+        let mut block = Block { segment, from, open, counted, to: None };
         let mut begun = None;
         let mut blocks = Vec::new();
         loop {
@@ -99,13 +106,13 @@ impl Layout {
             begun = Some((frame.end, frame.open));
             if frame.end.text - block.from.text >= BLOCK {
                 blocks.push(block);
-                block = Block { segment, from: frame.end, open: frame.open, to: None };
+                block = Block { segment, from: frame.end, open: frame.open, counted, to: None };
                 begun = None;
             }
         }
         if let Some((from, open)) = begun {
             blocks.push(block);
-            block = Block { segment, from, open, to: None };
+            block = Block { segment, from, open, counted, to: None };
         }
         let last = segment + 1 == self.segments.len();
         if last || u64::from(block.from.raw) < self.segments[segment].len {
@@ -115,16 +122,23 @@ impl Layout {
         Ok(())
     }
 
-    /// What is open where a segment begins, told from the one before it.
-    fn open_before(&self, segment: usize) -> io::Result<Open> {
+    /// What is open where a segment begins, told from the one before it, and whether the number of
+    /// that line is known.
+    fn open_before(&self, segment: usize) -> io::Result<(Open, bool)> {
         let start = self.segments[segment].start;
-        let Some(last) = self.blocks.len().checked_sub(1) else { return Ok(Open::at(1, start)) };
         let mut page = Page::default();
-        match page.load(self, last, &mut Shelf::default())? {
-            true if page.end() == start => Ok(page.open_behind()),
-            true => Ok(Open::at(page.open_behind().line + 1, start)),
-            false => Ok(Open::at(1, start)),
+        let Some((index, last)) = self.blocks.iter().enumerate().next_back() else {
+            return Ok((Open::at(1, start), start == 0));
+        };
+        if !page.load(self, index, &mut Shelf::default())? {
+            return Ok((Open::at(1, start), false));
         }
+        let behind = page.extent().behind;
+        let open = match page.extent().end == start {
+            true => behind,
+            false => Open::at(behind.line + 1, start),
+        };
+        Ok((open, last.counted))
     }
 
     /// How many blocks there are.
@@ -133,8 +147,15 @@ impl Layout {
     }
 
     /// A block by its number; the oldest is 0.
-    pub(super) fn block(&self, index: usize) -> Option<Block> {
-        self.blocks.get(index).copied()
+    pub(super) fn block(&self, index: usize) -> Option<&Block> {
+        self.blocks.get(index)
+    }
+
+    /// The block in which a line begins, or at whose end: then it begins the next one. None when
+    /// there is no block.
+    pub(super) fn block_of(&self, line: u64) -> Option<usize> {
+        let later = self.blocks.partition_point(|block| block.open.line < line);
+        (!self.blocks.is_empty()).then(|| later.saturating_sub(1))
     }
 
     /// The offset of a block's first raw byte.
@@ -160,12 +181,16 @@ impl Layout {
         a == b || self.segments[a].end() == self.segments[b].start
     }
 
+    fn path(&self, segment: usize, part: Part) -> PathBuf {
+        path(&self.dir, self.segments[segment].start, part)
+    }
+
     /// Opens a part of a segment; none when it is not there.
     ///
     /// # Errors
     /// The disk failed.
     pub(super) fn open(&self, segment: usize, part: Part) -> io::Result<Option<File>> {
-        match File::open(path(&self.dir, self.segments[segment].start, part)) {
+        match File::open(self.path(segment, part)) {
             Ok(file) => Ok(Some(file)),
             Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(fault) => Err(fault),
@@ -180,6 +205,6 @@ impl Layout {
         let Some(last) = self.count().checked_sub(1) else { return Ok(Open::at(1, 0)) };
         let mut page = Page::default();
         page.load(self, last, &mut Shelf::default())?;
-        Ok(page.open_behind())
+        Ok(page.extent().behind)
     }
 }

@@ -1,6 +1,7 @@
 //! Bytes and text of terminals. Knows no process.
 
 mod clean;
+mod excerpt;
 mod index;
 mod layout;
 mod page;

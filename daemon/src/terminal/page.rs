@@ -1,13 +1,12 @@
 //! The clean text of one block in memory.
 
-use super::index::{self, LineStart, Open};
+use super::index::{Batch, LineStart, Open, Walk};
 use super::layout::{Block, Layout};
 use super::segment::Part;
 use memchr::{memchr, memrchr};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::OnceLock;
 
 /// A line longer than this, in raw bytes, is taken in pieces, one a block: so much is held in
 /// memory for one line at the most, and the block in which it ends.
@@ -16,72 +15,78 @@ const LONGEST_LINE: u64 = 8 << 20;
 /// What is read of raw bytes at once when they are cleaned again.
 const READ: usize = 64 << 10;
 
-/// The segment that was read from last, open for its next block.
+/// The files that were read from last, open for the next block of their segment.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    segment: Option<usize>,
-    files: Option<Files>,
+    text: Option<(usize, File)>,
+    index: Option<(usize, File)>,
 }
 
-#[derive(Debug)]
-struct Files {
-    text: File,
-    index: File,
+/// Opens a segment's part, unless that is what was opened last; none when the segment was dropped.
+fn open<'a>(
+    place: &'a mut Option<(usize, File)>,
+    layout: &Layout,
+    segment: usize,
+    part: Part,
+) -> io::Result<Option<&'a File>> {
+    if place.as_ref().is_none_or(|(open, _)| *open != segment) {
+        *place = layout.open(segment, part)?.map(|file| (segment, file));
+    }
+    Ok(place.as_ref().map(|(_, file)| file))
 }
 
-impl Shelf {
-    /// None when the segment was dropped.
-    fn files(&mut self, layout: &Layout, segment: usize) -> io::Result<Option<&Files>> {
-        if self.segment != Some(segment) {
-            let text = layout.open(segment, Part::Text)?;
-            let index = layout.open(segment, Part::Index)?;
-            self.files = text.zip(index).map(|(text, index)| Files { text, index });
-            self.segment = Some(segment);
-        }
-        Ok(self.files.as_ref())
+/// What of the stream a block is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    /// The offset of its first raw byte, and what is open there.
+    pub(super) start: u64,
+    pub(super) open: Open,
+    /// Whether the number of that line is known; else lines are counted from the oldest one kept.
+    pub(super) counted: bool,
+    /// The offset behind its last raw byte, and what is open there.
+    pub(super) end: u64,
+    pub(super) behind: Open,
+    /// The last of the lines that it has a part of, by its place among them; the first is 0.
+    pub(super) last: usize,
+    /// Whether a line of it was written over.
+    pub(super) redrawn: bool,
+}
+
+impl Extent {
+    /// The number that a line has in the whole stream.
+    pub(super) fn number(&self, line: usize) -> u64 {
+        self.open.line + line as u64
+    }
+
+    /// Whether its first line began before it, and still belongs there.
+    pub(super) fn goes_on(&self) -> bool {
+        let began = self.open.line_start;
+        began < self.start && self.start - began < LONGEST_LINE
     }
 }
 
-/// A block's text, and which lines it is.
+/// A block's text. Its memory is used for one block after the other, so that it stays in the cache
+/// of the processor that reads it.
 #[derive(Debug)]
 pub(super) struct Page {
-    /// The offset of the block's first raw byte, and what is open there.
-    start: u64,
-    open: Open,
-    /// The offset behind its last raw byte.
-    end: u64,
+    extent: Extent,
     /// Memory for the text, of which the first `len` bytes are it.
     buffer: Vec<u8>,
     len: usize,
-    /// How many lines it has a part of.
-    count: usize,
-    /// Whether a line of it was written over.
-    redrawn: bool,
-    /// What is open at its end.
-    behind: Open,
-    /// Where its lines begin, but for the first: in raw bytes and in the text, from the page's
-    /// beginning. Only what hits asks.
-    lines: OnceLock<Vec<LineStart>>,
-    /// The part of the index that tells of them, and where the block begins in its segment.
-    frames: Vec<u8>,
+    /// Where it begins in its segment.
     from: LineStart,
+    /// What the index tells of its lines, once it was asked; what it would tell of text that is not
+    /// written yet.
+    frames: Vec<u8>,
 }
 
 impl Default for Page {
     fn default() -> Self {
-        Self {
-            start: 0,
-            open: Open::at(1, 0),
-            end: 0,
-            buffer: Vec::new(),
-            len: 0,
-            count: 1,
-            redrawn: false,
-            behind: Open::at(1, 0),
-            lines: OnceLock::new(),
-            frames: Vec::new(),
-            from: LineStart::default(),
-        }
+        let open = Open::at(1, 0);
+        let (start, end, last, counted, redrawn) = (0, 0, 0, true, false);
+        let extent = Extent { start, open, counted, end, behind: open, last, redrawn };
+        let (buffer, from, frames) = (Vec::new(), LineStart::default(), Vec::new());
+        Self { extent, buffer, len: 0, from, frames }
     }
 }
 
@@ -97,24 +102,26 @@ impl Page {
         shelf: &mut Shelf,
     ) -> io::Result<bool> {
         let Some(block) = layout.block(index) else { return Ok(false) };
-        self.start = layout.start(&block);
-        self.open = block.open;
-        self.lines = OnceLock::new();
-        let Some(to) = block.to else { return self.clean(layout, &block) };
-        let Some(files) = shelf.files(layout, block.segment)? else { return Ok(false) };
+        self.frames.clear();
+        let Some(to) = &block.to else { return self.clean(layout, block) };
+        let text = open(&mut shelf.text, layout, block.segment, Part::Text)?;
+        let Some(text) = text else { return Ok(false) };
         self.len = (to.end.text - block.from.text) as usize;
         if self.buffer.len() < self.len {
             self.buffer.resize(self.len, 0);
         }
-        files.text.read_exact_at(&mut self.buffer[..self.len], block.from.text.into())?;
-        let (at, len) = to.frames;
-        self.frames.resize(len, 0);
-        files.index.read_exact_at(&mut self.frames, at)?;
+        text.read_exact_at(&mut self.buffer[..self.len], block.from.text.into())?;
         self.from = block.from;
-        self.end = self.start + u64::from(to.end.raw - block.from.raw);
-        self.count = to.count + 1;
-        self.redrawn = to.redrawn;
-        self.behind = to.open;
+        let start = layout.start(block);
+        self.extent = Extent {
+            start,
+            open: block.open,
+            counted: block.counted,
+            end: start + u64::from(to.end.raw - block.from.raw),
+            behind: to.open,
+            last: to.count,
+            redrawn: to.redrawn,
+        };
         Ok(true)
     }
 
@@ -122,66 +129,43 @@ impl Page {
     fn clean(&mut self, layout: &Layout, block: &Block) -> io::Result<bool> {
         let Some(file) = layout.open(block.segment, Part::Raw)? else { return Ok(false) };
         self.buffer.clear();
-        let (mut lines, mut cleaner) = (Vec::new(), block.open.cleaner);
-        let mut raw = vec![0; READ];
-        let mut read = 0;
+        let Open { mut line, mut line_start, mut cleaner } = block.open;
+        let (start, mut batch) = (layout.start(block), Batch::default());
+        let (mut raw, mut read) = (vec![0; READ], 0);
         loop {
             let got = read_at(&file, &mut raw, u64::from(block.from.raw + read))?;
             if got == 0 {
                 break;
             }
             cleaner.push(&raw[..got], &mut self.buffer, |at, len| {
-                lines.push(LineStart { raw: read + small(at), text: small(len) });
+                let at = read + small(at);
+                batch.line(LineStart { raw: at, text: small(len) });
+                line += 1;
+                line_start = start + u64::from(at);
             });
             read += small(got);
         }
         self.len = self.buffer.len();
-        self.end = self.start + u64::from(read);
-        self.count = lines.len() + 1;
-        self.redrawn = memchr(b'\r', &self.buffer).is_some();
-        let line_start = lines.last().map(|last| self.start + u64::from(last.raw));
-        self.behind = Open {
-            line: self.open.line + lines.len() as u64,
-            line_start: line_start.unwrap_or(self.open.line_start),
-            cleaner,
-        };
-        self.lines = OnceLock::from(lines);
+        self.from = LineStart::default();
+        let behind = Open { line, line_start, cleaner };
+        let redrawn = memchr(b'\r', &self.buffer).is_some();
+        batch.end = LineStart { raw: read, text: small(self.len) };
+        batch.frame(&behind, redrawn, &mut self.frames);
+        let last = usize::try_from(line - block.open.line).unwrap_or(usize::MAX);
+        let end = start + u64::from(read);
+        let (open, counted) = (block.open, block.counted);
+        self.extent = Extent { start, open, counted, end, behind, last, redrawn };
         Ok(true)
     }
 
-    /// What is open behind its last byte.
-    pub(super) fn open_behind(&self) -> Open {
-        self.behind
+    /// What of the stream it is.
+    pub(super) fn extent(&self) -> &Extent {
+        &self.extent
     }
 
     /// The text.
     pub(super) fn text(&self) -> &[u8] {
         self.buffer.get(..self.len).unwrap_or_default()
-    }
-
-    /// The offset of its first raw byte.
-    pub(super) fn start(&self) -> u64 {
-        self.start
-    }
-
-    /// The offset behind its last raw byte.
-    pub(super) fn end(&self) -> u64 {
-        self.end
-    }
-
-    /// The last of its lines, by its place among them; the first is 0.
-    pub(super) fn last(&self) -> usize {
-        self.count - 1
-    }
-
-    /// Whether a line of it was written over.
-    pub(super) fn redrawn(&self) -> bool {
-        self.redrawn
-    }
-
-    /// The number that a line has in the whole stream.
-    pub(super) fn number(&self, line: usize) -> u64 {
-        self.open.line + line as u64
     }
 
     /// The number of bytes of text that belong to its first line.
@@ -194,51 +178,50 @@ impl Page {
         memrchr(b'\n', self.text()).map_or(0, |end| end + 1)
     }
 
-    /// Whether its first line began before it, and still belongs there.
-    pub(super) fn goes_on(&self) -> bool {
-        let began = self.open.line_start;
-        began < self.start && self.start - began < LONGEST_LINE
+    /// Asks the index where lines begin, for [`Page::places`]; the other words are those that it was
+    /// loaded with. False when the block was dropped meanwhile.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(super) fn ask(
+        &mut self,
+        layout: &Layout,
+        index: usize,
+        shelf: &mut Shelf,
+    ) -> io::Result<bool> {
+        let Some(block) = layout.block(index) else { return Ok(false) };
+        let Some(to) = block.to.filter(|_| self.frames.is_empty()) else { return Ok(true) };
+        let file = open(&mut shelf.index, layout, block.segment, Part::Index)?;
+        let Some(file) = file else { return Ok(false) };
+        let (at, len) = to.frames;
+        self.frames.resize(len, 0);
+        file.read_exact_at(&mut self.frames, at)?;
+        Ok(true)
     }
 
-    /// The offset at which its first line began, which may be before it.
-    pub(super) fn first_offset(&self) -> u64 {
-        self.open.line_start
+    /// Tells lines by where their text begins; only the first before the index was asked.
+    pub(super) fn places(&self) -> Places<'_> {
+        Places { walk: Walk::new(&self.frames), from: self.from, extent: &self.extent }
     }
+}
 
-    fn lines(&self) -> &[LineStart] {
-        self.lines.get_or_init(|| {
-            let mut lines = Vec::with_capacity(self.count);
-            index::frames(&self.frames).for_each(|frame| frame.lines(&mut lines));
-            for line in &mut lines {
-                line.raw = line.raw.saturating_sub(self.from.raw);
-                line.text = line.text.saturating_sub(self.from.text);
-            }
-            lines
-        })
-    }
+/// Tells which line begins where in a page's text, one behind the other.
+#[derive(Debug)]
+pub(super) struct Places<'a> {
+    walk: Walk<'a>,
+    from: LineStart,
+    extent: &'a Extent,
+}
 
-    /// The line that holds the byte of the text at `at`; `from` is one at or before it.
-    pub(super) fn line_of(&self, from: usize, at: usize) -> usize {
-        let lines = self.lines();
-        let later = lines.get(from..).unwrap_or_default();
-        from + later.partition_point(|start| start.text as usize <= at)
-    }
-
-    /// What it has of a line.
-    pub(super) fn piece(&self, line: usize) -> &[u8] {
-        let lines = self.lines();
-        let begin = |line: usize| match line.checked_sub(1) {
-            Some(before) => lines.get(before).map(|start| start.text as usize),
-            None => Some(0),
-        };
-        let end = begin(line + 1).map_or(self.len, |next| next - 1);
-        begin(line).and_then(|begin| self.text().get(begin..end)).unwrap_or_default()
-    }
-
-    /// The offset at which a line begins in the whole stream.
-    pub(super) fn offset(&self, line: usize) -> u64 {
-        let start = line.checked_sub(1).and_then(|before| self.lines().get(before));
-        start.map_or(self.open.line_start, |start| self.start + u64::from(start.raw))
+impl Places<'_> {
+    /// The line whose text begins at `at`, by its place among the page's, and the offset at which it
+    /// begins in the whole stream. None when none begins there.
+    pub(super) fn seek(&mut self, at: usize) -> Option<(usize, u64)> {
+        if at == 0 {
+            return Some((0, self.extent.open.line_start));
+        }
+        let (line, start) = self.walk.seek(self.from.text + small(at))?;
+        Some((line, self.extent.start + u64::from(start.raw.saturating_sub(self.from.raw))))
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Reading {
     pub ignore_case: bool,
 }
 
-/// Why a pattern is none.
+/// Why a pattern is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}{}", place(*at))]
 pub struct BadPattern {

@@ -1,31 +1,33 @@
-//! Which lines match: blocks are read and matched by two threads, and handed on in their order.
+//! Which lines match: blocks are read and matched by two threads, one of them the asker's own, and
+//! handed on in their order.
 
 use super::clean::last_state;
+use super::excerpt::Excerpt;
 use super::layout::Layout;
 use super::page::{Page, Shelf};
 use super::pattern::Pattern;
 use super::window::is_continued;
 use memchr::{memchr, memrchr};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-/// Threads that match beside each other: more would take from agents what a search is not worth.
-const THREADS: usize = 2;
-
-/// Blocks that one thread does as quickly as several could be started.
+/// Blocks that one thread does as quickly as another could be started.
 const FEW: usize = 4;
 
-/// Blocks that a thread may be ahead.
-const AHEAD: usize = 2;
+/// Blocks that may be begun before the one that is awaited is done: one thread goes on while the
+/// other waits for a processor, some milliseconds where agents are busy. What is found in so many
+/// takes a few MiB, and 20 MiB at the most, where every line matches.
+const AHEAD: usize = 64;
 
 /// The stretch of lines that is matched between two looks at whether to go on, in bytes: it grows
 /// while stretches are quick and shrinks while they are slow.
-const STRETCH: Range<usize> = 1 << 10..64 << 10;
+const STRETCH: Range<usize> = 1 << 10..512 << 10;
 const QUICK: Duration = Duration::from_millis(2);
 const SLOW: Duration = Duration::from_millis(20);
 
@@ -33,11 +35,11 @@ const SLOW: Duration = Duration::from_millis(20);
 pub(super) struct Scanned {
     /// Which one.
     pub(super) index: usize,
-    /// Its text; none when it was dropped meanwhile.
-    pub(super) page: Option<Arc<Page>>,
-    /// Which of its lines match, in their order; the last one was not looked at, for its end may
-    /// lie on another page.
-    pub(super) hits: Vec<usize>,
+    /// What is kept of it; none when it was dropped meanwhile.
+    pub(super) excerpt: Option<Arc<Excerpt>>,
+    /// How many of its lines match; the last one was not looked at, for its end may lie in another
+    /// block.
+    pub(super) total: u64,
     /// Whether all but the last were looked at.
     pub(super) whole: bool,
 }
@@ -46,92 +48,146 @@ pub(super) struct Scanned {
 pub(super) struct Scan<'a> {
     layout: &'a Layout,
     pattern: &'a Pattern,
+    /// Which blocks, in which order.
+    order: Vec<usize>,
+    /// How many lines around each that matches are kept.
+    context: usize,
+    /// Set when matches are only counted.
+    counting: AtomicBool,
     /// Set when nothing more is wanted.
     halt: AtomicBool,
-    /// Pages whose memory can be used again.
-    spare: Mutex<Vec<Page>>,
+    /// How many blocks were begun, and how many were awaited and came.
+    progress: Mutex<(usize, usize)>,
+    came: Condvar,
 }
 
 impl<'a> Scan<'a> {
     /// A scan that has not begun.
-    pub(super) fn new(layout: &'a Layout, pattern: &'a Pattern) -> Self {
-        Self { layout, pattern, halt: AtomicBool::new(false), spare: Mutex::default() }
+    pub(super) fn new(
+        layout: &'a Layout,
+        pattern: &'a Pattern,
+        order: Vec<usize>,
+        context: u64,
+    ) -> Self {
+        Self {
+            layout,
+            pattern,
+            order,
+            context: usize::try_from(context).unwrap_or(usize::MAX),
+            counting: AtomicBool::new(false),
+            halt: AtomicBool::new(false),
+            progress: Mutex::default(),
+            came: Condvar::new(),
+        }
     }
 
     /// Ends it as soon as the stretches under way are done.
     pub(super) fn halt(&self) {
         self.halt.store(true, Ordering::Relaxed);
+        // under the lock: or it goes by whoever is just about to wait
+        drop(self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+        self.came.notify_all();
     }
 
-    /// Gives a page back that is not needed any more.
-    pub(super) fn give_back(&self, page: Page) {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(page);
+    /// From here on matches are only counted.
+    pub(super) fn count(&self) {
+        self.counting.store(true, Ordering::Relaxed);
     }
 
-    /// Begins to scan these blocks; the threads end when the answer is dropped, or with the scope.
-    pub(super) fn begin<'s>(&'s self, scope: &'s Scope<'s, '_>, order: Vec<usize>) -> Ordered {
-        let threads = if order.len() <= FEW { 1 } else { THREADS };
-        let lanes = (0..threads).map(|lane| {
-            let (to, from) = sync_channel(AHEAD);
-            let own: Vec<usize> = order.iter().copied().skip(lane).step_by(threads).collect();
-            scope.spawn(move || self.scan(own, &to));
-            from
-        });
-        Ordered { lanes: lanes.collect(), next: 0 }
+    /// Begins it, with a thread beside the asker's: more would take from agents what a search is not
+    /// worth. That thread ends when the answer is dropped, or with the scope.
+    pub(super) fn begin<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Ordered<'s> {
+        let (to, from) = channel();
+        if self.order.len() > FEW {
+            scope.spawn(move || self.work(&to));
+        }
+        Ordered { scan: self, from, desk: Desk::default(), early: BTreeMap::new(), next: 0 }
     }
 
-    fn scan(&self, blocks: Vec<usize>, to: &SyncSender<io::Result<Scanned>>) {
-        let (mut stretch, mut shelf) = (STRETCH.start, Shelf::default());
-        for index in blocks {
+    /// Does one block after the other, in the same memory.
+    fn work(&self, to: &Sender<(usize, io::Result<Scanned>)>) {
+        let mut desk = Desk::default();
+        while let Some((turn, index)) = self.turn(true) {
+            if to.send((turn, self.block(index, &mut desk, &mut || {}))).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The next block and its place in the order. None when no more are to be begun: all were, or the
+    /// scan was halted, or, unless one `waits`, too many are ahead already.
+    fn turn(&self, waits: bool) -> Option<(usize, usize)> {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let (turn, came) = *progress;
+            let index = *self.order.get(turn)?;
             if self.halt.load(Ordering::Relaxed) {
-                return;
+                return None;
             }
-            let scanned = self.block(index, &mut stretch, &mut shelf);
-            if to.send(scanned).is_err() {
-                return;
+            if turn < came + AHEAD {
+                progress.0 += 1;
+                return Some((turn, index));
             }
+            if !waits {
+                return None;
+            }
+            progress = self.came.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn block(&self, index: usize, stretch: &mut usize, shelf: &mut Shelf) -> io::Result<Scanned> {
-        let mut page = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut page = page.take().unwrap_or_default();
-        if !page.load(self.layout, index, shelf)? {
-            return Ok(Scanned { index, page: None, hits: Vec::new(), whole: true });
+    /// The block that was awaited came.
+    fn advance(&self) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.1 += 1;
+        let waiting = progress.0 + 1 == progress.1 + AHEAD;
+        drop(progress);
+        if waiting {
+            self.came.notify_all();
         }
-        let mut hits = Vec::new();
-        let first = usize::from(is_continued(self.layout, index, &page));
-        let begin = if first == 0 { 0 } else { page.first_len() + 1 };
+    }
+
+    /// Matches a block; `look` is called between stretches.
+    fn block(&self, index: usize, desk: &mut Desk, look: &mut dyn FnMut()) -> io::Result<Scanned> {
+        let dropped = Scanned { index, excerpt: None, total: 0, whole: true };
+        desk.hits.clear();
+        if !desk.page.load(self.layout, index, &mut desk.shelf)? {
+            return Ok(dropped);
+        }
+        let page = &desk.page;
+        let begin = match is_continued(self.layout, index, page.extent()) {
+            true => page.first_len() + 1,
+            false => 0,
+        };
         let whole = match page.last_begin().checked_sub(1) {
-            Some(end) if begin <= end => self.lines(&page, first, begin..end, stretch, &mut hits),
+            Some(end) if begin <= end => self.lines(desk, begin..end, look),
             _ => true,
         };
-        Ok(Scanned { index, page: Some(Arc::new(page)), hits, whole })
+        let total = desk.hits.len() as u64;
+        let (hits, context) = match self.counting.load(Ordering::Relaxed) {
+            true => (&[][..], 0),
+            false => (&desk.hits[..], self.context),
+        };
+        if !hits.is_empty() && !desk.page.ask(self.layout, index, &mut desk.shelf)? {
+            return Ok(dropped);
+        }
+        let excerpt = Excerpt::of(&desk.page, hits, context);
+        Ok(Scanned { index, excerpt: Some(Arc::new(excerpt)), total, whole })
     }
 
-    /// Collects which lines of a stretch of the text match, which begins with `line`; false when
-    /// it was halted.
-    fn lines(
-        &self,
-        page: &Page,
-        mut line: usize,
-        range: Range<usize>,
-        stretch: &mut usize,
-        hits: &mut Vec<usize>,
-    ) -> bool {
-        let text = &page.text()[..range.end];
+    /// Collects where lines begin that match, of a stretch of the text; false when it was halted.
+    fn lines(&self, desk: &mut Desk, range: Range<usize>, look: &mut dyn FnMut()) -> bool {
+        let Desk { page, stretch, hits, .. } = desk;
+        let (text, redrawn) = (&page.text()[..range.end], page.extent().redrawn);
         let mut at = range.start;
         while at <= text.len() {
+            look();
             if self.halt.load(Ordering::Relaxed) {
                 return false;
             }
             let began = Instant::now();
             let aim = text.len().min(at + *stretch);
             let end = memchr(b'\n', &text[aim..]).map_or(text.len(), |end| aim + end);
-            each_hit(self.pattern, &text[at..end], page.redrawn(), |begin| {
-                line = page.line_of(line, at + begin);
-                hits.push(line);
-            });
+            each_hit(self.pattern, &text[at..end], redrawn, |begin| hits.push(at + begin));
             at = end + 1;
             let took = began.elapsed();
             if took < QUICK {
@@ -144,22 +200,52 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// What the threads find, in the order of the blocks.
-pub(super) struct Ordered {
-    lanes: Vec<Receiver<io::Result<Scanned>>>,
+/// What one thread uses again for each block.
+struct Desk {
+    page: Page,
+    shelf: Shelf,
+    /// How much is matched at once.
+    stretch: usize,
+    /// Where lines begin that match.
+    hits: Vec<usize>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        let (page, shelf) = (Page::default(), Shelf::default());
+        Self { page, shelf, stretch: STRETCH.start, hits: Vec::new() }
+    }
+}
+
+/// What is found, in the order of the blocks; its owner matches blocks as well while it waits.
+pub(super) struct Ordered<'s> {
+    scan: &'s Scan<'s>,
+    from: Receiver<(usize, io::Result<Scanned>)>,
+    desk: Desk,
+    /// What came before its turn.
+    early: BTreeMap<usize, io::Result<Scanned>>,
     next: usize,
 }
 
-impl Ordered {
-    /// The next block; none when all were scanned or the scan was halted. `idle` is asked every few
-    /// milliseconds while there is nothing.
+impl Ordered<'_> {
+    /// The next block; none when all were scanned or the scan was halted. `idle` is called every few
+    /// milliseconds meanwhile, but not within one step of the pattern.
     pub(super) fn next(&mut self, mut idle: impl FnMut()) -> io::Result<Option<Scanned>> {
         use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
-        let lane = &self.lanes[self.next];
-        self.next = (self.next + 1) % self.lanes.len();
         loop {
-            match lane.recv_timeout(Duration::from_millis(5)) {
-                Ok(scanned) => return scanned.map(Some),
+            self.early.extend(self.from.try_iter());
+            if let Some(scanned) = self.early.remove(&self.next) {
+                self.next += 1;
+                self.scan.advance();
+                return scanned.map(Some);
+            }
+            if let Some((turn, index)) = self.scan.turn(false) {
+                let scanned = self.scan.block(index, &mut self.desk, &mut idle);
+                self.early.insert(turn, scanned);
+                continue;
+            }
+            match self.from.recv_timeout(Duration::from_millis(5)) {
+                Ok((turn, scanned)) => drop(self.early.insert(turn, scanned)),
                 Err(Disconnected) => return Ok(None),
                 Err(Timeout) => idle(),
             }

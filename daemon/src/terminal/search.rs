@@ -5,12 +5,11 @@
 //! line that was written over by carriage returns is matched as it says in the end.
 
 use super::clean::last_state;
+use super::excerpt::{Excerpt, Hit};
 use super::layout::Layout;
-use super::page::Page;
 use super::pattern::Pattern;
 use super::scan::{Ordered, Scan, Scanned};
 use super::window::{Window, is_continued};
-use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -43,14 +42,18 @@ pub struct Query {
 pub struct Found<'a> {
     /// Its number; the first line ever printed is 1.
     pub line: u64,
+    /// Whether that number is known; else it is counted from the oldest line that is kept.
+    pub counted: bool,
     /// The offset of its first byte in the raw output.
     pub offset: u64,
-    /// The line.
+    /// The offset of what of it matches: another one only where a very long line is taken in pieces.
+    pub from: u64,
+    /// The line, or that piece of it.
     pub content: &'a [u8],
     /// The lines before it that are kept, in their order.
-    pub before: &'a [Cow<'a, [u8]>],
+    pub before: &'a [&'a [u8]],
     /// The lines after it that were printed, in their order.
-    pub after: &'a [Cow<'a, [u8]>],
+    pub after: &'a [&'a [u8]],
 }
 
 /// Takes what is found.
@@ -86,9 +89,9 @@ pub fn search(ring: &Path, query: &Query, sink: &mut impl Sink) -> io::Result<Se
     if query.order == Order::NewestFirst {
         order.reverse();
     }
-    let scan = Scan::new(&layout, &query.pattern);
+    let scan = Scan::new(&layout, &query.pattern, order, query.context);
     thread::scope(|scope| {
-        let found = scan.begin(scope, order);
+        let found = scan.begin(scope);
         let window = Window::new(&layout);
         let (searched, next) = (Searched::default(), 0);
         let search = Search { layout: &layout, query, scan: &scan, window, sink, searched, next };
@@ -111,17 +114,14 @@ struct Search<'a, S> {
 }
 
 impl<S: Sink> Search<'_, S> {
-    fn run(mut self, mut found: Ordered) -> io::Result<Searched> {
-        // one page ahead: the next one may hold the end of the last line
+    fn run(mut self, mut found: Ordered<'_>) -> io::Result<Searched> {
+        // one block ahead: the next one may hold the end of the last line
         let mut waiting: Option<Scanned> = None;
         loop {
             let scanned = self.next(&mut found)?;
             let ended = scanned.is_none();
-            if let Some(page) =
-                scanned.as_ref().and_then(|one| one.page.as_ref().map(|page| (one.index, page)))
-            {
-                let old = self.window.hold(page.0, Arc::clone(page.1));
-                old.into_iter().for_each(|old| self.scan.give_back(old));
+            if let Some(Scanned { index, excerpt: Some(excerpt), .. }) = &scanned {
+                self.window.hold(*index, Arc::clone(excerpt));
             }
             if let Some(one) = std::mem::replace(&mut waiting, scanned)
                 && !self.take(&one)?
@@ -132,12 +132,11 @@ impl<S: Sink> Search<'_, S> {
                 break;
             }
         }
-        drop(found);
         self.searched.left = self.left();
         Ok(self.searched)
     }
 
-    fn next(&mut self, found: &mut Ordered) -> io::Result<Option<Scanned>> {
+    fn next(&mut self, found: &mut Ordered<'_>) -> io::Result<Option<Scanned>> {
         let (scan, sink) = (self.scan, &mut *self.sink);
         if sink.stop() {
             scan.halt();
@@ -157,11 +156,11 @@ impl<S: Sink> Search<'_, S> {
             Order::NewestFirst => self.layout.count().checked_sub(self.next + 1)?,
         };
         let block = self.layout.block(index)?;
-        let from = self.layout.start(&block);
+        let from = self.layout.start(block);
         Some(match self.query.order {
             Order::OldestFirst => from..kept.end,
             Order::NewestFirst => {
-                let after = self.layout.block(index + 1).map(|after| self.layout.start(&after));
+                let after = self.layout.block(index + 1).map(|after| self.layout.start(after));
                 kept.start..after.unwrap_or(kept.end)
             }
         })
@@ -169,7 +168,7 @@ impl<S: Sink> Search<'_, S> {
 
     /// Tells of the lines that match of a block; false when it was not looked at whole.
     fn take(&mut self, scanned: &Scanned) -> io::Result<bool> {
-        let Some(page) = scanned.page.as_deref() else {
+        let Some(excerpt) = scanned.excerpt.as_deref() else {
             self.next += 1;
             return Ok(true);
         };
@@ -177,106 +176,97 @@ impl<S: Sink> Search<'_, S> {
             // its newest lines were not looked at: nothing of it counts
             return Ok(false);
         }
-        let (index, last) = (scanned.index, page.last());
-        let first = usize::from(is_continued(self.layout, index, page));
-        let end = match scanned.whole && first <= last {
-            true => self.window.last_line(index, page)?,
+        let (index, extent) = (scanned.index, excerpt.extent());
+        let first = usize::from(is_continued(self.layout, index, extent));
+        let end = match scanned.whole && first <= extent.last {
+            true => self.window.last_line(index, excerpt)?,
             false => None,
         };
         let end = end.as_deref().map(last_state);
-        let at_end = end.filter(|line| self.query.pattern.matches(line)).map(|_| last);
-        self.searched.bytes += page.text().len() as u64;
-        self.searched.total += (scanned.hits.len() + usize::from(at_end.is_some())) as u64;
-        let hits = scanned.hits.iter().copied();
-        let around = Around::new(self.layout, &mut self.window, index, page, end);
-        match self.query.order {
-            Order::OldestFirst => around.tell(hits.chain(at_end), self.query.context, self.sink)?,
-            Order::NewestFirst => {
-                around.tell(at_end.into_iter().chain(hits.rev()), self.query.context, self.sink)?;
-            }
+        let at_end = end.filter(|line| self.query.pattern.matches(line)).map(|_| excerpt.end());
+        self.searched.bytes += excerpt.size() as u64;
+        self.searched.total += scanned.total + u64::from(at_end.is_some());
+        if self.sink.wants() {
+            let hits = excerpt.hits().iter().copied();
+            let hits: Vec<Hit> = match self.query.order {
+                Order::OldestFirst => hits.chain(at_end).collect(),
+                Order::NewestFirst => at_end.into_iter().chain(hits.rev()).collect(),
+            };
+            self.tell(&hits, excerpt, first, end)?;
+        } else {
+            self.scan.count();
         }
         self.next += usize::from(scanned.whole);
         Ok(scanned.whole)
     }
-}
 
-/// The lines of a page, and those around it.
-struct Around<'a, 'w> {
-    window: &'a mut Window<'w>,
-    index: usize,
-    page: &'a Page,
-    /// The first line that belongs to the page.
-    first: usize,
-    /// The whole of its last one, if there is any.
-    end: Option<&'a [u8]>,
-    before: Vec<Cow<'a, [u8]>>,
-    after: Vec<Cow<'a, [u8]>>,
-}
-
-impl<'a, 'w> Around<'a, 'w> {
-    fn new(
-        layout: &'a Layout,
-        window: &'a mut Window<'w>,
-        index: usize,
-        page: &'a Page,
-        end: Option<&'a [u8]>,
-    ) -> Self {
-        let first = usize::from(is_continued(layout, index, page));
-        Self { window, index, page, first, end, before: Vec::new(), after: Vec::new() }
-    }
-
+    /// Hands on lines that match, all of one block; `first` is the first line that belongs to it,
+    /// `end` the whole of its last one, if there is any.
     fn tell(
-        mut self,
-        hits: impl Iterator<Item = usize>,
-        context: u64,
-        sink: &mut impl Sink,
+        &mut self,
+        hits: &[Hit],
+        excerpt: &Excerpt,
+        first: usize,
+        end: Option<&[u8]>,
     ) -> io::Result<()> {
+        let (extent, context) = (excerpt.extent(), self.query.context);
+        let numbers = || hits.iter().map(|hit| extent.number(hit.line));
+        let (Some(least), Some(most)) = (numbers().min(), numbers().max()) else { return Ok(()) };
+        let reach = least.saturating_sub(context).max(1)..most.saturating_add(context + 1);
+        let own = extent.number(first)..extent.number(extent.last) + u64::from(end.is_some());
+        let others = (reach.start..own.start).chain(own.end..reach.end);
+        self.window.gather(reach, others, || self.sink.stop())?;
+        let around = Around { window: &self.window, excerpt, own, end };
+        let (mut before, mut after) = (Vec::new(), Vec::new());
         for hit in hits {
-            if !sink.wants() || sink.stop() {
+            if !self.sink.wants() || self.sink.stop() {
                 break;
             }
-            self.tell_one(hit, context, sink)?;
+            let number = extent.number(hit.line);
+            before.clear();
+            let earlier = number.saturating_sub(context).max(1)..number;
+            before.extend(earlier.filter_map(|number| around.line(hit, number)));
+            after.clear();
+            let later = number + 1..=number.saturating_add(context);
+            after.extend(later.map_while(|number| around.line(hit, number)));
+            self.sink.found(&Found {
+                line: number,
+                counted: extent.counted,
+                offset: hit.offset,
+                from: hit.offset.max(extent.start),
+                content: around.line(hit, number).unwrap_or_default(),
+                before: &before,
+                after: &after,
+            });
         }
         Ok(())
     }
+}
 
-    fn tell_one(&mut self, hit: usize, context: u64, sink: &mut impl Sink) -> io::Result<()> {
-        let number = self.page.number(hit);
-        self.before.clear();
-        for other in number.saturating_sub(context).max(1)..number {
-            if let Some(line) = self.line(other)? {
-                self.before.push(line);
-            }
-        }
-        self.after.clear();
-        for other in number + 1..=number.saturating_add(context) {
-            let Some(line) = self.line(other)? else { break };
-            self.after.push(line);
-        }
-        let content = self.line(number)?.unwrap_or_default();
-        sink.found(&Found {
-            line: number,
-            offset: self.page.offset(hit),
-            content: &content,
-            before: &self.before,
-            after: &self.after,
-        });
-        Ok(())
-    }
+/// The lines of a block, and those around it.
+struct Around<'a> {
+    window: &'a Window<'a>,
+    excerpt: &'a Excerpt,
+    /// The numbers of the lines that belong to the block.
+    own: Range<u64>,
+    /// The whole of its last line, if there is any.
+    end: Option<&'a [u8]>,
+}
 
-    /// A line by its number, as it says in the end. None when it is not kept, or not printed yet.
-    fn line(&mut self, number: u64) -> io::Result<Option<Cow<'a, [u8]>>> {
-        let last = self.page.last();
-        if number == self.page.number(last)
-            && let Some(end) = self.end
-        {
-            return Ok(Some(Cow::Borrowed(end)));
+impl<'a> Around<'a> {
+    /// A line by its number, near one that matches, as it says in the end. None when it is not kept,
+    /// or not printed yet.
+    fn line(&self, hit: &Hit, number: u64) -> Option<&'a [u8]> {
+        if !self.own.contains(&number) {
+            return self.window.around(number);
         }
-        if number < self.page.number(self.first) || number >= self.page.number(last) {
-            return Ok(self.window.line(self.index, number)?.map(Cow::Owned));
+        let extent = self.excerpt.extent();
+        let line = usize::try_from(number - extent.open.line).ok()?;
+        if line == extent.last {
+            return self.end;
         }
-        let line = usize::try_from(number - self.page.number(0)).unwrap_or(usize::MAX);
-        Ok(Some(Cow::Borrowed(last_state(self.page.piece(line)))))
+        let line = self.excerpt.near(hit, line)?;
+        Some(if extent.redrawn { last_state(line) } else { line })
     }
 }
 

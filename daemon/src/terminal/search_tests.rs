@@ -20,6 +20,9 @@ struct Line {
     text: Vec<u8>,
 }
 
+/// Of each match, whether its number is known, and where what matches of it begins.
+type Place = (bool, u64);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Match {
     line: Line,
@@ -30,6 +33,7 @@ struct Match {
 #[derive(Default)]
 struct Collect {
     matches: Vec<Match>,
+    places: Vec<Place>,
     most: Option<usize>,
     looks: Option<usize>,
 }
@@ -40,8 +44,9 @@ impl Sink for Collect {
     }
 
     fn found(&mut self, found: &Found<'_>) {
-        let owned = |lines: &[Cow<'_, [u8]>]| lines.iter().map(|line| line.to_vec()).collect();
+        let owned = |lines: &[&[u8]]| lines.iter().map(|line| line.to_vec()).collect();
         let text = found.content.to_vec();
+        self.places.push((found.counted, found.from));
         self.matches.push(Match {
             line: Line { number: found.line, offset: found.offset, text },
             before: owned(found.before),
@@ -208,6 +213,99 @@ fn f12_a_line_without_an_end_is_searched_in_pieces() {
     assert_eq!((found.len(), found[0].line.number, found[0].line.offset), (1, 2, 5));
     let (found, _) = find(dir.path(), &query("tail", 0, Order::OldestFirst));
     assert_eq!(found[0].line.number, 3);
+}
+
+#[test]
+fn f12_pieces_of_one_line_are_told_apart_by_where_they_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = RingWriter::open(dir.path(), LARGE).unwrap();
+    let part = b"0123456789abcde ".repeat(1 << 16);
+    (0..12).for_each(|_| writer.append(&part).unwrap());
+    for order in [Order::OldestFirst, Order::NewestFirst] {
+        let mut sink = Collect::default();
+        search(dir.path(), &query("abc", 0, order), &mut sink).unwrap();
+        assert!(sink.places.len() > 4, "{}", sink.places.len());
+        let numbers = |one: &Match| (one.line.number, one.line.offset) == (1, 0);
+        assert!(sink.matches.iter().all(numbers));
+        let rising = |pair: &[Place]| match order {
+            Order::OldestFirst => pair[0].1 < pair[1].1,
+            Order::NewestFirst => pair[0].1 > pair[1].1,
+        };
+        assert!(sink.places.windows(2).all(rising), "{:?}", sink.places);
+    }
+}
+
+/// Writes lines of 16 bytes, counted from 1, up to so many bytes.
+fn count_up(writer: &mut RingWriter, to: u64) {
+    while writer.end() < to {
+        let line = format!("line {:>10}\n", writer.end() / 16 + 1);
+        writer.append(line.as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn f39_numbers_go_on_where_the_oldest_index_was_refused_at_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = RingWriter::open(dir.path(), CAP).unwrap();
+    let segment = CAP / 2;
+    // a folder in its place refuses the file
+    let index = path(dir.path(), segment, Part::Index);
+    fs::create_dir(&index).unwrap();
+    count_up(&mut writer, segment * 3 / 2);
+    fs::remove_dir(&index).unwrap();
+    count_up(&mut writer, segment * 2 + 16);
+    let kept = segments(dir.path()).unwrap();
+    assert_eq!(kept[0].start, segment);
+    let mut sink = Collect::default();
+    search(dir.path(), &query("line", 0, Order::OldestFirst), &mut sink).unwrap();
+    assert!(sink.places.iter().all(|(counted, _)| *counted));
+    for one in &sink.matches {
+        assert_eq!(one.line.text, format!("line {:>10}", one.line.number).into_bytes());
+        assert_eq!(one.line.offset, (one.line.number - 1) * 16);
+    }
+}
+
+#[test]
+fn f39_numbers_that_are_not_known_are_said_to_be_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = RingWriter::open(dir.path(), CAP).unwrap();
+    count_up(&mut writer, CAP + CAP / 4);
+    let kept = segments(dir.path()).unwrap();
+    assert!(kept[0].start > 0 && kept.len() > 1);
+    let mut sink = Collect::default();
+    let all = query("line", 0, Order::OldestFirst);
+    search(dir.path(), &all, &mut sink).unwrap();
+    assert!(sink.places.iter().all(|(counted, _)| *counted));
+    fs::remove_file(path(dir.path(), kept[0].start, Part::Index)).unwrap();
+    let mut sink = Collect::default();
+    search(dir.path(), &all, &mut sink).unwrap();
+    for (one, (counted, _)) in sink.matches.iter().zip(&sink.places) {
+        assert_eq!(*counted, one.line.offset >= kept[1].start);
+    }
+    assert_eq!((sink.matches[0].line.number, sink.places[0].0), (1, false));
+}
+
+#[test]
+fn f12_a_line_that_is_written_over_where_a_segment_begins_is_found_with_those_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = RingWriter::open(dir.path(), CAP).unwrap();
+    let segment = CAP / 2;
+    count_up(&mut writer, segment - 16);
+    // the carriage return is the segment's last byte
+    writer.append(b"half of a line.\r").unwrap();
+    assert_eq!(writer.end(), segment);
+    count_up(&mut writer, segment + 64);
+    writer.append(b"end\r").unwrap();
+    drop(writer);
+    let all = query("^(line|.line|end)", 1, Order::OldestFirst);
+    let (found, searched) = find(dir.path(), &all);
+    assert_eq!((found.len() as u64, searched.left), (searched.total, None));
+    let raw: Vec<u8> = segments(dir.path())
+        .unwrap()
+        .iter()
+        .flat_map(|one| fs::read(path(dir.path(), one.start, Part::Raw)).unwrap())
+        .collect();
+    assert_eq!(found, expected(&model(&raw), &all));
 }
 
 #[test]

@@ -12,9 +12,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Raw bytes that text may be behind: one write for sixteen reads of a terminal, and quickly
-/// cleaned again by a reader.
-const BATCH: u32 = 64 << 10;
+/// Text is written up to a multiple of this: one write for sixteen reads of a terminal. The kernel
+/// keeps what was written so in pieces of this size, which are read a quarter quicker than many
+/// small ones.
+const PIECE: u32 = 64 << 10;
+
+/// Raw bytes that text may be behind, where little of them is text: quickly cleaned again by a
+/// reader.
+const BATCH: u32 = 2 * PIECE;
 
 /// The only writer of a ring's text. Owned by the ring's writer, which tells it all that it does.
 #[derive(Debug)]
@@ -30,6 +35,9 @@ pub(super) struct TextWriter {
     batch: Batch,
     text: Vec<u8>,
     frame: Vec<u8>,
+    /// What was open where the current segment begins, until the disk has taken it: line numbers
+    /// rest on it when all before is dropped.
+    head: Option<Open>,
     /// None when the disk refused them: the segment stays without.
     files: Option<Files>,
 }
@@ -51,6 +59,7 @@ impl TextWriter {
             batch: Batch::default(),
             text: Vec::new(),
             frame: Vec::new(),
+            head: None,
             files: None,
         }
     }
@@ -64,11 +73,38 @@ impl TextWriter {
         self.start = start;
         self.written = 0;
         self.batch = Batch::default();
-        self.files = Files::make(&self.dir, start, &self.open).ok();
+        self.files = None;
+        self.head = Some(self.open);
+        self.make();
+    }
+
+    /// Makes the files of the current segment if it has none. What was not held back is without text
+    /// then, and all behind it.
+    fn make(&mut self) {
+        let Some(head) = &self.head else { return };
+        if let Ok(files) = Files::make(&self.dir, self.start, head) {
+            self.files = (self.written == 0).then_some(files);
+            self.head = None;
+        }
     }
 
     /// The current segment took `raw`.
-    pub(super) fn take(&mut self, raw: &[u8]) {
+    pub(super) fn take(&mut self, mut raw: &[u8]) {
+        while !raw.is_empty() {
+            // there is no more text than raw bytes: it ends with the piece or before
+            let room = (PIECE - self.batch.end.text % PIECE) as usize;
+            let (part, rest) = raw.split_at(room.min(raw.len()));
+            raw = rest;
+            let piece = self.batch.end.text / PIECE;
+            self.clean(part);
+            let ended = self.batch.end.text / PIECE > piece;
+            if ended || self.batch.end.raw - self.written >= BATCH {
+                self.settle();
+            }
+        }
+    }
+
+    fn clean(&mut self, raw: &[u8]) {
         let Self { open, batch, text, start, .. } = self;
         let (from, held) = (batch.end, size(text.len()));
         let Open { line, line_start, cleaner } = open;
@@ -80,13 +116,11 @@ impl TextWriter {
         });
         batch.end.raw += size(raw.len());
         batch.end.text += size(text.len()) - held;
-        if batch.end.raw - self.written >= BATCH {
-            self.settle();
-        }
     }
 
     /// Writes what is held back.
     pub(super) fn settle(&mut self) {
+        self.make();
         if self.batch.end.raw > self.written {
             let redrawn = memchr(b'\r', &self.text).is_some();
             self.batch.frame(&self.open, redrawn, &mut self.frame);

@@ -379,6 +379,7 @@ fn f41_a_pattern_that_is_none_is_refused_with_its_place() {
     assert_eq!((bad.status, bad.code().as_str()), (400, "invalid"));
     let text = bad.json()["error"]["message"].to_string();
     assert!(text.contains("unclosed group") && text.contains("byte 2"), "{text}");
+    assert!(text.contains("this is not a valid pattern: "), "{text}");
     for query in ["", "pattern=", "pattern=x&limit=0", "pattern=x&context=51", "pattern=x&order=up"]
     {
         assert_eq!(api.get(&format!("/api/v1/search?{query}")).status, 400, "{query}");
@@ -452,16 +453,46 @@ fn an_answer_larger_than_a_message_comes_whole_and_each_match_once() {
     }
 }
 
-/// Asks the daemon itself, over its socket: status and answer.
-fn ask_daemon(home: &Home, path: &str) -> (u16, Value) {
+/// A question to the daemon itself, over its socket.
+fn question(home: &Home, path: &str) -> UnixStream {
     let mut stream = UnixStream::connect(home.state().join("daemon.sock")).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: daemon\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+/// Its status and answer.
+fn ask_daemon(home: &Home, path: &str) -> (u16, Value) {
+    let mut stream = question(home, path);
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, serde_json::from_str(body).unwrap())
+}
+
+#[test]
+fn f41_two_searches_go_on_at_once_and_end_with_those_who_asked() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    home.up();
+    shell(
+        &home,
+        &repo,
+        "yes 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab 0123' | head -c 64000000",
+    );
+    let slow: String = (0..1000).map(|n| format!("x{n:04}|a.{{{}}}", n % 40)).collect();
+    let slow = format!("/api/v1/search?pattern={}&budgetMs=8000", encoded(&slow));
+    let quick = "/api/v1/search?pattern=b&limit=1&budgetMs=100";
+    let asked = Instant::now();
+    let both = [question(&home, &slow), question(&home, &slow)];
+    let (status, told) = until("two searches", LONG, || {
+        Some(ask_daemon(&home, quick)).filter(|(status, _)| *status != 200)
+    });
+    assert_eq!(told["error"]["code"], "unavailable", "{status} {told}");
+    assert!(told["error"]["message"].to_string().contains("2 other searches"), "{told}");
+    drop(both);
+    until("room for others", LONG, || (ask_daemon(&home, quick).0 == 200).then_some(()));
+    assert!(asked.elapsed() < Duration::from_millis(7_000), "{:?}", asked.elapsed());
 }
 
 #[test]
