@@ -2,7 +2,7 @@
 //! owns the model of its screen: it reads the ring like any reader, answers what programs ask of
 //! their terminal, exactly once and nobody else does, and decides whose size counts.
 //!
-//! State and size are noted in the run folder: every MiB of output, at each change of size, and
+//! State and size are noted in the run folder: every few MiB of output, at each change of size, and
 //! before anything is answered. A daemon that comes back goes on from the note, so what lies
 //! before it is never answered again. Of what was asked while no daemon was there, only what
 //! stands at the very end is answered: whoever printed something else since waits no more.
@@ -26,12 +26,13 @@ use tokio::time::timeout;
 
 /// Requests that may wait; more make their callers wait.
 const ASKS: usize = 32;
-/// How much is printed to the model between two looks at requests: a fraction of a millisecond.
-const STEP: usize = 16 << 10;
+/// How much is printed to the model between two looks at requests, at least and at most. The more
+/// it is, the more of it is passed over; printed in full it takes a few milliseconds.
+const STEPS: (u64, u64) = (4 << 10, 128 << 10);
 /// Steps of output that are taken before a change of size, so that they are printed at the old one.
-const MOST_CAUGHT_UP: usize = 64;
+const MOST_CAUGHT_UP: usize = 8;
 /// How much output may come between two notes: so much is printed anew after a restart.
-const NOTE_EVERY: u64 = 1 << 20;
+const NOTE_EVERY: u64 = 4 << 20;
 /// Answers to what came in one step; programs ask a handful at a time.
 const MOST_ANSWERS: usize = 64;
 /// How long an answer may wait to be read: the promise is one second.
@@ -280,7 +281,9 @@ impl Actor {
 
     /// Prints the next step to the screen, if there is one; the queries in it.
     fn print_next(&mut self) -> Vec<Query> {
-        let mut buffer = [0; STEP];
+        let behind = self.output.borrow().saturating_sub(self.position);
+        let step = usize::try_from(behind.clamp(STEPS.0, STEPS.1)).unwrap_or_default();
+        let mut buffer = vec![0; step];
         match self.ring.read(self.position, &mut buffer) {
             Ok(Read::Bytes { len, .. }) => {
                 self.position += len as u64;

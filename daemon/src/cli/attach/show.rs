@@ -55,7 +55,8 @@ impl Show {
 
     /// Takes what comes of the agent's terminal; true when nothing follows.
     pub(super) fn see(&mut self, seen: Seen, now: Instant) -> bool {
-        self.changed = true;
+        // that a key has arrived is nothing to be seen
+        self.changed |= !matches!(seen, Seen::Typed(_));
         match seen {
             Seen::Screen(shape) => self.begin(shape, now),
             Seen::Print(bytes) => drop(self.agent.feed(&bytes)),
