@@ -23,7 +23,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// So wide that no line of the corpus is wrapped.
-const SIZE: Winsize = Winsize { ws_row: 50, ws_col: 400, ws_xpixel: 0, ws_ypixel: 0 };
+const WIDE: Winsize = Winsize { ws_row: 50, ws_col: 400, ws_xpixel: 0, ws_ypixel: 0 };
+
+/// What people type in.
+const USUAL: Winsize = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
 
 /// How long a command may print nothing before it is taken to be ready.
 const QUIET: Duration = Duration::from_millis(700);
@@ -73,7 +76,7 @@ fn printed(argv: &[String]) -> u64 {
 fn bare(argv: &[String]) -> Duration {
     let wanted = printed(argv);
     let began = Instant::now();
-    let (terminal, mut child) = open(argv);
+    let (terminal, mut child) = open(argv, WIDE);
     let (mut buffer, mut read) = (vec![0; 64 << 10], 0);
     while let Ok(len @ 1..) = nix::unistd::read(&terminal, &mut buffer) {
         read += len as u64;
@@ -84,8 +87,8 @@ fn bare(argv: &[String]) -> Duration {
 }
 
 /// Runs a command in a terminal of its own; gives the other end.
-fn open(argv: &[String]) -> (OwnedFd, Child) {
-    let pty = nix::pty::openpty(Some(&SIZE), None).unwrap();
+fn open(argv: &[String], size: Winsize) -> (OwnedFd, Child) {
+    let pty = nix::pty::openpty(Some(&size), None).unwrap();
     let end = || Stdio::from(pty.slave.try_clone().unwrap());
     let mut command = Command::new(&argv[0]);
     command.args(&argv[1..]).stdin(end()).stdout(end()).stderr(end());
@@ -106,7 +109,7 @@ fn kept(hayward: &Path, argv: Vec<String>) -> Duration {
         argv,
         cwd: home.path().to_owned(),
         env,
-        mode: Mode::Pty { rows: SIZE.ws_row, cols: SIZE.ws_col },
+        mode: Mode::Pty { rows: WIDE.ws_row, cols: WIDE.ws_col },
         ring_bytes: 64 << 20,
     };
     let folder = RunFolder::new(home.path().join(run.to_string()));
@@ -124,7 +127,7 @@ fn kept(hayward: &Path, argv: Vec<String>) -> Duration {
 
 fn echo(count: usize, command: &[&str]) {
     let argv: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-    let (terminal, mut child) = open(&argv);
+    let (terminal, mut child) = open(&argv, USUAL);
     let mut buffer = vec![0; 64 << 10];
     while comes(&terminal, QUIET) {
         nix::unistd::read(&terminal, &mut buffer).unwrap();

@@ -265,6 +265,12 @@ impl Actor {
         }
     }
 
+    /// How much output there is that was not printed, as far as was told.
+    fn behind(&self) -> u64 {
+        let end = *self.output.borrow();
+        end.max(self.late.until).saturating_sub(self.position)
+    }
+
     /// Takes the next step of the output; false when there is none yet.
     async fn read(&mut self) -> bool {
         let before = self.position;
@@ -281,7 +287,11 @@ impl Actor {
 
     /// Prints the next step to the screen, if there is one; the queries in it.
     fn print_next(&mut self) -> Vec<Query> {
-        let behind = self.output.borrow().saturating_sub(self.position);
+        let behind = self.behind();
+        if behind == 0 {
+            // a look at the disk would cost more than a key's echo does
+            return Vec::new();
+        }
         let step = usize::try_from(behind.clamp(STEPS.0, STEPS.1)).unwrap_or_default();
         let mut buffer = vec![0; step];
         match self.ring.read(self.position, &mut buffer) {

@@ -241,7 +241,12 @@ impl Showing {
                 return false;
             }
             let Some(room) = self.viewing.room(buffer.len()).await else { return false };
-            let sent = match self.viewing.ring.read(self.viewing.position, &mut buffer[..room]) {
+            let read = if end > self.viewing.position {
+                self.viewing.ring.read(self.viewing.position, &mut buffer[..room])
+            } else {
+                Ok(Read::AtEnd)
+            };
+            let sent = match read {
                 Ok(Read::Bytes { len, .. }) => self.send(&buffer[..len]).await,
                 Ok(Read::Gap { .. }) => self.look_again().await,
                 Ok(Read::AtEnd) => tokio::select! {

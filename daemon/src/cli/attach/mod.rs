@@ -192,6 +192,10 @@ async fn gather(
 ) -> Event {
     let now = Instant::now();
     let due = show.due(drawn.map_or(now, |drawn| drawn + FRAME));
+    if due.is_some_and(|due| due <= now) {
+        // a timer would take another millisecond
+        return Event::Draw;
+    }
     tokio::select! {
         seen = viewer.next() => Event::Seen(seen),
         keys = keyboard.recv(), if show.takes_keys() => Event::Keys(keys),

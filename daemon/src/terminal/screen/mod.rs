@@ -153,6 +153,17 @@ impl Screen {
         queries
     }
 
+    /// The only row that printing `bytes` changes; none where it may change more.
+    #[must_use]
+    pub fn only_row(&self, bytes: &[u8]) -> Option<u16> {
+        let screen = self.terminal.screen();
+        let (row, col) = screen.cursor_position();
+        let fits = usize::from(col) + bytes.len() < usize::from(screen.size().1.get());
+        let moves = |byte: &u8| matches!(byte, b'\n' | b'\t');
+        let is_plain = || skim::plain(bytes) == bytes.len() && !bytes.iter().any(moves);
+        (fits && self.tokens.held().is_empty() && is_plain()).then_some(row)
+    }
+
     /// How large it is.
     #[must_use]
     pub fn size(&self) -> Size {
