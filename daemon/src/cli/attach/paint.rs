@@ -294,5 +294,25 @@ mod tests {
             }
             prop_assert!(is_harmless(&written), "{:?}", String::from_utf8_lossy(&written));
         }
+
+        #[test]
+        fn one_row_drawn_shows_what_all_rows_drawn_show(
+            pieces in prop::collection::vec(prop::sample::select(vec![
+                "a", "bc", "猫", "e\u{301}", "\r", "\x08", "\t", "\r\n", "\x1b[K", "\x1b[7m", "\x1b[m",
+                "\x1b[2;3H", "\x1b[", "text and more", "❤\u{fe0f}", "\x1b[A",
+            ]), 0..60),
+            (rows, cols) in (1u16..6, 1u16..14),
+        ) {
+            let mut agent = Screen::new(size(5, 12));
+            let (mut all, mut one) = (Canvas::new(size(rows, cols)), Canvas::new(size(rows, cols)));
+            for piece in pieces {
+                let only = agent.only_row(piece.as_bytes());
+                agent.feed(piece.as_bytes());
+                all.draw(&agent, None, None);
+                one.draw(&agent, None, only);
+                prop_assert_eq!(&all.shown, &one.shown, "{:?}", piece);
+                prop_assert_eq!(all.cursor, one.cursor);
+            }
+        }
     }
 }

@@ -116,7 +116,8 @@ mod tests {
         let lines = b"\x1b[32m0123456789\x1b[0;1mabc\x1b[K\x1b[4m\r\n".repeat(200);
         let lost = lost(&lines, 3).unwrap();
         assert_eq!(lines[lost..].iter().filter(|byte| **byte == b'\n').count(), 7);
-        let colours: Vec<&[u8]> = colours(&lines[..lost]).into_iter().map(|at| &lines[at]).collect();
+        let colours: Vec<&[u8]> =
+            colours(&lines[..lost]).into_iter().map(|at| &lines[at]).collect();
         assert_eq!(colours, [&b"\x1b[4m"[..], b"\x1b[0;1m"]);
         assert_eq!(super::lost(&lines, 100), None);
         assert_eq!(super::lost(&lines[..1000], 3), None);
