@@ -23,6 +23,9 @@ LINES = 1_000_000
 # of the corpus, one after the other: a run is long enough that its beginning and end do not count
 TIMES = os.environ.get("HAYWARD_BENCH_TIMES", "4")
 KEYS = 500
+# nothing is made ready beside what is measured
+QUIET = "[worktree]\npool = 0\n"
+LARGE = QUIET + "[terminal]\nring_bytes = 268435456\n"
 # what is typed comes back, by the program alone
 CAT = "stty raw -echo; exec cat"
 
@@ -181,7 +184,7 @@ class Searching(threading.Thread):
 
 def beside():
     piece = driver()
-    with corpus(piece) as file, House("[terminal]\nring_bytes = 268435456\n") as house:
+    with corpus(piece) as file, House(LARGE) as house:
         session_of(house, file)
         alone, beside, searches, busy = [], [], 0, 0.0
         for pair in range(PAIRS):
@@ -207,7 +210,7 @@ def memory():
     with corpus(piece) as file:
         against = has_tmux("memory")
         for _ in range(PAIRS):
-            with House("[terminal]\nring_bytes = 268435456\n") as house:
+            with House(LARGE) as house:
                 fresh.append(status(house.running["pid"], anon))
                 session_of(house, file)
                 house.run("search", "--json", "src/", "--context", "2", "--limit", "500")
@@ -229,7 +232,7 @@ class Remote:
     """A relay of its own, and a daemon linked to it, as the commands of its owner see them."""
 
     def __enter__(self):
-        self.house = House()
+        self.house = House(QUIET)
         self.house.prepare()
         environment, relay_home = self.house.environment, self.house.folder / "relay"
         with socket.socket() as free:
@@ -279,7 +282,7 @@ def centile(sorted_, share):
 def echo():
     piece, against = driver(), has_tmux("echo")
     with contextlib.ExitStack() as stack:
-        house, remote = stack.enter_context(House()), stack.enter_context(Remote())
+        house, remote = stack.enter_context(House(QUIET)), stack.enter_context(Remote())
         local, local_environment, local_task = typing(house, house.environment)
         far, far_environment, far_task = typing(remote.house, remote.away)
         ways = {"cat": (["sh", "-c", CAT], None), "local": (local, local_environment), "relay": (far, far_environment)}
