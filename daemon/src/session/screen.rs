@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Requests that may wait; more make their callers wait.
 const ASKS: usize = 32;
@@ -33,6 +33,11 @@ const STEPS: (u64, u64) = (4 << 10, 128 << 10);
 const MOST_CAUGHT_UP: usize = 8;
 /// How much output may come between two notes: so much is printed anew after a restart.
 const NOTE_EVERY: u64 = 4 << 20;
+/// So much in one step is more than a program draws before it asks something and waits.
+const BUSY: u64 = 16 << 10;
+/// How long much output may wait to be printed while nobody looks: the more comes at once, the more
+/// of it is passed over, and an answer is due within one second.
+const REST: Duration = Duration::from_millis(150);
 /// Answers to what came in one step; programs ask a handful at a time.
 const MOST_ANSWERS: usize = 64;
 /// How long an answer may wait to be read: the promise is one second.
@@ -207,6 +212,7 @@ pub(super) fn open(
         viewers: Viewers::default(),
         gone: JoinSet::new(),
         present,
+        rest: None,
     };
     tokio::spawn(actor.run(asked, is_noted));
     Some(Terminal { asks, present: presented })
@@ -235,6 +241,8 @@ struct Actor {
     /// Ends with each viewer that leaves.
     gone: JoinSet<WatchId>,
     present: watch::Sender<Present>,
+    /// Nothing is printed before.
+    rest: Option<Instant>,
 }
 
 impl Actor {
@@ -244,23 +252,27 @@ impl Actor {
             tracing::debug!(%fault, "a terminal may have another size than was noted");
         }
         loop {
-            if self.read().await {
+            if self.rest.is_none() && self.read().await {
                 while let Ok(ask) = asked.try_recv() {
                     self.serve(ask).await;
                 }
                 yield_now().await;
                 continue;
             }
+            let rest = self.rest;
             tokio::select! {
                 ask = asked.recv() => match ask {
                     Some(ask) => self.serve(ask).await,
                     None => return,
                 },
+                () = sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {
+                    self.rest = None;
+                }
                 Some(Ok(viewer)) = self.gone.join_next() => {
                     self.viewers.leave(viewer);
                     self.fit_or_tell().await;
                 }
-                grown = self.output.changed(), if grows => grows = grown.is_ok(),
+                grown = self.output.changed(), if grows && rest.is_none() => grows = grown.is_ok(),
             }
         }
     }
@@ -279,6 +291,9 @@ impl Actor {
             return false;
         }
         self.hear(before, queries).await;
+        if self.position - before >= BUSY && self.behind() == 0 && self.gone.is_empty() {
+            self.rest = Some(Instant::now() + REST);
+        }
         if self.position - self.noted >= NOTE_EVERY {
             self.note().await;
         }
@@ -338,6 +353,7 @@ impl Actor {
         // whoever stopped waiting needs no answer
         match ask {
             Ask::Join { viewer, size, read_only, answer } => {
+                self.rest = None;
                 self.viewers.join(viewer, size, read_only);
                 self.fit_or_tell().await;
                 let (mut stays, gone) = oneshot::channel();
