@@ -14,7 +14,7 @@ use crate::overlap::{Overlap, Sibling, sibling_notice};
 use crate::queue::Queue;
 use crate::search::Finder;
 use crate::task::{Board, Command, Shop};
-use crate::watch::{Attach, Hand, View, Watches};
+use crate::watch::{Hand, Watches};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::protocol::{FromDaemon, Reply, Tagged, ToDaemon};
@@ -24,6 +24,9 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use uuid::Uuid;
+
+/// Watches that are served over the link at once; more are refused.
+const WATCHES: usize = 256;
 
 /// The dispatcher. One actor owns it.
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl Dispatch {
         finder: Finder,
         link: Link,
     ) -> Self {
-        let watches = Watches::new(shop.clone(), board.clone(), link.clone());
+        let watches = Watches::new(shop.clone(), board.clone(), link.lane(), WATCHES);
         let merges = Arc::new(Desk::new(shop.clone()));
         let answers = JoinSet::new();
         Self { shop, board, overlap, queue, link, watches, merges, life, finder, answers }
@@ -85,16 +88,12 @@ impl Dispatch {
             ToDaemon::SpawnTask(spawn) => {
                 self.board.spawn(Tagged { body: *spawn, tags }).await;
             }
-            ToDaemon::PauseTask { task_id } => self.order(request, task_id, Command::Pause).await,
-            ToDaemon::ResumeTask { task_id } => self.order(request, task_id, Command::Resume).await,
-            ToDaemon::InterruptTask { task_id, graceful } => {
-                self.order(request, task_id, Command::Interrupt { graceful }).await;
-            }
-            ToDaemon::SendMessage { task_id, message } => {
-                let id = request.map_or_else(Uuid::now_v7, |request| request.0);
-                self.order(request, task_id, Command::Message { id, text: message }).await;
-            }
-            ToDaemon::CancelTask { task_id } => self.order(request, task_id, Command::Cancel).await,
+            ToDaemon::PauseTask { .. }
+            | ToDaemon::ResumeTask { .. }
+            | ToDaemon::InterruptTask { .. }
+            | ToDaemon::SendMessage { .. }
+            | ToDaemon::CancelTask { .. }
+            | ToDaemon::InjectSiblingContext { .. } => self.command(request, body).await,
             ToDaemon::Error { code, message, task_id } => {
                 tracing::warn!(code, message, "the relay did not take a message");
                 if code == Code::StaleLease.name()
@@ -106,28 +105,13 @@ impl Dispatch {
             }
             ToDaemon::Search(query) => self.search(request, *query),
             ToDaemon::ReadOverlap { task_id } => self.read_overlap(request, task_id),
-            ToDaemon::WatchOutput { watch_id, task_id, from, follow, grant } => {
-                let view = View { watch: watch_id, task: task_id, from, follow, grant };
+            ToDaemon::WatchOutput(view) => {
                 let begun = self.watches.begin(view).await;
                 self.answer(request, begun.map_or_else(Reply::refused, Reply::done));
             }
             ToDaemon::GrantOutput { watch_id, up_to } => self.watches.grant(watch_id, up_to),
             ToDaemon::UnwatchOutput { watch_id } => self.watches.end(watch_id),
             ToDaemon::Authenticated(_) | ToDaemon::Ack { .. } | ToDaemon::WorkAvailable {} => {}
-            ToDaemon::InjectSiblingContext {
-                task_id,
-                sibling_task_id,
-                sibling_name: name,
-                sibling_status: status,
-                progress_summary: progress,
-                changed_files: files,
-            } => {
-                let id = request.map_or_else(Uuid::now_v7, |request| request.0);
-                let sibling =
-                    Sibling { id: sibling_task_id.short(), name, status, progress, files };
-                let notice = sibling_notice(id, sibling_task_id, sibling);
-                self.order(request, task_id, Command::Inform(notice)).await;
-            }
             ToDaemon::ListBranches { .. }
             | ToDaemon::MergeStart { .. }
             | ToDaemon::MergeStatus { .. }
@@ -156,12 +140,40 @@ impl Dispatch {
         }
     }
 
+    /// Hands an order on to the run of its task.
+    async fn command(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let id = request.map_or_else(Uuid::now_v7, |request| request.0);
+        let (task, command) = match body {
+            ToDaemon::PauseTask { task_id } => (task_id, Command::Pause),
+            ToDaemon::ResumeTask { task_id } => (task_id, Command::Resume),
+            ToDaemon::InterruptTask { task_id, graceful } => {
+                (task_id, Command::Interrupt { graceful })
+            }
+            ToDaemon::SendMessage { task_id, message: text } => {
+                (task_id, Command::Message { id, text })
+            }
+            ToDaemon::CancelTask { task_id } => (task_id, Command::Cancel),
+            ToDaemon::InjectSiblingContext {
+                task_id,
+                sibling_task_id,
+                sibling_name: name,
+                sibling_status: status,
+                progress_summary: progress,
+                changed_files: files,
+            } => {
+                let sibling =
+                    Sibling { id: sibling_task_id.short(), name, status, progress, files };
+                (task_id, Command::Inform(sibling_notice(id, sibling_task_id, sibling)))
+            }
+            _ => return,
+        };
+        self.order(request, task, command).await;
+    }
+
     fn terminal(&mut self, request: Option<RequestId>, body: ToDaemon) {
         let (watch_id, hand) = match body {
-            ToDaemon::AttachTerminal { watch_id, task_id, rows, cols, read_only, grant } => {
-                let (watch, task) = (watch_id, task_id);
-                let attach = Attach { watch, task, rows, cols, read_only, grant };
-                if let Err(fault) = self.watches.attach(request, attach) {
+            ToDaemon::AttachTerminal(view) => {
+                if let Err(fault) = self.watches.attach(request, view) {
                     self.answer(request, Reply::refused(fault));
                 }
                 return;

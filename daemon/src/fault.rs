@@ -7,6 +7,7 @@
 //! - `HAYWARD_FAULT=NAME[:N]` ends the process by SIGKILL when it passes the point the Nth time
 //!   (the first, unless told).
 //! - `HAYWARD_FAULT=NAME[:N]=fail` makes the point fail from the Nth passing on.
+//! - `HAYWARD_FAULT=NAME[:N]=panic` makes the point panic, to see what is put right on the way out.
 //! - `HAYWARD_FAULT_ONCE=FILE` is made before the point acts, and keeps it from acting when it is
 //!   there already: a restarted process passes unharmed, and the test sees that it was hit.
 
@@ -32,12 +33,20 @@ mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    /// What a point does to its process.
+    #[derive(Clone, Copy, Debug)]
+    enum Act {
+        Kill,
+        Fail,
+        Panic,
+    }
+
     /// What one process was asked to suffer. It alone counts the passings.
     #[derive(Debug)]
     struct Fault {
         name: String,
         nth: u64,
-        fails: bool,
+        act: Act,
         passed: AtomicU64,
     }
 
@@ -45,17 +54,23 @@ mod armed {
     ///
     /// # Errors
     /// The failure that the test asked for.
+    ///
+    /// # Panics
+    /// Where the test asked for that.
     pub fn point(name: &str) -> io::Result<()> {
         static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
         let fault = FAULT.get_or_init(|| parse(&std::env::var("HAYWARD_FAULT").ok()?));
         let Some(fault) = fault.as_ref().filter(|fault| fault.name == name) else { return Ok(()) };
         let passed = fault.passed.fetch_add(1, Ordering::SeqCst) + 1;
-        match (passed >= fault.nth, fault.fails) {
-            (true, true) => {
+        match fault.act {
+            Act::Fail if passed >= fault.nth => {
                 claim_once();
                 Err(io::Error::other(format!("a test made {name} fail")))
             }
-            (true, false) if passed == fault.nth && claim_once() => {
+            Act::Panic if passed == fault.nth && claim_once() => {
+                std::panic::panic_any(format!("a test made {name} panic"))
+            }
+            Act::Kill if passed == fault.nth && claim_once() => {
                 kill(Pid::this(), Signal::SIGKILL)?;
                 // the signal comes at the latest when the kernel is left
                 loop {
@@ -74,14 +89,16 @@ mod armed {
     }
 
     fn parse(text: &str) -> Option<Fault> {
-        let (rest, fails) = match text.strip_suffix("=fail") {
-            Some(rest) => (rest, true),
-            None => (text, false),
+        let (rest, act) = match text.split_once('=') {
+            None => (text, Act::Kill),
+            Some((rest, "fail")) => (rest, Act::Fail),
+            Some((rest, "panic")) => (rest, Act::Panic),
+            Some(_) => return None,
         };
         let (name, nth) = match rest.split_once(':') {
             Some((name, nth)) => (name, nth.parse().ok()?),
             None => (rest, 1),
         };
-        Some(Fault { name: name.to_owned(), nth, fails, passed: AtomicU64::new(0) })
+        Some(Fault { name: name.to_owned(), nth, act, passed: AtomicU64::new(0) })
     }
 }

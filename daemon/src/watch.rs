@@ -6,15 +6,17 @@
 
 mod attach;
 
-pub use attach::{Attach, Hand};
+pub use attach::Hand;
 
+use crate::journal::RunRow;
 use crate::kept::Kept;
-use crate::link::Link;
+use crate::link::Lane;
 use crate::session::Session;
 use crate::task::{Board, LiveSession, RunState, Shop, run_folder};
 use crate::terminal::ring::{Read, RingReader};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{TaskId, WatchId};
+use hayward_shared::protocol::OutputView;
 use hayward_shared::protocol::output::{Body, Frame, MAX_BODY};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -22,18 +24,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
-/// Watches that one daemon serves at once; more are refused.
-const MOST: usize = 256;
-
 /// A ring that cannot be read is tried again after this long.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// The watches of one link.
+/// The watches of one lane.
 #[derive(Debug)]
 pub struct Watches {
     shop: Arc<Shop>,
     board: Board,
-    link: Link,
+    lane: Lane,
+    most: usize,
     live: HashMap<WatchId, Watch>,
 }
 
@@ -45,39 +45,20 @@ struct Watch {
     task: Kept,
 }
 
-/// What a viewer asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct View {
-    /// The viewer's name for it.
-    pub watch: WatchId,
-    /// The task whose last run is watched.
-    pub task: TaskId,
-    /// The first byte to send.
-    pub from: u64,
-    /// Whether to go on until the session ends.
-    pub follow: bool,
-    /// Send no byte at or past this offset.
-    pub grant: u64,
-}
-
 impl Watches {
-    /// No watches yet; frames go out over `link`.
+    /// No watches yet, and at most so many at once; answers and frames go out over `lane`.
     #[must_use]
-    pub fn new(shop: Arc<Shop>, board: Board, link: Link) -> Self {
-        Self { shop, board, link, live: HashMap::new() }
+    pub fn new(shop: Arc<Shop>, board: Board, lane: Lane, most: usize) -> Self {
+        Self { shop, board, lane, most, live: HashMap::new() }
     }
 
     /// Begins a watch; one of the same name ends. Answers `{runId, start, end}`: what is held.
     ///
     /// # Errors
     /// No run of the task is known here, or there are too many watches.
-    pub async fn begin(&mut self, view: View) -> Result<Value, Fault> {
+    pub async fn begin(&mut self, view: OutputView) -> Result<Value, Fault> {
         self.make_room()?;
-        let row = self.shop.journal.last_run::<RunState>(view.task).await.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "a run cannot be read");
-            Fault::new(Code::Internal, "the daemon's journal cannot be read")
-        })?;
-        let row = row.ok_or_else(|| Fault::not_found("output of task", view.task.short()))?;
+        let row = last_run(&self.shop, view.task_id).await?;
         let ring =
             RingReader::open(&run_folder(&self.shop.home, row.key.run_id, &row.state).ring());
         let unreadable =
@@ -86,26 +67,27 @@ impl Watches {
         let end = ring.end().map_err(unreadable)?;
         let (grant, granted) = watch::channel(view.grant);
         let viewing = Viewing {
-            view,
+            watch: view.watch_id,
+            task: view.task_id,
             position: view.from,
             stop: (!view.follow).then_some(end),
             ring,
-            live: if view.follow { self.board.session(view.task).await } else { None },
+            live: if view.follow { self.board.session(view.task_id).await } else { None },
             output: None,
             granted,
-            link: self.link.clone(),
+            lane: self.lane.clone(),
         };
         let task = Kept::of(tokio::spawn(viewing.run()));
-        self.live.insert(view.watch, Watch { grant, hands: None, task });
+        self.live.insert(view.watch_id, Watch { grant, hands: None, task });
         Ok(json!({ "runId": row.key.run_id, "start": start, "end": end }))
     }
 
     fn make_room(&mut self) -> Result<(), Fault> {
         self.live.retain(|_, watch| !watch.task.is_over());
-        if self.live.len() < MOST {
+        if self.live.len() < self.most {
             return Ok(());
         }
-        let text = format!("{MOST} watches are served already");
+        let text = format!("{} watches are served already", self.most);
         Err(Fault::new(Code::Unavailable, text))
     }
 
@@ -125,22 +107,32 @@ impl Watches {
         self.live.remove(&id);
     }
 
-    /// Ends all of them: the link is gone, and the viewers with it.
+    /// Ends all of them: the lane is closed, and the viewers are gone with it.
     pub fn clear(&mut self) {
         self.live.clear();
     }
 }
 
+/// The last run of a task on this daemon.
+async fn last_run(shop: &Shop, task: TaskId) -> Result<RunRow<RunState>, Fault> {
+    let row = shop.journal.last_run(task).await.map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "a run cannot be read");
+        Fault::new(Code::Internal, "the daemon's journal cannot be read")
+    })?;
+    row.ok_or_else(|| Fault::not_found("output of task", task.short()))
+}
+
 /// One watch under way.
 struct Viewing {
-    view: View,
+    watch: WatchId,
+    task: TaskId,
     position: u64,
     stop: Option<u64>,
     ring: RingReader,
     live: Option<LiveSession>,
     output: Option<watch::Receiver<u64>>,
     granted: watch::Receiver<u64>,
-    link: Link,
+    lane: Lane,
 }
 
 impl Viewing {
@@ -154,7 +146,7 @@ impl Viewing {
             let read = match self.ring.read(self.position, &mut buffer[..room]) {
                 Ok(read) => read,
                 Err(error) => {
-                    tracing::warn!(%error, task = %self.view.task, "the output cannot be read");
+                    tracing::warn!(%error, task = %self.task, "the output cannot be read");
                     tokio::time::sleep(READ_AGAIN).await;
                     Read::AtEnd
                 }
@@ -219,7 +211,7 @@ impl Viewing {
     }
 
     async fn send(&self, body: Body<'_>) -> bool {
-        let frame = Frame { watch: self.view.watch, offset: self.position, body };
-        self.link.output(frame.encode().into()).await
+        let frame = Frame { watch: self.watch, offset: self.position, body };
+        self.lane.output(frame.encode().into()).await
     }
 }

@@ -157,6 +157,15 @@ impl Linked {
         status["daemons"][0]["id"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Its id by its own word, where the relay has several daemons.
+    #[must_use]
+    pub fn announced(&self) -> String {
+        let text = fs::read_to_string(self.home.state().join("daemon.json"));
+        let told: serde_json::Value =
+            must("read what the daemon tells", serde_json::from_str(&text.unwrap_or_default()));
+        told["daemonId"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// Its process.
     #[must_use]
     pub fn process(&self) -> Process {

@@ -1,11 +1,14 @@
 //! What every command is given: the global options, made useful.
 
+use super::print::tone::Tone;
 use super::print::{Output, Wishes};
-use crate::client::{Client, Finder};
+use super::typed::Typed;
+use crate::client::{Client, Doc, Finder, Reach, near};
 use crate::exit::OrFault;
 use hayward_daemon::config::Config;
 use hayward_daemon::home::Home;
 use hayward_shared::fault::{Code, Fault};
+use hayward_shared::task::Task;
 use std::path::{Path, PathBuf};
 
 /// The options that every command takes, before or after its name.
@@ -100,6 +103,40 @@ impl Context {
     /// Speaks to the relay.
     pub(crate) fn client(&self) -> Result<Client, Fault> {
         Client::new(self.finder()?.place()?)
+    }
+
+    /// Finds a task and the ways to it: while the relay is away, on this machine; that is told.
+    pub(crate) async fn find(&self, id: &Typed) -> Result<(Reach, Doc<Task>), Fault> {
+        let (reach, task, away) = Reach::find(self.finder()?, &id.task()?).await?;
+        if let Some(away) = away {
+            self.tell_near(&away);
+        }
+        Ok((reach, task))
+    }
+
+    /// Asks the relay; while it is away this machine's daemon, which knows what ran here. That is
+    /// told.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl AsyncFn(Client) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let asked = match self.client() {
+            Ok(client) => question(client).await,
+            Err(fault) => Err(fault),
+        };
+        match asked {
+            Err(away) if away.code == Code::Unavailable => {
+                let told = near(&self.finder()?, &away, question).await?;
+                self.tell_near(&away);
+                Ok(told)
+            }
+            answer => answer,
+        }
+    }
+
+    fn tell_near(&self, away: &Fault) {
+        let text = format!("{away}; this machine's daemon answers, for what ran here alone");
+        self.out.note(Tone::Warn, &text);
     }
 }
 

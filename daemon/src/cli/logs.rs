@@ -6,7 +6,7 @@ use super::print::escape::Filter;
 use super::print::tone::Tone;
 use super::print::words::count;
 use super::typed::Typed;
-use crate::client::{Client, Doc, Sink, Watch};
+use crate::client::{Doc, Reach, Sink, Watch};
 use crate::exit::{End, Outcome};
 use hayward_shared::fault::Fault;
 use hayward_shared::task::Task;
@@ -38,16 +38,15 @@ pub(crate) struct LogsArgs {
 
 /// Prints what the agent of a task printed.
 pub(crate) async fn run(args: LogsArgs, context: &Context) -> Outcome {
-    let client = context.client()?;
-    let task = client.task(&args.id.task()?).await?;
-    let task = if args.follow { begun(&client, task, context).await? } else { task };
+    let (mut reach, task) = context.find(&args.id).await?;
+    let task = if args.follow { begun(&mut reach, task, context).await? } else { task };
     let mut paper = Paper::new(&args, context.out);
     if task.body.holding.attempt == 0 {
         let text = format!("the agent of task {} has not started", task.body.id.short());
         context.out.note(Tone::Warn, &text);
     } else {
         let watch = Watch { task: task.body.id, from: args.from, follow: args.follow };
-        watch.read(&context.finder()?, &mut paper).await?;
+        watch.read(reach, &mut paper).await?;
     }
     paper.end(&task.body)?;
     Ok(End::Done)
@@ -55,7 +54,7 @@ pub(crate) async fn run(args: LogsArgs, context: &Context) -> Outcome {
 
 /// Waits until the agent has started, or never will.
 pub(super) async fn begun(
-    client: &Client,
+    reach: &mut Reach,
     task: Doc<Task>,
     context: &Context,
 ) -> Result<Doc<Task>, Fault> {
@@ -68,7 +67,7 @@ pub(super) async fn begun(
             told = true;
         }
         sleep(POLL).await;
-        task = client.task_patiently(task.body.id).await?;
+        task = reach.task(task.body.id).await?;
     }
     Ok(task)
 }

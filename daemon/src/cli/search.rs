@@ -5,7 +5,7 @@ use super::print::escape::lines;
 use super::print::tone::Tone;
 use super::print::words::count;
 use super::typed::Typed;
-use crate::client::{Client, Query, array, read};
+use crate::client::{Query, array, near, read};
 use crate::exit::{End, Outcome};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::search::{MAX_BUDGET_MS, SearchLeft, SearchMatch, SearchedSum};
@@ -106,15 +106,10 @@ async fn ask(query: &Query, context: &Context) -> Result<Value, Fault> {
 
 /// What this machine's daemon finds while the relay is away; the relay's fault when none answers.
 async fn alone(query: &Query, context: &Context, fault: Fault) -> Result<Value, Fault> {
-    let found = Client::of_daemon(&context.finder()?.home)?.get(&PATH, query).await;
-    match found {
-        Err(own) if own.code == Code::Unavailable => Err(fault),
-        found => {
-            let text = format!("{fault}; only this machine is searched");
-            context.out.note(Tone::Warn, &text);
-            found
-        }
-    }
+    let finder = context.finder()?;
+    let found = near(&finder, &fault, async |daemon| daemon.get(&PATH, query).await).await?;
+    context.out.note(Tone::Warn, &format!("{fault}; only this machine is searched"));
+    Ok(found)
 }
 
 fn show(mut answer: Value, apart: bool, context: &Context) -> Outcome {

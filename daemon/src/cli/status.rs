@@ -4,11 +4,11 @@ use super::context::Context;
 use super::print::table::{Table, fixed, flexible};
 use super::print::tone::{Tone, of_status};
 use super::worktree;
-use crate::client::{Client, Filter, array, read, shown};
+use crate::client::{Client, Doc, Filter, array, near, read, shown};
 use crate::exit::{End, Outcome};
 use hayward_shared::api::DaemonView;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::task::{STATUSES, Status};
+use hayward_shared::task::{STATUSES, Status, Task};
 use serde_json::{Map, Value, json};
 
 /// What was learnt of the relay.
@@ -22,6 +22,15 @@ struct Picture {
     pools: Option<Vec<Value>>,
     /// Why it could not be reached.
     away: Option<Fault>,
+    /// What is counted is what ran on this machine, by its daemon's word.
+    is_near: bool,
+}
+
+impl Picture {
+    fn count(&mut self, tasks: &[Doc<Task>]) {
+        let count = |status: Status| tasks.iter().filter(|task| task.body.status == status).count();
+        self.counts = STATUSES.iter().map(|status| (*status, count(*status))).collect();
+    }
 }
 
 /// Shows the relay, its daemons and how many tasks there are.
@@ -46,7 +55,14 @@ pub(crate) async fn run(context: &Context) -> Outcome {
 async fn look(context: &Context) -> Result<Picture, Fault> {
     let mut picture = Picture::default();
     match fill(&mut picture, context).await {
-        Err(fault) if fault.code == Code::Unavailable => picture.away = Some(fault),
+        Err(fault) if fault.code == Code::Unavailable => {
+            let daemon = async |daemon: Client| daemon.tasks(&Filter::default()).await;
+            if let Ok(tasks) = near(&context.finder()?, &fault, daemon).await {
+                picture.count(&tasks);
+                picture.is_near = true;
+            }
+            picture.away = Some(fault);
+        }
         Err(fault) => return Err(fault),
         Ok(()) => {}
     }
@@ -61,8 +77,7 @@ async fn fill(picture: &mut Picture, context: &Context) -> Result<(), Fault> {
     picture.version = health.get("version").and_then(Value::as_str).map(str::to_owned);
     picture.daemons = client.all(&["api", "v1", "daemons"], &[], "daemons").await?;
     let tasks = client.tasks(&Filter::default()).await?;
-    let count = |status: Status| tasks.iter().filter(|task| task.body.status == status).count();
-    picture.counts = STATUSES.iter().map(|status| (*status, count(*status))).collect();
+    picture.count(&tasks);
     if context.is_verbose() {
         let mut worktrees = client.get(&["api", "v1", "worktrees"], &[]).await?;
         picture.pools = Some(array(&mut worktrees, "pool"));
@@ -95,6 +110,12 @@ fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
         (None, version) => format!("version {}", version.as_deref().unwrap_or("unknown")),
     };
     context.out.line(Tone::Strong, &format!("relay {url}, {state}"))?;
+    if picture.is_near {
+        context
+            .out
+            .line(Tone::Warn, "this machine's daemon runs; what ran on this machine alone:")?;
+        return counts(picture, context);
+    }
     if picture.away.is_some() {
         return Ok(());
     }
@@ -119,6 +140,11 @@ fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
         ]);
     }
     context.out.table(&table)?;
+    counts(picture, context)?;
+    worktree::pools(picture.pools.as_deref().unwrap_or_default(), context)
+}
+
+fn counts(picture: &Picture, context: &Context) -> Result<(), Fault> {
     let mut told = false;
     for (status, number) in picture.counts.iter().filter(|(_, number)| *number > 0) {
         context.out.line(of_status(*status), &format!("{number:>6} {status}"))?;
@@ -127,7 +153,7 @@ fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
     if !told {
         context.out.line(Tone::Dim, "no tasks yet")?;
     }
-    worktree::pools(picture.pools.as_deref().unwrap_or_default(), context)
+    Ok(())
 }
 
 #[cfg(test)]

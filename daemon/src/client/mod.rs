@@ -1,17 +1,21 @@
-//! The client of a relay: where it is, its HTTP interface and its WebSocket.
+//! The client of a relay: where it is, its HTTP interface and its WebSocket; and of this machine's
+//! daemon, which serves the same of its own runs.
 
 mod finder;
 mod follower;
 mod http;
 mod output;
+mod reach;
 mod socket;
 mod tasks;
 mod viewer;
+mod ways;
 
 pub(crate) use finder::{Finder, Place, alive, process, shown};
 pub(crate) use follower::{Followed, Follower};
 pub(crate) use http::{Client, Doc, Query, array, read};
 pub(crate) use output::{Sink, Watch};
+pub(crate) use reach::{Reach, near};
 pub(crate) use tasks::{Filter, Verb};
 pub(crate) use viewer::{Say, Seen, View, Viewer};
 

@@ -1,13 +1,13 @@
 //! Reads the output of a task's last run: each byte once, in order, what is missing named.
 
-use super::finder::Finder;
-use super::socket::{Heard, Socket};
-use super::{may_pass, pause};
+use super::reach::Reach;
+use super::socket::Heard;
+use super::ways::Next;
 use bytes::Bytes;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{TaskId, WatchId};
 use hayward_shared::protocol::output::{Body, Frame};
-use hayward_shared::protocol::{ClientMessage, ClientNotice};
+use hayward_shared::protocol::{ClientMessage, ClientNotice, OutputView};
 
 /// Bytes that may be under way: a relay and a terminal that are both fast are never idle.
 const WINDOW: u64 = 1024 * 1024;
@@ -112,9 +112,9 @@ enum Stop {
     End,
     /// The task began a new run meanwhile: its output begins anew.
     OtherRun,
-    /// The connection, or the daemon behind it, is gone for now.
+    /// The connection, or what is behind it, failed.
     Broken(Fault),
-    /// Reading cannot go on.
+    /// The sink takes no more.
     Fault(Fault),
 }
 
@@ -125,12 +125,11 @@ impl Watch {
     /// # Errors
     /// Nothing is to be read, nobody answers in time (only where it does not follow), or the sink
     /// takes no more.
-    pub(crate) async fn read(self, finder: &Finder, sink: &mut impl Sink) -> Result<u64, Fault> {
+    pub(crate) async fn read(self, mut reach: Reach, sink: &mut impl Sink) -> Result<u64, Fault> {
         let mut reading = Reading::new(self.from);
-        let mut failures = 0;
         loop {
             let before = reading.offset;
-            let fault = match self.connection(finder, &mut reading, sink).await {
+            let fault = match self.connection(&mut reach, &mut reading, sink).await {
                 Stop::End => return Ok(reading.offset),
                 Stop::OtherRun => {
                     sink.news("the agent was started anew: its output begins again");
@@ -141,42 +140,47 @@ impl Watch {
                 Stop::Fault(fault) => return Err(fault),
             };
             if reading.offset > before {
-                failures = 0;
+                reach.served();
             }
-            if !self.follow && failures + 1 >= TRIES {
-                return Err(fault);
+            match reach.failed(fault) {
+                Next::Other => {}
+                Next::Never(fault) => return Err(fault),
+                Next::Later { pause, fault, failures } => {
+                    if !self.follow && failures + 1 >= TRIES {
+                        return Err(fault);
+                    }
+                    if failures == 0 {
+                        sink.news(&format!("{fault}; trying again"));
+                    }
+                    tokio::time::sleep(pause).await;
+                }
             }
-            if failures == 0 {
-                sink.news(&format!("{fault}; trying again"));
-            }
-            tokio::time::sleep(pause(failures)).await;
-            failures += 1;
         }
     }
 
     async fn connection(
         &self,
-        finder: &Finder,
+        reach: &mut Reach,
         reading: &mut Reading,
         sink: &mut impl Sink,
     ) -> Stop {
         let watch_id = WatchId::fresh();
         let opened = async {
-            let mut socket = Socket::open(&finder.place()?).await?;
+            let mut socket = reach.open().await?;
             reading.granted = reading.offset + WINDOW;
-            let message = ClientMessage::Watch {
+            let view = OutputView {
                 watch_id,
                 task_id: self.task,
                 from: reading.offset,
                 follow: self.follow,
                 grant: reading.granted,
             };
-            socket.send(&message).await?;
+            socket.send(&ClientMessage::Watch(view)).await?;
             Ok(socket)
         };
         let mut socket = match opened.await {
             Ok(socket) => socket,
-            Err(fault) => return stop(fault),
+            Err(fault) => return Stop::Broken(fault),
         };
         loop {
             match socket.hear().await {
@@ -186,6 +190,9 @@ impl Watch {
                     Err(fault) => return Stop::Fault(fault),
                 },
                 Ok(Heard::Notice(ClientNotice::WatchStarted { payload, .. })) => {
+                    if let Some(how) = reach.moved() {
+                        sink.news(how);
+                    }
                     let run = payload.get("runId").and_then(serde_json::Value::as_str);
                     if reading.is_other_run(run) {
                         return Stop::OtherRun;
@@ -193,7 +200,7 @@ impl Watch {
                 }
                 Ok(Heard::Notice(
                     ClientNotice::WatchFailed { error, .. } | ClientNotice::Error { error },
-                )) => return stop(error),
+                )) => return Stop::Broken(error),
                 // the rest is no answer to a watch
                 Ok(Heard::Notice(_) | Heard::Event(_)) => {}
                 Err(fault) => return Stop::Broken(fault),
@@ -205,10 +212,6 @@ impl Watch {
             }
         }
     }
-}
-
-fn stop(fault: Fault) -> Stop {
-    if may_pass(&fault.code) { Stop::Broken(fault) } else { Stop::Fault(fault) }
 }
 
 /// Takes one frame; `true` when it is the last.

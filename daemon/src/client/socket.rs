@@ -1,35 +1,40 @@
-//! One WebSocket to the relay.
+//! One WebSocket to the relay, or to this machine's daemon, which says the same of its own runs.
 
 use super::finder::Place;
 use crate::exit::chain;
 use bytes::Bytes;
+use futures_util::future::Either;
 use futures_util::{SinkExt, StreamExt};
+use hayward_daemon::home::Home;
+use hayward_daemon::local;
 use hayward_shared::event::Envelope;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::protocol::{ClientMessage, ClientNotice, MAX_TEXT};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, client_async_with_config, connect_async_with_config,
+};
 
 /// A connection that is not open by then will not be.
 const OPEN: Duration = Duration::from_secs(10);
 
-/// The relay pings every 20 s: one that is silent for longer than two pings is gone.
+/// Relay and daemon ping every 20 s: one that is silent for longer than two pings is gone.
 const SILENCE: Duration = Duration::from_secs(45);
 
 /// A message that cannot be sent by then never will be.
 const SEND: Duration = Duration::from_secs(10);
 
-/// What the relay says.
+/// What the other end says.
 #[derive(Debug)]
 pub(super) enum Heard {
     /// Something happened.
     Event(Box<Envelope>),
-    /// An answer of the relay itself.
+    /// An answer of the other end itself.
     Notice(ClientNotice),
     /// A frame of output.
     Frame(Bytes),
@@ -38,7 +43,9 @@ pub(super) enum Heard {
 /// An open connection; dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    stream: Either<WebSocketStream<MaybeTlsStream<TcpStream>>, WebSocketStream<UnixStream>>,
+    /// Who is at the other end.
+    who: &'static str,
 }
 
 impl Socket {
@@ -51,14 +58,30 @@ impl Socket {
         let bearer = HeaderValue::from_str(&format!("Bearer {}", place.token))
             .map_err(|_| Fault::new(Code::Unauthorized, "the token holds odd characters"))?;
         request.headers_mut().insert(header::AUTHORIZATION, bearer);
-        let limits = WebSocketConfig::default()
-            .max_message_size(Some(2 * MAX_TEXT))
-            .max_frame_size(Some(2 * MAX_TEXT));
-        let opening = connect_async_with_config(request, Some(limits), true);
+        let opening = connect_async_with_config(request, Some(limits()), true);
         match tokio::time::timeout(OPEN, opening).await {
-            Ok(Ok((stream, _))) => Ok(Self { stream }),
+            Ok(Ok((stream, _))) => Ok(Self { stream: Either::Left(stream), who: "relay" }),
             Ok(Err(error)) => Err(refused(place, &error)),
-            Err(_) => Err(lost("does not answer in time")),
+            Err(_) => Err(lost("relay", "does not answer in time")),
+        }
+    }
+
+    /// Connects to the daemon that runs on this state folder.
+    pub(super) async fn near(home: &Home) -> Result<Self, Fault> {
+        let failed = |why: &dyn std::error::Error| {
+            let text = format!("cannot reach this machine's daemon: {}", chain(why));
+            Fault::new(Code::Unavailable, text)
+        };
+        let opening = async {
+            let (socket, _folder) = local::short(&home.socket()).map_err(|e| failed(&e))?;
+            let line = UnixStream::connect(socket).await.map_err(|e| failed(&e))?;
+            let url = "ws://daemon/api/v1/ws/client";
+            let opened = client_async_with_config(url, line, Some(limits())).await;
+            opened.map_err(|e| failed(&e))
+        };
+        match tokio::time::timeout(OPEN, opening).await {
+            Ok(opened) => Ok(Self { stream: Either::Right(opened?.0), who: "daemon" }),
+            Err(_) => Err(lost("daemon", "does not answer in time")),
         }
     }
 
@@ -68,20 +91,20 @@ impl Socket {
             .map_err(|error| Fault::new(Code::Internal, chain(&error)))?;
         match tokio::time::timeout(SEND, self.stream.send(Message::text(text))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(broken(&error)),
-            Err(_) => Err(lost("takes no message")),
+            Ok(Err(error)) => Err(self.broken(&error)),
+            Err(_) => Err(lost(self.who, "takes no message")),
         }
     }
 
-    /// Hears the next thing. What a newer relay says and this version does not know is passed
+    /// Hears the next thing. What a newer one says and this version does not know is passed
     /// over. An error means that the connection is gone.
     pub(super) async fn hear(&mut self) -> Result<Heard, Fault> {
         loop {
             let message = match tokio::time::timeout(SILENCE, self.stream.next()).await {
                 Ok(Some(Ok(message))) => message,
-                Ok(Some(Err(error))) => return Err(broken(&error)),
-                Ok(None) => return Err(lost("closed the connection")),
-                Err(_) => return Err(lost("went silent")),
+                Ok(Some(Err(error))) => return Err(self.broken(&error)),
+                Ok(None) => return Err(lost(self.who, "closed the connection")),
+                Err(_) => return Err(lost(self.who, "went silent")),
             };
             match message {
                 Message::Text(text) => {
@@ -90,11 +113,22 @@ impl Socket {
                     }
                 }
                 Message::Binary(frame) => return Ok(Heard::Frame(frame)),
-                Message::Close(_) => return Err(lost("closed the connection")),
+                Message::Close(_) => return Err(lost(self.who, "closed the connection")),
                 _ => {}
             }
         }
     }
+
+    fn broken(&self, error: &tungstenite::Error) -> Fault {
+        let text = format!("the connection to the {} broke: {}", self.who, chain(error));
+        Fault::new(Code::Unavailable, text)
+    }
+}
+
+fn limits() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(2 * MAX_TEXT))
+        .max_frame_size(Some(2 * MAX_TEXT))
 }
 
 fn read(text: &str) -> Option<Heard> {
@@ -104,12 +138,8 @@ fn read(text: &str) -> Option<Heard> {
     serde_json::from_str(text).ok().map(Heard::Notice)
 }
 
-fn lost(how: &str) -> Fault {
-    Fault::new(Code::Unavailable, format!("the relay {how}"))
-}
-
-fn broken(error: &tungstenite::Error) -> Fault {
-    Fault::new(Code::Unavailable, format!("the connection to the relay broke: {}", chain(error)))
+fn lost(who: &str, how: &str) -> Fault {
+    Fault::new(Code::Unavailable, format!("the {who} {how}"))
 }
 
 fn refused(place: &Place, error: &tungstenite::Error) -> Fault {

@@ -1,16 +1,16 @@
 //! Shows the terminal of a task's live session over any number of connections: after each break
 //! what it shows by then, then its output.
 
-use super::finder::Finder;
+use super::reach::Reach;
 use super::socket::{Heard, Socket};
-use super::{may_pass, pause};
+use super::ways::Next;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{TaskId, WatchId};
 use hayward_shared::protocol::output::{Body, Frame, HEADER, Shape};
-use hayward_shared::protocol::{ClientMessage, ClientNotice};
+use hayward_shared::protocol::{ClientMessage, ClientNotice, TerminalView};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -57,25 +57,30 @@ pub(crate) enum Seen {
     Refused(Option<u64>, Fault),
     /// The connection broke; another is being tried.
     Lost(Fault),
+    /// The connection stands, and goes another way than the last.
+    Moved(&'static str),
     /// The session has ended.
     End,
 }
+
+/// What is seen; a fault is the last.
+type Told = Result<Seen, Fault>;
 
 /// The handle. Dropping it ends the connection.
 #[derive(Debug)]
 pub(crate) struct Viewer {
     say: mpsc::Sender<Say>,
-    seen: mpsc::Receiver<Result<Seen, Fault>>,
+    seen: mpsc::Receiver<Told>,
     _actor: JoinSet<()>,
 }
 
 impl Viewer {
     /// Begins to show.
-    pub(crate) fn start(finder: Finder, view: View) -> Self {
+    pub(crate) fn start(reach: Reach, view: View) -> Self {
         let (say, said) = mpsc::channel(QUEUE);
         let (tell, seen) = mpsc::channel(QUEUE);
         let mut actor = JoinSet::new();
-        actor.spawn(Actor { finder, view, said, tell, waiting: Vec::new() }.run());
+        actor.spawn(Actor { reach, view, said, tell, shown: false, waiting: Vec::new() }.run());
         Self { say, seen, _actor: actor }
     }
 
@@ -95,10 +100,12 @@ impl Viewer {
 
 /// Owns the connection.
 struct Actor {
-    finder: Finder,
+    reach: Reach,
     view: View,
     said: mpsc::Receiver<Say>,
-    tell: mpsc::Sender<Result<Seen, Fault>>,
+    tell: mpsc::Sender<Told>,
+    /// Whether a screen was told of.
+    shown: bool,
     /// What was typed and not answered.
     waiting: Vec<u64>,
 }
@@ -107,8 +114,8 @@ struct Actor {
 enum Over {
     /// The session ended, or nobody looks.
     Done,
-    /// It failed, after the terminal was shown or before.
-    Fault { fault: Fault, stood: bool },
+    /// It failed.
+    Fault(Fault),
 }
 
 /// How far the output of one connection is.
@@ -121,28 +128,35 @@ struct Reading {
 
 impl Actor {
     async fn run(mut self) {
-        let mut failures = 0;
         loop {
-            let (fault, stood) = match self.connection().await {
+            let fault = match self.connection().await {
                 Over::Done => return,
-                Over::Fault { fault, stood } => (fault, stood),
+                Over::Fault(fault) => fault,
             };
             for seq in std::mem::take(&mut self.waiting) {
                 let text = "the connection broke: whether it was typed is not known";
                 let fault = Fault::new(Code::Unavailable, text);
                 drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
             }
-            if !may_pass(&fault.code) {
-                drop(self.tell.send(Err(fault)).await);
-                return;
-            }
-            if stood {
-                failures = 0;
-            }
+            let lost = fault.clone();
+            let (pause, fault) = match self.reach.failed(fault) {
+                Next::Other => {
+                    // what is tried next may take its time
+                    if self.shown && self.tell.send(Ok(Seen::Lost(lost))).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Next::Later { pause, fault, .. } => (pause, fault),
+                Next::Never(fault) => {
+                    drop(self.tell.send(Err(fault)).await);
+                    return;
+                }
+            };
             if self.tell.send(Ok(Seen::Lost(fault))).await.is_err() {
                 return;
             }
-            let mut pause = std::pin::pin!(tokio::time::sleep(pause(failures)));
+            let mut pause = std::pin::pin!(tokio::time::sleep(pause));
             loop {
                 tokio::select! {
                     () = &mut pause => break,
@@ -152,7 +166,6 @@ impl Actor {
                     },
                 }
             }
-            failures += 1;
         }
     }
 
@@ -171,9 +184,9 @@ impl Actor {
     async fn connection(&mut self) -> Over {
         let mut reading = Reading { watch: WatchId::fresh(), offset: None, granted: 0 };
         let watch_id = reading.watch;
-        let mut socket = match self.open(watch_id).await {
+        let mut socket = match self.begin(watch_id).await {
             Ok(socket) => socket,
-            Err(fault) => return Over::Fault { fault, stood: false },
+            Err(over) => return over,
         };
         loop {
             let done = tokio::select! {
@@ -200,24 +213,27 @@ impl Actor {
                 },
                 Err(fault) => fault,
             };
-            return Over::Fault { fault, stood: reading.offset.is_some() };
+            return Over::Fault(fault);
         }
     }
 
-    async fn open(&self, watch_id: WatchId) -> Result<Socket, Fault> {
-        let mut socket = Socket::open(&self.finder.place()?).await?;
-        let View { task: task_id, size: (rows, cols), read_only, take } = self.view;
-        let attach = ClientMessage::AttachTerminal {
-            watch_id,
-            task_id,
-            rows,
-            cols,
-            read_only,
-            grant: WINDOW,
+    /// Opens a connection; what is typed meanwhile is refused, as there is none yet.
+    async fn begin(&mut self, watch_id: WatchId) -> Result<Socket, Over> {
+        let (reach, wanted) = (self.reach.clone(), self.view);
+        let mut opening = std::pin::pin!(open(&reach, wanted, watch_id));
+        let mut socket = loop {
+            tokio::select! {
+                opened = &mut opening => break opened.map_err(Over::Fault)?,
+                said = self.said.recv() => match said {
+                    Some(said) => self.cannot(said).await,
+                    None => return Err(Over::Done),
+                },
+            }
         };
-        socket.send(&attach).await?;
-        if take {
-            socket.send(&ClientMessage::TakeTerminal { watch_id }).await?;
+        let (rows, cols) = self.view.size;
+        if (rows, cols) != wanted.size {
+            let resize = ClientMessage::ResizeTerminal { watch_id, rows, cols };
+            socket.send(&resize).await.map_err(Over::Fault)?;
         }
         Ok(socket)
     }
@@ -242,7 +258,7 @@ impl Actor {
         socket.send(&message).await.map(|()| false)
     }
 
-    /// Takes what the relay says; true when nothing follows.
+    /// Takes what the other end says; true when nothing follows.
     async fn hear(&mut self, heard: Heard, reading: &mut Reading) -> Result<bool, Fault> {
         let seen = match heard {
             Heard::Frame(frame) => reading.take(&frame)?,
@@ -261,8 +277,38 @@ impl Actor {
         };
         let Some(seen) = seen else { return Ok(false) };
         let ends = matches!(seen, Seen::End);
-        Ok(self.tell.send(Ok(seen)).await.is_err() || ends)
+        Ok(self.show(seen).await.is_err() || ends)
     }
+
+    /// Tells what is seen; with a screen also that the way is another one. The first screen comes
+    /// behind that: by then the user's terminal is still their own, and words on it stay.
+    async fn show(&mut self, seen: Seen) -> Result<(), mpsc::error::SendError<Told>> {
+        if !matches!(seen, Seen::Screen(_)) {
+            return self.tell.send(Ok(seen)).await;
+        }
+        // whoever takes the size from here on keeps it when this connection breaks
+        self.view.take = false;
+        self.reach.served();
+        let moved = self.reach.moved().map(Seen::Moved);
+        let is_first = !std::mem::replace(&mut self.shown, true);
+        let order = if is_first { [moved, Some(seen)] } else { [Some(seen), moved] };
+        for seen in order.into_iter().flatten() {
+            self.tell.send(Ok(seen)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens a connection and wishes for the view.
+async fn open(reach: &Reach, view: View, watch_id: WatchId) -> Result<Socket, Fault> {
+    let mut socket = reach.open().await?;
+    let View { task: task_id, size: (rows, cols), read_only, take } = view;
+    let wanted = TerminalView { watch_id, task_id, rows, cols, read_only, grant: WINDOW };
+    socket.send(&ClientMessage::AttachTerminal(wanted)).await?;
+    if take {
+        socket.send(&ClientMessage::TakeTerminal { watch_id }).await?;
+    }
+    Ok(socket)
 }
 
 impl Reading {

@@ -156,6 +156,27 @@ impl Journal {
         row.as_ref().map(read).transpose()
     }
 
+    /// The last run of each task on this daemon, `most` at the most: those that have not ended, then
+    /// those of the newest tasks; the newest first among each.
+    ///
+    /// # Errors
+    /// [`JournalError`] when they cannot be read.
+    pub async fn last_runs<S: DeserializeOwned>(
+        &self,
+        most: u32,
+    ) -> Result<Vec<RunRow<S>>, JournalError> {
+        // of the rows of a group, the one with the maximum gives the other columns
+        let rows = sqlx::query(
+            "SELECT run_id, task_id, max(lease_epoch) AS lease_epoch, ended, spawn, state \
+             FROM runs GROUP BY task_id ORDER BY ended, task_id DESC LIMIT $1",
+        )
+        .bind(most)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(JournalError::doing("read the runs"))?;
+        rows.iter().map(read).collect()
+    }
+
     /// The runs of these tasks on this daemon, of all where there are none named; the oldest first:
     /// their ids begin with their moment.
     ///

@@ -2,9 +2,11 @@
 //!
 //! [`Link`] is the handle. Commands of the relay come out of [`Commands`], in order.
 
+mod lane;
 mod machine;
 mod socket;
 
+pub use lane::{Lane, LaneEnd};
 pub use machine::Standing;
 
 use crate::clock::roll;
@@ -76,8 +78,7 @@ pub type Commands = mpsc::Receiver<Command>;
 /// The handle. The link ends when its last handle and the answer of [`start`] are dropped.
 #[derive(Clone, Debug)]
 pub struct Link {
-    say: mpsc::Sender<Tagged<FromDaemon>>,
-    output: watch::Receiver<Option<mpsc::Sender<Bytes>>>,
+    lane: Lane,
     standing: watch::Receiver<Standing>,
 }
 
@@ -85,23 +86,19 @@ impl Link {
     /// Answers a command by a `reply`. Lost when the link breaks before it is sent: the relay asks
     /// again.
     pub async fn reply(&self, request: RequestId, reply: Reply) {
-        self.answer(Some(request), FromDaemon::Reply(reply)).await;
+        self.lane.reply(request, reply).await;
     }
 
     /// Answers a command by a message of its own type; one that carried no `requestId` too. Lost
     /// like a reply.
     pub async fn answer(&self, request: Option<RequestId>, body: FromDaemon) {
-        let tags = Tags { request_id: request, ..Tags::default() };
-        drop(self.say.send(Tagged { body, tags }).await);
+        self.lane.answer(request, body).await;
     }
 
-    /// Sends an output frame, waiting while the socket is busy. False when there is no link.
-    pub async fn output(&self, frame: Bytes) -> bool {
-        let lane = self.output.borrow().clone();
-        match lane {
-            Some(lane) => lane.send(frame).await.is_ok(),
-            None => false,
-        }
+    /// The way over the link for those who watch.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        self.lane.clone()
     }
 
     /// How the link stands.
@@ -140,7 +137,7 @@ pub async fn start(
         origin: Instant::now(),
     };
     let kept = Kept::of(tokio::spawn(actor.run(said, grown)));
-    Ok((Link { say, output, standing }, kept, commands))
+    Ok((Link { lane: Lane::new(say, output), standing }, kept, commands))
 }
 
 struct Actor {

@@ -30,6 +30,8 @@ impl IntoResponse for Refusal {
     }
 }
 
+/// Not "not found", which is said of tasks: whoever asks is newer than this daemon.
 pub(super) async fn unknown_route(uri: Uri) -> Refusal {
-    Fault::new(Code::NotFound, format!("no route {}", uri.path())).into()
+    let text = format!("this daemon has no route {}", uri.path());
+    Fault::new(Code::Incompatible, text).with_hint("restart it: hayward down, hayward up").into()
 }

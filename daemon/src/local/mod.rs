@@ -3,67 +3,70 @@
 
 mod faults;
 mod search;
+mod socket;
+mod tasks;
+mod viewers;
 
-use crate::home::Home;
+pub use socket::short;
+
 use crate::kept::Kept;
 use crate::search::Finder;
+use crate::task::{Board, Shop};
 use axum::Router;
+use axum::extract::FromRef;
 use axum::routing::get;
-use std::fs::{self, File, Permissions};
-use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use tokio::net::UnixListener;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, watch};
 
-/// Serves the daemon of `home`, which the caller holds, while the answer is held. None, and told in
-/// the log, when the socket cannot be made: the daemon does all else without.
+/// What is served of the daemon.
+#[derive(Clone, Debug)]
+struct Rooms {
+    shop: Arc<Shop>,
+    board: Board,
+    finder: Finder,
+    /// Free places for viewers.
+    viewers: Arc<Semaphore>,
+    /// Its sender is dropped when this interface ends; viewers end with it.
+    serving: watch::Receiver<()>,
+}
+
+impl FromRef<Rooms> for Finder {
+    fn from_ref(rooms: &Rooms) -> Self {
+        rooms.finder.clone()
+    }
+}
+
+impl FromRef<Rooms> for Arc<Shop> {
+    fn from_ref(rooms: &Rooms) -> Self {
+        rooms.shop.clone()
+    }
+}
+
+/// Serves the daemon of `shop`, whose state folder the caller holds, while the answer is held.
+/// None, and told in the log, when the socket cannot be made: the daemon does all else without.
 #[must_use]
-pub fn serve(home: &Home, finder: Finder) -> Option<Kept> {
-    let listener = match listen(&home.socket()) {
+pub fn serve(shop: Arc<Shop>, board: Board, finder: Finder) -> Option<Kept> {
+    let listener = match socket::listen(&shop.home.socket()) {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, "the daemon's own interface cannot be served");
             return None;
         }
     };
+    let (served, serving) = watch::channel(());
+    let viewers = Arc::new(Semaphore::new(viewers::MOST));
     let routes = Router::new()
         .route("/api/v1/search", get(search::all))
+        .route("/api/v1/tasks", get(tasks::list))
+        .route("/api/v1/tasks/{id}", get(tasks::show))
+        .route("/api/v1/ws/client", get(viewers::open))
         .route("/api/term/sessions/{task}/panes/{run}/search", get(search::pane))
         .fallback(faults::unknown_route)
-        .with_state(finder);
+        .with_state(Rooms { shop, board, finder, viewers, serving });
     Some(Kept::of(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {
             tracing::error!(%error, "the daemon's own interface is not served any more");
         }
+        drop(served);
     })))
-}
-
-/// Listens in the folder of `socket`; one that a daemon left there is of nobody.
-fn listen(socket: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let (short, _folder) = short(socket)?;
-    let listener = UnixListener::bind(short)?;
-    fs::set_permissions(socket, Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-/// A name for the socket that the system takes however deep its folder is, good while the folder
-/// is held open.
-///
-/// # Errors
-/// The folder cannot be opened.
-pub fn short(socket: &Path) -> io::Result<(PathBuf, Option<File>)> {
-    let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
-        return Ok((socket.to_owned(), None));
-    };
-    if cfg!(not(target_os = "linux")) {
-        return Ok((socket.to_owned(), None));
-    }
-    let folder = File::open(folder)?;
-    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
-    Ok((short, Some(folder)))
 }

@@ -1,11 +1,12 @@
 //! Search of this machine's output.
 
 use super::faults::Refusal;
+use super::tasks::only;
 use crate::search::Finder;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{Fragment, RunId, TaskId};
+use hayward_shared::id::{RunId, TaskId};
 use hayward_shared::search::{Pages, SearchAnswer, SearchQuery, SearchWords};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -40,19 +41,6 @@ pub(super) async fn all(
             return Ok(Json(pages.end().answer(Vec::new())));
         }
     }
-}
-
-/// The task that is meant.
-fn only(typed: &str, mut known: impl Iterator<Item = TaskId>) -> Result<TaskId, Fault> {
-    let absent = || Fault::not_found("task", typed);
-    let fragment: Fragment = typed.parse().map_err(|_| absent())?;
-    let mut named = known.by_ref().filter(|task| fragment.matches(&task.0));
-    let first = named.next().ok_or_else(absent)?;
-    if named.next().is_some() {
-        let text = format!("'{typed}' names several tasks: give more of it");
-        return Err(Fault::new(Code::Ambiguous, text));
-    }
-    Ok(first)
 }
 
 /// The last state of one run's lines: a session is a task, its panes are its runs.

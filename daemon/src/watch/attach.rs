@@ -1,19 +1,19 @@
 //! A watch of a terminal: first what it shows, then its output from there on; and beside that
 //! what the viewer types and wants, one thing after the other.
 
-use super::{Body, MAX_BODY, READ_AGAIN, View, Viewing, Watch, Watches};
+use super::{Body, MAX_BODY, READ_AGAIN, Viewing, Watch, Watches, last_run};
 use crate::kept::Kept;
-use crate::link::Link;
+use crate::link::Lane;
 use crate::session::{Look, Present, Seat, Session, SessionError, Terminal};
-use crate::task::{Board, LiveSession, RunState, Shop, chain};
+use crate::task::{Board, LiveSession, Shop, chain};
 use crate::terminal::ring::Read;
 use crate::terminal::screen::{MAX_SIDE, Size};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{RequestId, TaskId, WatchId};
-use hayward_shared::protocol::Reply;
+use hayward_shared::id::{RequestId, WatchId};
 use hayward_shared::protocol::output::Shape;
+use hayward_shared::protocol::{Reply, TerminalView};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,23 +26,6 @@ const HANDS: usize = 64;
 const BEGIN: Duration = Duration::from_secs(5);
 /// A viewer that is this far behind is shown the present instead.
 const FAR: u64 = 4 << 20;
-
-/// Which terminal a viewer wants to see, and how.
-#[derive(Clone, Copy, Debug)]
-pub struct Attach {
-    /// The viewer's name for it.
-    pub watch: WatchId,
-    /// The task whose live session is meant.
-    pub task: TaskId,
-    /// The viewer's height.
-    pub rows: u16,
-    /// The viewer's width.
-    pub cols: u16,
-    /// It only looks.
-    pub read_only: bool,
-    /// How many bytes of output may be sent until a grant moves it.
-    pub grant: u64,
-}
 
 /// What a viewer does.
 #[derive(Clone, Debug)]
@@ -63,20 +46,24 @@ impl Watches {
     ///
     /// # Errors
     /// The size is none, or there are too many watches.
-    pub fn attach(&mut self, request: Option<RequestId>, attach: Attach) -> Result<(), Fault> {
+    pub fn attach(
+        &mut self,
+        request: Option<RequestId>,
+        wanted: TerminalView,
+    ) -> Result<(), Fault> {
         self.make_room()?;
-        let size = size(attach.rows, attach.cols)?;
+        let size = size(wanted.rows, wanted.cols)?;
         let (hands, handed) = mpsc::channel(HANDS);
         let (grant, granted) = watch::channel(0);
         let opening = Opening {
             shop: self.shop.clone(),
             board: self.board.clone(),
-            link: self.link.clone(),
-            attach,
+            lane: self.lane.clone(),
+            wanted,
             size,
         };
         let task = Kept::of(tokio::spawn(opening.run(request, handed, grant.clone(), granted)));
-        self.live.insert(attach.watch, Watch { grant, hands: Some(hands), task });
+        self.live.insert(wanted.watch_id, Watch { grant, hands: Some(hands), task });
         Ok(())
     }
 
@@ -109,8 +96,8 @@ fn size(rows: u16, cols: u16) -> Result<Size, Fault> {
 struct Opening {
     shop: Arc<Shop>,
     board: Board,
-    link: Link,
-    attach: Attach,
+    lane: Lane,
+    wanted: TerminalView,
     size: Size,
 }
 
@@ -128,26 +115,27 @@ impl Opening {
             Err(fault) => (None, Reply::refused(fault)),
         };
         if let Some(request) = request {
-            self.link.reply(request, told).await;
+            self.lane.reply(request, told).await;
         }
         let Some(Opened { session, live, terminal, look, seat }) = opened else { return };
-        let Attach { watch, task, read_only, grant: first, .. } = self.attach;
-        let view = View { watch, task, from: look.offset, follow: true, grant: 0 };
+        let TerminalView { watch_id: watch, task_id: task, read_only, grant: first, .. } =
+            self.wanted;
         let viewing = Viewing {
-            view,
+            watch,
+            task,
             position: look.offset,
             stop: None,
             ring: session.ring(),
             live: Some(live),
             output: None,
             granted,
-            link: self.link.clone(),
+            lane: self.lane.clone(),
         };
         let present = terminal.present();
         let showing =
             Showing { viewing, session: session.clone(), present, told: look.present, terminal };
         let hands = Hands {
-            link: self.link,
+            lane: self.lane,
             session,
             terminal: showing.terminal.clone(),
             watch,
@@ -161,11 +149,12 @@ impl Opening {
     }
 
     async fn open(&self) -> Result<(Opened, Value), Fault> {
-        let task = self.attach.task;
+        let task = self.wanted.task_id;
         let absent = || {
             Fault::new(Code::Conflict, format!("no agent of task {} runs here", task.short()))
                 .with_hint(format!("what it printed: hayward logs {}", task.short()))
         };
+        let run = last_run(&self.shop, task).await?.key.run_id;
         let mut live = self.board.session(task).await.ok_or_else(absent)?;
         let begun = timeout(BEGIN, live.wait_for(Option::is_some)).await;
         let session = begun.ok().and_then(Result::ok).and_then(|session| session.clone());
@@ -176,9 +165,7 @@ impl Opening {
             Fault::new(Code::Conflict, text)
                 .with_hint(format!("follow what it says: hayward logs -f {}", task.short()))
         })?;
-        let run = self.shop.journal.last_run::<RunState>(task).await;
-        let run = run.ok().flatten().map(|row| row.key.run_id);
-        let joined = terminal.join(self.attach.watch, self.size, self.attach.read_only).await;
+        let joined = terminal.join(self.wanted.watch_id, self.size, self.wanted.read_only).await;
         let (look, seat) = joined.ok_or_else(absent)?;
         Ok((Opened { session, live, terminal, look, seat }, json!({ "runId": run })))
     }
@@ -203,7 +190,7 @@ struct Showing {
 }
 
 impl Showing {
-    /// Ends with the session, or with the link.
+    /// Ends with the session, or with the lane.
     async fn run(mut self, look: Look, first: u64, grant: &watch::Sender<u64>) {
         let up_to = look.offset.saturating_add(first);
         grant.send_if_modified(|grant| std::mem::replace(grant, up_to.max(*grant)) < up_to);
@@ -212,7 +199,7 @@ impl Showing {
         }
     }
 
-    /// Shows the terminal as it stands; false when the link is gone.
+    /// Shows the terminal as it stands; false when the lane is closed.
     async fn show(&mut self, look: Look) -> bool {
         let until = look.offset;
         if until > self.viewing.position && !self.viewing.send(Body::Gap { until }).await {
@@ -291,7 +278,7 @@ impl Showing {
     }
 
     /// Tells of another size or owner once the output is there; how many bytes, at most `most`,
-    /// come before the next change. None when the link is gone.
+    /// come before the next change. None when the lane is closed.
     async fn tell_size(&mut self, most: usize) -> Option<usize> {
         let present = *self.present.borrow_and_update();
         let is_new = (present.size, present.owner) != (self.told.size, self.told.owner);
@@ -308,14 +295,14 @@ impl Showing {
 
     fn shape(&self) -> Shape {
         let Present { size, owner, .. } = self.told;
-        let owner = owner == Some(self.viewing.view.watch);
+        let owner = owner == Some(self.viewing.watch);
         Shape { rows: size.rows(), cols: size.cols(), owner }
     }
 }
 
 /// What the viewer does.
 struct Hands {
-    link: Link,
+    lane: Lane,
     session: Session,
     terminal: Terminal,
     watch: WatchId,
@@ -329,7 +316,7 @@ impl Hands {
             let done = self.perform(hand).await;
             if let Some(request) = request {
                 let reply = done.map_or_else(Reply::refused, |()| Reply::done(Value::Null));
-                self.link.reply(request, reply).await;
+                self.lane.reply(request, reply).await;
             }
         }
         std::future::pending().await

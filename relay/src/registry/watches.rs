@@ -47,7 +47,7 @@ impl Registry {
         let request = RequestId::fresh();
         let link = inner.links.get_mut(&new.daemon).ok_or_else(offline)?;
         let (can, types) = match &new.body {
-            ToDaemon::AttachTerminal { read_only, .. } => (link.terminals, !read_only),
+            ToDaemon::AttachTerminal(view) => (link.terminals, !view.read_only),
             _ => (true, false),
         };
         if !can || !link.replies {

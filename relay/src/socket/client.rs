@@ -198,9 +198,8 @@ impl Client {
                 }
                 Ok(())
             }
-            ClientMessage::Watch { watch_id, task_id, from, follow, grant } => {
-                let body = ToDaemon::WatchOutput { watch_id, task_id, from, follow, grant };
-                self.watch(watch_id, task_id, body).await
+            ClientMessage::Watch(view) => {
+                self.watch(view.watch_id, view.task_id, ToDaemon::WatchOutput(view)).await
             }
             ClientMessage::Grant { watch_id, up_to } => {
                 Ok(self.core.registry.grant(self.id, watch_id, up_to)?)

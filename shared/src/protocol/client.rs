@@ -3,8 +3,9 @@
 //! Events come as bare envelopes ([`crate::event::Envelope`]), everything else as
 //! [`ClientNotice`]; an envelope is told by its `v`. Output comes in binary frames.
 
+use super::view::{OutputView, TerminalView};
 use crate::fault::Fault;
-use crate::id::{TaskId, WatchId};
+use crate::id::WatchId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,18 +27,7 @@ pub enum ClientMessage {
         stream: String,
     },
     /// Send the output of a task's last run.
-    Watch {
-        /// The client's own name for it.
-        watch_id: WatchId,
-        /// The task.
-        task_id: TaskId,
-        /// The first byte to send.
-        from: u64,
-        /// Whether to go on until the session ends.
-        follow: bool,
-        /// Send no byte at or past this offset until a grant moves it.
-        grant: u64,
-    },
+    Watch(OutputView),
     /// The client can take more.
     Grant {
         /// The watch.
@@ -51,20 +41,7 @@ pub enum ClientMessage {
         watch_id: WatchId,
     },
     /// Show the terminal of a task's live session. Grant and unwatch as with any watch.
-    AttachTerminal {
-        /// The client's own name for it.
-        watch_id: WatchId,
-        /// The task.
-        task_id: TaskId,
-        /// The client's height in characters.
-        rows: u16,
-        /// The client's width in characters.
-        cols: u16,
-        /// Only look.
-        read_only: bool,
-        /// How many bytes of output may be sent until a grant moves it.
-        grant: u64,
-    },
+    AttachTerminal(TerminalView),
     /// Type into the terminal. In order; answered once, by `terminal.typed` or `terminal.refused`.
     TypeTerminal {
         /// The watch.

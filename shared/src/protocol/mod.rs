@@ -16,6 +16,7 @@ mod hello;
 pub mod output;
 mod to_daemon;
 mod version;
+mod view;
 
 pub use client::{ClientMessage, ClientNotice};
 pub use codec::{DecodeError, MAX_PREAUTH, MAX_TEXT, Tagged, Tags, decode, encode};
@@ -25,3 +26,4 @@ pub use from_daemon::{
 pub use hello::{Authenticate, Authenticated, Resume};
 pub use to_daemon::{RunOrder, SpawnTask, TO_DAEMON_TYPES, ToDaemon};
 pub use version::{Capability, OURS, PROTOCOL_VERSION, missing};
+pub use view::{OutputView, TerminalView};

@@ -1,6 +1,7 @@
 //! What the relay says to a daemon.
 
 use super::hello::Authenticated;
+use super::view::{OutputView, TerminalView};
 use crate::id::{EntryId, RunId, TaskId, WatchId};
 use crate::search::SearchQuery;
 use crate::task::{CompletionAction, FollowUp, Order};
@@ -259,18 +260,7 @@ to_daemon! {
     /// Search what agents printed. Answered with `reply`, payload a [`crate::search::SearchReport`].
     Search(Box<SearchQuery>) = "search",
     /// Send the output of its last run to one viewer. Answered with `reply`, then frames.
-    WatchOutput {
-        /// The viewer's own name for it; every frame carries it.
-        watch_id: WatchId,
-        /// The task.
-        task_id: TaskId,
-        /// The first byte to send.
-        from: u64,
-        /// Whether to go on until the session ends.
-        follow: bool,
-        /// Send no byte at or past this offset until a grant moves it.
-        grant: u64,
-    } = "watchOutput",
+    WatchOutput(OutputView) = "watchOutput",
     /// The viewer can take more.
     GrantOutput {
         /// The watch.
@@ -285,20 +275,7 @@ to_daemon! {
     } = "unwatchOutput",
     /// Show the terminal of its live session to one viewer. Answered with `reply`, payload
     /// `{runId}`, then frames: what it shows now, then its output. Ends as a watch does.
-    AttachTerminal {
-        /// The viewer's own name for it; every frame carries it.
-        watch_id: WatchId,
-        /// The task.
-        task_id: TaskId,
-        /// The viewer's height in characters.
-        rows: u16,
-        /// The viewer's width in characters.
-        cols: u16,
-        /// The viewer only looks: it never types and never decides the size.
-        read_only: bool,
-        /// How many bytes of output may be sent until a grant moves it.
-        grant: u64,
-    } = "attachTerminal",
+    AttachTerminal(TerminalView) = "attachTerminal",
     /// Type into the terminal. Answered with `reply` once the agent's terminal took all of it.
     TypeTerminal {
         /// The viewer's watch.

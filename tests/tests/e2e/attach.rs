@@ -3,7 +3,9 @@
 
 use hayward_tests::cable::Cable;
 use hayward_tests::home::{Home, id};
+use hayward_tests::program::fault_program;
 use hayward_tests::repo::ScratchRepo;
+use hayward_tests::skip;
 use hayward_tests::tmux::Tmux;
 use hayward_tests::wait::{LONG, holds, until, until_true};
 use serde_json::Value;
@@ -230,7 +232,7 @@ fn the_users_terminal_is_given_back_on_a_signal_and_outlives_the_daemons_death()
     tmux.shows("a", "the agent's word alone", |text| text.trim() == "ready");
     tmux.keys("a", &["after", "Enter"]);
     until_true("typing goes on", LONG, || home.read("got") == "after\n");
-    for signal in ["TERM", "HUP"] {
+    for signal in ["TERM", "HUP", "INT"] {
         let pid = attached(&home).to_string();
         std::process::Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
         tmux.shows("a", "the shell", |text| text.contains("code=130"));
@@ -242,6 +244,39 @@ fn the_users_terminal_is_given_back_on_a_signal_and_outlives_the_daemons_death()
     tmux.shows("a", "the shell", |text| text.contains("code=0"));
     tmux.keys("a", &["stty -a > after; cmp before after && echo as before", "Enter"]);
     tmux.shows("a", "the modes as before", |text| text.contains("\nas before"));
+}
+
+#[test]
+fn the_users_terminal_is_given_back_when_attach_panics() {
+    let test = "panic in attach";
+    let Some(program) = fault_program() else {
+        return skip(test, "HAYWARD_FAULT_BIN names no build with fault points");
+    };
+    let home = Home::new();
+    let Some(tmux) = Tmux::start(test, &home, &[]) else { return };
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    // a program that changes all that a viewer's terminal follows
+    let line = "printf '\\033[?1h\\033[?1002h\\033[?1006h\\033[?2004h\\033[?25lready'; while :; do sleep 1; printf x; done";
+    let task = start(&home, &repo, &["sh", "-c", line]);
+    tmux.open("a", 100, 24);
+    let state = "#{alternate_on} #{cursor_flag} #{keypad_cursor_flag} #{mouse_any_flag}";
+    let before = tmux.tell("a", state);
+    tmux.keys("a", &["stty -a > before", "Enter"]);
+    for passing in [1, 2] {
+        // by the second, the first screen and all its modes are out
+        let point = format!("attach.screen.drawn:{passing}=panic");
+        let attach = format!("{} attach {}", program.display(), id(&task));
+        tmux.keys(
+            "a",
+            &[&format!("clear; HAYWARD_FAULT={point} {attach}; echo {passing}:$?"), "Enter"],
+        );
+        let ended = format!("\n{passing}:101\n");
+        let text = tmux.shows("a", "the shell", |text| text.contains(&ended));
+        assert!(text.contains("a test made attach.screen.drawn panic"), "{text}");
+        assert_eq!(tmux.tell("a", state), before);
+    }
+    tmux.keys("a", &["clear; stty -a > after; cmp before after && echo as before", "Enter"]);
+    tmux.shows("a", "the modes as before", |text| text.lines().any(|line| line == "as before"));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn a_killed_relay_costs_no_output_and_no_agent() {
         relay.crash();
         let before = home.read("printed").len();
         until_true("the agent goes on", LONG, || home.read("printed").len() > before + 1000);
-        home.run(&["task", "show", id(&task)]).expect(6);
+        home.run(&["task", "events", id(&task)]).expect(6);
         relay.come_back();
         until_true("the daemon is back", LONG, || linked.online());
         assert_eq!(home.task(&task)["status"], "running");

@@ -18,6 +18,7 @@ mod life;
 mod life_killed;
 mod link;
 mod merge;
+mod near;
 mod onward;
 mod overlap;
 mod policy;

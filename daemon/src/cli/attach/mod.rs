@@ -9,8 +9,9 @@ use super::context::Context;
 use super::logs::begun;
 use super::print::tone::Tone;
 use super::typed::Typed;
-use crate::client::{Client, Say, Seen, View, Viewer};
+use crate::client::{Reach, Say, Seen, View, Viewer};
 use crate::exit::{End, OrFault, Outcome};
+use hayward_daemon::fault;
 use hayward_daemon::terminal::screen::Size;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
@@ -66,10 +67,9 @@ pub(crate) async fn run(args: AttachArgs, context: &Context) -> Outcome {
         return Err(Fault::new(Code::Usage, "attach needs a terminal to show and to type in")
             .with_hint("what the agent prints: hayward logs -f"));
     }
-    let client = context.client()?;
-    let task = client.task(&args.id.task()?).await?;
+    let (mut reach, task) = context.find(&args.id).await?;
     let task = tokio::select! {
-        task = begun(&client, task, context) => task?.body,
+        task = begun(&mut reach, task, context) => task?.body,
         _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
     };
     if task.status.is_final() {
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: AttachArgs, context: &Context) -> Outcome {
         read_only: args.read_only,
         take: args.take,
     };
-    let mut viewer = Viewer::start(context.finder()?, view);
+    let mut viewer = Viewer::start(reach.clone(), view);
     let first = tokio::select! {
         first = screen(&mut viewer, context) => first?,
         _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: AttachArgs, context: &Context) -> Outcome {
         }
         None => Ok(Left::Ended),
     };
-    tell(left, &client, task.id, context).await
+    tell(left, reach, task.id, context).await
 }
 
 /// The first screen; none when the session ended before.
@@ -105,6 +105,7 @@ async fn screen(viewer: &mut Viewer, context: &Context) -> Result<Option<Shape>,
             Seen::Screen(shape) => return Ok(Some(shape)),
             Seen::End => return Ok(None),
             Seen::Lost(fault) => context.out.note(Tone::Warn, &format!("{fault}; trying again")),
+            Seen::Moved(how) => context.out.note(Tone::Warn, how),
             _ => {}
         }
     }
@@ -174,6 +175,7 @@ async fn attached(mut viewer: Viewer, mut show: Show) -> Result<Left, Fault> {
             Event::Left(left) => return Ok(left),
             Event::Draw => {
                 tty.write(&show.draw(Instant::now()))?;
+                fault::point("attach.screen.drawn").or_fault(Code::Failed)?;
                 drawn = Some(Instant::now());
             }
         }
@@ -205,12 +207,7 @@ async fn gather(
 }
 
 /// Says how it went, on the user's own screen.
-async fn tell(
-    left: Result<Left, Fault>,
-    client: &Client,
-    id: TaskId,
-    context: &Context,
-) -> Outcome {
+async fn tell(left: Result<Left, Fault>, reach: Reach, id: TaskId, context: &Context) -> Outcome {
     let (left, fault) = match left {
         Ok(left) => (left, None),
         // it may have ended while there was no connection
@@ -220,7 +217,7 @@ async fn tell(
     let short = id.short();
     let mut task: Option<Task> = None;
     if matches!(left, Left::Ended) {
-        let ended = ended(client, id).await?;
+        let ended = ended(reach, id).await?;
         if let Some(fault) = fault.filter(|_| !ended.status.is_final()) {
             return Err(fault);
         }
@@ -247,12 +244,16 @@ async fn tell(
 }
 
 /// The task once its end is known, or soon.
-async fn ended(client: &Client, id: TaskId) -> Result<Task, Fault> {
+async fn ended(mut reach: Reach, id: TaskId) -> Result<Task, Fault> {
     let begin = Instant::now();
     loop {
-        let task = client.task_patiently(id).await?.body;
-        if task.status.is_final() || begin.elapsed() > REPORT {
+        let task = reach.task(id).await?.body;
+        if task.status.is_final() {
             return Ok(task);
+        }
+        if begin.elapsed() > REPORT {
+            // a relay that its daemon cannot reach has not heard of the end
+            return Ok(reach.own_word(id).await.unwrap_or(task));
         }
         sleep(POLL).await;
     }

@@ -13,6 +13,9 @@ use tokio::time::Instant;
 /// How long a notice lies over the last row.
 const NOTICE: Duration = Duration::from_secs(4);
 
+/// Why the screen may not fit.
+const NOT_OWNER: &str = "another viewer decides the size; attach with --take to decide it";
+
 /// A line for the user over the last row.
 struct Notice {
     text: String,
@@ -93,7 +96,8 @@ impl Show {
                 Some(None) => {}
                 None => self.tell(&fault.to_string(), Some(now)),
             },
-            Seen::Lost(fault) => self.tell(&format!("{fault}; connecting again"), None),
+            Seen::Lost(fault) => self.tell(&format!("connecting again: {fault}"), None),
+            Seen::Moved(how) => self.tell(how, Some(now)),
             Seen::End => return true,
         }
         false
@@ -170,16 +174,42 @@ impl Show {
         if before == owner || self.read_only {
             return;
         }
-        let text = if owner {
-            "the terminal has your size now"
-        } else {
-            "another viewer decides the size; attach with --take to decide it"
-        };
-        self.tell(text, Some(now));
+        // the good news is seen anyway, and leaves a line that says something else
+        let says_else = |notice: &Notice| notice.text != NOT_OWNER && notice.until > Some(now);
+        if !owner {
+            self.tell(NOT_OWNER, Some(now));
+        } else if !self.notice.as_ref().is_some_and(says_else) {
+            self.tell("the terminal has your size now", Some(now));
+        }
     }
 
     fn tell(&mut self, text: &str, from: Option<Instant>) {
         self.notice = Some(Notice { text: text.to_owned(), until: from.map(|from| from + NOTICE) });
         self.changed = Changed::Everything;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_the_way_is_another_stays_told_while_the_size_comes_back_to_who_had_it() {
+        let (size, now) = (Size::new(24, 80).unwrap(), Instant::now());
+        let shape = |owner| Shape { rows: 24, cols: 80, owner };
+        let mut show = Show::new(size, false, shape(true), now);
+        let shows = |show: &mut Show, now, text: &str| {
+            assert!(String::from_utf8_lossy(&show.draw(now)).contains(text), "no {text}");
+        };
+        // the seat that the broken connection had is still taken when the next one sits down
+        show.see(Seen::Screen(shape(false)), now);
+        shows(&mut show, now, "another viewer");
+        show.see(Seen::Moved("straight"), now);
+        show.see(Seen::Resized(shape(true)), now);
+        shows(&mut show, now, "straight");
+        let later = now + NOTICE;
+        show.see(Seen::Resized(shape(false)), later);
+        show.see(Seen::Resized(shape(true)), later);
+        shows(&mut show, later, "has your size");
     }
 }

@@ -46,8 +46,11 @@ impl Tty {
         Ok(tty)
     }
 
-    /// Writes to it, at once.
+    /// Writes to it, at once; refused once it was given back.
     pub(super) fn write(&self, bytes: &[u8]) -> Result<(), Fault> {
+        if BEFORE.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            return Err(Fault::new(Code::Internal, "a part of attach broke, and the rest ends"));
+        }
         let mut out = io::stdout().lock();
         out.write_all(bytes).and_then(|()| out.flush()).or_fault(Code::Failed)
     }

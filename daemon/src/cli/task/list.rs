@@ -22,7 +22,7 @@ pub(super) async fn run(args: ListArgs, context: &Context) -> Outcome {
         parent: args.parent.map(|parent| parent.task()).transpose()?,
         labels: args.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
     };
-    let tasks = context.client()?.tasks(&filter).await?;
+    let tasks = context.ask(async |client| client.tasks(&filter).await).await?;
     if context.out.json() {
         let rows: Vec<_> = tasks.iter().map(|task| &task.raw).collect();
         context.out.value(&json!({ "tasks": rows }))?;

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 /// Shows all of one task.
 pub(super) async fn task(id: &Typed, context: &Context) -> Outcome {
-    let task = context.client()?.task(&id.task()?).await?;
+    let (_, task) = context.find(id).await?;
     if context.out.json() {
         context.out.value(&task.raw)?;
         return Ok(End::Done);

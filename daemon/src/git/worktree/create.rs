@@ -2,10 +2,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::super::branch::{BranchName, Choice};
 use super::super::command::Git;
 use super::super::repo::{CommitId, Repository, branches, read};
+use super::grounds::FILL;
 use super::seed::seed;
 use super::yard::{Note, Yard};
 use super::{EMAIL, Grounds, Hold, NAME, NewWorktree, Record, Worktree, WorktreeError, leftover};
@@ -248,7 +250,8 @@ pub(in crate::git) async fn check_out(
     let leave = grounds.checkout().await;
     if from.is_none() {
         let (at, commit, workers) = (path.to_owned(), to.clone(), leave.workers());
-        if blocking(move || seed(&at, &commit, workers)).await.map_err(disk("empty", path))? {
+        let until = Instant::now() + FILL;
+        if blocking(move || seed(&at, &commit, workers, until)).await.map_err(disk("fill", path))? {
             return Ok(());
         }
     }
@@ -258,7 +261,7 @@ pub(in crate::git) async fn check_out(
         Ok::<_, git2::Error>(config.get_entry("checkout.workers").is_ok())
     });
     let users_own = users_own.await.and_then(|own| own).unwrap_or(false);
-    let git = Git::in_worktree(path).args(["read-tree", "-m", "-u"]);
+    let git = Git::in_worktree(path).timeout(FILL).args(["read-tree", "-m", "-u"]);
     leave
         .equip(git, users_own)
         .args(from.map(CommitId::as_str))

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
 
@@ -52,6 +53,9 @@ impl Grounds {
         Checkout { workers: if alone { self.cores.min(MAX_WORKERS) } else { 1 }, _permit: permit }
     }
 }
+
+/// How long the files of one worktree may take to write: a large repository on a slow disk.
+pub(in crate::git) const FILL: Duration = Duration::from_secs(10 * 60);
 
 /// More writers than this gained nothing on any disk that we measured.
 const MAX_WORKERS: usize = 4;

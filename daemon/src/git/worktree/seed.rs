@@ -13,10 +13,10 @@ use std::io::{self, Read, Seek, Write};
 use std::iter::Peekable;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use git2::{IndexEntry, Odb};
 use nix::fcntl::{OFlag, openat};
@@ -42,6 +42,10 @@ const AGE: Duration = Duration::from_secs(2);
 /// How many files of one folder a thread takes at a time: enough that it opens few folders.
 const RUN: usize = 64;
 
+/// Files up to here are copied through memory: for the few pages of one the kernel takes longer when
+/// it is asked to copy by itself.
+const SMALL: usize = 128 << 10;
+
 /// One file in so many must be there to copy: objects are unpacked no quicker here than by git's own
 /// workers, so a few of them are worth no process, and most of them are.
 const WORTHWHILE: usize = 2;
@@ -58,8 +62,13 @@ const MOST_READ: usize = 1 << 20;
 /// index. False where git has to, and then the worktree is empty as before. Blocking.
 ///
 /// # Errors
-/// The worktree could not be emptied: it is of no use then.
-pub(super) fn seed(path: &Path, commit: &CommitId, threads: usize) -> io::Result<bool> {
+/// It was not full by `until`, or could not be emptied again: it is of no use then.
+pub(super) fn seed(
+    path: &Path,
+    commit: &CommitId,
+    threads: usize,
+    until: Instant,
+) -> io::Result<bool> {
     let plan = match Plan::of(path, commit) {
         Ok(Some(plan)) => plan,
         Ok(None) => return Ok(false),
@@ -68,7 +77,10 @@ pub(super) fn seed(path: &Path, commit: &CommitId, threads: usize) -> io::Result
             return Ok(false);
         }
     };
-    let Err(cause) = plan.carry_out(threads) else { return Ok(true) };
+    let Err(cause) = plan.carry_out(threads, until) else { return Ok(true) };
+    if cause.kind() == io::ErrorKind::TimedOut {
+        return Err(cause);
+    }
     tracing::debug!(%cause, "what was written is taken back, and left to git");
     plan.take_back()?;
     Ok(false)
@@ -148,13 +160,13 @@ impl Plan {
         Ok((copied * WORTHWHILE >= plan.files.len()).then_some(plan))
     }
 
-    fn carry_out(&self, threads: usize) -> io::Result<()> {
+    fn carry_out(&self, threads: usize, until: Instant) -> io::Result<()> {
         let files = self.files.iter().map(|wanted| &wanted.entry);
         let inner: BTreeSet<&Path> = files.chain(&self.links).map(parent).collect();
         for folder in inner.into_iter().chain(self.submodules.iter().map(name)) {
             fs::create_dir_all(self.path.join(folder))?;
         }
-        let mut made = self.write_files(threads)?;
+        let mut made = self.write_files(threads, until)?;
         // after them, so that nothing is written through a link
         let repository = git2::Repository::open(&self.common).map_err(io::Error::other)?;
         for link in &self.links {
@@ -183,7 +195,7 @@ impl Plan {
         index.write()
     }
 
-    fn write_files(&self, threads: usize) -> io::Result<Vec<IndexEntry>> {
+    fn write_files(&self, threads: usize, until: Instant) -> io::Result<Vec<IndexEntry>> {
         let runs: Vec<&[Wanted]> = self
             .files
             .chunk_by(|one, next| parent(&one.entry) == parent(&next.entry))
@@ -192,7 +204,7 @@ impl Plan {
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let work = || {
-                let made = self.write_runs(&runs, &next);
+                let made = self.write_runs(&runs, &next, until);
                 if made.is_err() {
                     // nobody need go on
                     next.store(runs.len(), Ordering::Relaxed);
@@ -209,20 +221,28 @@ impl Plan {
     }
 
     /// Writes one run of files after the other until none is left.
-    fn write_runs(&self, runs: &[&[Wanted]], next: &AtomicUsize) -> io::Result<Vec<IndexEntry>> {
+    fn write_runs(
+        &self,
+        runs: &[&[Wanted]],
+        next: &AtomicUsize,
+        until: Instant,
+    ) -> io::Result<Vec<IndexEntry>> {
         let repository = git2::Repository::open(&self.common).map_err(io::Error::other)?;
         let objects = repository.odb().map_err(io::Error::other)?;
         let to = OwnedFd::from(File::open(&self.path)?);
         // whatever of the checkout cannot be read is unpacked
         let from = self.checkout.as_ref().and_then(|top| File::open(top).ok()).map(OwnedFd::from);
-        let mut made = Vec::new();
+        let (mut made, mut buffer) = (Vec::new(), vec![0; SMALL]);
         while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let Some(first) = run.first() else { continue };
+            if Instant::now() > until {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk was too slow"));
+            }
             let folder = parent(&first.entry);
             let (from, to) =
                 (from.as_ref().and_then(|top| inside(top, folder).ok()), inside(&to, folder)?);
             for wanted in *run {
-                made.push(self.write_file(wanted, &objects, from.as_ref(), &to)?);
+                made.push(self.write_file(wanted, &objects, from.as_ref(), &to, &mut buffer)?);
             }
         }
         Ok(made)
@@ -234,6 +254,7 @@ impl Plan {
         objects: &Odb<'_>,
         from: Option<&OwnedFd>,
         to: &OwnedFd,
+        buffer: &mut [u8],
     ) -> io::Result<IndexEntry> {
         let (size, kind) = objects.read_header(entry.id).map_err(io::Error::other)?;
         if kind != git2::ObjectType::Blob {
@@ -246,7 +267,7 @@ impl Plan {
         let is_copied = match (from, vouched) {
             // of another size it was written by rules that no longer hold
             (Some(from), Some(vouched)) if vouched.file_size as usize == size => {
-                copy(vouched, from, name, &mut file)?
+                copy(vouched, from, name, &mut file, buffer)?
             }
             _ => false,
         };
@@ -325,8 +346,14 @@ fn next_same(
 }
 
 /// Copies a file of the checkout; false, and nothing is written, when it is not what the index says.
-/// On a disk that can, the kernel shares its blocks instead.
-fn copy(entry: &IndexEntry, from: &OwnedFd, name: &OsStr, to: &mut File) -> io::Result<bool> {
+/// Of a large one the kernel shares the blocks instead, on a disk that can.
+fn copy(
+    entry: &IndexEntry,
+    from: &OwnedFd,
+    name: &OsStr,
+    to: &mut File,
+    buffer: &mut [u8],
+) -> io::Result<bool> {
     // a pipe that came in its place is not waited for
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let Ok(source) = openat(from, name, flags, Mode::empty()) else { return Ok(false) };
@@ -334,6 +361,12 @@ fn copy(entry: &IndexEntry, from: &OwnedFd, name: &OsStr, to: &mut File) -> io::
     let is_it = |source: &File| source.metadata().is_ok_and(|found| is_of(entry, &found));
     if !is_it(&source) {
         return Ok(false);
+    }
+    if let Some(buffer) = buffer.get_mut(..entry.file_size as usize) {
+        if source.read_exact_at(buffer, 0).is_err() || !is_it(&source) {
+            return Ok(false);
+        }
+        return to.write_all(buffer).map(|()| true);
     }
     let size = u64::from(entry.file_size);
     let copied = io::copy(&mut (&source).take(size), to);
@@ -382,4 +415,40 @@ fn name(entry: &IndexEntry) -> &Path {
 
 fn parent(entry: &IndexEntry) -> &Path {
     name(entry).parent().unwrap_or(Path::new(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Hold;
+    use super::*;
+
+    #[test]
+    fn what_takes_too_long_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let user = git2::Repository::init(folder.path().join("user")).unwrap();
+        let root = user.workdir().unwrap();
+        fs::write(root.join("file"), "text").unwrap();
+        let mut index = user.index().unwrap();
+        index.add_path(Path::new("file")).unwrap();
+        index.write().unwrap();
+        // the index is younger than the file, as after any while
+        let file = File::open(root.join("file")).unwrap();
+        let past = file.metadata().unwrap().modified().unwrap() - 2 * AGE;
+        file.set_modified(past).unwrap();
+        index.add_path(Path::new("file")).unwrap();
+        index.write().unwrap();
+        let tree = user.find_tree(index.write_tree().unwrap()).unwrap();
+        let by = git2::Signature::now("T", "t@localhost").unwrap();
+        let commit = user.commit(Some("HEAD"), &by, &by, "one", &tree, &[]).unwrap();
+        let commit = CommitId::from(commit);
+        let path = folder.path().join("new");
+        let now = hayward_shared::time::Timestamp::from_millis(0);
+        Record::enter(user.path(), &path, &commit, &Hold::Making, now).unwrap();
+
+        let refused = seed(&path, &commit, 1, Instant::now() - AGE).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        assert!(!path.join("file").exists());
+        assert!(seed(&path, &commit, 1, Instant::now() + Duration::from_secs(60)).unwrap());
+        assert_eq!(fs::read(path.join("file")).unwrap(), b"text");
+    }
 }

@@ -8,13 +8,14 @@ impl Client {
     /// Takes one of the four messages about terminals.
     pub(super) async fn terminal(&self, message: ClientMessage) -> Result<(), Failed> {
         let (watch_id, seq, body) = match message {
-            ClientMessage::AttachTerminal { watch_id, task_id, rows, cols, read_only, grant } => {
-                if !read_only && let Err(fault) = self.caller.commands() {
-                    return self.no_watch(watch_id, fault.into()).await;
+            ClientMessage::AttachTerminal(view) => {
+                if !view.read_only
+                    && let Err(fault) = self.caller.commands()
+                {
+                    return self.no_watch(view.watch_id, fault.into()).await;
                 }
-                let body =
-                    ToDaemon::AttachTerminal { watch_id, task_id, rows, cols, read_only, grant };
-                return self.watch(watch_id, task_id, body).await;
+                let body = ToDaemon::AttachTerminal(view);
+                return self.watch(view.watch_id, view.task_id, body).await;
             }
             ClientMessage::TypeTerminal { watch_id, seq, data } => {
                 (watch_id, Some(seq), ToDaemon::TypeTerminal { watch_id, data })
