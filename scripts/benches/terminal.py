@@ -16,7 +16,7 @@ import time
 import urllib.parse
 
 from . import crowd as crowds
-from .house import HAYWARD, ROOT, House, result, status
+from .house import HAYWARD, ROOT, House, keepers, result, status
 
 PAIRS = int(os.environ.get("HAYWARD_BENCH_PAIRS", "5"))
 LINES = 1_000_000
@@ -123,16 +123,6 @@ def ingest():
         ratio = middle([a / b for a, b in zip(rates, theirs)])
         print(f"  tmux {middle(theirs):.1f} MB/s")
         result("ingest, text and index / tmux", f"{ratio:.1f}x", ">= 4x", ratio >= 4)
-
-
-def keepers(house):
-    """The keepers of a house, by their ids."""
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if b"keeper\0" + str(house.folder).encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-    return found
 
 
 def wait(what, within, is_so):
@@ -264,7 +254,7 @@ class Remote:
         for process in reversed(self.processes):
             process.send_signal(signal.SIGTERM)
             process.wait(20)
-        shutil.rmtree(self.house.folder, ignore_errors=True)
+        self.house.clear()
 
 
 def typing(house, environment):
