@@ -50,6 +50,10 @@ class House:
         """Ends the agents that outlived their daemon, and takes the folder away."""
         for keeper in keepers(self):
             os.kill(keeper, signal.SIGTERM)
+        # one whose folder is gone could not record its end, and would try for ever
+        begin = time.monotonic()
+        while keepers(self) and time.monotonic() - begin < 10:
+            time.sleep(0.05)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *words, cwd=None):
