@@ -20,7 +20,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -128,7 +128,7 @@ impl Scene {
 
     /// Copies them from the user's checkout.
     fn copy(&self, to: &Path, threads: usize) -> Outcome<()> {
-        let (user, past) = (self.user(), SystemTime::now() - Duration::from_secs(2));
+        let user = self.user();
         self.each(to, threads, |name, bytes| {
             let source = fs::File::open(user.join(name))?;
             source.metadata()?;
@@ -137,6 +137,7 @@ impl Scene {
             source.read_exact_at(&mut read, 0)?;
             source.metadata()?;
             copy.write_all(&read)?;
+            let past = source.metadata()?.modified()? - Duration::from_secs(2);
             copy.set_modified(past)?;
             copy.metadata().map(drop)
         })

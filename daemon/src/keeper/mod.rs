@@ -14,6 +14,7 @@ pub mod folder;
 mod input;
 mod machine;
 mod output;
+mod pace;
 mod session;
 mod streams;
 mod tree;

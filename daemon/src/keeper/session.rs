@@ -5,6 +5,7 @@ use super::client::{Client, Gone};
 use super::folder::{Exit, How, LaunchFault, RunFolder};
 use super::input::Asker;
 use super::machine::{Effect, Event, Machine};
+use super::pace::Pace;
 use super::streams::Held;
 use super::wire::{Fault, FromClient, FromKeeper, Request, Target};
 use super::{KeeperFault, Rings, SOCKET, signal_set, tree, while_doing};
@@ -25,8 +26,6 @@ use std::time::Instant;
 
 /// The most clients at once: a daemon needs one, people look with a few more.
 const MAX_CLIENTS: usize = 16;
-/// How often subscribers are told of output, at most.
-const PROGRESS_MS: u64 = 20;
 /// What an agent gets when the machine goes down, or somebody asks the keeper itself to end.
 const SHUTDOWN_GRACE_MS: u64 = 5000;
 
@@ -48,8 +47,7 @@ pub(super) struct Session {
     streams: Held,
     doors: Doors,
     clients: Vec<Client>,
-    /// When subscribers were last told of output.
-    told_at: u64,
+    pace: Pace,
     exit: Option<Exit>,
 }
 
@@ -89,7 +87,7 @@ impl Session {
             streams: Held::default(),
             doors: Doors { listener, signals, woken, waker, next_client: 0 },
             clients: Vec::new(),
-            told_at: 0,
+            pace: Pace::default(),
             exit: None,
         })
     }
@@ -404,6 +402,7 @@ impl Session {
         let now = self.now();
         let Some(input) = self.streams.input.as_mut() else { return };
         for (asker, done) in input.advance(now) {
+            self.pace.typed(now);
             self.answer(asker, done);
         }
     }
@@ -413,7 +412,7 @@ impl Session {
         let ends = self.streams.ends();
         let behind =
             |client: &Client| client.told.is_some_and(|told| told != ends) && !client.is_behind();
-        self.clients.iter().any(behind).then_some(self.told_at + PROGRESS_MS)
+        self.clients.iter().any(behind).then(|| self.pace.due())
     }
 
     /// Tells subscribers how far the output is; one that is behind hears of it later, once.
@@ -429,7 +428,7 @@ impl Session {
         if self.progress_due().is_none_or(|due| due > now) {
             return;
         }
-        self.told_at = now;
+        self.pace.told(now);
         let ends @ (end, stderr_end) = self.streams.ends();
         for client in &mut self.clients {
             if client.told.is_some_and(|told| told != ends) && !client.is_behind() {

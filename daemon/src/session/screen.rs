@@ -2,7 +2,7 @@
 //! owns the model of its screen: it reads the ring like any reader, answers what programs ask of
 //! their terminal, exactly once and nobody else does, and decides whose size counts.
 //!
-//! State and size are noted in the run folder: every MiB of output, at each change of size, and
+//! State and size are noted in the run folder: every few MiB of output, at each change of size, and
 //! before anything is answered. A daemon that comes back goes on from the note, so what lies
 //! before it is never answered again. Of what was asked while no daemon was there, only what
 //! stands at the very end is answered: whoever printed something else since waits no more.
@@ -22,16 +22,22 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Requests that may wait; more make their callers wait.
 const ASKS: usize = 32;
-/// How much is printed to the model between two looks at requests: a fraction of a millisecond.
-const STEP: usize = 16 << 10;
+/// How much is printed to the model between two looks at requests, at least and at most. The more
+/// it is, the more of it is passed over; printed in full it takes a few milliseconds.
+const STEPS: (u64, u64) = (4 << 10, 128 << 10);
 /// Steps of output that are taken before a change of size, so that they are printed at the old one.
-const MOST_CAUGHT_UP: usize = 64;
+const MOST_CAUGHT_UP: usize = 8;
 /// How much output may come between two notes: so much is printed anew after a restart.
-const NOTE_EVERY: u64 = 1 << 20;
+const NOTE_EVERY: u64 = 4 << 20;
+/// So much in one step is more than a program draws before it asks something and waits.
+const BUSY: u64 = 16 << 10;
+/// How long much output may wait to be printed while nobody looks: the more comes at once, the more
+/// of it is passed over, and an answer is due within one second.
+const REST: Duration = Duration::from_millis(150);
 /// Answers to what came in one step; programs ask a handful at a time.
 const MOST_ANSWERS: usize = 64;
 /// How long an answer may wait to be read: the promise is one second.
@@ -206,6 +212,7 @@ pub(super) fn open(
         viewers: Viewers::default(),
         gone: JoinSet::new(),
         present,
+        rest: None,
     };
     tokio::spawn(actor.run(asked, is_noted));
     Some(Terminal { asks, present: presented })
@@ -234,6 +241,8 @@ struct Actor {
     /// Ends with each viewer that leaves.
     gone: JoinSet<WatchId>,
     present: watch::Sender<Present>,
+    /// Nothing is printed before.
+    rest: Option<Instant>,
 }
 
 impl Actor {
@@ -243,25 +252,35 @@ impl Actor {
             tracing::debug!(%fault, "a terminal may have another size than was noted");
         }
         loop {
-            if self.read().await {
+            if self.rest.is_none() && self.read().await {
                 while let Ok(ask) = asked.try_recv() {
                     self.serve(ask).await;
                 }
                 yield_now().await;
                 continue;
             }
+            let rest = self.rest;
             tokio::select! {
                 ask = asked.recv() => match ask {
                     Some(ask) => self.serve(ask).await,
                     None => return,
                 },
+                () = sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {
+                    self.rest = None;
+                }
                 Some(Ok(viewer)) = self.gone.join_next() => {
                     self.viewers.leave(viewer);
                     self.fit_or_tell().await;
                 }
-                grown = self.output.changed(), if grows => grows = grown.is_ok(),
+                grown = self.output.changed(), if grows && rest.is_none() => grows = grown.is_ok(),
             }
         }
+    }
+
+    /// How much output there is that was not printed, as far as was told.
+    fn behind(&self) -> u64 {
+        let end = *self.output.borrow();
+        end.max(self.late.until).saturating_sub(self.position)
     }
 
     /// Takes the next step of the output; false when there is none yet.
@@ -272,6 +291,9 @@ impl Actor {
             return false;
         }
         self.hear(before, queries).await;
+        if self.position - before >= BUSY && self.behind() == 0 && self.gone.is_empty() {
+            self.rest = Some(Instant::now() + REST);
+        }
         if self.position - self.noted >= NOTE_EVERY {
             self.note().await;
         }
@@ -280,7 +302,13 @@ impl Actor {
 
     /// Prints the next step to the screen, if there is one; the queries in it.
     fn print_next(&mut self) -> Vec<Query> {
-        let mut buffer = [0; STEP];
+        let behind = self.behind();
+        if behind == 0 {
+            // a look at the disk would cost more than a key's echo does
+            return Vec::new();
+        }
+        let step = usize::try_from(behind.clamp(STEPS.0, STEPS.1)).unwrap_or_default();
+        let mut buffer = vec![0; step];
         match self.ring.read(self.position, &mut buffer) {
             Ok(Read::Bytes { len, .. }) => {
                 self.position += len as u64;
@@ -325,6 +353,7 @@ impl Actor {
         // whoever stopped waiting needs no answer
         match ask {
             Ask::Join { viewer, size, read_only, answer } => {
+                self.rest = None;
                 self.viewers.join(viewer, size, read_only);
                 self.fit_or_tell().await;
                 let (mut stays, gone) = oneshot::channel();

@@ -228,7 +228,14 @@ impl Showing {
                 return false;
             }
             let Some(room) = self.viewing.room(buffer.len()).await else { return false };
-            let sent = match self.viewing.ring.read(self.viewing.position, &mut buffer[..room]) {
+            // what was announced was read: a look at the disk would cost more than an echo does
+            let is_read = end <= self.viewing.position && self.viewing.live.is_some();
+            let read = if is_read {
+                Ok(Read::AtEnd)
+            } else {
+                self.viewing.ring.read(self.viewing.position, &mut buffer[..room])
+            };
+            let sent = match read {
                 Ok(Read::Bytes { len, .. }) => self.send(&buffer[..len]).await,
                 Ok(Read::Gap { .. }) => self.look_again().await,
                 Ok(Read::AtEnd) => tokio::select! {

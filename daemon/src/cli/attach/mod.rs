@@ -25,7 +25,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tty::Tty;
 
-/// How often the screen is drawn while much is printed; the first change is drawn at once.
+/// How often the screen is drawn while much is printed; the first change is drawn at once, and so
+/// is the first one after a key.
 const FRAME: Duration = Duration::from_millis(8);
 
 /// The end of a task follows that of its agent's session by this much at most, while nothing of
@@ -149,7 +150,7 @@ async fn attached(mut viewer: Viewer, mut show: Show) -> Result<Left, Fault> {
     let mut signals = Signals::listen()?;
     let tty = Tty::enter()?;
     let mut keyboard = tty::keyboard();
-    let mut drawn = Instant::now();
+    let mut drawn = None;
     loop {
         let event = gather(&mut viewer, &mut keyboard, &mut signals, &show, drawn).await;
         match event {
@@ -163,6 +164,7 @@ async fn attached(mut viewer: Viewer, mut show: Show) -> Result<Left, Fault> {
                 if show.press(&keys, Instant::now()) {
                     return Ok(Left::Detached);
                 }
+                drawn = None;
             }
             Event::Sized => {
                 if let Some(size) = tty::size().filter(|size| *size != show.size()) {
@@ -174,7 +176,7 @@ async fn attached(mut viewer: Viewer, mut show: Show) -> Result<Left, Fault> {
             Event::Draw => {
                 tty.write(&show.draw(Instant::now()))?;
                 fault::point("attach.screen.drawn").or_fault(Code::Failed)?;
-                drawn = Instant::now();
+                drawn = Some(Instant::now());
             }
         }
         if let Some((seq, part)) = show.typed() {
@@ -188,14 +190,19 @@ async fn gather(
     keyboard: &mut mpsc::Receiver<Vec<u8>>,
     signals: &mut Signals,
     show: &Show,
-    drawn: Instant,
+    drawn: Option<Instant>,
 ) -> Event {
-    let due = show.due(drawn + FRAME);
+    let now = Instant::now();
+    let due = show.due(drawn.map_or(now, |drawn| drawn + FRAME));
+    if due.is_some_and(|due| due <= now) {
+        // a timer would take another millisecond
+        return Event::Draw;
+    }
     tokio::select! {
         seen = viewer.next() => Event::Seen(seen),
         keys = keyboard.recv(), if show.takes_keys() => Event::Keys(keys),
         event = signals.next() => event,
-        () = sleep_until(due.unwrap_or(drawn)), if due.is_some() => Event::Draw,
+        () = sleep_until(due.unwrap_or(now)), if due.is_some() => Event::Draw,
     }
 }
 

@@ -9,6 +9,8 @@ pub(super) struct Canvas {
     /// Row by row; none: nothing is known of it.
     shown: Vec<Option<Cell>>,
     cursor: Option<(u16, u16)>,
+    /// Which part is shown, while nothing lies over it.
+    window: Option<Window>,
     modes: String,
     /// Where nothing is shown.
     blank: Screen,
@@ -37,6 +39,7 @@ impl Canvas {
             size,
             shown: vec![None; cells],
             cursor: None,
+            window: None,
             modes: String::new(),
             blank: Screen::new(size),
         }
@@ -53,13 +56,23 @@ impl Canvas {
         *self = Self { modes, ..Self::new(size) };
     }
 
-    /// What to write so that it shows `screen`, under a notice in the last row.
-    pub(super) fn draw(&mut self, screen: &Screen, notice: Option<&str>) -> Vec<u8> {
+    /// What to write so that it shows `screen`, under a notice in the last row. `only` is the one
+    /// row of it that changed since, where there is no more.
+    pub(super) fn draw(
+        &mut self,
+        screen: &Screen,
+        notice: Option<&str>,
+        only: Option<u16>,
+    ) -> Vec<u8> {
         let window = Window::of(screen, self.size);
+        let is_known = notice.is_none() && self.window == Some(window);
+        self.window = notice.is_none().then_some(window);
+        let only = only.filter(|_| is_known).map(|row| row.saturating_sub(window.top));
+        let rows = only.map_or(0..self.size.rows(), |row| row..(row + 1).min(self.size.rows()));
         let notice = notice.map(|text| line(text, self.size));
         let last = self.size.rows() - 1;
         let mut pen = Pen::default();
-        for row in 0..self.size.rows() {
+        for row in rows {
             for col in 0..self.size.cols() {
                 let cell = match &notice {
                     Some(notice) if row == last => notice.cell(0, col),
@@ -194,11 +207,11 @@ mod tests {
     fn what_fits_is_shown_and_changes_alone_are_written() {
         let mut canvas = Canvas::new(size(3, 20));
         let mut agent = screen(3, 20, "one\r\n\x1b[31mtwo");
-        let first = canvas.draw(&agent, None);
+        let first = canvas.draw(&agent, None, None);
         assert_eq!(rows(&terminal(&canvas, &[&first])), "one\ntwo");
-        assert!(canvas.draw(&agent, None).is_empty());
+        assert!(canvas.draw(&agent, None, None).is_empty());
         agent.feed(b"!");
-        let second = canvas.draw(&agent, None);
+        let second = canvas.draw(&agent, None, None);
         assert!(second.len() < 60, "{:?}", String::from_utf8_lossy(&second));
         let shown = terminal(&canvas, &[&first, &second]);
         assert_eq!((rows(&shown), shown.cursor()), (rows(&agent), agent.cursor()));
@@ -208,14 +221,14 @@ mod tests {
     fn a_smaller_terminal_sees_the_part_with_the_cursor() {
         let agent = screen(4, 10, "1234567890\r\nabcdefghij\r\nABC猫\r\nlast");
         let mut canvas = Canvas::new(size(2, 5));
-        let first = canvas.draw(&agent, None);
+        let first = canvas.draw(&agent, None, None);
         assert_eq!(rows(&terminal(&canvas, &[&first])), "ABC猫\nlast");
         let mut canvas = Canvas::new(size(2, 4));
         let agent = screen(4, 10, "ABC猫\r\nabcd\x1b[H");
-        let first = canvas.draw(&agent, None);
+        let first = canvas.draw(&agent, None, None);
         assert_eq!(rows(&terminal(&canvas, &[&first])), "ABC\nabcd");
         let mut canvas = Canvas::new(size(6, 20));
-        let first = canvas.draw(&screen(2, 5, "small"), None);
+        let first = canvas.draw(&screen(2, 5, "small"), None, None);
         assert_eq!(rows(&terminal(&canvas, &[&first])), "small");
     }
 
@@ -223,9 +236,9 @@ mod tests {
     fn a_notice_lies_over_the_last_row_and_goes() {
         let agent = screen(2, 20, "one\r\ntwo");
         let mut canvas = Canvas::new(size(2, 20));
-        let first = canvas.draw(&agent, Some("read-only"));
+        let first = canvas.draw(&agent, Some("read-only"), None);
         assert_eq!(rows(&terminal(&canvas, &[&first])), "one\n read-only");
-        let second = canvas.draw(&agent, None);
+        let second = canvas.draw(&agent, None, None);
         assert_eq!(rows(&terminal(&canvas, &[&first, &second])), "one\ntwo");
     }
 
@@ -256,7 +269,7 @@ mod tests {
         let payload = "a\x1b]52;c;ZXZpbA==\x07\x1b]0;title\x1b\\\x1b]8;;http://evil\x1b\\b\x1b[6n\x1b[c\
             \x1b[>c\x1bP+q544e\x1b\\\u{9d}52;c;eA==\u{9c}\u{9b}2J\x1b[21t\x1b[?1004h\x07x\u{202e}gnp.exe";
         let mut canvas = Canvas::new(size(3, 60));
-        let written = canvas.draw(&screen(3, 60, payload), None);
+        let written = canvas.draw(&screen(3, 60, payload), None, None);
         assert!(is_harmless(&written), "{:?}", String::from_utf8_lossy(&written));
     }
 
@@ -277,9 +290,29 @@ mod tests {
             let mut written = Vec::new();
             for piece in pieces {
                 agent.feed(&piece);
-                written.extend(canvas.draw(&agent, None));
+                written.extend(canvas.draw(&agent, None, None));
             }
             prop_assert!(is_harmless(&written), "{:?}", String::from_utf8_lossy(&written));
+        }
+
+        #[test]
+        fn one_row_drawn_shows_what_all_rows_drawn_show(
+            pieces in prop::collection::vec(prop::sample::select(vec![
+                "a", "bc", "猫", "e\u{301}", "\r", "\x08", "\t", "\r\n", "\x1b[K", "\x1b[7m", "\x1b[m",
+                "\x1b[2;3H", "\x1b[", "text and more", "❤\u{fe0f}", "\x1b[A",
+            ]), 0..60),
+            (rows, cols) in (1u16..6, 1u16..14),
+        ) {
+            let mut agent = Screen::new(size(5, 12));
+            let (mut all, mut one) = (Canvas::new(size(rows, cols)), Canvas::new(size(rows, cols)));
+            for piece in pieces {
+                let only = agent.only_row(piece.as_bytes());
+                agent.feed(piece.as_bytes());
+                all.draw(&agent, None, None);
+                one.draw(&agent, None, only);
+                prop_assert_eq!(&all.shown, &one.shown, "{:?}", piece);
+                prop_assert_eq!(all.cursor, one.cursor);
+            }
         }
     }
 }

@@ -31,8 +31,28 @@ pub(super) struct Show {
     canvas: Canvas,
     keys: Keys,
     notice: Option<Notice>,
-    /// Something is to be drawn.
-    changed: bool,
+    /// What is to be drawn.
+    changed: Changed,
+}
+
+/// How much of what is shown has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Changed {
+    Nothing,
+    /// One row of the agent's screen alone.
+    Row(u16),
+    Everything,
+}
+
+impl Changed {
+    /// As much as both together.
+    fn and(self, more: Self) -> Self {
+        match (self, more) {
+            (Self::Nothing, changed) | (changed, Self::Nothing) => changed,
+            (Self::Row(row), Self::Row(other)) if row == other => self,
+            _ => Self::Everything,
+        }
+    }
 }
 
 impl Show {
@@ -45,7 +65,7 @@ impl Show {
             canvas: Canvas::new(size),
             keys: Keys::default(),
             notice: None,
-            changed: true,
+            changed: Changed::Everything,
         };
         show.begin(shape, now);
         show
@@ -58,7 +78,7 @@ impl Show {
 
     /// Takes what comes of the agent's terminal; true when nothing follows.
     pub(super) fn see(&mut self, seen: Seen, now: Instant) -> bool {
-        self.changed = true;
+        self.changed = self.changed.and(self.change(&seen));
         match seen {
             Seen::Screen(shape) => self.begin(shape, now),
             Seen::Print(bytes) => drop(self.agent.feed(&bytes)),
@@ -81,6 +101,18 @@ impl Show {
             Seen::End => return true,
         }
         false
+    }
+
+    /// How much of what is shown will change.
+    fn change(&self, seen: &Seen) -> Changed {
+        match seen {
+            // that a key has arrived is nothing to be seen
+            Seen::Typed(_) => Changed::Nothing,
+            Seen::Print(bytes) => {
+                self.agent.only_row(bytes).map_or(Changed::Everything, Changed::Row)
+            }
+            _ => Changed::Everything,
+        }
     }
 
     /// Takes what came from the keyboard; true when it asks to leave.
@@ -106,21 +138,24 @@ impl Show {
     /// The user's terminal has another size.
     pub(super) fn resize(&mut self, size: Size) {
         self.canvas.resize(size);
-        self.changed = true;
+        self.changed = Changed::Everything;
     }
 
     /// When to draw: at `earliest` if something changed, when a notice ends, or never.
     pub(super) fn due(&self, earliest: Instant) -> Option<Instant> {
         let ends = self.notice.as_ref().and_then(|notice| notice.until);
-        if self.changed { Some(earliest) } else { ends }
+        if self.changed == Changed::Nothing { ends } else { Some(earliest) }
     }
 
     /// What to write to the user's terminal.
     pub(super) fn draw(&mut self, now: Instant) -> Vec<u8> {
         self.notice.take_if(|notice| notice.until.is_some_and(|until| until <= now));
-        self.changed = false;
+        let only = match std::mem::replace(&mut self.changed, Changed::Nothing) {
+            Changed::Row(row) => Some(row),
+            Changed::Nothing | Changed::Everything => None,
+        };
         let notice = self.notice.as_ref().map(|notice| notice.text.as_str());
-        let mut out = self.canvas.draw(&self.agent, notice);
+        let mut out = self.canvas.draw(&self.agent, notice, only);
         if !self.read_only {
             self.canvas.follow_modes(&self.agent, &mut out);
         }
@@ -150,7 +185,7 @@ impl Show {
 
     fn tell(&mut self, text: &str, from: Option<Instant>) {
         self.notice = Some(Notice { text: text.to_owned(), until: from.map(|from| from + NOTICE) });
-        self.changed = true;
+        self.changed = Changed::Everything;
     }
 }
 

@@ -6,6 +6,7 @@
 //! whatever comes: by its size, and by the longest sequence that is looked at. Pure.
 
 mod query;
+mod skim;
 mod snapshot;
 mod style;
 mod tokens;
@@ -16,6 +17,9 @@ pub use vt100::Cell;
 use std::num::NonZeroU16;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokens::{Token, Tokens};
+
+/// Between two looks for plain output, where what a program draws comes in small pieces.
+const STRIDE: usize = 512;
 
 /// The most rows and columns.
 pub const MAX_SIDE: u16 = 1000;
@@ -79,6 +83,8 @@ pub struct Screen {
     tokens: Tokens,
     terminal: vt100::Parser,
     charsets: Charsets,
+    /// Of the first and the second screen, whether a part of it may scroll by itself.
+    regions: [bool; 2],
     /// How often the crate broke off and the screen began empty again.
     breaks: u32,
 }
@@ -97,12 +103,38 @@ impl Screen {
             tokens: Tokens::new(),
             terminal: vt100::Parser::new(size.rows, size.cols, 0),
             charsets: Charsets::default(),
+            regions: [false; 2],
             breaks: 0,
         }
     }
 
-    /// Prints `bytes`; tells the queries among them, in order.
+    /// Prints `bytes`; tells the queries among them, in order. What is scrolled out by plain output
+    /// behind it is passed over: of that nothing can be told but what `REP` would repeat.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Query> {
+        let (mut queries, mut begin) = (Vec::new(), 0);
+        while begin < bytes.len() {
+            let rest = &bytes[begin..];
+            let is_whole = self.tokens.held().is_empty() && !self.regions[self.grid()];
+            let plain = if is_whole { skim::plain(rest) } else { 0 };
+            let lost = skim::lost(&rest[..plain], self.size().rows()).unwrap_or(0);
+            for colour in skim::colours(&rest[..lost]).into_iter().rev() {
+                self.print(&rest[colour]);
+            }
+            let next = rest.len().min(plain + STRIDE);
+            let printed = self.print_all(&rest[lost..next]);
+            let base = begin + lost;
+            queries.extend(printed.into_iter().map(|it| Query { end: base + it.end, ..it }));
+            begin += next;
+        }
+        queries
+    }
+
+    /// Which of the two screens is in use.
+    fn grid(&self) -> usize {
+        usize::from(self.terminal.screen().alternate_screen())
+    }
+
+    fn print_all(&mut self, bytes: &[u8]) -> Vec<Query> {
         let mut queries = Vec::new();
         // the cutter is lent out so that what it cuts may change the rest
         let mut tokens = std::mem::replace(&mut self.tokens, Tokens::new());
@@ -119,6 +151,17 @@ impl Screen {
         });
         self.tokens = tokens;
         queries
+    }
+
+    /// The only row that printing `bytes` changes; none where it may change more.
+    #[must_use]
+    pub fn only_row(&self, bytes: &[u8]) -> Option<u16> {
+        let screen = self.terminal.screen();
+        let (row, col) = screen.cursor_position();
+        let fits = usize::from(col) + bytes.len() < usize::from(screen.size().1.get());
+        let moves = |byte: &u8| matches!(byte, b'\n' | b'\t');
+        let is_plain = || skim::plain(bytes) == bytes.len() && !bytes.iter().any(moves);
+        (fits && self.tokens.held().is_empty() && is_plain()).then_some(row)
     }
 
     /// How large it is.
@@ -207,12 +250,19 @@ impl Screen {
             b"\x1bE" => self.print(b"\r\n"),
             b"\x1bc" => {
                 self.charsets = Charsets::default();
+                self.regions = [false; 2];
                 self.print(sequence);
             }
             b"\x1b[s" | b"\x1b[?1048h" => self.print(b"\x1b7"),
             b"\x1b[u" | b"\x1b[?1048l" => self.print(b"\x1b8"),
             b"\x1b[?1047h" => self.print(b"\x1b[?47h"),
             b"\x1b[?1047l" => self.print(b"\x1b[?47l"),
+            [0x1b, b'[', region @ .., b'r'] => {
+                let whole = format!("1;{}", self.size().rows());
+                let grid = self.grid();
+                self.regions[grid] = !region.is_empty() && region != whole.as_bytes();
+                self.print(sequence);
+            }
             [0x1b, b'[', count @ .., b'b'] => self.repeat(count),
             [0x1b, b'[', count @ .., b'Z'] => self.tab_back(count),
             [0x1b, b'[', count @ .., b'a'] => self.print(&[b"\x1b[", count, b"C"].concat()),

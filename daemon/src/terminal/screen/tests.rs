@@ -229,3 +229,43 @@ proptest! {
         prop_assert_eq!(copy.modes(), screen.modes());
     }
 }
+
+fn busy_output() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop_oneof![
+        8 => "[a-z猫é ]{0,30}".prop_map(|text| format!("{text}\r\n")),
+        2 => "[a-z]{40,200}".prop_map(|text| format!("{text}\n")),
+        3 => (0u8..50, "[a-z]{0,9}")
+            .prop_map(|(colour, text)| format!("\x1b[{colour}m{text}\x1b[1mB\r\n")),
+        2 => "[0-9]{1,9}".prop_map(|text| format!("{text}%\r\x1b[K\x1b[0m\tdone\x08\r\n")),
+        1 => prop::sample::select(vec![
+            "\x1b[2;3r", "\x1b[r", "\x1b[A", "\x1b[?1049h", "\x1b[?1049l", "\x1b(0", "\x1b(B",
+            "\x0e", "\x0f", "\x1b7", "\x1b8", "\x1b[J", "\x1b[H", "\x1b[6n", "\x1bc", "\x07",
+            "\x1b[?6h", "\x1b[?6l", "\x1b[3;2Hx", "\x1b]0;title\x07", "\x1b[31", "猫",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    let part = (line, prop_oneof![4 => 1usize..4, 1 => 100usize..400])
+        .prop_map(|(line, times)| line.repeat(times));
+    prop::collection::vec(part, 1..20).prop_map(|parts| parts.concat().into_bytes())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn what_is_passed_over_changes_nothing(
+        output in busy_output(),
+        rows in 1u16..8,
+        cols in 2u16..40,
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut whole = Screen::new(size(rows, cols));
+        let asked = whole.print_all(&output);
+        let mut skimmed = Screen::new(size(rows, cols));
+        let (first, rest) = output.split_at(cut.index(output.len()));
+        let mut told = skimmed.feed(first);
+        let more = skimmed.feed(rest).into_iter();
+        told.extend(more.map(|it| Query { end: first.len() + it.end, ..it }));
+        prop_assert_eq!(told, asked);
+        prop_assert_eq!(seen(&skimmed), seen(&whole));
+    }
+}
