@@ -31,15 +31,16 @@ const ASKS: usize = 32;
 const STEPS: (u64, u64) = (4 << 10, 128 << 10);
 /// Steps of output that are taken before a change of size, so that they are printed at the old one.
 const MOST_CAUGHT_UP: usize = 8;
-/// How much output may come between two notes: so much is printed anew after a restart.
+/// How much output may come between two notes at most: so much is printed anew after a restart. A
+/// quarter of a small ring, whose head would go by otherwise.
 const NOTE_EVERY: u64 = 4 << 20;
 /// So much in one step is more than a program draws before it asks something and waits.
 const BUSY: u64 = 16 << 10;
 /// How long much output may wait to be printed while nobody looks: the more comes at once, the more
 /// of it is passed over, and an answer is due within one second.
 const REST: Duration = Duration::from_millis(150);
-/// Answers to what came in one step; programs ask a handful at a time.
-const MOST_ANSWERS: usize = 64;
+/// Answers to what came in one step; programs ask a handful at a time, and a step may hold many such.
+const MOST_ANSWERS: usize = 512;
 /// How long an answer may wait to be read: the promise is one second.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the keeper may take to change a size.
@@ -189,11 +190,12 @@ pub(super) fn open(
     let launch = folder.read::<Launch>().ok().flatten()?;
     let Mode::Pty { rows, cols } = launch.mode else { return None };
     let ring = RingReader::open(&folder.ring());
+    let every = NOTE_EVERY.min(launch.ring_bytes / 4);
     let end = if adopted { ring.end().unwrap_or(0) } else { 0 };
     let (screen, position, is_noted) = match adopted.then(|| noted(folder)).flatten() {
         Some((screen, position)) => (screen, position, true),
         None => {
-            let from = end.saturating_sub(NOTE_EVERY).max(ring.start().unwrap_or(0));
+            let from = end.saturating_sub(every).max(ring.start().unwrap_or(0));
             (Screen::new(Size::new(rows, cols)?), from, false)
         }
     };
@@ -207,7 +209,7 @@ pub(super) fn open(
         keeper: keeper.downgrade(),
         screen,
         position,
-        noted: position,
+        notes: Notes { last: position, every },
         late: Late { until: end, end: 0, answers: Vec::new() },
         viewers: Viewers::default(),
         gone: JoinSet::new(),
@@ -225,6 +227,14 @@ fn noted(folder: &RunFolder) -> Option<(Screen, u64)> {
     Some((screen, note.offset))
 }
 
+/// When the screen is noted.
+struct Notes {
+    /// Where it was last.
+    last: u64,
+    /// How much output may come until the next.
+    every: u64,
+}
+
 struct Actor {
     folder: RunFolder,
     ring: RingReader,
@@ -235,7 +245,7 @@ struct Actor {
     /// Behind the last byte that was printed to the screen.
     position: u64,
     /// Where the last note was made.
-    noted: u64,
+    notes: Notes,
     late: Late,
     viewers: Viewers,
     /// Ends with each viewer that leaves.
@@ -294,7 +304,7 @@ impl Actor {
         if self.position - before >= BUSY && self.behind() == 0 && self.gone.is_empty() {
             self.rest = Some(Instant::now() + REST);
         }
-        if self.position - self.noted >= NOTE_EVERY {
+        if self.position - self.notes.last >= self.notes.every {
             self.note().await;
         }
         true
@@ -326,13 +336,20 @@ impl Actor {
 
     async fn hear(&mut self, before: u64, queries: Vec<Query>) {
         let mut answers = Vec::new();
-        for query in queries.into_iter().take(MOST_ANSWERS) {
+        let mut fresh = 0;
+        for query in queries {
             let end = before + query.end as u64;
             if end <= self.late.until {
                 self.late.hear(end, query);
-            } else {
+                continue;
+            }
+            fresh += 1;
+            if fresh <= MOST_ANSWERS {
                 answers.extend(query.answer);
             }
+        }
+        if fresh > MOST_ANSWERS {
+            tracing::warn!(queries = fresh, "a program asked its terminal too much at once");
         }
         if let Some(late) = self.late.due(self.position) {
             answers.splice(0..0, late);
@@ -439,7 +456,7 @@ impl Actor {
             cols: size.cols(),
             state: BASE64_STANDARD.encode(self.screen.snapshot()),
         };
-        self.noted = self.position;
+        self.notes.last = self.position;
         let folder = self.folder.clone();
         let written = tokio::task::spawn_blocking(move || folder.note(&note)).await;
         if let Ok(Err(fault)) = written {

@@ -81,7 +81,13 @@ impl Show {
         self.changed = self.changed.and(self.change(&seen));
         match seen {
             Seen::Screen(shape) => self.begin(shape, now),
-            Seen::Print(bytes) => drop(self.agent.feed(&bytes)),
+            Seen::Print(bytes) => {
+                let breaks = self.agent.breaks();
+                self.agent.feed(&bytes);
+                if self.agent.breaks() != breaks {
+                    self.changed = Changed::Everything;
+                }
+            }
             Seen::Resized(shape) => {
                 if let Some(size) = size_of(shape) {
                     self.agent.resize(size);

@@ -173,9 +173,20 @@ impl Screen {
 
     /// Changes its size; what no longer fits is gone.
     pub fn resize(&mut self, size: Size) {
-        // or rows that were scrolled out, and are not kept, would return as blank ones on top
-        self.terminal.screen_mut().clear_scrollback();
-        self.guarded(|terminal| terminal.set_size(size.rows, size.cols));
+        let is_behind = self.terminal.screen().alternate_screen();
+        self.guarded(|terminal| {
+            // rows that were scrolled out of the first screen, and are not kept, would return as
+            // blank ones on top
+            if is_behind {
+                terminal.process(b"\x1b[?47l");
+            }
+            terminal.screen_mut().clear_scrollback();
+            if is_behind {
+                terminal.process(b"\x1b[?47h");
+            }
+            terminal.set_size(size.rows, size.cols);
+        });
+        self.regions = [false; 2];
     }
 
     /// The bytes that put an empty terminal of this size into this state: both screens, cursor,
@@ -258,9 +269,12 @@ impl Screen {
             b"\x1b[?1047h" => self.print(b"\x1b[?47h"),
             b"\x1b[?1047l" => self.print(b"\x1b[?47l"),
             [0x1b, b'[', region @ .., b'r'] => {
-                let whole = format!("1;{}", self.size().rows());
                 let grid = self.grid();
-                self.regions[grid] = !region.is_empty() && region != whole.as_bytes();
+                self.regions[grid] = !is_all(region, self.size().rows());
+                self.print(sequence);
+            }
+            b"\x1b[?1049h" => {
+                self.regions[1] = false;
                 self.print(sequence);
             }
             [0x1b, b'[', count @ .., b'b'] => self.repeat(count),
@@ -311,6 +325,17 @@ impl Screen {
             self.breaks = self.breaks.saturating_add(1);
         }
     }
+}
+
+/// Whether the region of a scrolling sequence is the whole screen: what is missing or 0 is a side.
+fn is_all(region: &[u8], rows: u16) -> bool {
+    let mut sides = region.split(|byte| *byte == b';').map(|side| match side {
+        b"" => Some(0),
+        side => std::str::from_utf8(side).ok()?.parse::<u16>().ok(),
+    });
+    let (top, bottom) = (sides.next().unwrap_or(Some(0)), sides.next().unwrap_or(Some(0)));
+    let is_top = matches!(top, Some(0 | 1));
+    is_top && bottom.is_some_and(|bottom| bottom == 0 || bottom >= rows) && sides.next().is_none()
 }
 
 /// A parameter of a control sequence: 1 where it is missing or odd.

@@ -5,6 +5,7 @@
 //! region of the screen scrolls by itself, twice as many line feeds as there are rows take
 //! everything away that stood before, whatever the row they begin in.
 
+use super::tokens::MOST;
 use memchr::{memrchr, memrchr_iter};
 use std::ops::Range;
 
@@ -56,11 +57,12 @@ pub(super) fn colours(plain: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// How many bytes `ESC [` and its parameters have; none for another or an unfinished sequence.
+/// How many bytes `ESC [` and its parameters have; none for another or an unfinished sequence, or
+/// one that is too long to be looked at.
 fn length(sequence: &[u8]) -> Option<usize> {
     let body = sequence.strip_prefix(b"\x1b[")?;
     let digits = body.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b';' | b':'))?;
-    Some(2 + digits)
+    (digits + 3 < MOST).then_some(2 + digits)
 }
 
 /// How many bytes of text with its line ends `bytes` begins with. Eight at a time: most of what a

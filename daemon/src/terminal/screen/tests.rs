@@ -13,10 +13,7 @@ fn after(size: Size, bytes: &[u8]) -> Screen {
 
 /// All that can be seen of a screen, also of the one behind it.
 fn seen(screen: &Screen) -> (String, Option<(u16, u16)>, Vec<u8>) {
-    let mut behind = Screen::new(screen.size());
-    behind.feed(&screen.snapshot());
-    let look = |screen: &Screen| screen.terminal.screen().contents_formatted();
-    (look(screen), screen.cursor(), screen.snapshot())
+    (screen.terminal.screen().contents_formatted(), screen.cursor(), screen.snapshot())
 }
 
 fn answers(bytes: &[u8]) -> Vec<String> {
@@ -122,6 +119,27 @@ fn f08_a_resize_keeps_the_top_and_invents_no_rows() {
     }
     assert_eq!(screen.text(), "3\n4\n5");
     assert_eq!((screen.text(), screen.cursor()), (copy.text(), copy.cursor()));
+}
+
+#[test]
+fn f08_a_resize_before_an_editor_leaves_the_shell_behind_it_as_it_was() {
+    let mut screen = after(size(3, 10), b"1\r\n2\r\n3\r\n4\r\n5\x1b[?1049hvim");
+    let mut copy = after(size(3, 10), &screen.snapshot());
+    for screen in [&mut screen, &mut copy] {
+        screen.resize(size(5, 10));
+        screen.feed(b"\x1b[?1049l");
+        assert_eq!((screen.text(), screen.cursor()), ("3\n4\n5".to_owned(), Some((2, 1))));
+    }
+}
+
+#[test]
+fn a_region_that_is_the_whole_screen_is_none() {
+    for whole in ["", "1;24", "0;24", ";", ";24", "1", "0;0", "1;99", "0"] {
+        assert!(is_all(whole.as_bytes(), 24), "{whole}");
+    }
+    for part in ["2", "1;23", "2;24", ";5", "1;24;1", "x", "1;99999", "?1", "1:24"] {
+        assert!(!is_all(part.as_bytes(), 24), "{part}");
+    }
 }
 
 /// What programs and hostile programs print.

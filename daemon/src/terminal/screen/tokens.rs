@@ -13,7 +13,7 @@ const CAN: u8 = 0x18;
 const SUB: u8 = 0x1a;
 
 /// The longest sequence or control string that is understood: longer ones are passed over whole.
-const MOST: usize = 1024;
+pub(super) const MOST: usize = 1024;
 
 /// What belongs together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
