@@ -20,6 +20,7 @@ class Ring:
     """The segments of one session's output."""
 
     def __init__(self, folder):
+        self.run = folder.parent.name
         names = sorted(path for path in folder.iterdir() if len(path.name) == 20 and path.name.isdigit())
         self.segments = [(int(path.name), path) for path in names]
 
@@ -54,16 +55,14 @@ def processor(pid):
 
 
 class Weights:
-    """The most that each was seen to weigh."""
+    """The most that each was seen to weigh, each time it was looked at."""
 
     def __init__(self, house, keepers):
         self.house, self.keepers = house, keepers
-        self.daemon, self.anon, self.keeper, self.most = 0.0, 0.0, 0.0, 0
+        self.anon, self.keeper, self.most = 0.0, 0.0, 0
 
     def look(self):
-        pid = self.house.running["pid"]
-        self.daemon = max(self.daemon, status(pid, "VmRSS"))
-        self.anon = max(self.anon, status(pid, "RssAnon"))
+        self.anon = max(self.anon, status(self.house.running["pid"], "RssAnon"))
         living = self.keepers(self.house)
         self.most = max(self.most, len(living))
         for keeper in living:
@@ -100,13 +99,15 @@ def measure(piece, corpus, printed, keepers):
         kept = [ring for ring in rings(house) if ring.end() == size and ring.holds(said)]
         kept = [ring for ring in kept if ring.end() - ring.start() >= min(size, RING * 15 // 16)]
         named, found = gaps(house, over[:LOGS], kept), numbered(house, over, said)
+        # of its whole life: it may be heaviest between two looks, or as it answers
+        peak = status(house.running["pid"], "VmHWM")
     total = size * SESSIONS / 1e6
     print(f"crowd: {SESSIONS} sessions, {total:.0f} MB in {took:.0f} s, {weights.most} keepers at once; "
           f"the daemon {spent:.0f} s of processor ({spent * 1000 / total:.1f} ms a MB), anonymous {weights.anon:.1f} MiB")
-    print(f"  keepers at most {weights.keeper:.1f} MiB")
-    result(f"{SESSIONS} sessions of {size / 1e6:.0f} MB, daemon, resident", f"{weights.daemon:.0f} MiB", "<= 150 MiB",
-           weights.daemon <= 150)
-    result("  the heaviest keeper, proportional", f"{weights.keeper:.1f} MiB", "<= 6 MiB", weights.keeper <= 6)
+    print(f"  keepers at most {weights.keeper:.1f} MiB, as sampled")
+    result(f"{SESSIONS} sessions of {size / 1e6:.0f} MB, daemon, most resident", f"{peak:.0f} MiB", "<= 150 MiB",
+           peak <= 150)
+    result("  the heaviest keeper, proportional, as sampled", f"{weights.keeper:.1f} MiB", "<= 6 MiB", weights.keeper <= 6)
     result("  whole up to the stated retention", f"{len(kept)} of {SESSIONS}", str(SESSIONS), len(kept) == SESSIONS)
     result("  its last marked line found by its number", f"{found} of {SESSIONS}", str(SESSIONS), found == SESSIONS)
     result("  the gap named exactly by `logs`", f"{named} of {LOGS}", str(LOGS), named == LOGS)
@@ -114,12 +115,12 @@ def measure(piece, corpus, printed, keepers):
 
 def gaps(house, over, kept):
     """In how many of the first sessions `logs` names exactly what is gone."""
-    starts = {ring.start() for ring in kept}
+    starts = {ring.run: ring.start() for ring in kept}
     good = 0
     for task in over:
         told = json.loads(house.run("logs", "--json", task["id"]))
-        gone = [(gap["from"], gap["until"]) for gap in told["gaps"]]
-        good += (len(gone) == 1 and gone[0][0] == 0 and gone[0][1] in starts) or (not gone and 0 in starts)
+        gone, start = [(gap["from"], gap["until"]) for gap in told["gaps"]], starts.get(task["runId"])
+        good += start is not None and gone == ([(0, start)] if start else [])
     return good
 
 

@@ -9,12 +9,16 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 HAYWARD = pathlib.Path(os.environ.get("HAYWARD_BIN", ROOT / "target/release/hayward"))
 RESULTS = []
+
+# who is told to end leaves nothing behind
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def result(what, value, limit, holds):
@@ -26,6 +30,7 @@ class House:
 
     def __init__(self, config=""):
         self.config = config
+        self.daemon = None
 
     def prepare(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="hayward-bench-"))
@@ -37,28 +42,49 @@ class House:
 
     def __enter__(self):
         self.prepare()
-        begin = time.monotonic()
-        self.running = json.loads(self.run("up", "--detach", "--json"))
-        self.ready_ms = (time.monotonic() - begin) * 1000
+        try:
+            begin = time.monotonic()
+            self.running = json.loads(self.run("up", "--detach", "--json"))
+            self.ready_ms = (time.monotonic() - begin) * 1000
+            # no other process can come under this handle
+            self.daemon = os.pidfd_open(self.running["pid"])
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
-        self.run("down")
-        self.clear()
+        try:
+            self.run("down", within=60)
+        except BaseException:
+            if self.daemon is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self.daemon, signal.SIGKILL)
+            raise
+        finally:
+            if self.daemon is not None:
+                os.close(self.daemon)
+            self.clear()
 
     def clear(self):
         """Ends the agents that outlived their daemon, and takes the folder away."""
-        for keeper in keepers(self):
-            os.kill(keeper, signal.SIGTERM)
-        # one whose folder is gone could not record its end, and would try for ever
-        begin = time.monotonic()
-        while keepers(self) and time.monotonic() - begin < 10:
-            time.sleep(0.05)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        asked, begin = set(), time.monotonic()
+        try:
+            # one whose folder is gone could not record its end, and would try for ever
+            while (living := set(keepers(self))) and time.monotonic() - begin < 15:
+                send(living - asked, signal.SIGTERM)
+                asked |= living
+                time.sleep(0.05)
+            send(living, signal.SIGKILL)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, *words, cwd=None):
+    def run(self, *words, cwd=None, within=600):
         """Runs hayward to its end; what it printed."""
-        done = subprocess.run([HAYWARD, *words], env=self.environment, cwd=cwd, check=True, capture_output=True)
+        command = [HAYWARD, *words]
+        done = subprocess.run(
+            command, env=self.environment, cwd=cwd, check=True, capture_output=True, timeout=within
+        )
         return done.stdout.decode()
 
     def repository(self, files, size=6_500):
@@ -73,6 +99,12 @@ class House:
         for words in (["init", "-q", "-b", "main"], ["add", "."], [*identity, "commit", "-qm", "base"]):
             subprocess.run(["git", *words], cwd=path, env=self.environment, check=True)
         return path
+
+
+def send(pids, what):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
 
 
 def keepers(house):

@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -22,6 +21,7 @@ PAIRS = int(os.environ.get("HAYWARD_BENCH_PAIRS", "5"))
 LINES = 1_000_000
 # of the corpus, one after the other: a run is long enough that its beginning and end do not count
 TIMES = os.environ.get("HAYWARD_BENCH_TIMES", "4")
+# fewer than a screen holds, so that none scrolls
 KEYS = 500
 # nothing is made ready beside what is measured
 QUIET = "[worktree]\npool = 0\n"
@@ -70,18 +70,27 @@ class Tmux:
     def __enter__(self):
         self.folder = tempfile.mkdtemp(prefix="hayward-bench-")
         self.socket = f"{self.folder}/tmux"
-        self.run("new-session", "-d", "-s", "empty", "-x", "80", "-y", "24", "cat", ";",
-                 "set-option", "-g", "history-limit", str(LINES + 1000))
+        try:
+            # a status line that changes would pass for the echo of a key
+            self.run("new-session", "-d", "-s", "empty", "-x", "80", "-y", "24", "cat", ";",
+                     "set-option", "-g", "history-limit", str(LINES + 1000), ";", "set-option", "-g", "status", "off")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
-        self.run("kill-server")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            # it fails where there is no server any more
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self.run("kill-server", within=20)
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, *words):
+    def run(self, *words, within=600):
         environment = {name: value for name, value in os.environ.items() if name != "TMUX"}
         command = ["tmux", "-f", "/dev/null", "-S", self.socket, *words]
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=within).stdout
 
     def shows(self, file):
         """Seconds until a file was printed to a window that wraps no line of it."""
@@ -105,16 +114,21 @@ def has_tmux(what):
 def ingest():
     piece = driver()
     with corpus(piece) as file:
-        size, bare, kept, rates, theirs = printed(file), [], [], [], []
-        for pair in range(PAIRS):
-            turns = [(bare, ["bare"]), (kept, ["kept", str(HAYWARD)])]
-            for seconds, words in turns if pair % 2 else turns[::-1]:
-                seconds += run(piece, *words, str(file), TIMES)
-            rates.append(size * int(TIMES) / 1e6 / kept[-1])
-        against = has_tmux("ingest")
-        for _ in range(PAIRS if against else 0):
+        size, against, bare, kept, theirs = printed(file), has_tmux("ingest"), [], [], []
+
+        def other():
             with Tmux() as tmux:
                 theirs.append(size / 1e6 / tmux.shows(file))
+
+        turns = [
+            lambda: bare.extend(run(piece, "bare", str(file), TIMES)),
+            lambda: kept.extend(run(piece, "kept", str(HAYWARD), str(file), TIMES)),
+            *([other] if against else []),
+        ]
+        for pair in range(PAIRS):
+            for turn in turns if pair % 2 else turns[::-1]:
+                turn()
+    rates = [size * int(TIMES) / 1e6 / took for took in kept]
     ratio = middle([a / b for a, b in zip(bare, kept)])
     print(f"ingest: {size * int(TIMES) / 1e6:.0f} MB, kept {middle(rates):.1f} MB/s, bare "
           f"{size * int(TIMES) / 1e6 / middle(bare):.1f}, pairs {' '.join(f'{a / b:.2f}' for a, b in zip(bare, kept))}")
@@ -148,17 +162,29 @@ class Searching(threading.Thread):
     PATTERNS = ("panicked|deadlock|segfault|OOM-killed", r"error.*line \d+999", "(a+)+$")
 
     def __init__(self, house):
-        super().__init__()
+        super().__init__(daemon=True)
         self.path, self.done, self.ending = str(house.state / "daemon.sock"), 0, threading.Event()
+        self.fault = None
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.end()
 
     def run(self):
-        while not self.ending.is_set():
-            self.once(self.PATTERNS[self.done % len(self.PATTERNS)])
-            self.done += 1
+        try:
+            while not self.ending.is_set():
+                self.once(self.PATTERNS[self.done % len(self.PATTERNS)])
+                self.done += 1
+        except BaseException as fault:
+            self.fault = fault
 
     def once(self, pattern):
         words = urllib.parse.urlencode({"pattern": pattern, "limit": 50})
         with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(120)
             door.connect(self.path)
             door.sendall(f"GET /api/v1/search?{words} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             answer = b""
@@ -170,6 +196,10 @@ class Searching(threading.Thread):
     def end(self):
         self.ending.set()
         self.join()
+        if self.fault is not None:
+            raise self.fault
+        if self.done == 0:
+            raise SystemExit("bench: no search was done beside")
 
 
 def beside():
@@ -179,16 +209,14 @@ def beside():
         alone, beside, searches, busy = [], [], 0, 0.0
         for pair in range(PAIRS):
             for is_searched in (True, False) if pair % 2 else (False, True):
-                searching = Searching(house) if is_searched else None
-                if searching:
-                    searching.start()
-                took = run(piece, "kept", str(HAYWARD), str(file), TIMES)
-                if searching:
-                    searching.end()
-                    searches, busy = searches + searching.done, busy + took[0]
-                    beside += took
-                else:
-                    alone += took
+                words = [piece, "kept", str(HAYWARD), str(file), TIMES]
+                if not is_searched:
+                    alone += run(*words)
+                    continue
+                with Searching(house) as searching:
+                    took = run(*words)
+                beside += took
+                searches, busy = searches + searching.done, busy + took[0]
     ratio = middle([a / b for a, b in zip(alone, beside)])
     print(f"beside: {searches} searches in {busy:.0f} s, pairs {' '.join(f'{a / b:.2f}' for a, b in zip(alone, beside))}")
     result("ingest with a search beside / without", f"{ratio:.2f}x", ">= 0.9x", ratio >= 0.9)
@@ -206,32 +234,51 @@ def memory():
                 house.run("search", "--json", "src/", "--context", "2", "--limit", "500")
                 Searching(house).once(r"error.*line \d+")
                 ours.append(status(house.running["pid"], anon))
-                held.append(max(status(pid, anon) for pid in keepers(house)))
+                held.append(sum(status(pid, anon) for pid in keepers(house)))
             if against:
                 with Tmux() as tmux:
                     tmux.shows(file)
                     theirs.append(status(tmux.pid(), anon))
     print(f"memory: daemon {middle(ours):.1f} MiB (fresh {middle(fresh):.1f}), keeper {middle(held):.2f} MiB")
     if against:
-        ratio = middle([a / b for a, b in zip(ours, theirs)])
+        ratio = middle([(a + b) / c for a, b, c in zip(ours, held, theirs)])
         print(f"  tmux {middle(theirs):.0f} MiB; the keeper {middle([a / b for a, b in zip(held, theirs)]):.4f}x of it")
-        result("memory of 1 M lines, daemon / tmux", f"{ratio:.3f}x", "<= 0.1x", ratio <= 0.1)
+        result("memory of 1 M lines, daemon and keeper / tmux", f"{ratio:.3f}x", "<= 0.1x", ratio <= 0.1)
+
+
+def ended(process):
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(20)
 
 
 class Remote:
     """A relay of its own, and a daemon linked to it, as the commands of its owner see them."""
 
     def __enter__(self):
-        self.house = House(QUIET)
-        self.house.prepare()
-        environment, relay_home = self.house.environment, self.house.folder / "relay"
+        with contextlib.ExitStack() as stack:
+            self.house = House(QUIET)
+            self.house.prepare()
+            stack.callback(self.house.clear)
+            self.begin(stack)
+            self.ending = stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self.ending.close()
+
+    def begin(self, stack):
+        environment = self.house.environment
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
         database = str(self.house.folder / "relay.db")
         words = [HAYWARD, "relay", "serve", "--listen", address, "--database", database]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.processes = [subprocess.Popen(words, env=environment, **quiet)]
+        stack.callback(ended, subprocess.Popen(words, env=environment, **quiet))
         token = self.house.folder / "owner.token"
         wait("token of the relay", 20, token.exists)
         time.sleep(0.2)
@@ -239,30 +286,31 @@ class Remote:
         issued = json.loads(self.house.run("token", "create", "--kind", "daemon", "--json"))["token"]
         words = [HAYWARD, "daemon", "run", "--relay", f"http://{address}", "--token", issued]
         own = {name: value for name, value in environment.items() if name not in ("HAYWARD_RELAY", "HAYWARD_TOKEN")}
-        self.processes.append(subprocess.Popen(words, env=own, **quiet))
+        stack.callback(ended, subprocess.Popen(words, env=own, **quiet))
         wait("daemon online", 20, self.online)
         # and from now on as from another machine, whose state folder knows of no daemon
-        self.local = dict(environment)
         self.away = environment | {"HAYWARD_HOME": str(self.house.folder / "elsewhere")}
-        return self
 
     def online(self):
         daemons = json.loads(self.house.run("status", "--json"))["daemons"]
         return any(daemon["online"] for daemon in daemons)
 
-    def __exit__(self, *_):
-        for process in reversed(self.processes):
-            process.send_signal(signal.SIGTERM)
-            process.wait(20)
-        self.house.clear()
+
+@contextlib.contextmanager
+def typing(house, environment, repository):
+    """A fresh session that types back what is typed; the command that attaches to it."""
+    id_ = json.loads(house.run("run", "--detach", "--json", "--", "sh", "-c", CAT, cwd=repository))["id"]
+    wait("agent", 20, lambda: any(task["id"] == id_ and task["startedAt"] for task in crowds.tasks(house)))
+    yield [str(HAYWARD), "attach", id_], environment
+    house.run("task", "cancel", id_)
+    wait("end of the agent", 20, lambda: not keepers(house))
 
 
-def typing(house, environment):
-    """A session that types back what is typed; the command that attaches to it."""
-    repository = house.repository(10)
-    task = json.loads(house.run("run", "--detach", "--json", "--", "sh", "-c", CAT, cwd=repository))
-    wait("agent", 20, lambda: bool(keepers(house)))
-    return [str(HAYWARD), "attach", task["id"]], environment, task["id"]
+@contextlib.contextmanager
+def typing_tmux(tmux):
+    tmux.run("new-session", "-d", "-s", "echo", "-x", "80", "-y", "24", CAT)
+    yield ["tmux", "-S", tmux.socket, "attach", "-t", "echo"], None
+    tmux.run("kill-session", "-t", "echo")
 
 
 def centile(sorted_, share):
@@ -273,19 +321,21 @@ def echo():
     piece, against = driver(), has_tmux("echo")
     with contextlib.ExitStack() as stack:
         house, remote = stack.enter_context(House(QUIET)), stack.enter_context(Remote())
-        local, local_environment, local_task = typing(house, house.environment)
-        far, far_environment, far_task = typing(remote.house, remote.away)
-        ways = {"cat": (["sh", "-c", CAT], None), "local": (local, local_environment), "relay": (far, far_environment)}
+        here, there = house.repository(10), remote.house.repository(10)
+        # each on an empty screen: a key that stands there already would not be drawn again
+        ways = {
+            "cat": lambda: contextlib.nullcontext((["sh", "-c", CAT], None)),
+            "local": lambda: typing(house, house.environment, here),
+            "relay": lambda: typing(remote.house, remote.away, there),
+        }
         if against:
             tmux = stack.enter_context(Tmux())
-            tmux.run("new-session", "-d", "-s", "echo", "-x", "80", "-y", "24", CAT)
-            ways["tmux"] = (["tmux", "-S", tmux.socket, "attach", "-t", "echo"], None)
+            ways["tmux"] = lambda: typing_tmux(tmux)
         took = {name: [] for name in ways}
         for pair in range(PAIRS):
-            for name, (command, environment) in list(ways.items())[:: 1 if pair % 2 else -1]:
-                took[name].append(sorted(run(piece, "echo", str(KEYS), *command, env=environment)))
-        house.run("task", "cancel", local_task)
-        remote.house.run("task", "cancel", far_task)
+            for name, way in list(ways.items())[:: 1 if pair % 2 else -1]:
+                with way() as (command, environment):
+                    took[name].append(sorted(run(piece, "echo", str(KEYS), *command, env=environment)))
     half = {name: [centile(one, 0.5) for one in all_] for name, all_ in took.items()}
     most = {name: [centile(one, 0.99) for one in all_] for name, all_ in took.items()}
     for name in ways:
