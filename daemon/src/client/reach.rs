@@ -53,12 +53,6 @@ impl Reach {
         }
     }
 
-    /// The same, but straight where the run may be on this machine, the relay away or not: for
-    /// whom each hop can be felt.
-    pub(crate) fn straight(self) -> Self {
-        Self { ways: self.ways.straight(), ..self }
-    }
-
     /// The task as it stands by now, from whoever knows it.
     ///
     /// # Errors

@@ -74,12 +74,6 @@ impl Ways {
         self.near
     }
 
-    /// The same ways, the one straight to this machine's daemon first where there may be one.
-    pub(crate) fn straight(self) -> Self {
-        let way = if self.near { Way::Near } else { self.way };
-        Self { way, served: way, told: way, ..self }
-    }
-
     /// The way to try now.
     pub(crate) fn way(&self) -> Way {
         self.way

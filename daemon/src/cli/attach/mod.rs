@@ -84,7 +84,7 @@ pub(crate) async fn run(args: AttachArgs, context: &Context) -> Outcome {
         read_only: args.read_only,
         take: args.take,
     };
-    let mut viewer = Viewer::start(reach.clone().straight(), view);
+    let mut viewer = Viewer::start(reach.clone(), view);
     let first = tokio::select! {
         first = screen(&mut viewer, context) => first?,
         _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
