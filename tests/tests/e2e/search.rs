@@ -475,13 +475,10 @@ fn ask_daemon(home: &Home, path: &str) -> (u16, Value) {
 fn f41_two_searches_go_on_at_once_and_end_with_those_who_asked() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
     home.up();
-    shell(
-        &home,
-        &repo,
-        "yes 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab 0123' | head -c 64000000",
-    );
-    let slow: String = (0..1000).map(|n| format!("x{n:04}|a.{{{}}}", n % 40)).collect();
-    let slow = format!("/api/v1/search?pattern={}&budgetMs=8000", encoded(&slow));
+    // never the same line twice, so that nothing that was learnt of one serves the next
+    shell(&home, &repo, "head -c 40000000 /dev/urandom | base64 -w 76");
+    let slow = encoded("[a-zA-Z].{40}[!-#]");
+    let slow = format!("/api/v1/search?pattern={slow}&budgetMs=8000");
     let quick = "/api/v1/search?pattern=b&limit=1&budgetMs=100";
     let asked = Instant::now();
     let both = [question(&home, &slow), question(&home, &slow)];
