@@ -248,7 +248,13 @@ impl Pages {
             None => self.sum.insert(page),
             Some(sum) => {
                 sum.matches.extend(page.matches);
-                sum.unsearched = page.unsearched;
+                // what could not be read is behind where a later page begins
+                sum.unsearched.retain(|left| left.reason.is_some());
+                for left in page.unsearched {
+                    if !sum.unsearched.contains(&left) {
+                        sum.unsearched.push(left);
+                    }
+                }
                 sum
             }
         };
@@ -416,20 +422,24 @@ mod tests {
 
     #[test]
     fn what_was_not_searched_is_what_the_last_answer_names() {
-        let left = |run_id| SearchLeft {
-            task_id: TaskId::fresh(),
-            run_id,
-            from: None,
-            to: None,
-            reason: None,
-        };
-        let mut pages = pages(100);
+        let task_id = TaskId::fresh();
+        let left = |run_id| SearchLeft { task_id, run_id, from: None, to: None, reason: None };
+        let (mut pages, mut again) = (pages(100), pages(100));
         let first = page(1..5, 4, true);
         let run_id = first.matches[0].run_id;
         assert!(pages.take(SearchReport { unsearched: vec![left(run_id)], ..first }, 0));
         assert!(!pages.take(page(5..9, 0, false), 0));
         let all = pages.end();
         assert_eq!((all.total, all.truncated, all.unsearched.len()), (8, false, 0));
+
+        // what cannot be read is told by the first alone
+        let broken = SearchLeft { reason: Some("it cannot be read".into()), ..left(run_id) };
+        let first = page(1..5, 4, true);
+        assert!(again.take(SearchReport { unsearched: vec![broken.clone()], ..first }, 0));
+        let second = page(5..9, 0, false);
+        assert!(!again.take(SearchReport { unsearched: vec![left(run_id)], ..second }, 0));
+        let all = again.end();
+        assert_eq!((all.truncated, all.unsearched), (true, vec![broken, left(run_id)]));
     }
 
     #[test]

@@ -191,9 +191,9 @@ impl Git {
         self
     }
 
-    /// Runs the command again, a few times at the most, when git gives up (code 128): only for one
-    /// that writes objects and may be repeated. A gc of the user's removes the folders of the object
-    /// store that are empty just then, and git fails when that meets a write twice.
+    /// Runs the command again, a few times at the most, when git gives up (code 128, or 1): only for
+    /// one that writes objects and may be repeated. A gc of the user's removes the folders of the
+    /// object store that are empty just then, and git fails when that meets a write twice.
     #[must_use]
     pub fn again(mut self) -> Self {
         self.tries = OBJECT_TRIES;
@@ -209,9 +209,9 @@ impl Git {
         loop {
             self.tries -= 1;
             match self.run_once().await {
-                Err(CommandError { fault: Fault::Failed { code: Some(128), stderr }, .. })
-                    if self.tries > 0 =>
-                {
+                Err(CommandError {
+                    fault: Fault::Failed { code: Some(1 | 128), stderr }, ..
+                }) if self.tries > 0 => {
                     tracing::debug!(stderr, "git gave up and is asked again");
                 }
                 ended => return ended,
@@ -336,6 +336,20 @@ mod tests {
 
     fn is_zombie(pid: i32) -> bool {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    }
+
+    #[tokio::test]
+    async fn f22_what_writes_objects_is_run_again_whichever_way_git_gives_up() {
+        for code in [1, 128] {
+            let scratch = tempfile::tempdir().unwrap();
+            let alias = format!("!echo run >> runs; test $(wc -l < runs) -ge 3 || exit {code}");
+            let git =
+                || Git::in_worktree(scratch.path()).config("alias.flaky", &alias).arg("flaky");
+            assert!(git().run().await.is_err(), "{code}");
+            git().again().run().await.unwrap();
+            let runs = std::fs::read_to_string(scratch.path().join("runs")).unwrap();
+            assert_eq!(runs.lines().count(), 3, "{code}");
+        }
     }
 
     #[tokio::test]

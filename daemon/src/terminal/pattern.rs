@@ -102,6 +102,11 @@ fn parse(pattern: &str, reading: Reading) -> Result<(), BadPattern> {
     let mut parser = ParserBuilder::new();
     parser.utf8(false).multi_line(true).case_insensitive(reading.ignore_case).nest_limit(DEEPEST);
     let (what, span) = match parser.build().parse(pattern) {
+        Ok(read) if read.properties().look_set().contains_anchor_haystack() => {
+            let what = "it asks for where all text begins or ends (\\A, \\z, ^ and $ without the \
+                flag m): lines are looked at one by one, so ask for ^ and $";
+            return Err(BadPattern { what: what.to_owned(), at: None });
+        }
         Ok(_) => return Ok(()),
         Err(regex_syntax::Error::Parse(error)) => (error.kind().to_string(), *error.span()),
         Err(regex_syntax::Error::Translate(error)) => (error.kind().to_string(), *error.span()),
@@ -126,6 +131,9 @@ mod tests {
         assert_eq!(bad("").at, None);
         assert!(bad(&"x".repeat(MAX_PATTERN + 1)).what.contains("longer"));
         assert!(bad(r"a\nb").what.contains("not allowed"), "{}", bad(r"a\nb"));
+        for pattern in [r"\Aa", r"z\z", "(?-m)^a", "(?-m:a$)"] {
+            assert!(bad(pattern).what.contains("one by one"), "{}", bad(pattern));
+        }
         bad(&format!("{}x{}", "(".repeat(3000), ")".repeat(3000)));
         bad("(((a{99}){99}){99}){99}");
         Pattern::new("a(", Reading { literal: true, ignore_case: false }).unwrap();

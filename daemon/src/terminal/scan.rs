@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::Scope;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 /// Blocks that one thread does as quickly as another could be started.
@@ -99,7 +99,10 @@ impl<'a> Scan<'a> {
     pub(super) fn begin<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Ordered<'s> {
         let (to, from) = channel();
         if self.order.len() > FEW {
-            scope.spawn(move || self.work(&to));
+            let work = thread::Builder::new().spawn_scoped(scope, move || self.work(&to));
+            if let Err(error) = work {
+                tracing::debug!(%error, "a search goes on with one thread");
+            }
         }
         Ordered { scan: self, from, desk: Desk::default(), early: BTreeMap::new(), next: 0 }
     }
@@ -225,6 +228,13 @@ pub(super) struct Ordered<'s> {
     /// What came before its turn.
     early: BTreeMap<usize, io::Result<Scanned>>,
     next: usize,
+}
+
+/// Nobody is to go on for one who left.
+impl Drop for Ordered<'_> {
+    fn drop(&mut self) {
+        self.scan.halt();
+    }
 }
 
 impl Ordered<'_> {

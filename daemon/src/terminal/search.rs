@@ -95,10 +95,7 @@ pub fn search(ring: &Path, query: &Query, sink: &mut impl Sink) -> io::Result<Se
         let window = Window::new(&layout);
         let (searched, next) = (Searched::default(), 0);
         let search = Search { layout: &layout, query, scan: &scan, window, sink, searched, next };
-        let done = search.run(found);
-        // the threads must not go on for nobody
-        scan.halt();
-        done
+        search.run(found)
     })
 }
 
@@ -233,7 +230,8 @@ impl<S: Sink> Search<'_, S> {
                 line: number,
                 counted: extent.counted,
                 offset: hit.offset,
-                from: hit.offset.max(extent.start),
+                // of a line that goes on it is the same once the segment it began in is dropped
+                from: if extent.goes_on() { hit.offset } else { hit.offset.max(extent.start) },
                 content: around.line(hit, number).unwrap_or_default(),
                 before: &before,
                 after: &after,

@@ -88,5 +88,14 @@ pub(super) fn segments(dir: &Path) -> io::Result<Vec<Segment>> {
         }
     }
     found.sort_unstable_by_key(|one| one.start);
+    // one that was the last when it was looked at may have grown up to the next since
+    for index in 1..found.len() {
+        let (before, next) = (found[index - 1], found[index].start);
+        if before.end() != next
+            && let Ok(about) = fs::metadata(path(dir, before.start, Part::Raw))
+        {
+            found[index - 1].len = about.len();
+        }
+    }
     Ok(found)
 }
