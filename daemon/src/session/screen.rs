@@ -244,7 +244,6 @@ struct Actor {
     screen: Screen,
     /// Behind the last byte that was printed to the screen.
     position: u64,
-    /// Where the last note was made.
     notes: Notes,
     late: Late,
     viewers: Viewers,

@@ -70,6 +70,13 @@ impl Excerpt {
         self.size
     }
 
+    /// What it takes in memory, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        self.text.capacity()
+            + self.lines.capacity() * size_of::<Kept>()
+            + self.hits.capacity() * size_of::<Hit>()
+    }
+
     /// The lines that match, in their order; the block's last one is not among them.
     pub(super) fn hits(&self) -> &[Hit] {
         &self.hits

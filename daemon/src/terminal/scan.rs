@@ -21,9 +21,12 @@ use std::time::{Duration, Instant};
 const FEW: usize = 4;
 
 /// Blocks that may be begun before the one that is awaited is done: one thread goes on while the
-/// other waits for a processor, some milliseconds where agents are busy. What is found in so many
-/// takes a few MiB, and 20 MiB at the most, where every line matches.
+/// other waits for a processor, some milliseconds where agents are busy.
 const AHEAD: usize = 64;
+
+/// What the blocks ahead may take in memory before no more are begun: where most lines match it is
+/// more than their text, and what is found in 64 blocks of blank lines would take a gigabyte.
+const MOST_HELD: usize = 16 << 20;
 
 /// The stretch of lines that is matched between two looks at whether to go on, in bytes: it grows
 /// while stretches are quick and shrinks while they are slow.
@@ -56,9 +59,27 @@ pub(super) struct Scan<'a> {
     counting: AtomicBool,
     /// Set when nothing more is wanted.
     halt: AtomicBool,
-    /// How many blocks were begun, and how many were awaited and came.
-    progress: Mutex<(usize, usize)>,
+    progress: Mutex<Progress>,
     came: Condvar,
+}
+
+/// How far a scan is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// How many blocks were begun.
+    begun: usize,
+    /// How many were awaited and came.
+    came: usize,
+    /// What is held of those that are done and not awaited yet, in bytes.
+    held: usize,
+}
+
+impl Progress {
+    /// Whether another block may be begun: the awaited one always.
+    fn has_room(&self) -> bool {
+        let ahead = self.begun - self.came;
+        ahead == 0 || (ahead < AHEAD && self.held < MOST_HELD)
+    }
 }
 
 impl<'a> Scan<'a> {
@@ -111,7 +132,9 @@ impl<'a> Scan<'a> {
     fn work(&self, to: &Sender<(usize, io::Result<Scanned>)>) {
         let mut desk = Desk::default();
         while let Some((turn, index)) = self.turn(true) {
-            if to.send((turn, self.block(index, &mut desk, &mut || {}))).is_err() {
+            let scanned = self.block(index, &mut desk, &mut || {});
+            self.done(&scanned);
+            if to.send((turn, scanned)).is_err() {
                 return;
             }
         }
@@ -122,13 +145,13 @@ impl<'a> Scan<'a> {
     fn turn(&self, waits: bool) -> Option<(usize, usize)> {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let (turn, came) = *progress;
+            let turn = progress.begun;
             let index = *self.order.get(turn)?;
             if self.halt.load(Ordering::Relaxed) {
                 return None;
             }
-            if turn < came + AHEAD {
-                progress.0 += 1;
+            if progress.has_room() {
+                progress.begun += 1;
                 return Some((turn, index));
             }
             if !waits {
@@ -138,15 +161,18 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// A block is done, and held until it is awaited.
+    fn done(&self, scanned: &io::Result<Scanned>) {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).held += weight(scanned);
+    }
+
     /// The block that was awaited came.
-    fn advance(&self) {
+    fn advance(&self, scanned: &io::Result<Scanned>) {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        progress.1 += 1;
-        let waiting = progress.0 + 1 == progress.1 + AHEAD;
+        progress.came += 1;
+        progress.held -= weight(scanned);
         drop(progress);
-        if waiting {
-            self.came.notify_all();
-        }
+        self.came.notify_all();
     }
 
     /// Matches a block; `look` is called between stretches.
@@ -246,11 +272,12 @@ impl Ordered<'_> {
             self.early.extend(self.from.try_iter());
             if let Some(scanned) = self.early.remove(&self.next) {
                 self.next += 1;
-                self.scan.advance();
+                self.scan.advance(&scanned);
                 return scanned.map(Some);
             }
             if let Some((turn, index)) = self.scan.turn(false) {
                 let scanned = self.scan.block(index, &mut self.desk, &mut idle);
+                self.scan.done(&scanned);
                 self.early.insert(turn, scanned);
                 continue;
             }
@@ -261,6 +288,12 @@ impl Ordered<'_> {
             }
         }
     }
+}
+
+/// What a block that is done takes in memory, in bytes.
+fn weight(scanned: &io::Result<Scanned>) -> usize {
+    let excerpt = scanned.as_ref().ok().and_then(|scanned| scanned.excerpt.as_ref());
+    excerpt.map_or(0, |excerpt| excerpt.weight())
 }
 
 /// Says where in `lines` those begin that match, in their order. Lines that were written over are
@@ -287,5 +320,20 @@ fn each_hit(pattern: &Pattern, lines: &[u8], redrawn: bool, mut hit: impl FnMut(
             hit(line.start);
         }
         at = line.end + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f08_blocks_ahead_are_bounded_by_number_and_by_weight() {
+        let of = |begun, came, held| Progress { begun, came, held };
+        assert!(of(0, 0, 0).has_room() && of(63, 0, 1).has_room());
+        assert!(!of(64, 0, 1).has_room() && of(65, 2, 1).has_room());
+        assert!(!of(3, 0, MOST_HELD).has_room() && of(3, 0, MOST_HELD - 1).has_room());
+        // or the scan would wait for itself
+        assert!(of(5, 5, 2 * MOST_HELD).has_room());
     }
 }
