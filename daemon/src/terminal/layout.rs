@@ -151,6 +151,13 @@ impl Layout {
         self.blocks.get(index)
     }
 
+    /// What is open where a segment begins; none when it has no block.
+    pub(super) fn head(&self, segment: usize) -> Option<&Open> {
+        let first = self.blocks.partition_point(|block| block.segment < segment);
+        let block = self.blocks.get(first).filter(|block| block.segment == segment)?;
+        Some(&block.open)
+    }
+
     /// The block in which a line begins, or at whose end: then it begins the next one. None when
     /// there is no block.
     pub(super) fn block_of(&self, line: u64) -> Option<usize> {
