@@ -232,7 +232,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
         fn f08_no_line_that_matches_is_excluded(
             pattern in patterns(),

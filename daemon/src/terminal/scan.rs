@@ -12,6 +12,7 @@ use memchr::{memchr, memrchr};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -236,8 +237,8 @@ impl<'a> Scan<'a> {
             true => page.first_len() + 1,
             false => 0,
         };
-        let (last, all) = (page.last_begin(), [0..page.len()]);
-        let places = sieved.map_or(&all[..], |sieved| &sieved.places);
+        let (last, all) = (page.last_begin(), 0..page.len());
+        let places = sieved.map_or(slice::from_ref(&all), |sieved| &sieved.places);
         places.iter().all(|place| {
             let lines = begin.max(place.start)..last.min(place.end);
             lines.is_empty() || self.lines(desk, lines.start..lines.end - 1, look)

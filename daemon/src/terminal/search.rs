@@ -1,7 +1,8 @@
 //! Searches the clean text of a ring: every line that matches, by its absolute number.
 //!
 //! Works on the files alone, beside their writer, which it never waits for nor holds up. The
-//! pattern runs over whole stretches of lines at once; only where it hits are lines told apart. A
+//! pattern runs over whole stretches of lines at once, and only over those that may match by their
+//! filter; only where it hits are lines told apart. A
 //! line that was written over by carriage returns is matched as it says in the end.
 
 use super::clean::last_state;

@@ -116,7 +116,7 @@ fn do_harm(ring: &Path, harms: &[Harm]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn f08_a_filter_changes_nothing_of_what_is_told(
         raw in output(),
