@@ -1,4 +1,4 @@
-//! The filter of a segment's clean text, as bytes: a head, then a record for each 8 KiB of text,
+//! The filter of a segment's clean text, as bytes: a head, then a record for each 4 KiB of text,
 //! which says what its lines may hold. Pure.
 //!
 //! A record belongs to the lines that end in its stretch of text, whole, wherever they began, also in
@@ -19,9 +19,9 @@ const MAGIC: [u8; 8] = *b"hwgram01";
 /// The bytes before the first record.
 pub(super) const HEAD: usize = 32;
 
-/// Text of a record, in bytes: eighty lines or so, of which one in three hundred is told apart. Tests
-/// take so little that lines of any length lie across its ends.
-pub(super) const GRAIN: u32 = if cfg!(test) { 256 } else { 8 << 10 };
+/// Text of a record, in bytes: forty lines or so, so that a word in one of three hundred lines leaves
+/// most of the text unread. Tests take so little that lines of any length lie across its ends.
+pub(super) const GRAIN: u32 = if cfg!(test) { 256 } else { 4 << 10 };
 
 /// The bytes of a record.
 pub(super) const RECORD: usize = 4 + SET + 4;

@@ -4,9 +4,9 @@
 //! Large letters count as small ones, so that both are looked for at once. Two different three bytes
 //! may share a bit: a set says what may be there, and is sure only of what is not.
 
-/// How many bits a set has: of 8 KiB of what agents print, it sets a third.
+/// How many bits a set has: 4 KiB of what agents print set two fifths of them.
 const BITS: usize = 1 << WIDTH;
-const WIDTH: u32 = 12;
+const WIDTH: u32 = 11;
 
 /// The bytes that a set takes where it is written down.
 pub(super) const SET: usize = BITS / 8;
