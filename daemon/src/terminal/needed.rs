@@ -209,7 +209,7 @@ mod tests {
         let holds = |pattern: &str| needed(pattern, false).may_be_in(&text);
         let alike = |pattern: &str| needed(pattern, true).may_be_in(&text);
         assert!(holds(r"error.*line \d+") && !holds(r"error.*file \d+"));
-        assert!(holds("panicked|deadlock|segfault") && !holds("panicked|lockdead|segfault"));
+        assert!(holds("panicked|deadlock|segfault") && !holds("panicked|misspelt|segfault"));
         assert!(holds("dead(lock)+;") && !holds("(x|yy)(dread)+"));
         assert!(holds(r"\bdead(ly|lock)\b") && !holds(r"dead(ly|loss)"));
         assert!(holds("[rst]ask") && !holds("m[aei]sk"));
