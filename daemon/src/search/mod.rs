@@ -235,10 +235,7 @@ struct Hunt {
 }
 
 impl Hunt {
-    fn run(
-        self,
-        pages: Option<(mpsc::Sender<SearchPage>, Handle)>,
-    ) -> Result<SearchReport, Fault> {
+    fn run(self, pages: Option<(mpsc::Sender<SearchPage>, Handle)>) -> Result<SearchReport, Fault> {
         let began = Instant::now();
         let asked = &self.query;
         let reading = Reading { literal: asked.literal, ignore_case: asked.ignore_case };

@@ -1,6 +1,6 @@
 //! A search that is answered while it goes on: one JSON object a line.
 
-use super::{SearchMatch, SearchedSum, SearchLeft, SearchReport, Unanswered};
+use super::{SearchLeft, SearchMatch, SearchReport, SearchedSum, Unanswered};
 use crate::fault::Fault;
 use serde::{Deserialize, Serialize};
 

@@ -195,9 +195,7 @@ impl Source {
         };
         match search.next(self.core.timing.reply).await? {
             FromDaemon::SearchFound(page) => Ok(Said::Page(page)),
-            FromDaemon::Reply(reply) => {
-                Ok(Said::End(Ok(super::report(&reply.into_result()?)?)))
-            }
+            FromDaemon::Reply(reply) => Ok(Said::End(Ok(super::report(&reply.into_result()?)?))),
             other => Err(unexpected(&other)),
         }
     }
