@@ -104,3 +104,92 @@ impl<'a> Flow<'a> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer::Answer;
+    use super::*;
+    use crate::terminal::pattern::{Pattern, Reading};
+    use crate::terminal::ring::RingWriter;
+    use crate::terminal::search::{Order, Query, search};
+    use hayward_shared::id::TaskId;
+    use hayward_shared::run::RunKey;
+    use hayward_shared::search::{SearchReport, SearchWords};
+    use std::path::Path;
+    use std::thread;
+    use tokio::runtime::Builder;
+
+    const LINES: u64 = 20_000;
+
+    /// Output of so many lines that match.
+    fn ring() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = RingWriter::open(dir.path(), 64 << 20).unwrap();
+        let text: String = (1..=LINES).map(|line| format!("needle {line}\n")).collect();
+        writer.append(text.as_bytes()).unwrap();
+        dir
+    }
+
+    fn hunt(ring: &Path, newest: bool, flow: Flow<'_>) -> SearchReport {
+        let words = [("pattern", "needle"), ("limit", "100000")];
+        let asked = SearchWords::read(words.into_iter()).unwrap().query;
+        let pattern = Pattern::new(&asked.pattern, Reading::default()).unwrap();
+        let order = if newest { Order::NewestFirst } else { Order::OldestFirst };
+        let time = flow.time;
+        let mut answer = Answer::new(&asked, || time.is_over()).through(Some(flow));
+        answer.begin(RunKey { task_id: TaskId::fresh(), run_id: RunId::fresh(), lease_epoch: 1 });
+        let searched = search(ring, &Query { pattern, context: 0, order }, &mut answer).unwrap();
+        answer.end(searched);
+        answer.report(Duration::ZERO)
+    }
+
+    #[test]
+    fn pages_are_short_at_first_and_together_all_that_matches_in_its_order() {
+        let (ring, runtime) = (ring(), Builder::new_multi_thread().enable_all().build().unwrap());
+        for newest in [false, true] {
+            let time = Time::until(Instant::now() + Duration::from_secs(60));
+            let (page, mut pages) = mpsc::channel(1);
+            let flow = Flow::new(page, runtime.handle().clone(), &time);
+            let (pages, report) = thread::scope(|scope| {
+                let hunt = scope.spawn(|| hunt(ring.path(), newest, flow));
+                let pages: Vec<_> = std::iter::from_fn(|| pages.blocking_recv()).collect();
+                (pages, hunt.join().unwrap())
+            });
+            assert!(pages.len() > 3 && pages[0].matches.len() <= FIRST);
+            assert_eq!((report.total, report.truncated, report.next), (LINES, false, None));
+            let all = pages.into_iter().flat_map(|page| page.matches).chain(report.matches);
+            let lines: Vec<u64> = all.map(|found| found.line).collect();
+            match newest {
+                false => assert!(lines.into_iter().eq(1..=LINES)),
+                true => assert!(lines.into_iter().eq((1..=LINES).rev())),
+            }
+        }
+    }
+
+    #[test]
+    fn f41_who_takes_nothing_gets_time_for_it_and_then_ends_the_search() {
+        let (ring, runtime) = (ring(), Builder::new_multi_thread().enable_all().build().unwrap());
+        let begun = Instant::now();
+        let deadline = begun + Duration::from_secs(60);
+        let (time, patience) = (Time::until(deadline), Duration::from_millis(80));
+        let (page, mut pages) = mpsc::channel(1);
+        let flow = Flow { patience, ..Flow::new(page, runtime.handle().clone(), &time) };
+        let report = hunt(ring.path(), false, flow);
+        assert!(time.is_over() && begun.elapsed() < Duration::from_secs(30));
+        assert!(time.deadline() >= deadline + patience);
+        // what was not taken is told of as not searched
+        let reasons: Vec<_> =
+            report.unsearched.iter().filter_map(|left| left.reason.as_deref()).collect();
+        assert_eq!(
+            (report.truncated, reasons),
+            (true, vec!["what was found of it was not taken in time"])
+        );
+        assert_eq!(pages.blocking_recv().unwrap().matches.len(), FIRST);
+        // or is there no more
+        let time = Time::until(deadline);
+        let (page, gone) = mpsc::channel(1);
+        drop(gone);
+        let report = hunt(ring.path(), false, Flow::new(page, runtime.handle().clone(), &time));
+        assert!(time.is_over() && report.truncated);
+    }
+}
