@@ -4,7 +4,7 @@ mod rows;
 
 use super::context::Context;
 use super::print::tone::Tone;
-use super::print::{Output, closed, words};
+use super::print::{closed, words};
 use super::typed::Typed;
 use crate::client::{Client, Lines, Query, near, read};
 use crate::exit::{End, OrFault, Outcome};
@@ -15,9 +15,7 @@ use rows::Rows;
 use serde_json::Value;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::interval;
 
 /// What is searched for, and where.
 #[derive(clap::Args)]
@@ -86,8 +84,16 @@ fn marked(pattern: &str, at: usize) -> Option<[String; 2]> {
     Some([format!("  {pattern}"), format!("  {}^", " ".repeat(before.len()))])
 }
 
-/// Searches the output of all runs, or of some.
+/// Searches the output of all runs, or of some, for as long as anyone reads what is found.
 pub(crate) async fn run(args: SearchArgs, context: &Context) -> Outcome {
+    tokio::select! {
+        biased;
+        outcome = search(args, context) => outcome,
+        () = context.out.until_closed() => Err(closed()),
+    }
+}
+
+async fn search(args: SearchArgs, context: &Context) -> Outcome {
     check(&args, context)?;
     let mut query = vec![
         ("pattern", args.pattern.clone()),
@@ -111,16 +117,12 @@ pub(crate) async fn run(args: SearchArgs, context: &Context) -> Outcome {
     let mut lines = asked(&args, context, ask).await?;
     let (tell, told) = mpsc::channel();
     let printed = print(told, Rows::new(context.out, args.context > 0))?;
-    let (count, end) = read_all(&mut lines, tell, printed, context.out).await?;
+    let (count, end) = read_all(&mut lines, tell, printed).await?;
     close(count, end?, context);
     Ok(End::Done)
 }
 
 const PATH: [&str; 3] = ["api", "v1", "search"];
-
-/// How often it is looked whether anyone reads the output still, as in `hayward search x | head`:
-/// soon enough not to be waited for.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Asks the relay; while it is away this machine's daemon, unless others are meant.
 async fn asked<T>(
@@ -173,19 +175,13 @@ async fn read_all(
     lines: &mut Lines,
     tell: mpsc::Sender<SearchMatch>,
     mut printed: Printed,
-    out: Output,
 ) -> Result<(u64, Result<SearchEnd, Fault>), Fault> {
     let gone = |_| Fault::new(Code::Internal, "the answer was not printed");
-    let mut look = interval(LOOK);
     let end = loop {
         let line = tokio::select! {
             line = lines.next() => line,
             // it cannot be printed
             stopped = &mut printed => return Ok((stopped.map_err(gone)??, Err(broken_off()))),
-            _ = look.tick() => match out.is_closed() {
-                true => return Err(closed()),
-                false => continue,
-            },
         };
         match line {
             // the next turn tells why this fails, if it does

@@ -273,11 +273,11 @@ fn this_machine_streams_the_same_while_the_relay_is_away() {
     let (home, repo) = (&machine.home, ScratchRepo::new());
     let task = shell(home, &repo, "seq -f 'needle %.0f' 1 2000");
     relay.crash();
-    let told = home.run(&["search", "needle", "--limit", "1000"]).expect(0);
+    let told = home.run(&["search", "needle", "--limit", "1000", "--within", "8"]).expect(0);
     assert_eq!(told.text().lines().count(), 1001);
     assert!(told.stderr.contains("only this machine is searched"), "{}", told.stderr);
     assert!(told.stderr.contains("1000 of 2000 matches in 1 run"), "{}", told.stderr);
-    let path = format!("/api/v1/search?pattern=needle&limit=1500&task={}", id(&task));
+    let path = format!("/api/v1/search?pattern=needle&limit=1500&{LONGEST}&task={}", id(&task));
     let (rows, end) = Coming::ask_daemon(home, &path).all();
     let lines: Vec<u64> = rows.iter().map(|row| row["line"].as_u64().unwrap()).collect();
     assert!(lines.into_iter().eq(1..=1500));

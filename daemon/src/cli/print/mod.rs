@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::time::Duration;
 use table::Table;
 use tone::{Tone, painted};
 
@@ -30,6 +31,9 @@ pub(crate) struct Wishes {
     /// No colours, whatever the terminal can do.
     pub(crate) no_color: bool,
 }
+
+/// How often it is looked whether anyone reads the output still: soon enough not to be waited for.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The two streams, and how to write on them.
 #[derive(Clone, Copy, Debug)]
@@ -104,9 +108,16 @@ impl Output {
         })
     }
 
-    /// Whether whoever reads stdout has gone, which is told otherwise only when something is
-    /// written.
-    pub(crate) fn is_closed(&self) -> bool {
+    /// Waits until whoever reads stdout has gone, as in `hayward search x | head`: otherwise that is
+    /// told only when something is written.
+    pub(crate) async fn until_closed(&self) {
+        let mut look = tokio::time::interval(LOOK);
+        while !self.is_closed() {
+            look.tick().await;
+        }
+    }
+
+    fn is_closed(&self) -> bool {
         let out = io::stdout();
         let mut looked = [PollFd::new(out.as_fd(), PollFlags::empty())];
         let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
