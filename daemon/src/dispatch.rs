@@ -12,14 +12,13 @@ use crate::link::{self, Link};
 use crate::merge::Desk;
 use crate::overlap::{Overlap, Sibling, sibling_notice};
 use crate::queue::Queue;
-use crate::search::Finder;
+use crate::search::{Calls, Finder};
 use crate::task::{Board, Command, Shop};
 use crate::watch::{Hand, Watches};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, TaskId};
 use hayward_shared::protocol::{FromDaemon, Reply, Tagged, ToDaemon};
-use hayward_shared::search::SearchQuery;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -39,7 +38,7 @@ pub struct Dispatch {
     watches: Watches,
     merges: Arc<Desk>,
     life: Arc<Life>,
-    finder: Finder,
+    searches: Calls,
     answers: JoinSet<()>,
 }
 
@@ -59,8 +58,9 @@ impl Dispatch {
     ) -> Self {
         let watches = Watches::new(shop.clone(), board.clone(), link.lane(), WATCHES);
         let merges = Arc::new(Desk::new(shop.clone()));
+        let searches = Calls::new(finder, link.lane());
         let answers = JoinSet::new();
-        Self { shop, board, overlap, queue, link, watches, merges, life, finder, answers }
+        Self { shop, board, overlap, queue, link, watches, merges, life, searches, answers }
     }
 
     /// Hands on whatever the relay says, until the link ends.
@@ -68,8 +68,12 @@ impl Dispatch {
         while let Some(command) = commands.recv().await {
             match command {
                 link::Command::Message(message) => self.message(message).await,
-                link::Command::LinkLost => self.watches.clear(),
+                link::Command::LinkLost => {
+                    self.watches.clear();
+                    self.searches.clear();
+                }
             }
+            self.searches.forget_ended();
             while self.answers.try_join_next().is_some() {}
         }
     }
@@ -103,7 +107,13 @@ impl Dispatch {
                     self.order(None, task, fence).await;
                 }
             }
-            ToDaemon::Search(query) => self.search(request, *query),
+            ToDaemon::Search(query) => {
+                if let Some(request) = request {
+                    self.searches.begin(request, *query);
+                }
+            }
+            ToDaemon::SearchMore { asked } => self.searches.more(asked),
+            ToDaemon::CallOff { asked } => self.searches.call_off(asked),
             ToDaemon::ReadOverlap { task_id } => self.read_overlap(request, task_id),
             ToDaemon::WatchOutput(view) => {
                 let begun = self.watches.begin(view).await;
@@ -224,17 +234,6 @@ impl Dispatch {
         self.answers.spawn(async move {
             let answer = queue.serve(body, request).await;
             link.answer(request, answer).await;
-        });
-    }
-
-    fn search(&mut self, request: Option<RequestId>, query: SearchQuery) {
-        let (link, finder) = (self.link.clone(), self.finder.clone());
-        self.answers.spawn(async move {
-            let found = finder.search(query).await;
-            let reply = found.map_or_else(Reply::refused, |report| Reply::done(json!(report)));
-            if let Some(request) = request {
-                link.reply(request, reply).await;
-            }
         });
     }
 

@@ -102,6 +102,12 @@ impl Watches {
         }
     }
 
+    /// Whether a watch goes on.
+    #[must_use]
+    pub fn is_live(&self, id: WatchId) -> bool {
+        self.live.get(&id).is_some_and(|watch| !watch.task.is_over())
+    }
+
     /// Ends a watch.
     pub fn end(&mut self, id: WatchId) {
         self.live.remove(&id);

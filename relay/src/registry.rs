@@ -3,9 +3,11 @@
 //! All of it is volatile and can be made anew from what peers say. Locks are short and never held
 //! across an await.
 
+mod searches;
 mod terminal;
 mod watches;
 
+pub(crate) use searches::Search;
 pub(crate) use watches::NewWatch;
 
 use crate::socket::pipe::Outlet;
@@ -17,7 +19,7 @@ use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 use watches::Watch;
 
@@ -52,6 +54,7 @@ struct Link {
     workspace: WorkspaceId,
     replies: bool,
     terminals: bool,
+    streams: bool,
     outlet: Outlet,
     work: Arc<Notify>,
     open: HashMap<RequestId, Waiter>,
@@ -72,6 +75,8 @@ struct Untagged {
 enum Waiter {
     Command(oneshot::Sender<FromDaemon>),
     Watch(WatchId),
+    /// A search, whose pages come before its answer.
+    Search(mpsc::Sender<FromDaemon>),
     /// What a client wants of a terminal that it watches, by the number it gave to that.
     Terminal(WatchId, Option<u64>),
 }
@@ -91,6 +96,7 @@ pub(crate) struct NewLink {
     pub(crate) workspace: WorkspaceId,
     pub(crate) replies: bool,
     pub(crate) terminals: bool,
+    pub(crate) streams: bool,
     pub(crate) outlet: Outlet,
 }
 
@@ -98,7 +104,12 @@ fn offline() -> Fault {
     Fault::new(Code::DaemonOffline, "the task's daemon is away")
 }
 
-fn unexpected(answer: &FromDaemon) -> Fault {
+fn late() -> Fault {
+    Fault::new(Code::Unavailable, "the task's daemon did not answer in time")
+}
+
+/// An answer of a kind that nobody asked for.
+pub(crate) fn unexpected(answer: &FromDaemon) -> Fault {
     let text =
         format!("the daemon answered with '{}', which was not asked for", answer.type_name());
     Fault::new(Code::Incompatible, text)
@@ -131,6 +142,7 @@ impl Registry {
             workspace: new.workspace,
             replies: new.replies,
             terminals: new.terminals,
+            streams: new.streams,
             outlet: new.outlet,
             work: work.clone(),
             open: HashMap::new(),
@@ -245,7 +257,8 @@ impl Registry {
             }
             (link.outlet.clone(), link.replies)
         };
-        let _open = Open { registry: self, daemon, request };
+        let call_off = body.may_be_called_off();
+        let _open = Open { registry: self, daemon, request, call_off };
         let is_answered = replies || body.answer().is_some();
         let exchange = async {
             outlet.text(command(body, replies.then_some(request))?).await.map_err(|_| offline())?;
@@ -254,9 +267,7 @@ impl Registry {
             }
             answered.await.map(Some).map_err(|_| offline())
         };
-        timeout(within, exchange).await.unwrap_or_else(|_| {
-            Err(Fault::new(Code::Unavailable, "the task's daemon did not answer in time"))
-        })
+        timeout(within, exchange).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Whether a daemon echoes request ids; none when it is away.
@@ -280,6 +291,8 @@ impl Registry {
         };
         match (link.open.remove(&request), answer) {
             (Some(Waiter::Command(waiter)), answer) => drop(waiter.send(answer)),
+            // there is room for it behind the pages
+            (Some(Waiter::Search(waiter)), answer) => drop(waiter.try_send(answer)),
             (Some(Waiter::Watch(id)), FromDaemon::Reply(reply)) => inner.watch_answered(id, reply),
             (Some(Waiter::Watch(id)), other) => inner.fail(id, unexpected(&other)),
             (Some(Waiter::Terminal(id, seq)), FromDaemon::Reply(reply)) => {
@@ -307,18 +320,16 @@ impl Registry {
     }
 }
 
-/// An open request; forgotten when whoever asked gives up.
+/// An open request; forgotten when whoever asked gives up, and called off where that ends it.
 struct Open<'a> {
     registry: &'a Registry,
     daemon: DaemonId,
     request: RequestId,
+    call_off: bool,
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        if let Some(link) = self.registry.lock().links.get_mut(&self.daemon) {
-            link.open.remove(&self.request);
-            link.untagged.retain(|one| one.request != self.request);
-        }
+        self.registry.give_up(self.daemon, self.request, self.call_off);
     }
 }

@@ -1,5 +1,11 @@
 //! Search of what agents printed: the question and the answer, over HTTP and the wire alike.
 
+mod lines;
+mod merge;
+
+pub use lines::{LINES, SearchEnd, SearchLine, wants_lines};
+pub use merge::Merge;
+
 use crate::id::{DaemonId, RunId, TaskId};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
@@ -28,6 +34,14 @@ pub const USUAL_BUDGET_MS: u32 = 900;
 /// The most time that may be given: the relay waits ten seconds for a daemon.
 pub const MAX_BUDGET_MS: u32 = 8_000;
 
+/// Pages of a stream that a daemon sends before the first of them is said to be taken: one more is
+/// found while one is on its way.
+pub const PAGES_AHEAD: usize = 2;
+
+/// What sending may take beyond the time of the question, in milliseconds: the lines were found by
+/// then, and are only fetched.
+pub const FETCH_MS: u64 = 5_000;
+
 /// What is searched for, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,6 +69,9 @@ pub struct SearchQuery {
     /// Go on behind this match, as [`SearchReport::next`] said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<SearchPlace>,
+    /// Send what is found page by page before the report; asked only of those that can.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stream: bool,
 }
 
 /// A match by its place.
@@ -131,6 +148,17 @@ pub struct SearchLeft {
     pub reason: Option<String>,
 }
 
+/// What a daemon found since it told last, while it searches still.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SearchPage {
+    /// The next matches, in the order that was asked for.
+    pub matches: Vec<SearchMatch>,
+    /// All that follows is of this run, or of one behind it in the order that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<RunId>,
+}
+
 /// What one daemon found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -169,18 +197,9 @@ pub struct Unanswered {
 pub struct SearchAnswer {
     /// The matches, in the order that was asked for.
     pub matches: Vec<SearchMatch>,
-    /// How many lines match in all that was searched.
-    pub total: u64,
-    /// Whether there may be more than these in what the daemons that answered hold.
-    pub truncated: bool,
-    /// How much was searched.
-    pub searched: SearchedSum,
-    /// What was not, on daemons that answered.
-    pub unsearched: Vec<SearchLeft>,
-    /// Who did not answer.
-    pub unanswered: Vec<Unanswered>,
-    /// Where it was found: always `ring`.
-    pub source: String,
+    /// All else.
+    #[serde(flatten)]
+    pub end: SearchEnd,
 }
 
 impl SearchReport {
@@ -196,10 +215,9 @@ impl SearchReport {
 
     /// The answer that this is, with those that gave none.
     #[must_use]
-    pub fn answer(self, unanswered: Vec<Unanswered>) -> SearchAnswer {
-        let Self { matches, total, truncated, searched, unsearched, next: _ } = self;
-        let source = "ring".to_owned();
-        SearchAnswer { matches, total, truncated, searched, unsearched, unanswered, source }
+    pub fn answer(mut self, unanswered: Vec<Unanswered>) -> SearchAnswer {
+        let matches = std::mem::take(&mut self.matches);
+        SearchAnswer { matches, end: self.end(unanswered) }
     }
 }
 
@@ -218,10 +236,6 @@ pub struct Pages {
 impl Pages {
     /// Memory that the matches of one daemon may take, in bytes.
     const MOST: usize = 64 << 20;
-
-    /// What gathering may take beyond the time of the question, in milliseconds: the lines were found
-    /// by then, and are only fetched.
-    const FETCH_MS: u64 = 5_000;
 
     /// The least time for an answer after the first, in milliseconds.
     const LEAST_MS: u64 = 500;
@@ -264,7 +278,7 @@ impl Pages {
         let may = found > 0
             && room > 0
             && self.weight < Self::MOST
-            && elapsed_ms < self.budget_ms + Self::FETCH_MS;
+            && elapsed_ms < self.budget_ms + FETCH_MS;
         sum.truncated =
             sum.total > known.into() || !sum.unsearched.is_empty() || (next.is_some() && !may);
         let Some(next) = next.filter(|_| may) else { return false };
@@ -323,6 +337,7 @@ impl SearchWords {
             budget_ms: USUAL_BUDGET_MS,
             task_ids: Vec::new(),
             after: None,
+            stream: false,
         };
         let mut words = Self { query, tasks: Vec::new(), daemons: Vec::new() };
         let query = &mut words.query;

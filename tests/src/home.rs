@@ -4,7 +4,7 @@ use crate::http::Api;
 use crate::must;
 use crate::process::{self, Process};
 use crate::program::{Ran, fault_program, hayward, run};
-use crate::script::Script;
+use crate::script::{Script, Step};
 use crate::wait;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -197,6 +197,16 @@ impl Home {
     pub fn submit_command(&self, folder: &Path, options: &[&str], command: &[String]) -> Value {
         let words = words(&["--json", "run", "--detach"], options, command);
         self.run_in(folder, &borrowed(&words)).expect(0).json()
+    }
+
+    /// Submits an agent that prints until the file `gate` is there, and keeps what it printed in the
+    /// file `printed`; the task once it is running.
+    #[track_caller]
+    pub fn stream(&self, folder: &Path) -> Value {
+        let script = Script::new()
+            .then(Step::Raw)
+            .then(Step::Stream { ledger: self.file("printed"), until: self.file("gate") });
+        self.reaches(&self.submit(folder, &["--on", "none"], &script), "running")
     }
 
     /// Runs a scripted agent to its end.

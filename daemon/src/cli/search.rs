@@ -1,17 +1,21 @@
 //! `hayward search`.
 
+mod rows;
+
 use super::context::Context;
-use super::print::escape::lines;
 use super::print::tone::Tone;
-use super::print::words::count;
+use super::print::{closed, words};
 use super::typed::Typed;
-use crate::client::{Query, array, near, read};
-use crate::exit::{End, Outcome};
+use crate::client::{Client, Lines, Query, near, read};
+use crate::exit::{End, OrFault, Outcome};
 use hayward_daemon::terminal::pattern::{Pattern, Reading};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::search::{MAX_BUDGET_MS, SearchLeft, SearchMatch, SearchedSum};
-use serde_json::{Value, json};
-use std::fmt::Write as _;
+use hayward_shared::search::{MAX_BUDGET_MS, SearchEnd, SearchLine, SearchMatch, Unanswered};
+use rows::Rows;
+use serde_json::Value;
+use std::sync::mpsc;
+use std::thread;
+use tokio::sync::oneshot;
 
 /// What is searched for, and where.
 #[derive(clap::Args)]
@@ -80,8 +84,16 @@ fn marked(pattern: &str, at: usize) -> Option<[String; 2]> {
     Some([format!("  {pattern}"), format!("  {}^", " ".repeat(before.len()))])
 }
 
-/// Searches the output of all runs, or of some.
+/// Searches the output of all runs, or of some, for as long as anyone reads what is found.
 pub(crate) async fn run(args: SearchArgs, context: &Context) -> Outcome {
+    tokio::select! {
+        biased;
+        outcome = search(args, context) => outcome,
+        () = context.out.until_closed() => Err(closed()),
+    }
+}
+
+async fn search(args: SearchArgs, context: &Context) -> Outcome {
     check(&args, context)?;
     let mut query = vec![
         ("pattern", args.pattern.clone()),
@@ -98,116 +110,119 @@ pub(crate) async fn run(args: SearchArgs, context: &Context) -> Outcome {
     for daemon in &args.daemon {
         query.push(("daemon", daemon.fragment("daemon")?.to_string()));
     }
-    let mut answer = match ask(&query, context).await {
-        Err(fault) if fault.code == Code::Unavailable && args.daemon.is_empty() => {
-            alone(&query, context, fault).await?
-        }
-        answer => answer?,
-    };
-    let unanswered = array(&mut answer, "unanswered");
-    for daemon in &unanswered {
-        let word = |name: &str| daemon.get(name).and_then(Value::as_str).unwrap_or_default();
-        let text = format!("{} was not searched: {}", word("hostname"), word("reason"));
-        context.out.note(Tone::Warn, &text);
-    }
     if context.out.json() {
-        answer["unanswered"] = json!(unanswered);
-        context.out.value(&answer)?;
-        return Ok(End::Done);
+        return whole(&args, &query, context).await;
     }
-    show(answer, args.context > 0, context)
+    let ask = async |client: Client| client.lines(&PATH, &query).await;
+    let mut lines = asked(&args, context, ask).await?;
+    let (tell, told) = mpsc::channel();
+    let printed = print(told, Rows::new(context.out, args.context > 0))?;
+    let (count, end) = read_all(&mut lines, tell, printed).await?;
+    close(count, end?, context);
+    Ok(End::Done)
 }
 
 const PATH: [&str; 3] = ["api", "v1", "search"];
 
-async fn ask(query: &Query, context: &Context) -> Result<Value, Fault> {
-    context.client()?.get(&PATH, query).await
-}
-
-/// What this machine's daemon finds while the relay is away; the relay's fault when none answers.
-async fn alone(query: &Query, context: &Context, fault: Fault) -> Result<Value, Fault> {
-    let finder = context.finder()?;
-    let found = near(&finder, &fault, async |daemon| daemon.get(&PATH, query).await).await?;
-    context.out.note(Tone::Warn, &format!("{fault}; only this machine is searched"));
-    Ok(found)
-}
-
-fn show(mut answer: Value, apart: bool, context: &Context) -> Outcome {
-    let matches = array(&mut answer, "matches");
-    let unsearched = array(&mut answer, "unsearched");
-    let matches = matches.iter().map(read::<SearchMatch>).collect::<Result<Vec<_>, _>>()?;
-    for (index, found) in matches.iter().enumerate() {
-        let last = index.checked_sub(1).and_then(|last| matches.get(last));
-        print(found, (last, matches.get(index + 1)), apart, context)?;
+/// Asks the relay; while it is away this machine's daemon, unless others are meant.
+async fn asked<T>(
+    args: &SearchArgs,
+    context: &Context,
+    ask: impl AsyncFn(Client) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let asked = match context.client() {
+        Ok(client) => ask(client).await,
+        Err(fault) => Err(fault),
+    };
+    match asked {
+        Err(fault) if fault.code == Code::Unavailable && args.daemon.is_empty() => {
+            let found = near(&context.finder()?, &fault, ask).await?;
+            context.out.note(Tone::Warn, &format!("{fault}; only this machine is searched"));
+            Ok(found)
+        }
+        answer => answer,
     }
-    for left in &unsearched {
-        let left = read::<SearchLeft>(left)?;
+}
+
+/// The whole answer, for programs.
+async fn whole(args: &SearchArgs, query: &Query, context: &Context) -> Outcome {
+    let answer = asked(args, context, async |client| client.get(&PATH, query).await).await?;
+    for daemon in answer.get("unanswered").and_then(Value::as_array).into_iter().flatten() {
+        tell_unanswered(&read(daemon)?, context);
+    }
+    context.out.value(&answer)?;
+    Ok(End::Done)
+}
+
+/// How many matches were printed; nothing comes any more once they cannot be.
+type Printed = oneshot::Receiver<Result<u64, Fault>>;
+
+/// Prints matches on a thread of its own, so that a slow reader of ours neither holds up the search
+/// nor keeps Ctrl-C waiting. What waits for it is no more than the answer in all.
+fn print(matches: mpsc::Receiver<SearchMatch>, mut rows: Rows) -> Result<Printed, Fault> {
+    let (tell, printed) = oneshot::channel();
+    let work = thread::Builder::new().name("print".to_owned()).spawn(move || {
+        let done = matches.iter().try_for_each(|found| rows.take(found));
+        // nobody waits any more when this fails
+        drop(tell.send(done.and_then(|()| rows.end())));
+    });
+    work.or_fault(Code::Failed)?;
+    Ok(printed)
+}
+
+/// Hands on matches as they come; how many were printed, and what the answer says of all of them.
+async fn read_all(
+    lines: &mut Lines,
+    tell: mpsc::Sender<SearchMatch>,
+    mut printed: Printed,
+) -> Result<(u64, Result<SearchEnd, Fault>), Fault> {
+    let gone = |_| Fault::new(Code::Internal, "the answer was not printed");
+    let end = loop {
+        let line = tokio::select! {
+            line = lines.next() => line,
+            // it cannot be printed
+            stopped = &mut printed => return Ok((stopped.map_err(gone)??, Err(broken_off()))),
+        };
+        match line {
+            // the next turn tells why this fails, if it does
+            Ok(Some(SearchLine::Match(found))) => drop(tell.send(found)),
+            Ok(Some(SearchLine::End(end))) => break Ok(end),
+            Ok(Some(SearchLine::Fault(fault))) | Err(fault) => break Err(fault),
+            Ok(None) => break Err(broken_off()),
+        }
+    };
+    drop(tell);
+    Ok((printed.await.map_err(gone)??, end))
+}
+
+fn broken_off() -> Fault {
+    Fault::new(Code::Unavailable, "the answer broke off")
+}
+
+/// What there is to say at the end.
+fn close(count: u64, end: SearchEnd, context: &Context) {
+    for daemon in &end.unanswered {
+        tell_unanswered(daemon, context);
+    }
+    for left in end.unsearched {
         let why = left.reason.unwrap_or_else(|| "the time was over".to_owned());
         let part = if left.from.is_some() { "a part of " } else { "" };
         let text = format!("{part}task {} was not searched: {why}", left.task_id.short());
         context.out.note(Tone::Warn, &text);
     }
-    let total = answer.get("total").and_then(Value::as_u64).unwrap_or_default();
-    let searched = answer.get("searched").map(read::<SearchedSum>).transpose()?.unwrap_or_default();
-    let mut text = String::new();
-    if total > matches.len() as u64 {
-        let _ = write!(text, "{} of ", matches.len());
-    }
-    let runs = count(searched.runs, "run");
-    let _ = write!(text, "{} in {runs}, {} ms", count_of(total), searched.ms);
+    let shown = if end.total > count { format!("{count} of ") } else { String::new() };
+    let (total, runs) = (count_of(end.total), words::count(end.searched.runs, "run"));
+    let text = format!("{shown}{total} in {runs}, {} ms", end.searched.ms);
     context.out.note(Tone::Dim, &text);
-    Ok(End::Done)
+}
+
+fn tell_unanswered(daemon: &Unanswered, context: &Context) {
+    let text = format!("{} was not searched: {}", daemon.hostname, daemon.reason);
+    context.out.note(Tone::Warn, &text);
 }
 
 fn count_of(total: u64) -> String {
     if total == 1 { "1 match".to_owned() } else { format!("{total} matches") }
-}
-
-/// A match with the lines around it, but for those that its neighbours show.
-fn print(
-    found: &SearchMatch,
-    (last, next): (Option<&SearchMatch>, Option<&SearchMatch>),
-    apart: bool,
-    context: &Context,
-) -> Result<(), Fault> {
-    let same = |other: &&SearchMatch| other.run_id == found.run_id;
-    let (last, next) = (last.filter(same), next.filter(same));
-    let span = |one: &SearchMatch| {
-        let first = one.line.saturating_sub(one.context_before.len() as u64);
-        first..=one.line + one.context_after.len() as u64
-    };
-    let own = span(found);
-    if last.is_none() {
-        let text = format!("task {} · run {}", found.task_id.short(), found.run_id.short());
-        context.out.line(Tone::Strong, &text)?;
-    } else if let Some(last) = last.map(span)
-        && apart
-        && (*own.start() > last.end() + 1 || *own.end() + 1 < *last.start())
-    {
-        context.out.line(Tone::Dim, "--")?;
-    }
-    // the match before shows its lines, the one after is a line of its own
-    let free = |number: &u64| {
-        last.is_none_or(|last| !span(last).contains(number))
-            && next.is_none_or(|next| next.line != *number)
-    };
-    let row = |number: u64, mark: char, text: &str, tone: Tone| {
-        // counted from the oldest line that is kept, for want of better
-        let number = format!("{}{number}", if found.uncounted { "~" } else { "" });
-        context.out.line(tone, &format!("{number:>7}{mark} {}", lines(text).join(" ")))
-    };
-    for (number, text) in (*own.start()..).zip(&found.context_before) {
-        if free(&number) {
-            row(number, '-', text, Tone::Dim)?;
-        }
-    }
-    row(found.line, ':', &found.content, Tone::Plain)?;
-    for (number, text) in (found.line + 1..).zip(&found.context_after) {
-        if free(&number) && next.is_none_or(|next| next.line < found.line || number < next.line) {
-            row(number, '-', text, Tone::Dim)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -96,7 +96,12 @@ impl Client {
 
     /// `GET`.
     pub(crate) async fn get(&self, path: &[&str], query: &Query) -> Result<Value, Fault> {
-        self.send(self.http.request(Method::GET, self.address(path, query))).await
+        self.send(self.ask(path, query)).await
+    }
+
+    /// A `GET` that was not sent yet.
+    pub(super) fn ask(&self, path: &[&str], query: &Query) -> reqwest::RequestBuilder {
+        self.http.request(Method::GET, self.address(path, query))
     }
 
     /// `POST` with a body, or with none.
@@ -187,14 +192,24 @@ impl Client {
         url
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Fault> {
+    /// Sends a request; its answer, whose body has not come yet, unless it is refused.
+    pub(super) async fn begin(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, Fault> {
         let request = request.bearer_auth(&self.place.token);
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         let status = answer.status();
-        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
-        if !status.is_success() {
-            return Err(refusal(status.as_u16(), &body));
+        if status.is_success() {
+            return Ok(answer);
         }
+        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
+        Err(refusal(status.as_u16(), &body))
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Fault> {
+        let answer = self.begin(request).await?;
+        let body = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
         if body.is_empty() {
             return Ok(Value::Null);
         }
@@ -204,7 +219,7 @@ impl Client {
         })
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Fault {
+    pub(super) fn unreachable(&self, error: &reqwest::Error) -> Fault {
         let url = self.place.shown();
         let why = match (error.is_timeout(), std::error::Error::source(error)) {
             (true, _) => "it does not answer in time".to_owned(),

@@ -4,6 +4,7 @@
 mod finder;
 mod follower;
 mod http;
+mod lines;
 mod output;
 mod reach;
 mod socket;
@@ -14,6 +15,7 @@ mod ways;
 pub(crate) use finder::{Finder, Place, alive, process, shown};
 pub(crate) use follower::{Followed, Follower};
 pub(crate) use http::{Client, Doc, Query, array, read};
+pub(crate) use lines::Lines;
 pub(crate) use output::{Sink, Watch};
 pub(crate) use reach::{Reach, near};
 pub(crate) use tasks::{Filter, Verb};

@@ -1,6 +1,7 @@
 //! What a task changed: committed, uncommitted and untracked, read without touching the index.
 
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::graft::Entry;
 use super::joined::Joined;
@@ -10,6 +11,10 @@ use super::worktree::open_own;
 
 /// A larger file is shown as binary: nobody reads such a patch, and it would fill memory.
 const MAX_TEXT: i64 = 4 * 1024 * 1024;
+
+/// Fewer changed files are compared on one thread: another one, which opens the repository anew,
+/// begins no sooner than they are done.
+const MANY: usize = 16;
 
 /// What is compared with the base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,7 +212,33 @@ fn compare_plainly(
         return Ok(None);
     }
     changes.sort_unstable_by(|one, two| one.0.cmp(&two.0));
-    changes.into_iter().map(|change| count(repository, change)).collect::<Result<_, _>>().map(Some)
+    count_all(repository, changes).map(Some)
+}
+
+/// Counts the lines of changes between plain files, in their order; of many, half on a thread of
+/// its own, where reading them twice as fast is felt.
+fn count_all(
+    repository: &git2::Repository,
+    mut changes: Vec<Change>,
+) -> Result<Vec<ChangedFile>, git2::Error> {
+    let all = |repository: &git2::Repository, changes: Vec<Change>| {
+        changes.into_iter().map(|change| count(repository, change)).collect::<Result<Vec<_>, _>>()
+    };
+    if changes.len() < MANY {
+        return all(repository, changes);
+    }
+    let rest = changes.split_off(changes.len() / 2);
+    let place = repository.commondir();
+    thread::scope(|scope| {
+        let work = || all(&git2::Repository::open(place)?, rest);
+        let refused =
+            |error| git2::Error::from_str(&format!("no thread to compare files: {error}"));
+        let other = thread::Builder::new().spawn_scoped(scope, work).map_err(refused)?;
+        let mut files = all(repository, changes)?;
+        let broken = |_| git2::Error::from_str("the thread that compares files broke off");
+        files.append(&mut other.join().map_err(broken)??);
+        Ok(files)
+    })
 }
 
 /// Whether it is a plain file, no link, folder or submodule.

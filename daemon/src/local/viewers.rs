@@ -14,7 +14,7 @@ use futures_util::{SinkExt, StreamExt};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, WatchId};
 use hayward_shared::protocol::{
-    ClientMessage, ClientNotice, FromDaemon, MAX_TEXT, OutputView, Reply, Tagged,
+    ClientMessage, ClientNotice, FromDaemon, MAX_TEXT, OutputView, Reply, Tagged, TerminalView,
 };
 use std::collections::HashMap;
 use std::time::Duration;
@@ -166,6 +166,13 @@ impl Viewer {
 
     async fn message(&mut self, message: ClientMessage) -> Result<(), Gone> {
         match message {
+            ClientMessage::Watch(OutputView { watch_id, .. })
+            | ClientMessage::AttachTerminal(TerminalView { watch_id, .. })
+                if self.watches.is_live(watch_id) =>
+            {
+                let error = Fault::new(Code::Conflict, "that watch id is in use");
+                self.say(ClientNotice::WatchFailed { watch_id, error }).await
+            }
             ClientMessage::Watch(view) => {
                 let OutputView { watch_id, grant, .. } = view;
                 match self.watches.begin(OutputView { grant: 0, ..view }).await {
@@ -220,6 +227,10 @@ impl Viewer {
         ask: impl FnOnce(&mut Watches, RequestId) -> Result<(), Fault>,
     ) -> Result<(), Gone> {
         let request = RequestId::fresh();
+        if self.wishes.len() >= WISHES {
+            // a watch that ended answers none of them any more
+            self.wishes.retain(|_, (watch, _)| self.watches.is_live(*watch));
+        }
         let asked = if self.wishes.len() < WISHES {
             ask(&mut self.watches, request)
         } else {

@@ -1,5 +1,7 @@
-//! One daemon's answer to a search, as full as one message of the wire may be.
+//! One daemon's answer to a search, as full as one message of the wire may be; or in pages that go
+//! out while it is searched on.
 
+use super::flow::Flow;
 use crate::terminal::search::{Found, Searched, Sink};
 use hayward_shared::protocol::MAX_TEXT;
 use hayward_shared::run::RunKey;
@@ -28,13 +30,20 @@ pub(super) struct Answer<'a, F> {
     run: Option<RunKey>,
     /// The last match that it holds.
     last: Option<SearchPlace>,
+    /// Where pages go, if they do.
+    flow: Option<Flow<'a>>,
 }
 
 impl<'a, F: FnMut() -> bool> Answer<'a, F> {
     /// Nothing was found yet; `stop` says when to break off.
     pub(super) fn new(query: &'a SearchQuery, stop: F) -> Self {
         let report = SearchReport::default();
-        Self { query, stop, report, room: MOST, full: false, run: None, last: None }
+        Self { query, stop, report, room: MOST, full: false, run: None, last: None, flow: None }
+    }
+
+    /// The same, but what is found goes out page by page, until the last one.
+    pub(super) fn through(self, flow: Option<Flow<'a>>) -> Self {
+        Self { flow, ..self }
     }
 
     /// From here on, the output is that of this run.
@@ -62,6 +71,7 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
 
     /// Whether it is time to break off.
     pub(super) fn stopped(&mut self) -> bool {
+        self.send_if_due();
         // who goes on behind a match knows the sum already
         (self.query.after.is_some() && !self.wants()) || (self.stop)()
     }
@@ -79,11 +89,34 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
             // broken off because it was full, not for want of time
             self.report.unsearched.retain(|left| left.reason.is_some());
         }
-        let found = self.report.matches.len() as u64;
+        let found = self.found_so_far() as u64;
         self.report.truncated =
             self.full || self.report.total > found || !self.report.unsearched.is_empty();
         self.report.searched.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         self.report
+    }
+
+    fn found_so_far(&self) -> usize {
+        self.flow.as_ref().map_or(0, Flow::sent) + self.report.matches.len()
+    }
+
+    fn send_if_due(&mut self) {
+        let run = self.run.map(|run| run.run_id);
+        if self.flow.as_ref().is_some_and(|flow| flow.is_due(self.report.matches.len(), run)) {
+            self.send();
+        }
+    }
+
+    /// Sends what is held as a page; what nobody takes is not searched, as far as one can tell.
+    fn send(&mut self) {
+        let Some(flow) = &mut self.flow else { return };
+        let matches = std::mem::take(&mut self.report.matches);
+        self.room = MOST;
+        let sent = flow.send(matches, self.run.map(|run| run.run_id));
+        if let (false, Some(RunKey { task_id, run_id, .. })) = (sent, self.run) {
+            let reason = Some("what was found of it was not taken in time".to_owned());
+            self.leave(SearchLeft { task_id, run_id, from: None, to: None, reason });
+        }
     }
 
     /// Whether an earlier answer held it.
@@ -101,7 +134,7 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
 
 impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
     fn wants(&self) -> bool {
-        !self.full && self.report.matches.len() < self.query.limit as usize
+        !self.full && self.found_so_far() < self.query.limit as usize
     }
 
     fn found(&mut self, found: &Found<'_>) {
@@ -109,13 +142,17 @@ impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
         let row = row(run, found);
         let size = size(&row);
         if size > self.room && !self.report.matches.is_empty() {
-            self.full = true;
-            return;
+            if self.flow.is_none() {
+                self.full = true;
+                return;
+            }
+            self.send();
         }
         self.room = self.room.saturating_sub(size);
         let (run_id, line, offset) = (run.run_id, found.line, Some(found.from));
         self.last = Some(SearchPlace { run_id, line, offset });
         self.report.matches.push(row);
+        self.send_if_due();
     }
 
     fn stop(&mut self) -> bool {

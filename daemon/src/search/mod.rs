@@ -2,23 +2,28 @@
 //! keepers that write them and the agents that go on.
 
 mod answer;
+mod calls;
+mod flow;
+
+pub use calls::Calls;
 
 use crate::journal::JournalError;
 use crate::task::{RunState, Shop, run_folder};
 use crate::terminal::pattern::{Pattern, Reading};
 use crate::terminal::search::{Order, Query, search};
 use answer::Answer;
+use flow::{Flow, Time};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RunId, TaskId};
 use hayward_shared::run::RunKey;
-use hayward_shared::search::{SearchLeft, SearchQuery, SearchReport};
+use hayward_shared::search::{SearchLeft, SearchPage, SearchQuery, SearchReport};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout_at;
 
 /// Searches under way at once: each takes two processors for a while, and some MiB.
@@ -73,11 +78,37 @@ impl Finder {
         Ok(runs.into_iter().map(|key| key.task_id).collect())
     }
 
+    /// The same as it is found: pages, and at last the report, whose matches are the last ones.
+    /// Dropping the answer ends the search; what is not taken holds it up, for five seconds in all.
+    ///
+    /// # Errors
+    /// As [`Finder::search`] says, but for the pattern, which the first step judges.
+    pub async fn stream(&self, query: SearchQuery) -> Result<Stream, Fault> {
+        let (page, pages) = mpsc::channel(1);
+        Ok(Stream { pages, search: self.begin(query, None, Some(page)).await? })
+    }
+
     async fn search_in(
         &self,
         query: SearchQuery,
         only: Option<RunId>,
     ) -> Result<SearchReport, Fault> {
+        let (_none, pages) = mpsc::channel(1);
+        let mut stream = Stream { pages, search: self.begin(query, only, None).await? };
+        loop {
+            if let Found::End(report) = stream.next().await? {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// Begins a search as soon as there is a place for it.
+    async fn begin(
+        &self,
+        query: SearchQuery,
+        only: Option<RunId>,
+        pages: Option<mpsc::Sender<SearchPage>>,
+    ) -> Result<Search, Fault> {
         query.check().map_err(|what| Fault::new(Code::Invalid, what))?;
         let deadline = Instant::now() + Duration::from_millis(query.budget_ms.into());
         let permit = timeout_at(deadline.into(), self.permits.clone().acquire_owned()).await;
@@ -92,21 +123,19 @@ impl Finder {
                 return Err(Fault::not_found("run", run.short()));
             }
         }
-        let ended = Arc::new(AtomicBool::new(false));
-        let hunt = Hunt { query, places, deadline, ended: ended.clone() };
+        let time = Arc::new(Time::until(deadline));
+        let hunt = Hunt { query, places, time: time.clone() };
         let (found, answer) = oneshot::channel();
-        let guard = EndOnDrop(ended);
+        let search = Search { answer, time: EndOnDrop(time) };
+        let runtime = Handle::current();
         let work = thread::Builder::new().name("search".to_owned()).spawn(move || {
             stand_back();
             // nobody waits any more when this fails
-            drop(found.send(hunt.run()));
+            drop(found.send(hunt.run(pages.map(|pages| (pages, runtime)))));
             drop(permit);
         });
         work.map_err(|error| Fault::new(Code::Unavailable, format!("no search: {error}")))?;
-        let report = timeout_at((deadline + GRACE).into(), answer).await;
-        drop(guard);
-        let broken = |_| Fault::new(Code::Internal, "the search broke off");
-        report.map_err(|_| too_slow())?.map_err(broken)?
+        Ok(search)
     }
 
     /// Where the wanted runs' output is, in the order in which it is searched.
@@ -136,11 +165,65 @@ struct Place {
 }
 
 /// Ends a search when nobody waits for it any more.
-struct EndOnDrop(Arc<AtomicBool>);
+#[derive(Debug)]
+struct EndOnDrop(Arc<Time>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.end();
+    }
+}
+
+/// A search under way, as seen by whoever waits for it. Dropping it ends it.
+#[derive(Debug)]
+struct Search {
+    answer: oneshot::Receiver<Result<SearchReport, Fault>>,
+    time: EndOnDrop,
+}
+
+/// What a search finds, as it finds it. Dropping it ends the search.
+#[derive(Debug)]
+pub struct Stream {
+    pages: mpsc::Receiver<SearchPage>,
+    search: Search,
+}
+
+/// A part of what a search finds.
+#[derive(Debug)]
+pub enum Found {
+    /// The next page.
+    Page(SearchPage),
+    /// The last matches, and what there is to say of all.
+    End(SearchReport),
+}
+
+impl Stream {
+    /// The next part. Nothing follows the end, or an error; both are told once.
+    ///
+    /// # Errors
+    /// As [`Finder::search`] says.
+    pub async fn next(&mut self) -> Result<Found, Fault> {
+        let Search { answer, time: EndOnDrop(time) } = &mut self.search;
+        let broken = || Fault::new(Code::Internal, "the search broke off");
+        loop {
+            let late = time.deadline() + GRACE;
+            let part = async {
+                tokio::select! {
+                    biased;
+                    Some(page) = self.pages.recv() => Ok(Found::Page(page)),
+                    report = &mut *answer, if !answer.is_terminated() => {
+                        report.map_err(|_| broken())?.map(Found::End)
+                    }
+                    else => Err(broken()),
+                }
+            };
+            match timeout_at(late.into(), part).await {
+                Ok(part) => return part,
+                // or it got more time meanwhile
+                Err(_) if time.deadline() + GRACE <= Instant::now() => return Err(too_slow()),
+                Err(_) => {}
+            }
+        }
     }
 }
 
@@ -148,12 +231,11 @@ impl Drop for EndOnDrop {
 struct Hunt {
     query: SearchQuery,
     places: Vec<Place>,
-    deadline: Instant,
-    ended: Arc<AtomicBool>,
+    time: Arc<Time>,
 }
 
 impl Hunt {
-    fn run(self) -> Result<SearchReport, Fault> {
+    fn run(self, pages: Option<(mpsc::Sender<SearchPage>, Handle)>) -> Result<SearchReport, Fault> {
         let began = Instant::now();
         let asked = &self.query;
         let reading = Reading { literal: asked.literal, ignore_case: asked.ignore_case };
@@ -162,8 +244,8 @@ impl Hunt {
         })?;
         let order = if asked.newest_first { Order::NewestFirst } else { Order::OldestFirst };
         let query = Query { pattern, context: asked.context.into(), order };
-        let stop = || self.ended.load(Ordering::Relaxed) || Instant::now() >= self.deadline;
-        let mut answer = Answer::new(asked, stop);
+        let flow = pages.map(|(pages, runtime)| Flow::new(pages, runtime, &self.time));
+        let mut answer = Answer::new(asked, || self.time.is_over()).through(flow);
         for place in &self.places {
             if answer.stopped() {
                 answer.leave(left(place));

@@ -74,3 +74,23 @@ async fn a_merge_of_a_user_without_a_name_is_ours_and_an_empty_message_says_some
     let told = ground.git(&["log", "-1", "--format=%an|%s", made.as_str()]);
     assert!(told.ends_with("|Merge") && !told.starts_with("User"), "{told}");
 }
+
+#[tokio::test]
+async fn the_lines_of_many_changed_files_are_told_in_order() {
+    let ground = Ground::new();
+    let names: Vec<String> = (0..41).map(|file| format!("many/{file:02}.txt")).collect();
+    names.iter().for_each(|name| ground.write(name, "kept\ngone\n"));
+    ground.commit("many");
+    let texts: Vec<String> =
+        (0..41).map(|file| format!("kept\n{}", "new\n".repeat(file))).collect();
+    let files: Vec<_> =
+        names.iter().map(String::as_str).zip(texts.iter().map(String::as_str)).collect();
+    let work = ground.branch("work", &files);
+    ground.write("a.txt", "ours\n");
+    let main = ground.commit("ours");
+    let preview = ground.open().await.preview(&main, &work).await.unwrap();
+    let told =
+        preview.changed_files.iter().map(|one| (one.path.to_str(), one.additions, one.deletions));
+    let wanted = names.iter().enumerate().map(|(file, name)| (Some(name.as_str()), file, 1));
+    assert!(told.eq(wanted), "{:?}", preview.changed_files);
+}

@@ -1,6 +1,8 @@
 //! Search of output: asked of every daemon of the workspace that is online, page by page, and put
 //! together. Nothing of it is kept.
 
+mod stream;
+
 use super::caller::Bearer;
 use super::fault::{Refusal, invalid};
 use super::gather::known;
@@ -10,14 +12,18 @@ use crate::auth::Caller;
 use crate::core::Core;
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
+use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, Fragment};
 use hayward_shared::protocol::ToDaemon;
 use hayward_shared::search::{
-    Pages, SearchAnswer, SearchQuery, SearchReport, SearchWords, Unanswered,
+    Pages, SearchQuery, SearchReport, SearchWords, Unanswered, wants_lines,
 };
 use serde::Deserialize;
+use serde_json::Value;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -28,12 +34,17 @@ const MOST_TASKS: usize = 200;
 pub(super) async fn search(
     State(core): State<Arc<Core>>,
     Bearer(caller): Bearer,
+    headers: HeaderMap,
     params: Params,
-) -> Result<Json<SearchAnswer>, Refusal> {
+) -> Result<Response, Refusal> {
     let words = SearchWords::read(params.pairs()).map_err(invalid)?;
     let query = within(&core, caller, words.query, &words.tasks).await?;
     let began = Instant::now();
     let daemons = wanted(known(&core, caller.workspace).await?, &words.daemons)?;
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(wants_lines) {
+        return Ok(stream::answer(&core, daemons, &query).await?);
+    }
     let asked = daemons.into_iter().map(|(id, hostname)| {
         let (core, query) = (&core, query.clone());
         async move { (id, hostname, gather(core, id, query).await) }
@@ -58,7 +69,7 @@ pub(super) async fn search(
     sum.matches.truncate(query.limit as usize);
     sum.truncated |= sum.total > sum.matches.len() as u64;
     sum.searched.ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(Json(sum.answer(silent)))
+    Ok(Json(sum.answer(silent)).into_response())
 }
 
 /// Those of the daemons that the caller named; all where it named none.
@@ -108,13 +119,18 @@ async fn gather(core: &Core, id: DaemonId, query: SearchQuery) -> Result<SearchR
     loop {
         let body = ToDaemon::Search(Box::new(pages.query().clone()));
         let answer = core.registry.ask(id, body, core.timing.reply).await?;
-        let mut page = SearchReport::deserialize(&answer).map_err(|error| {
-            Fault::new(Code::Incompatible, format!("its answer cannot be read: {error}"))
-        })?;
+        let mut page = report(&answer)?;
         page.matches.iter_mut().for_each(|one| one.daemon_id = Some(id));
         let elapsed = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if !pages.take(page, elapsed) {
             return Ok(pages.end());
         }
     }
+}
+
+/// What a daemon answered.
+fn report(answer: &Value) -> Result<SearchReport, Fault> {
+    SearchReport::deserialize(answer).map_err(|error| {
+        Fault::new(Code::Incompatible, format!("its answer cannot be read: {error}"))
+    })
 }

@@ -29,7 +29,7 @@ impl Registry {
         // what was asked by those who are gone gets no answer
         link.open.retain(|_, waiter| match waiter {
             Waiter::Terminal(id, _) => watches.contains_key(id),
-            Waiter::Command(_) | Waiter::Watch(_) => true,
+            Waiter::Command(_) | Waiter::Watch(_) | Waiter::Search(_) => true,
         });
         let waits = |waiter: &&Waiter| matches!(waiter, Waiter::Terminal(id, _) if *id == watch_id);
         if link.open.values().filter(waits).count() >= MOST_WAITING {

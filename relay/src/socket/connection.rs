@@ -187,6 +187,12 @@ impl Connection {
                 self.core.registry.answer(self.peer.daemon, tags.request_id, answer);
                 Ok(())
             }
+            FromDaemon::SearchFound(page) => {
+                if let Some(request) = tags.request_id {
+                    self.core.registry.found(self.peer.daemon, request, page);
+                }
+                Ok(())
+            }
             FromDaemon::Reply(_) => Ok(()),
             FromDaemon::Error { code, message } => {
                 let daemon = self.peer.daemon;

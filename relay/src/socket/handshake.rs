@@ -19,6 +19,8 @@ pub(crate) struct Manners {
     pub(crate) replies: bool,
     /// It shows terminals.
     pub(crate) terminals: bool,
+    /// It sends what a search finds as it finds it, and ends one that is called off.
+    pub(crate) streams: bool,
 }
 
 /// Reads the first frame: an `authenticate` of a peer that we can serve, or why not.
@@ -45,12 +47,13 @@ pub(crate) fn refusal() -> Fault {
 fn manners(hello: &Authenticate) -> Result<Manners, Fault> {
     let can = |ability| hello.capabilities.contains(&ability);
     let (replies, terminals) = (can(Capability::Replies), can(Capability::Terminals));
+    let streams = replies && can(Capability::SearchStreams);
     let Some(version) = hello.protocol_version else {
-        return Ok(Manners { plain: true, replies, terminals });
+        return Ok(Manners { plain: true, replies, terminals, streams });
     };
     let lacking = missing(&NEEDED, &hello.capabilities);
     if lacking.is_empty() {
-        return Ok(Manners { plain: false, replies, terminals });
+        return Ok(Manners { plain: false, replies, terminals, streams });
     }
     let names: Vec<_> = lacking.iter().map(|c| format!("{c:?}").to_lowercase()).collect();
     Err(Fault::new(

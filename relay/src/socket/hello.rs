@@ -97,6 +97,7 @@ async fn enter(
             workspace,
             replies: manners.replies,
             terminals: manners.terminals,
+            streams: manners.streams,
             outlet: outlet.clone(),
         },
         now,

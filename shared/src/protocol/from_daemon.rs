@@ -4,6 +4,7 @@ use super::hello::Authenticate;
 use crate::event::{Channel, Kind};
 use crate::fault::Fault;
 use crate::id::{RunId, TaskId};
+use crate::search::SearchPage;
 use crate::task::{DiffStat, FollowUp, Outcome, Reason, Status, WithheldFile};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -199,6 +200,9 @@ from_daemon! {
     } = "taskFollowUp",
     /// The answer to a command that carried a `requestId`.
     Reply(Reply) = "reply",
+    /// The next page of what a search finds, under the `requestId` of the search; its `reply` is the
+    /// last.
+    SearchFound(SearchPage) = "searchFound",
     /// What it can run has changed.
     Runtimes {
         /// All of it, anew.

@@ -2,7 +2,7 @@
 
 use super::hello::Authenticated;
 use super::view::{OutputView, TerminalView};
-use crate::id::{EntryId, RunId, TaskId, WatchId};
+use crate::id::{EntryId, RequestId, RunId, TaskId, WatchId};
 use crate::search::SearchQuery;
 use crate::task::{CompletionAction, FollowUp, Order};
 use serde::{Deserialize, Serialize};
@@ -258,7 +258,20 @@ to_daemon! {
         entry_id: EntryId,
     } = "queueRemove",
     /// Search what agents printed. Answered with `reply`, payload a [`crate::search::SearchReport`].
+    /// With `stream`, pages of it come before that as `searchFound`, two at the most before the
+    /// first is said to be taken.
     Search(Box<SearchQuery>) = "search",
+    /// A page of a search was taken: another one may be sent.
+    SearchMore {
+        /// The request of the search.
+        asked: RequestId,
+    } = "searchMore",
+    /// Nobody waits for the answer to a request any more: what only looks is ended at once, all else
+    /// goes on. Neither is answered.
+    CallOff {
+        /// The request.
+        asked: RequestId,
+    } = "callOff",
     /// Send the output of its last run to one viewer. Answered with `reply`, then frames.
     WatchOutput(OutputView) = "watchOutput",
     /// The viewer can take more.
@@ -301,6 +314,12 @@ to_daemon! {
 }
 
 impl ToDaemon {
+    /// Whether it is ended by `callOff`: it only looks, and may take its time.
+    #[must_use]
+    pub fn may_be_called_off(&self) -> bool {
+        matches!(self, Self::Search(_))
+    }
+
     /// The `type` of the answer, where it is one of the seven with a type of their own, and the
     /// task that it will be about.
     #[must_use]

@@ -23,18 +23,22 @@ pub enum Capability {
     /// Shows the terminals of its sessions, and takes what is typed into them.
     #[serde(rename = "terminals")]
     Terminals,
+    /// Sends what a search finds while it goes on, and ends one that is called off.
+    #[serde(rename = "searchStreams")]
+    SearchStreams,
     /// One of a newer peer.
     #[serde(untagged)]
     Other(String),
 }
 
 /// What this version can do.
-pub const OURS: [Capability; 5] = [
+pub const OURS: [Capability; 6] = [
     Capability::Outbox,
     Capability::Claim,
     Capability::OutputFrames,
     Capability::Replies,
     Capability::Terminals,
+    Capability::SearchStreams,
 ];
 
 /// Those of `needed` that `offered` lacks.

@@ -203,11 +203,7 @@ fn followers_find_the_relay_again_and_miss_nothing() {
     let mut relay = Relay::start();
     let linked = Linked::start(&relay, &relay.url(), "");
     let (home, repo) = (&linked.home, ScratchRepo::new());
-    let script = Script::new()
-        .then(Step::Raw)
-        .then(Step::Stream { ledger: home.file("printed"), until: home.file("gate") });
-    let task = home.submit(repo.path(), &["--on", "none"], &script);
-    home.reaches(&task, "running");
+    let task = home.stream(repo.path());
     let mut logs = home.spawn("logs", repo.path(), &["logs", id(&task), "-f", "--raw"]);
     let mut waiter = home.spawn("wait", repo.path(), &["--json", "task", "wait", id(&task)]);
     until_true("output flows", LONG, || home.read("logs.out").len() > 1000);

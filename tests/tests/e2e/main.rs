@@ -29,5 +29,6 @@ mod queue;
 mod refusals;
 mod relay;
 mod search;
+mod search_stream;
 mod send_back;
 mod ways;

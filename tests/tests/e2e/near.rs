@@ -6,7 +6,7 @@ use hayward_tests::home::{Home, id};
 use hayward_tests::program::{Ran, run, wait};
 use hayward_tests::relay::{Linked, Relay};
 use hayward_tests::repo::ScratchRepo;
-use hayward_tests::script::{Script, Step};
+use hayward_tests::script::Script;
 use hayward_tests::skip;
 use hayward_tests::tmux::Tmux;
 use hayward_tests::wait::{LONG, until_true};
@@ -155,11 +155,7 @@ fn f32_logs_go_on_at_their_byte_when_the_relay_goes_and_begin_without_it() {
     let mut relay = Relay::start();
     let linked = Linked::start(&relay, &relay.url(), "");
     let (home, repo) = (&linked.home, ScratchRepo::new());
-    let script = Script::new()
-        .then(Step::Raw)
-        .then(Step::Stream { ledger: home.file("printed"), until: home.file("gate") });
-    let task = home.submit(repo.path(), &["--on", "none"], &script);
-    home.reaches(&task, "running");
+    let task = home.stream(repo.path());
     let follow = ["logs", id(&task), "-f", "--raw"];
     let mut before = home.spawn("before", repo.path(), &follow);
     until_true("output flows", LONG, || home.read("before.out").len() > 1000);

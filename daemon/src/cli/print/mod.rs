@@ -11,8 +11,11 @@ pub(crate) use live::Live;
 
 use crate::exit::{OUTPUT_CLOSED, chain};
 use hayward_shared::fault::{Code, Fault, FaultBody};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
 use table::Table;
 use tone::{Tone, painted};
 
@@ -28,6 +31,9 @@ pub(crate) struct Wishes {
     /// No colours, whatever the terminal can do.
     pub(crate) no_color: bool,
 }
+
+/// How often it is looked whether anyone reads the output still: soon enough not to be waited for.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The two streams, and how to write on them.
 #[derive(Clone, Copy, Debug)]
@@ -97,11 +103,26 @@ impl Output {
     pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), Fault> {
         let mut out = io::stdout().lock();
         out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => {
-                Fault::new(Code::Other(OUTPUT_CLOSED.to_owned()), "nobody reads the output")
-            }
+            io::ErrorKind::BrokenPipe => closed(),
             _ => Fault::new(Code::Failed, format!("cannot write the output: {error}")),
         })
+    }
+
+    /// Waits until whoever reads stdout has gone, as in `hayward search x | head`: otherwise that is
+    /// told only when something is written.
+    pub(crate) async fn until_closed(&self) {
+        let mut look = tokio::time::interval(LOOK);
+        while !self.is_closed() {
+            look.tick().await;
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        let out = io::stdout();
+        let mut looked = [PollFd::new(out.as_fd(), PollFlags::empty())];
+        let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+        poll(&mut looked, PollTimeout::ZERO).is_ok()
+            && looked[0].revents().is_some_and(|told| told.intersects(gone))
     }
 
     /// Tells people something, unless they want it quiet.
@@ -136,6 +157,11 @@ impl Output {
     pub(crate) fn live(&self) -> Live {
         Live::new(self.err_is_terminal && !self.wishes.quiet, self.err_colours())
     }
+}
+
+/// Nobody reads the output any more.
+pub(crate) fn closed() -> Fault {
+    Fault::new(Code::Other(OUTPUT_CLOSED.to_owned()), "nobody reads the output")
 }
 
 /// Columns of the terminal behind a stream.
