@@ -155,6 +155,8 @@ async fn a_refusal_before_the_first_match_has_its_status_and_a_daemon_that_goes_
     let end = &end["end"];
     assert_eq!((matches, &end["truncated"]), (vec![1], &json!(true)));
     assert_eq!(end["unanswered"][0]["hostname"], "box");
+    assert_eq!(end["unanswered"][0]["reason"], "it went away while it searched");
+    assert_eq!(end["total"], 1);
 }
 
 /// A page of half a MiB.

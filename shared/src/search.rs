@@ -235,7 +235,7 @@ pub struct Pages {
 
 impl Pages {
     /// Memory that the matches of one daemon may take, in bytes.
-    const MOST: usize = 64 << 20;
+    pub const MOST: usize = 64 << 20;
 
     /// The least time for an answer after the first, in milliseconds.
     const LEAST_MS: u64 = 500;

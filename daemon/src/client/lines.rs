@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 
 /// The lines of an answer, as they come. Dropping it calls the search off.
 pub(crate) struct Lines {
-    client: Client,
     answer: reqwest::Response,
     /// The beginning of a line whose end has not come.
     part: Vec<u8>,
@@ -25,7 +24,7 @@ impl Client {
         let kind = answer.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let by_lines = kind.is_some_and(|kind| kind.starts_with(LINES));
         let (part, whole) = (Vec::new(), VecDeque::new());
-        let mut lines = Lines { client: self.clone(), answer, part, whole };
+        let mut lines = Lines { answer, part, whole };
         if !by_lines {
             lines.take_all().await?;
         }
@@ -37,9 +36,9 @@ impl Lines {
     /// The next line; none behind the last one. May be dropped while it waits: nothing is lost.
     pub(crate) async fn next(&mut self) -> Result<Option<SearchLine>, Fault> {
         while self.whole.is_empty() {
-            let more =
-                self.answer.chunk().await.map_err(|error| self.client.unreachable(&error))?;
-            let Some(more) = more else { return Ok(None) };
+            let Some(more) = self.answer.chunk().await.map_err(broken_off)? else {
+                return Ok(None);
+            };
             self.part.extend_from_slice(&more);
             let Some(end) = self.part.iter().rposition(|byte| *byte == b'\n') else { continue };
             let rest = self.part.split_off(end + 1);
@@ -54,9 +53,7 @@ impl Lines {
     /// The lines of an answer that came as one.
     async fn take_all(&mut self) -> Result<(), Fault> {
         let mut text = Vec::new();
-        while let Some(more) =
-            self.answer.chunk().await.map_err(|error| self.client.unreachable(&error))?
-        {
+        while let Some(more) = self.answer.chunk().await.map_err(broken_off)? {
             text.extend_from_slice(&more);
         }
         let SearchAnswer { matches, end } = serde_json::from_slice(&text).map_err(unreadable)?;
@@ -64,6 +61,10 @@ impl Lines {
         self.whole.push_back(SearchLine::End(end));
         Ok(())
     }
+}
+
+fn broken_off(error: reqwest::Error) -> Fault {
+    Fault::new(Code::Unavailable, format!("the answer broke off: {}", error.without_url()))
 }
 
 fn unreadable(error: serde_json::Error) -> Fault {

@@ -59,11 +59,13 @@ pub(super) async fn all(
 
 /// What is found as it is found; a fault before anything was has a status of its own.
 async fn by_lines(mut stream: Stream) -> Result<Response, Fault> {
-    let first = stream.next().await?;
-    let (first, rest) = match lines(Ok(first)) {
-        (text, true) => (text, None),
-        (text, false) => (text, Some(stream)),
+    let (first, ended) = loop {
+        let (text, ended) = lines(Ok(stream.next().await?));
+        if ended || !text.is_empty() {
+            break (text, ended);
+        }
     };
+    let rest = (!ended).then_some(stream);
     let rest = unfold(rest, async |stream| {
         let mut stream = stream?;
         let (text, ended) = lines(stream.next().await);

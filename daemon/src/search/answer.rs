@@ -6,7 +6,7 @@ use crate::terminal::search::{Found, Searched, Sink};
 use hayward_shared::protocol::MAX_TEXT;
 use hayward_shared::run::RunKey;
 use hayward_shared::search::{
-    MAX_CONTENT, SearchLeft, SearchMatch, SearchPlace, SearchQuery, SearchReport,
+    MAX_CONTENT, Pages, SearchLeft, SearchMatch, SearchPlace, SearchQuery, SearchReport,
 };
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(super) struct Answer<'a, F> {
     /// What of [`MOST`] is free still.
     room: usize,
     full: bool,
+    /// What all pages take, as JSON.
+    given: usize,
     run: Option<RunKey>,
     /// The last match that it holds.
     last: Option<SearchPlace>,
@@ -38,7 +40,8 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
     /// Nothing was found yet; `stop` says when to break off.
     pub(super) fn new(query: &'a SearchQuery, stop: F) -> Self {
         let report = SearchReport::default();
-        Self { query, stop, report, room: MOST, full: false, run: None, last: None, flow: None }
+        let (run, last, flow) = (None, None, None);
+        Self { query, stop, report, room: MOST, full: false, given: 0, run, last, flow }
     }
 
     /// The same, but what is found goes out page by page, until the last one.
@@ -134,7 +137,8 @@ impl<'a, F: FnMut() -> bool> Answer<'a, F> {
 
 impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
     fn wants(&self) -> bool {
-        !self.full && self.found_so_far() < self.query.limit as usize
+        let is_bounded = self.flow.is_none() || self.given < Pages::MOST;
+        !self.full && is_bounded && self.found_so_far() < self.query.limit as usize
     }
 
     fn found(&mut self, found: &Found<'_>) {
@@ -149,6 +153,7 @@ impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
             self.send();
         }
         self.room = self.room.saturating_sub(size);
+        self.given = self.given.saturating_add(size);
         let (run_id, line, offset) = (run.run_id, found.line, Some(found.from));
         self.last = Some(SearchPlace { run_id, line, offset });
         self.report.matches.push(row);

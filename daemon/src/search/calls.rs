@@ -6,11 +6,13 @@ use crate::link::Lane;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::RequestId;
 use hayward_shared::protocol::{FromDaemon, Reply};
-use hayward_shared::search::{PAGES_AHEAD, SearchQuery, SearchReport};
+use hayward_shared::search::{FETCH_MS, PAGES_AHEAD, SearchQuery, SearchReport};
 use serde_json::json;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Searches that the link may have asked for at once, nearly all of which wait for their turn.
 const MOST: usize = 64;
@@ -81,7 +83,8 @@ impl Calls {
     }
 }
 
-/// Sends what a search finds as it finds it, no more than there is credit for.
+/// Sends what a search finds as it finds it, no more than there is credit for. Where that does not
+/// come for as long as a search waits for its reader in all, it is ended and the rest thrown away.
 async fn stream(
     finder: &Finder,
     lane: &Lane,
@@ -89,17 +92,26 @@ async fn stream(
     query: SearchQuery,
     credit: &Semaphore,
 ) -> Result<SearchReport, Fault> {
-    let mut found = finder.stream(query).await?;
+    let (mut found, mut lost) = (finder.stream(query).await?, false);
     loop {
         match found.next().await? {
-            Found::Page(page) => {
-                // it is never closed
-                if let Ok(permit) = credit.acquire().await {
-                    permit.forget();
+            Found::Page(page) if !lost => {
+                match timeout(Duration::from_millis(FETCH_MS), credit.acquire()).await {
+                    Ok(Ok(permit)) => {
+                        permit.forget();
+                        lane.answer(Some(request), FromDaemon::SearchFound(page)).await;
+                    }
+                    _ => {
+                        lost = true;
+                        found.give_up();
+                    }
                 }
-                lane.answer(Some(request), FromDaemon::SearchFound(page)).await;
             }
-            Found::End(report) => return Ok(report),
+            Found::Page(_) => {}
+            Found::End(report) => {
+                let matches = if lost { Vec::new() } else { report.matches };
+                return Ok(SearchReport { truncated: report.truncated || lost, matches, ..report });
+            }
         }
     }
 }

@@ -20,20 +20,28 @@ const SLICE: Duration = Duration::from_millis(100);
 /// at the same one.
 #[derive(Debug)]
 pub(super) struct Time {
+    began: Instant,
     deadline: Instant,
     /// Microseconds in which it could not go on, for nobody took what it had found.
     lent: AtomicU64,
+    /// Since when that is so once more: microseconds behind its beginning, and one; 0 while it is not.
+    waits: AtomicU64,
     ended: AtomicBool,
 }
 
 impl Time {
     pub(super) fn until(deadline: Instant) -> Self {
-        Self { deadline, lent: AtomicU64::new(0), ended: AtomicBool::new(false) }
+        let (lent, waits) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { began: Instant::now(), deadline, lent, waits, ended: AtomicBool::new(false) }
     }
 
     /// When it is over, as it stands by now.
     pub(super) fn deadline(&self) -> Instant {
-        self.deadline + Duration::from_micros(self.lent.load(Ordering::Relaxed))
+        // in this order, for what ends in between is then lent twice, not at all else
+        let waits = self.waits.load(Ordering::SeqCst);
+        let waited = self.since_began().saturating_sub(waits);
+        let lent = self.lent.load(Ordering::SeqCst) + if waits > 0 { waited } else { 0 };
+        self.deadline + Duration::from_micros(lent)
     }
 
     /// Whether it is over.
@@ -46,9 +54,21 @@ impl Time {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    fn lend(&self, span: Duration) {
-        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        self.lent.fetch_add(micros, Ordering::Relaxed);
+    /// It cannot go on until [`Time::goes_on`]: that takes nothing of its time.
+    fn stands_still(&self) {
+        self.waits.store(self.since_began() + 1, Ordering::SeqCst);
+    }
+
+    /// It can go on; says for how long it could not.
+    fn goes_on(&self) -> Duration {
+        let waited = self.since_began().saturating_sub(self.waits.load(Ordering::SeqCst));
+        self.lent.fetch_add(waited, Ordering::SeqCst);
+        self.waits.store(0, Ordering::SeqCst);
+        Duration::from_micros(waited)
+    }
+
+    fn since_began(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -87,12 +107,11 @@ impl<'a> Flow<'a> {
     /// Sends a page, waiting until there is room for it; that takes nothing of the search's time.
     /// False when nobody took it for too long, or is there any more: then the search ends.
     pub(super) fn send(&mut self, matches: Vec<SearchMatch>, reached: Option<RunId>) -> bool {
-        let (began, count) = (Instant::now(), matches.len());
+        let count = matches.len();
+        self.time.stands_still();
         let sending = self.pages.send(SearchPage { matches, reached });
         let taken = self.runtime.block_on(async { timeout(self.patience, sending).await });
-        let waited = began.elapsed();
-        self.time.lend(waited);
-        self.patience = self.patience.saturating_sub(waited);
+        self.patience = self.patience.saturating_sub(self.time.goes_on());
         if !matches!(taken, Ok(Ok(()))) {
             self.time.end();
             return false;
@@ -166,6 +185,19 @@ mod tests {
                 true => assert!(lines.into_iter().eq((1..=LINES).rev())),
             }
         }
+    }
+
+    #[test]
+    fn f41_time_in_which_nobody_takes_what_was_found_is_not_spent_however_long_that_lasts() {
+        let span = Duration::from_millis(60);
+        let time = Time::until(Instant::now() + span);
+        time.stands_still();
+        thread::sleep(2 * span);
+        assert!(!time.is_over(), "it cannot go on yet");
+        assert!(time.goes_on() >= 2 * span);
+        assert!(time.deadline() >= time.began + 3 * span);
+        thread::sleep(2 * span);
+        assert!(time.is_over());
     }
 
     #[test]

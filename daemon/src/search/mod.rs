@@ -198,6 +198,11 @@ pub enum Found {
 }
 
 impl Stream {
+    /// Ends the search; what it has found by then still comes, and what it says of all.
+    pub fn give_up(&self) {
+        self.search.time.0.end();
+    }
+
     /// The next part. Nothing follows the end, or an error; both are told once.
     ///
     /// # Errors

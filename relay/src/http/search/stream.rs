@@ -21,6 +21,9 @@ use std::mem;
 use std::sync::Arc;
 use tokio::time::Instant;
 
+/// Why no more is known of a daemon that had begun.
+const GONE: &str = "it went away while it searched";
+
 /// Bytes that are handed on at once, about.
 const CHUNK: usize = 64 << 10;
 
@@ -45,6 +48,8 @@ pub(super) async fn answer(
     Ok(([(CONTENT_TYPE, LINES)], body).into_response())
 }
 
+type Ended = Result<SearchReport, (u64, Unanswered)>;
+
 /// A search of all daemons, under way.
 struct Gathering {
     daemons: Vec<(DaemonId, String)>,
@@ -53,8 +58,9 @@ struct Gathering {
     /// Those that go on as soon as there is room for more of them.
     held: Vec<Source>,
     merge: Merge,
-    /// What became of those that ended, without their matches, by their number.
-    ends: Vec<(usize, Result<SearchReport, Unanswered>)>,
+    /// What became of those that ended, without their matches, by their number. Of one that failed,
+    /// how many it had told of by then.
+    ends: Vec<(usize, Ended)>,
     /// Whether one may have found more than it told.
     truncated: bool,
     began: Instant,
@@ -65,7 +71,7 @@ impl Gathering {
     fn begin(core: &Arc<Core>, daemons: Vec<(DaemonId, String)>, query: &SearchQuery) -> Self {
         let asked = daemons.iter().enumerate().map(|(index, (daemon, _))| {
             let (core, query) = (core.clone(), query.clone());
-            Source { core, index, daemon: *daemon, query, search: None }.step().boxed()
+            Source { core, index, daemon: *daemon, query, search: None, found: 0 }.step().boxed()
         });
         let steps = asked.collect();
         let merge = Merge::new(daemons.len(), query.newest_first, query.limit);
@@ -108,7 +114,7 @@ impl Gathering {
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
-    fn hear(&mut self, source: Source, said: Said) -> Result<(), Fault> {
+    fn hear(&mut self, mut source: Source, said: Said) -> Result<(), Fault> {
         let (index, daemon) = (source.index, source.daemon);
         let mut take = |mut page: SearchPage| {
             page.matches.iter_mut().for_each(|one| one.daemon_id = Some(daemon));
@@ -116,6 +122,7 @@ impl Gathering {
         };
         let end = match said {
             Said::Page(page) => {
+                source.found += page.matches.len() as u64;
                 take(page);
                 self.held.push(source);
                 return Ok(());
@@ -132,7 +139,11 @@ impl Gathering {
                 self.truncated |= fault.code != Code::DaemonOffline || source.search.is_some();
                 let hostname = self.daemons.get(index).map(|(_, name)| name.clone());
                 let hostname = hostname.unwrap_or_default();
-                Err(Unanswered { daemon_id: daemon, hostname, reason: fault.message })
+                let reason = match fault.code {
+                    Code::DaemonOffline if source.search.is_some() => GONE.to_owned(),
+                    _ => fault.message,
+                };
+                Err((source.found, Unanswered { daemon_id: daemon, hostname, reason }))
             }
         };
         self.merge.end(index);
@@ -147,7 +158,10 @@ impl Gathering {
         for (_, end) in mem::take(&mut self.ends) {
             match end {
                 Ok(report) => sum.join(report),
-                Err(unanswered) => silent.push(unanswered),
+                Err((found, unanswered)) => {
+                    sum.total += found;
+                    silent.push(unanswered);
+                }
             }
         }
         sum.truncated |= self.truncated || sum.total > self.merge.given();
@@ -164,6 +178,8 @@ struct Source {
     query: SearchQuery,
     /// None before the first step, and of a daemon that tells all at once.
     search: Option<Search>,
+    /// Matches that it told of.
+    found: u64,
 }
 
 /// What a daemon says.
