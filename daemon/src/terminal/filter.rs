@@ -13,7 +13,8 @@ use super::needed::Needed;
 use memchr::memrchr;
 use std::ops::Range;
 
-/// Names what the bytes are, and the version of their form.
+/// Names what the bytes are, and the version of their form: another grain, another width or spread of
+/// a set, or other letters that are alike need another one, or lines are taken not to match that do.
 const MAGIC: [u8; 8] = *b"hwgram01";
 
 /// The bytes before the first record.
@@ -49,6 +50,13 @@ pub(super) struct Grains {
 }
 
 impl Grains {
+    /// Begins where nothing came before.
+    pub(super) fn at_beginning() -> Self {
+        let mut grains = Self::behind_unknown();
+        grains.grams.clear();
+        grains
+    }
+
     /// Begins behind text that nobody knows, in the midst of a line.
     pub(super) fn behind_unknown() -> Self {
         let (ended, tail, records) = (false, Vec::new(), Vec::new());
@@ -155,6 +163,11 @@ impl Sifted {
         if to > self.end {
             (self.ends, self.known) = (may_match, true);
         }
+    }
+
+    /// Takes no record's word for the line that is open at the end.
+    pub(super) fn doubt_end(&mut self) {
+        self.ends |= self.known;
     }
 
     /// Whether nothing but the text of the last grain, which is not whole, has no record.

@@ -114,6 +114,12 @@ mod tests {
     }
 
     #[test]
+    fn f08_bits_that_are_on_disks_stay_what_they_are() {
+        let all: Vec<u16> = Gram::all(b"Needle 7\xc3").map(|Gram(at)| at).collect();
+        assert_eq!(all, [1244, 1172, 281, 1933, 1553, 720, 2023]);
+    }
+
+    #[test]
     fn a_set_is_sure_of_what_is_not_there() {
         let mut grams = Grams::full();
         assert!(written(&grams).iter().all(|bits| *bits == 0xff));

@@ -72,6 +72,10 @@ impl Needed {
 }
 
 fn of(pattern: &Hir) -> Needed {
+    // or each of many groups in each other would be gone through anew
+    if let HirKind::Capture(group) = pattern.kind() {
+        return of(&group.sub);
+    }
     if let Some(ways) = strings(pattern) {
         return one_of(&ways);
     }
@@ -79,7 +83,6 @@ fn of(pattern: &Hir) -> Needed {
         HirKind::Literal(literal) => grams(&literal.0),
         HirKind::Alternation(ways) => Needed::one(ways.iter().map(of).collect()),
         HirKind::Repetition(again) if again.min > 0 => of(&again.sub),
-        HirKind::Capture(group) => of(&group.sub),
         HirKind::Concat(parts) => row(parts),
         _ => Needed::Anything,
     }
@@ -91,6 +94,7 @@ fn row(parts: &[Hir]) -> Needed {
     let (mut needed, mut run) = (Vec::new(), Strings::from([Vec::new()]));
     for part in parts {
         match strings(part) {
+            Some(ways) if is_nothing(&ways) => {}
             Some(ways) => match join(&run, &ways) {
                 Some(joined) => run = joined,
                 None => needed.push(one_of(&std::mem::replace(&mut run, ways))),
@@ -133,9 +137,10 @@ fn strings(pattern: &Hir) -> Option<Strings> {
         }
         HirKind::Repetition(_) => None,
         HirKind::Capture(group) => strings(&group.sub),
-        HirKind::Concat(parts) => {
-            parts.iter().try_fold(nothing(), |run, part| join(&run, &strings(part)?))
-        }
+        HirKind::Concat(parts) => parts.iter().try_fold(nothing(), |run, part| {
+            let ways = strings(part)?;
+            if is_nothing(&ways) { Some(run) } else { join(&run, &ways) }
+        }),
         HirKind::Alternation(ways) => {
             let all = ways.iter().try_fold(Strings::new(), |mut all, way| {
                 all.append(&mut strings(way)?);
@@ -167,6 +172,11 @@ fn letters(class: &Class) -> Option<Strings> {
     }
     // nothing matches an empty one: whatever is said of it is true
     few(all).filter(|all| !all.is_empty())
+}
+
+/// Whether it is the empty string alone.
+fn is_nothing(ways: &Strings) -> bool {
+    ways.len() == 1 && ways.contains(&b""[..])
 }
 
 /// Each of these followed by each of those.

@@ -26,6 +26,10 @@ const FEW: usize = 4;
 /// other waits for a processor, some milliseconds where agents are busy.
 const AHEAD: usize = 64;
 
+/// Where there is a match in fewer bytes than this, all of the block is read at once: looking for the
+/// lines around each of them would take longer.
+const DENSE: usize = 1 << 10;
+
 /// What the blocks ahead may take in memory before no more are begun: where most lines match it is
 /// more than their text, and what is found in 64 blocks of blank lines would take a gigabyte.
 const MOST_HELD: usize = 16 << 20;
@@ -218,7 +222,11 @@ impl<'a> Scan<'a> {
         if !hits.is_empty() && !page.ask(self.layout, index, shelf)? {
             return Ok(without);
         }
-        hits.iter().try_for_each(|hit| page.reach(*hit, context, shelf))?;
+        if hits.len() > page.len() / DENSE {
+            page.fill(0..page.len(), shelf)?;
+        } else {
+            hits.iter().try_for_each(|hit| page.reach(*hit, context, shelf))?;
+        }
         let excerpt = Some(Arc::new(Excerpt::of(page, hits, context)));
         let ends = sieved.is_none_or(|sieved| sieved.ends);
         Ok(Scanned { index, excerpt, bytes: page.len() as u64, total, ends, whole })

@@ -76,7 +76,12 @@ impl Sieve {
         let grains = text.start / GRAIN..text.end / GRAIN + 1;
         self.read(layout, block.segment, grains)?;
         let mut sifted = Sifted::by(&self.records, needed, text);
-        let beyond = match layout.block(index + 1) {
+        let next = layout.block(index + 1);
+        if !next.is_some_and(|next| next.segment == block.segment && next.to.is_some()) {
+            // what a record says of text that no frame speaks of may be of bytes that are lost
+            sifted.doubt_end();
+        }
+        let beyond = match next {
             Some(next) if next.segment != block.segment && sifted.lacks_last() => {
                 let joins = layout.joins(index + 1) && next.to.is_some();
                 let read = joins.then(|| self.read(layout, next.segment, 0..1)).flatten();

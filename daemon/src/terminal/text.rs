@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 /// Text is written up to a multiple of this: one write for sixteen reads of a terminal. The kernel
 /// keeps what was written so in pieces of this size, which are read a quarter quicker than many
 /// small ones.
-const PIECE: u32 = 64 << 10;
+///
+/// Tests take less, so that segments of theirs have several blocks.
+const PIECE: u32 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
 
 /// Raw bytes that text may be behind, where little of them is text: quickly cleaned again by a
 /// reader.
@@ -56,6 +58,10 @@ struct Files {
 impl TextWriter {
     /// Writes text into `dir`, for a stream that goes on at `open`; a segment must begin first.
     pub(super) fn new(dir: &Path, open: Open) -> Self {
+        let grains = match open == Open::at(1, 0) {
+            true => Grains::at_beginning(),
+            false => Grains::behind_unknown(),
+        };
         Self {
             dir: dir.to_owned(),
             open,
@@ -64,7 +70,7 @@ impl TextWriter {
             batch: Batch::default(),
             text: Vec::new(),
             frame: Vec::new(),
-            grains: Grains::behind_unknown(),
+            grains,
             head: None,
             files: None,
         }
