@@ -31,8 +31,6 @@ pub(super) struct Excerpt {
     text: Vec<u8>,
     lines: Vec<Kept>,
     hits: Vec<Hit>,
-    /// How much text the block has.
-    size: usize,
 }
 
 impl Excerpt {
@@ -52,7 +50,7 @@ impl Excerpt {
             found.push(Hit { kept, line, offset });
         }
         cut.around((extent.last, page.last_begin()), context);
-        Self { extent, text: cut.copy, lines: cut.kept, hits: found, size: text.len() }
+        Self { extent, text: cut.copy, lines: cut.kept, hits: found }
     }
 
     /// All of a page.
@@ -63,11 +61,6 @@ impl Excerpt {
     /// What of the stream the block is.
     pub(super) fn extent(&self) -> &Extent {
         &self.extent
-    }
-
-    /// How much text the block has, in bytes.
-    pub(super) fn size(&self) -> usize {
-        self.size
     }
 
     /// What it takes in memory, in bytes.

@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Text of a block, at least: with a batch more it fits the cache nearest to a processor core beside
-/// all else, so that it is read from memory once.
-const BLOCK: u32 = 256 << 10;
+/// all else, so that it is read from memory once. Tests take little, for the borders between them.
+const BLOCK: u32 = if cfg!(test) { 10 << 10 } else { 256 << 10 };
 
 /// A stretch of a segment.
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +149,13 @@ impl Layout {
     /// A block by its number; the oldest is 0.
     pub(super) fn block(&self, index: usize) -> Option<&Block> {
         self.blocks.get(index)
+    }
+
+    /// What is open where a segment begins; none when it has no block.
+    pub(super) fn head(&self, segment: usize) -> Option<&Open> {
+        let first = self.blocks.partition_point(|block| block.segment < segment);
+        let block = self.blocks.get(first).filter(|block| block.segment == segment)?;
+        Some(&block.open)
     }
 
     /// The block in which a line begins, or at whose end: then it begins the next one. None when

@@ -2,8 +2,11 @@
 
 mod clean;
 mod excerpt;
+mod filter;
+mod grams;
 mod index;
 mod layout;
+mod needed;
 mod page;
 pub mod pattern;
 pub mod ring;
@@ -11,5 +14,6 @@ mod scan;
 pub mod screen;
 pub mod search;
 mod segment;
+mod sieve;
 mod text;
 mod window;

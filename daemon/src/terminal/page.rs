@@ -3,9 +3,10 @@
 use super::index::{Batch, LineStart, Open, Walk};
 use super::layout::{Block, Layout};
 use super::segment::Part;
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr_iter, memrchr};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// A line longer than this, in raw bytes, is taken in pieces, one a block: so much is held in
@@ -14,6 +15,9 @@ const LONGEST_LINE: u64 = 8 << 20;
 
 /// What is read of raw bytes at once when they are cleaned again.
 const READ: usize = 64 << 10;
+
+/// What is read at once of a page that is not read whole: a few lines. Tests take less than a line.
+const UNIT: usize = if cfg!(test) { 16 } else { 1 << 10 };
 
 /// The files that were read from last, open for the next block of their segment.
 #[derive(Debug, Default)]
@@ -73,6 +77,8 @@ pub(super) struct Page {
     /// Memory for the text, of which the first `len` bytes are it.
     buffer: Vec<u8>,
     len: usize,
+    /// Which units of the text were read; none of them is looked up when it was read whole.
+    units: Option<Vec<bool>>,
     /// Where it begins in its segment.
     from: LineStart,
     /// What the index tells of its lines, once it was asked; what it would tell of text that is not
@@ -86,7 +92,7 @@ impl Default for Page {
         let (start, end, last, counted, redrawn) = (0, 0, 0, true, false);
         let extent = Extent { start, open, counted, end, behind: open, last, redrawn };
         let (buffer, from, frames) = (Vec::new(), LineStart::default(), Vec::new());
-        Self { extent, buffer, len: 0, from, frames }
+        Self { extent, buffer, len: 0, units: None, from, frames }
     }
 }
 
@@ -102,15 +108,42 @@ impl Page {
         shelf: &mut Shelf,
     ) -> io::Result<bool> {
         let Some(block) = layout.block(index) else { return Ok(false) };
+        if block.to.is_none() {
+            return self.clean(layout, block);
+        }
+        if !self.begin(layout, index, shelf)? {
+            return Ok(false);
+        }
+        self.fill(0..self.len, shelf)?;
+        self.units = None;
+        Ok(true)
+    }
+
+    /// Makes it that of a block whose text is written, of which it has nothing yet; false when that
+    /// was dropped meanwhile. What is looked at must be filled, with the same shelf.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(super) fn begin(
+        &mut self,
+        layout: &Layout,
+        index: usize,
+        shelf: &mut Shelf,
+    ) -> io::Result<bool> {
+        let Some(block) = layout.block(index) else { return Ok(false) };
+        let Some(to) = &block.to else { return Ok(false) };
         self.frames.clear();
-        let Some(to) = &block.to else { return self.clean(layout, block) };
-        let text = open(&mut shelf.text, layout, block.segment, Part::Text)?;
-        let Some(text) = text else { return Ok(false) };
+        if open(&mut shelf.text, layout, block.segment, Part::Text)?.is_none() {
+            return Ok(false);
+        }
         self.len = (to.end.text - block.from.text) as usize;
         if self.buffer.len() < self.len {
             self.buffer.resize(self.len, 0);
         }
-        text.read_exact_at(&mut self.buffer[..self.len], block.from.text.into())?;
+        let mut units = self.units.take().unwrap_or_default();
+        units.clear();
+        units.resize(self.len.div_ceil(UNIT), false);
+        self.units = Some(units);
         self.from = block.from;
         let start = layout.start(block);
         self.extent = Extent {
@@ -125,9 +158,58 @@ impl Page {
         Ok(true)
     }
 
+    /// Reads what it has not of a place in its text.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(super) fn fill(&mut self, place: Range<usize>, shelf: &Shelf) -> io::Result<()> {
+        let Self { units: Some(units), buffer, len, from, .. } = self else { return Ok(()) };
+        let Some((_, text)) = &shelf.text else { return Ok(()) };
+        let last = place.end.min(*len).div_ceil(UNIT);
+        let mut unit = place.start / UNIT;
+        while unit < last {
+            let run = units[unit..last].iter().take_while(|there| !**there).count();
+            if run > 0 {
+                let (at, end) = (unit * UNIT, (*len).min((unit + run) * UNIT));
+                text.read_exact_at(&mut buffer[at..end], u64::from(from.text) + at as u64)?;
+                units[unit..unit + run].fill(true);
+            }
+            unit += run.max(1);
+        }
+        Ok(())
+    }
+
+    /// Reads what it has not of the line at `at` of its text, and of so many before and behind it.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub(super) fn reach(&mut self, at: usize, lines: usize, shelf: &Shelf) -> io::Result<()> {
+        if self.units.is_none() {
+            return Ok(());
+        }
+        let ends = |text: &[u8]| memchr_iter(b'\n', text).count();
+        let (mut found, mut end) = (0, at);
+        while found <= lines && end < self.len {
+            let next = self.len.min((end / UNIT + 1) * UNIT);
+            self.fill(end..next, shelf)?;
+            found += ends(&self.buffer[end..next]);
+            end = next;
+        }
+        let (mut found, mut begin) = (0, at.min(self.len));
+        while found <= lines && begin > 0 {
+            let next = (begin - 1) / UNIT * UNIT;
+            self.fill(next..begin, shelf)?;
+            found += ends(&self.buffer[next..begin]);
+            begin = next;
+        }
+        Ok(())
+    }
+
     /// Makes the text of raw bytes that have none yet.
     fn clean(&mut self, layout: &Layout, block: &Block) -> io::Result<bool> {
         let Some(file) = layout.open(block.segment, Part::Raw)? else { return Ok(false) };
+        self.frames.clear();
+        self.units = None;
         self.buffer.clear();
         let Open { mut line, mut line_start, mut cleaner } = block.open;
         let (start, mut batch) = (layout.start(block), Batch::default());
@@ -163,17 +245,22 @@ impl Page {
         &self.extent
     }
 
-    /// The text.
+    /// How much text it is, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The text; what was not filled of it is that of other blocks.
     pub(super) fn text(&self) -> &[u8] {
         self.buffer.get(..self.len).unwrap_or_default()
     }
 
-    /// The number of bytes of text that belong to its first line.
+    /// The number of bytes of text that belong to its first line, which must be filled.
     pub(super) fn first_len(&self) -> usize {
         memchr(b'\n', self.text()).unwrap_or(self.len)
     }
 
-    /// Where the text of its last line begins.
+    /// Where the text of its last line begins, which must be filled.
     pub(super) fn last_begin(&self) -> usize {
         memrchr(b'\n', self.text()).map_or(0, |end| end + 1)
     }

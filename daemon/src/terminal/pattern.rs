@@ -1,9 +1,12 @@
 //! What is searched for: a regular expression over bytes, matched in linear time, line by line.
 
+use super::needed::Needed;
 use grep_matcher::{LineMatchKind, Matcher};
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use hayward_shared::search::MAX_PATTERN;
 use regex_syntax::ParserBuilder;
+use regex_syntax::hir::Hir;
+use std::borrow::Cow;
 
 /// How deep groups may be nested: deeper ones would exhaust the stack of a thread.
 const DEEPEST: u32 = 100;
@@ -41,7 +44,10 @@ fn place(at: Option<usize>) -> String {
 
 /// A pattern that was compiled. It never matches across lines, nor a line feed.
 #[derive(Clone, Debug)]
-pub struct Pattern(RegexMatcher);
+pub struct Pattern {
+    matcher: RegexMatcher,
+    needed: Needed,
+}
 
 impl Pattern {
     /// Compiles `pattern`, in the syntax of Rust's `regex`.
@@ -56,9 +62,7 @@ impl Pattern {
         if pattern.len() > MAX_PATTERN {
             return Err(bad(&format!("the pattern is longer than {MAX_PATTERN} bytes")));
         }
-        if !reading.literal {
-            parse(pattern, reading)?;
-        }
+        let needed = Needed::of(&parse(pattern, reading)?);
         let matcher = RegexMatcherBuilder::new()
             .fixed_strings(reading.literal)
             .case_insensitive(reading.ignore_case)
@@ -68,7 +72,19 @@ impl Pattern {
             .size_limit(MOST)
             .dfa_size_limit(MOST_STATES)
             .build(pattern);
-        matcher.map(Self).map_err(|error| bad(&error.to_string()))
+        let matcher = matcher.map_err(|error| bad(&error.to_string()))?;
+        Ok(Self { matcher, needed })
+    }
+
+    /// What every line holds that matches.
+    pub(super) fn needed(&self) -> &Needed {
+        &self.needed
+    }
+
+    /// The same, matched against every line that there is.
+    #[cfg(test)]
+    pub(super) fn unfiltered(self) -> Self {
+        Self { needed: Needed::Anything, ..self }
     }
 
     /// The first line of `lines` at or behind `at` that matches: where it begins and ends, without
@@ -76,7 +92,7 @@ impl Pattern {
     pub(super) fn find(&self, lines: &[u8], at: usize) -> Option<(usize, usize)> {
         let mut from = at;
         while let Some(rest) = lines.get(from..) {
-            let Ok(Some(found)) = self.0.find_candidate_line(rest) else { return None };
+            let Ok(Some(found)) = self.matcher.find_candidate_line(rest) else { return None };
             let (place, sure) = match found {
                 LineMatchKind::Confirmed(place) => (place, true),
                 LineMatchKind::Candidate(place) => (place, false),
@@ -93,21 +109,25 @@ impl Pattern {
 
     /// Whether one line, given without its line feed, matches.
     pub(super) fn matches(&self, line: &[u8]) -> bool {
-        self.0.is_match(line).unwrap_or(false)
+        self.matcher.is_match(line).unwrap_or(false)
     }
 }
 
-/// Says where a pattern goes wrong, which the builder only draws.
-fn parse(pattern: &str, reading: Reading) -> Result<(), BadPattern> {
+/// Reads a pattern as the builder does; says where it goes wrong, which that only draws.
+fn parse(pattern: &str, reading: Reading) -> Result<Hir, BadPattern> {
+    let pattern = match reading.literal {
+        true => Cow::Owned(regex_syntax::escape(pattern)),
+        false => Cow::Borrowed(pattern),
+    };
     let mut parser = ParserBuilder::new();
     parser.utf8(false).multi_line(true).case_insensitive(reading.ignore_case).nest_limit(DEEPEST);
-    let (what, span) = match parser.build().parse(pattern) {
+    let (what, span) = match parser.build().parse(&pattern) {
         Ok(read) if read.properties().look_set().contains_anchor_haystack() => {
             let what = "it asks for where all text begins or ends (\\A, \\z, ^ and $ without the \
                 flag m): lines are looked at one by one, so ask for ^ and $";
             return Err(BadPattern { what: what.to_owned(), at: None });
         }
-        Ok(_) => return Ok(()),
+        Ok(read) => return Ok(read),
         Err(regex_syntax::Error::Parse(error)) => (error.kind().to_string(), *error.span()),
         Err(regex_syntax::Error::Translate(error)) => (error.kind().to_string(), *error.span()),
         Err(error) => return Err(BadPattern { what: error.to_string(), at: None }),
@@ -116,8 +136,38 @@ fn parse(pattern: &str, reading: Reading) -> Result<(), BadPattern> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Patterns over few letters, so that lines of [`lines`] match often.
+    pub(in super::super) fn patterns() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            6 => "[abkKsé]{1,6}",
+            2 => "\\[[abkKsSé]{1,3}\\]",
+            1 => prop::sample::select(vec![".", r"\w", r"\b", "^", "$", "[^a]", r"\.", r"\xff"])
+                .prop_map(str::to_owned),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let row = |inner: &BoxedStrategy<String>| prop::collection::vec(inner.clone(), 1..4);
+            let inner = inner.boxed();
+            let times = prop::sample::select(vec!["*", "+", "?", "{2}", "{1,3}", "{0,2}", "{2,}"]);
+            prop_oneof![
+                3 => row(&inner).prop_map(|all| all.concat()),
+                2 => row(&inner).prop_map(|all| format!("({})", all.join("|"))),
+                1 => (inner.clone(), times).prop_map(|(one, times)| format!("(?:{one}){times}")),
+                1 => inner.prop_map(|one| format!("(?i:{one})")),
+            ]
+        })
+    }
+
+    /// Lines of the letters of [`patterns`].
+    pub(in super::super) fn lines() -> impl Strategy<Value = Vec<u8>> {
+        let letters = prop::sample::select(vec![
+            "a", "b", "k", "K", "s", "S", "é", "É", "ſ", "\u{212a}", "\n", ".",
+        ]);
+        prop::collection::vec(letters, 0..60).prop_map(|all| all.concat().into_bytes())
+    }
 
     fn bad(pattern: &str) -> BadPattern {
         Pattern::new(pattern, Reading::default()).unwrap_err()

@@ -5,7 +5,7 @@
 //! needs recording. Bytes that the disk refused are skipped: the next segment begins behind them,
 //! and readers are told of the gap. One writer owns a ring; any number of readers keep their own
 //! offsets. Beside the raw bytes, which the cap counts, lies their clean text (`text`): never
-//! more than they are, and two bytes a line or so for its index.
+//! more than they are, two bytes a line or so for its index, and a sixteenth of it for its filter.
 
 use super::layout::Layout;
 use super::segment::{self, Part, Segment, path, segments};

@@ -6,11 +6,13 @@ use super::excerpt::Excerpt;
 use super::layout::Layout;
 use super::page::{Page, Shelf};
 use super::pattern::Pattern;
+use super::sieve::{Sieve, Sieved};
 use super::window::is_continued;
 use memchr::{memchr, memrchr};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -23,6 +25,10 @@ const FEW: usize = 4;
 /// Blocks that may be begun before the one that is awaited is done: one thread goes on while the
 /// other waits for a processor, some milliseconds where agents are busy.
 const AHEAD: usize = 64;
+
+/// Where there is a match in fewer bytes than this, all of the block is read at once: looking for the
+/// lines around each of them would take longer.
+const DENSE: usize = 1 << 10;
 
 /// What the blocks ahead may take in memory before no more are begun: where most lines match it is
 /// more than their text, and what is found in 64 blocks of blank lines would take a gigabyte.
@@ -38,11 +44,15 @@ const SLOW: Duration = Duration::from_millis(20);
 pub(super) struct Scanned {
     /// Which one.
     pub(super) index: usize,
-    /// What is kept of it; none when it was dropped meanwhile.
+    /// What is kept of it; none when it was dropped meanwhile, or no line of it can match.
     pub(super) excerpt: Option<Arc<Excerpt>>,
+    /// How much text it has, in bytes; 0 when it was dropped.
+    pub(super) bytes: u64,
     /// How many of its lines match; the last one was not looked at, for its end may lie in another
     /// block.
     pub(super) total: u64,
+    /// Whether that last one may match.
+    pub(super) ends: bool,
     /// Whether all but the last were looked at.
     pub(super) whole: bool,
 }
@@ -177,30 +187,70 @@ impl<'a> Scan<'a> {
 
     /// Matches a block; `look` is called between stretches.
     fn block(&self, index: usize, desk: &mut Desk, look: &mut dyn FnMut()) -> io::Result<Scanned> {
-        let dropped = Scanned { index, excerpt: None, total: 0, whole: true };
+        let without =
+            Scanned { index, excerpt: None, bytes: 0, total: 0, ends: false, whole: true };
         desk.hits.clear();
-        if !desk.page.load(self.layout, index, &mut desk.shelf)? {
-            return Ok(dropped);
+        let sieved = desk.sieve.ask(self.layout, index, self.pattern.needed());
+        if let Some(sieved) = sieved.as_ref().filter(|sieved| sieved.is_empty()) {
+            return Ok(Scanned { bytes: sieved.text, ..without });
         }
+        let Desk { page, shelf, .. } = desk;
+        let there = match &sieved {
+            None => page.load(self.layout, index, shelf)?,
+            Some(sieved) => {
+                page.begin(self.layout, index, shelf)? && {
+                    sieved.places.iter().try_for_each(|place| page.fill(place.clone(), shelf))?;
+                    page.reach(0, self.context, shelf)?;
+                    page.reach(page.len(), self.context, shelf)?;
+                    true
+                }
+            }
+        };
+        if !there {
+            return Ok(without);
+        }
+        let whole = self.places(desk, index, sieved.as_ref(), look);
+        let Desk { page, shelf, hits, .. } = desk;
+        let total = hits.len() as u64;
+        let context = match self.counting.load(Ordering::Relaxed) {
+            true => {
+                hits.clear();
+                0
+            }
+            false => self.context,
+        };
+        if !hits.is_empty() && !page.ask(self.layout, index, shelf)? {
+            return Ok(without);
+        }
+        if hits.len() > page.len() / DENSE {
+            page.fill(0..page.len(), shelf)?;
+        } else {
+            hits.iter().try_for_each(|hit| page.reach(*hit, context, shelf))?;
+        }
+        let excerpt = Some(Arc::new(Excerpt::of(page, hits, context)));
+        let ends = sieved.is_none_or(|sieved| sieved.ends);
+        Ok(Scanned { index, excerpt, bytes: page.len() as u64, total, ends, whole })
+    }
+
+    /// Collects where lines begin that match, of what may match; false when it was halted.
+    fn places(
+        &self,
+        desk: &mut Desk,
+        index: usize,
+        sieved: Option<&Sieved>,
+        look: &mut dyn FnMut(),
+    ) -> bool {
         let page = &desk.page;
         let begin = match is_continued(self.layout, index, page.extent()) {
             true => page.first_len() + 1,
             false => 0,
         };
-        let whole = match page.last_begin().checked_sub(1) {
-            Some(end) if begin <= end => self.lines(desk, begin..end, look),
-            _ => true,
-        };
-        let total = desk.hits.len() as u64;
-        let (hits, context) = match self.counting.load(Ordering::Relaxed) {
-            true => (&[][..], 0),
-            false => (&desk.hits[..], self.context),
-        };
-        if !hits.is_empty() && !desk.page.ask(self.layout, index, &mut desk.shelf)? {
-            return Ok(dropped);
-        }
-        let excerpt = Excerpt::of(&desk.page, hits, context);
-        Ok(Scanned { index, excerpt: Some(Arc::new(excerpt)), total, whole })
+        let (last, all) = (page.last_begin(), 0..page.len());
+        let places = sieved.map_or(slice::from_ref(&all), |sieved| &sieved.places);
+        places.iter().all(|place| {
+            let lines = begin.max(place.start)..last.min(place.end);
+            lines.is_empty() || self.lines(desk, lines.start..lines.end - 1, look)
+        })
     }
 
     /// Collects where lines begin that match, of a stretch of the text; false when it was halted.
@@ -233,6 +283,7 @@ impl<'a> Scan<'a> {
 struct Desk {
     page: Page,
     shelf: Shelf,
+    sieve: Sieve,
     /// How much is matched at once.
     stretch: usize,
     /// Where lines begin that match.
@@ -241,8 +292,8 @@ struct Desk {
 
 impl Default for Desk {
     fn default() -> Self {
-        let (page, shelf) = (Page::default(), Shelf::default());
-        Self { page, shelf, stretch: STRETCH.start, hits: Vec::new() }
+        let (page, shelf, sieve) = (Page::default(), Shelf::default(), Sieve::default());
+        Self { page, shelf, sieve, stretch: STRETCH.start, hits: Vec::new() }
     }
 }
 

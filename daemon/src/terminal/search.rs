@@ -1,7 +1,8 @@
 //! Searches the clean text of a ring: every line that matches, by its absolute number.
 //!
 //! Works on the files alone, beside their writer, which it never waits for nor holds up. The
-//! pattern runs over whole stretches of lines at once; only where it hits are lines told apart. A
+//! pattern runs over whole stretches of lines at once, and only over those that may match by their
+//! filter; only where it hits are lines told apart. A
 //! line that was written over by carriage returns is matched as it says in the end.
 
 use super::clean::last_state;
@@ -166,6 +167,7 @@ impl<S: Sink> Search<'_, S> {
     /// Tells of the lines that match of a block; false when it was not looked at whole.
     fn take(&mut self, scanned: &Scanned) -> io::Result<bool> {
         let Some(excerpt) = scanned.excerpt.as_deref() else {
+            self.searched.bytes += scanned.bytes;
             self.next += 1;
             return Ok(true);
         };
@@ -175,13 +177,13 @@ impl<S: Sink> Search<'_, S> {
         }
         let (index, extent) = (scanned.index, excerpt.extent());
         let first = usize::from(is_continued(self.layout, index, extent));
-        let end = match scanned.whole && first <= extent.last {
+        let end = match scanned.whole && scanned.ends && first <= extent.last {
             true => self.window.last_line(index, excerpt)?,
             false => None,
         };
         let end = end.as_deref().map(last_state);
         let at_end = end.filter(|line| self.query.pattern.matches(line)).map(|_| excerpt.end());
-        self.searched.bytes += excerpt.size() as u64;
+        self.searched.bytes += scanned.bytes;
         self.searched.total += scanned.total + u64::from(at_end.is_some());
         if self.sink.wants() {
             let hits = excerpt.hits().iter().copied();

@@ -1,6 +1,6 @@
 //! The files of a ring: one segment of raw bytes each, named by the offset of its first byte (20
-//! digits), and beside it the segment's clean text and the index of that text, under the same name
-//! with an ending.
+//! digits), and beside it the segment's clean text, the index of that text and its filter, under the
+//! same name with an ending.
 
 use std::fs;
 use std::io;
@@ -31,17 +31,20 @@ pub(super) enum Part {
     Text,
     /// Where lines begin in it.
     Index,
+    /// What may stand in its lines.
+    Filter,
 }
 
 impl Part {
     /// All parts; the raw bytes go first, so that what is left over is text without a segment.
-    pub(super) const ALL: [Self; 3] = [Self::Raw, Self::Text, Self::Index];
+    pub(super) const ALL: [Self; 4] = [Self::Raw, Self::Text, Self::Index, Self::Filter];
 
     fn ending(self) -> &'static str {
         match self {
             Self::Raw => "",
             Self::Text => ".text",
             Self::Index => ".index",
+            Self::Filter => ".filter",
         }
     }
 }

@@ -1,9 +1,10 @@
-//! Writes clean text and its index beside the raw bytes of a ring, segment by segment.
+//! Writes clean text, its index and its filter beside the raw bytes of a ring, segment by segment.
 //!
 //! Text is behind the raw bytes by one batch at most, and nothing rests on it: raw bytes without
 //! text are cleaned again by whoever reads them. So neither a killed keeper nor a disk that refuses
-//! text loses a line.
+//! text loses a line. Without a filter a search reads more, that is all.
 
+use super::filter::{self, Grains};
 use super::index::{Batch, LineStart, Open};
 use super::segment::{Part, path};
 use memchr::memchr;
@@ -15,7 +16,9 @@ use std::path::{Path, PathBuf};
 /// Text is written up to a multiple of this: one write for sixteen reads of a terminal. The kernel
 /// keeps what was written so in pieces of this size, which are read a quarter quicker than many
 /// small ones.
-const PIECE: u32 = 64 << 10;
+///
+/// Tests take less, so that segments of theirs have several blocks.
+const PIECE: u32 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
 
 /// Raw bytes that text may be behind, where little of them is text: quickly cleaned again by a
 /// reader.
@@ -35,6 +38,8 @@ pub(super) struct TextWriter {
     batch: Batch,
     text: Vec<u8>,
     frame: Vec<u8>,
+    /// The records of the filter that are not written yet.
+    grains: Grains,
     /// What was open where the current segment begins, until the disk has taken it: line numbers
     /// rest on it when all before is dropped.
     head: Option<Open>,
@@ -46,11 +51,17 @@ pub(super) struct TextWriter {
 struct Files {
     text: File,
     index: File,
+    /// None when the disk refused it: the rest of the segment is without.
+    filter: Option<File>,
 }
 
 impl TextWriter {
     /// Writes text into `dir`, for a stream that goes on at `open`; a segment must begin first.
     pub(super) fn new(dir: &Path, open: Open) -> Self {
+        let grains = match open == Open::at(1, 0) {
+            true => Grains::at_beginning(),
+            false => Grains::behind_unknown(),
+        };
         Self {
             dir: dir.to_owned(),
             open,
@@ -59,6 +70,7 @@ impl TextWriter {
             batch: Batch::default(),
             text: Vec::new(),
             frame: Vec::new(),
+            grains,
             head: None,
             files: None,
         }
@@ -73,6 +85,7 @@ impl TextWriter {
         self.start = start;
         self.written = 0;
         self.batch = Batch::default();
+        self.grains.begin();
         self.files = None;
         self.head = Some(self.open);
         self.make();
@@ -105,8 +118,9 @@ impl TextWriter {
     }
 
     fn clean(&mut self, raw: &[u8]) {
-        let Self { open, batch, text, start, .. } = self;
-        let (from, held) = (batch.end, size(text.len()));
+        let Self { open, batch, text, start, grains, .. } = self;
+        let (from, old) = (batch.end, text.len());
+        let held = size(old);
         let Open { line, line_start, cleaner } = open;
         cleaner.push(raw, text, |read, len| {
             let raw = from.raw + size(read);
@@ -116,6 +130,7 @@ impl TextWriter {
         });
         batch.end.raw += size(raw.len());
         batch.end.text += size(text.len()) - held;
+        grains.add(&text[old..]);
     }
 
     /// Writes what is held back.
@@ -126,27 +141,33 @@ impl TextWriter {
             self.batch.frame(&self.open, redrawn, &mut self.frame);
             self.written = self.batch.end.raw;
             self.files = self.files.take().and_then(|mut files| {
-                files.append(&self.text, &self.frame).is_ok().then_some(files)
+                let records = self.grains.records();
+                files.append(&self.text, records, &self.frame).is_ok().then_some(files)
             });
         }
         self.text.clear();
+        self.grains.written();
     }
 }
 
 impl Files {
     fn make(dir: &Path, start: u64, open: &Open) -> io::Result<Self> {
-        let make = |part| {
+        let make = |part, head: &[u8]| {
             let mut how = OpenOptions::new();
-            how.create(true).write(true).truncate(true).mode(0o600).open(path(dir, start, part))
+            how.create(true).write(true).truncate(true).mode(0o600);
+            let mut file = how.open(path(dir, start, part))?;
+            file.write_all(head).map(|()| file)
         };
-        let mut files = Self { text: make(Part::Text)?, index: make(Part::Index)? };
-        files.index.write_all(&open.head())?;
-        Ok(files)
+        let text = make(Part::Text, &[])?;
+        let index = make(Part::Index, &open.head())?;
+        Ok(Self { text, index, filter: make(Part::Filter, &filter::head(open)).ok() })
     }
 
-    /// The text goes first: a frame never speaks of text that is not there.
-    fn append(&mut self, text: &[u8], frame: &[u8]) -> io::Result<()> {
+    /// The text goes first: a frame never speaks of text that is not there. The filter may fail, but
+    /// then nothing follows in it.
+    fn append(&mut self, text: &[u8], records: &[u8], frame: &[u8]) -> io::Result<()> {
         self.text.write_all(text)?;
+        self.filter.take_if(|filter| filter.write_all(records).is_err());
         self.index.write_all(frame)
     }
 }
