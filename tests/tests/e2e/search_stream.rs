@@ -18,9 +18,6 @@ use std::time::{Duration, Instant};
 /// A pattern that nothing shortens, of lines that are the same nowhere.
 const SLOW: &str = "needle|[a-zA-Z].{60}[^a-zA-Z0-9%2B/=]";
 
-/// One of a tenth of that: the first stretch of a large output is done soon, all of it is not.
-const SLOWISH: &str = "needle|[a-z]{4}.{6}[^a-zA-Z0-9%2B/=]";
-
 /// The longest budget there is.
 const LONGEST: &str = "budgetMs=8000";
 
@@ -164,7 +161,7 @@ fn f41_matches_are_printed_as_they_come_and_a_closed_pipe_ends_the_search() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
     home.up();
     large(&home, &repo);
-    let two = [(); 2].map(|()| searching(&home, SLOWISH));
+    let two = [(); 2].map(|()| searching(&home, SLOW));
     fill_up(&home);
     let mut closed = Vec::new();
     for mut child in two {
@@ -195,7 +192,7 @@ fn f41_the_first_lines_come_long_before_the_end() {
         [&|path| Coming::ask(&api, path), &|path| Coming::ask_daemon(&home, path)];
     for ask in asks {
         let asked = Instant::now();
-        let mut answer = ask(&search_of(SLOWISH));
+        let mut answer = ask(&search_of(SLOW));
         assert_eq!(answer.status(), 200);
         let mut text = answer.chunk().unwrap();
         let first = asked.elapsed();
