@@ -166,7 +166,7 @@ impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
 }
 
 fn row(run: RunKey, found: &Found<'_>) -> SearchMatch {
-    let mut cut = false;
+    let mut cut = !found.whole;
     let mut text = |bytes: &[u8], most: usize| {
         let text = String::from_utf8_lossy(bytes.get(..most).unwrap_or(bytes)).into_owned();
         cut |= bytes.len() > most;
