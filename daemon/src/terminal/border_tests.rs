@@ -46,7 +46,8 @@ fn f12_the_end_of_a_line_of_which_nobody_knows_the_beginning_is_searched_and_num
     for order in ORDERS {
         let mut sink = collect(dir.path(), &query("needle", 1, order));
         if order == Order::NewestFirst {
-            (sink.matches.reverse(), sink.whole.reverse());
+            sink.matches.reverse();
+            sink.whole.reverse();
         }
         let [line, behind] = &sink.matches[..] else { panic!("{}", sink.matches.len()) };
         let number = (16 << 10) / 16 + 1;
