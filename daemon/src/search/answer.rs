@@ -220,7 +220,7 @@ mod tests {
     /// is called between two answers.
     fn gathered(ring: &Path, newest: bool, mut between: impl FnMut()) -> (usize, Vec<SearchMatch>) {
         let order = if newest { "newest" } else { "oldest" };
-        let words = [("pattern", "needle"), ("order", order), ("limit", "1000")];
+        let words = [("pattern", "needle"), ("order", order), ("limit", "100000")];
         let asked = SearchWords::read(words.into_iter()).unwrap().query;
         let pattern = Pattern::new(&asked.pattern, Reading::default()).unwrap();
         let order = if newest { Order::NewestFirst } else { Order::OldestFirst };
