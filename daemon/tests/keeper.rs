@@ -442,6 +442,51 @@ async fn f11_a_terminal_is_held_by_few_descriptors_and_handed_on_as_three() {
     until("the keeper's end", || !session.keeper_pid().alive()).await;
 }
 
+/// How many terminals the machine has, those of others among them.
+fn terminals() -> usize {
+    fs::read_dir("/dev/pts").unwrap().count()
+}
+
+/// Starts so many sessions, every tenth of which has no program, eight at a time; what they took is
+/// given back.
+async fn f11_spawns(count: usize) {
+    let home = Home::new();
+    let of_us = || descriptors(i32::try_from(std::process::id()).unwrap()).len();
+    // what the runtime itself opens is there from the first one on
+    exit(&home.start(&["true"], PTY).await).await;
+    let (own, machine) = (of_us(), terminals());
+    for round in 0..count / 8 {
+        let mut sessions = Vec::new();
+        for number in round * 8..(round + 1) * 8 {
+            let program = if number % 10 == 9 { "no-such-program" } else { "true" };
+            sessions.push((number, home.start(&[program], PTY).await));
+        }
+        for (number, session) in sessions {
+            let has_started = !matches!(exit(&session).await.how, How::NotStarted { .. });
+            assert_eq!(has_started, number % 10 != 9, "session {number}");
+            let keeper = session.keeper_pid();
+            let folder = session.folder().path().to_owned();
+            drop(session);
+            until("the keeper's end", || !keeper.alive()).await;
+            fs::remove_dir_all(folder).unwrap();
+        }
+    }
+    until("our descriptors are those of before", || of_us() <= own).await;
+    // others on this machine have terminals too, but not as many as would be left of these
+    until("the terminals are given back", || terminals() < machine + count / 2).await;
+}
+
+#[tokio::test]
+async fn f11_64_sessions_give_back_terminals_and_descriptors() {
+    f11_spawns(64).await;
+}
+
+#[tokio::test]
+#[ignore = "takes minutes"]
+async fn f11_2000_sessions_give_back_terminals_and_descriptors() {
+    f11_spawns(2000).await;
+}
+
 #[tokio::test]
 async fn the_agent_leads_a_session_whose_terminal_is_its_own() {
     let home = Home::new();
@@ -553,7 +598,7 @@ async fn pipes_carry_input_output_and_errors_apart() {
 }
 
 #[tokio::test]
-async fn a_session_is_resized_paused_interrupted_and_ended() {
+async fn f09_a_session_is_resized_within_bounds_paused_interrupted_and_ended() {
     let home = Home::new();
     let script = "trap 'echo int; stty size' INT; echo up; while :; do sleep 0.05; done";
     let session = home.sh(script).await;

@@ -76,7 +76,7 @@ enum Waiter {
     Command(oneshot::Sender<FromDaemon>),
     Watch(WatchId),
     /// A search, whose pages come before its answer.
-    Search(mpsc::Sender<FromDaemon>),
+    Search(mpsc::Sender<searches::Said>),
     /// What a client wants of a terminal that it watches, by the number it gave to that.
     Terminal(WatchId, Option<u64>),
 }
@@ -292,7 +292,7 @@ impl Registry {
         match (link.open.remove(&request), answer) {
             (Some(Waiter::Command(waiter)), answer) => drop(waiter.send(answer)),
             // there is room for it behind the pages
-            (Some(Waiter::Search(waiter)), answer) => drop(waiter.try_send(answer)),
+            (Some(Waiter::Search(waiter)), answer) => drop(waiter.try_send(searches::said(answer))),
             (Some(Waiter::Watch(id)), FromDaemon::Reply(reply)) => inner.watch_answered(id, reply),
             (Some(Waiter::Watch(id)), other) => inner.fail(id, unexpected(&other)),
             (Some(Waiter::Terminal(id, seq)), FromDaemon::Reply(reply)) => {

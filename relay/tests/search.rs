@@ -8,7 +8,7 @@
 
 mod harness;
 
-use harness::{Daemon, House, hello, house};
+use harness::{Daemon, House, Socket, hello, house, house_with};
 use reqwest::Response;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -169,15 +169,28 @@ fn large(request: &Value, run: Uuid, line: u64) -> Value {
 /// Pages of that size that no chain of sockets takes without a reader.
 const MANY: u64 = 128;
 
+/// A search that has told of its first large page, whose answer nobody reads.
+struct Unread {
+    daemon: Socket,
+    request: Value,
+    run: Uuid,
+    answer: Response,
+}
+
+async fn unread(house: &House) -> Unread {
+    let mut daemon = daemon(house, &["searchStreams"]).await.socket;
+    let answer = ask(house, LINES);
+    let request = daemon.until("search").await["requestId"].clone();
+    let run = Uuid::now_v7();
+    daemon.say(large(&request, run, 1)).await;
+    Unread { daemon, request, run, answer: answer.await.unwrap() }
+}
+
 #[tokio::test]
 async fn f41_a_reader_that_stops_reading_stops_the_pages() {
     let house = house().await;
-    let mut new = daemon(&house, &["searchStreams"]).await.socket;
-    let answer = ask(&house, LINES);
-    let search = new.until("search").await;
-    let (request, run) = (&search["requestId"], Uuid::now_v7());
-    new.say(large(request, run, 1)).await;
-    let answer = answer.await.unwrap();
+    let Unread { daemon: mut new, request, run, answer } = unread(&house).await;
+    let request = &request;
     let mut sent = 1;
     while !new.silent_of("searchMore", QUIET).await {
         sent += 1;
@@ -194,12 +207,8 @@ async fn f41_a_reader_that_stops_reading_stops_the_pages() {
 #[tokio::test]
 async fn a_daemon_that_sends_more_than_it_may_is_heard_no_further() {
     let house = house().await;
-    let mut new = daemon(&house, &["searchStreams"]).await.socket;
-    let answer = ask(&house, LINES);
-    let search = new.until("search").await;
-    let (request, run) = (&search["requestId"], Uuid::now_v7());
-    new.say(large(request, run, 1)).await;
-    let answer = answer.await.unwrap();
+    let Unread { daemon: mut new, request, run, answer } = unread(&house).await;
+    let request = &request;
     for line in 2..=MANY {
         new.say(large(request, run, line)).await;
     }
@@ -212,4 +221,27 @@ async fn a_daemon_that_sends_more_than_it_may_is_heard_no_further() {
         (&end["truncated"], &end["unanswered"][0]["hostname"]),
         (&json!(true), &json!("box"))
     );
+}
+
+#[tokio::test]
+async fn f41_a_daemon_that_always_answers_just_in_time_does_not_keep_a_search_for_ever() {
+    let house = house_with(|config| config.timing.reply = Duration::from_millis(600)).await;
+    let mut new = daemon(&house, &["searchStreams"]).await.socket;
+    let answer = ask(&house, LINES);
+    let request = new.until("search").await["requestId"].clone();
+    let (run, mut sent) = (Uuid::now_v7(), 0);
+    let told = async { lines(answer.await.unwrap()).await };
+    let keep_on = async {
+        // far longer than all that the question and an answer may take
+        while sent < 60 && new.silent_of("callOff", QUIET).await {
+            sent += 1;
+            new.say(page(&request, run, sent)).await;
+        }
+    };
+    let ((matches, end), ()) = tokio::join!(told, keep_on);
+    assert!(sent < 60 && !matches.is_empty(), "{sent} pages");
+    assert!(matches.into_iter().zip(1..).all(|(got, line)| got == line));
+    let end = &end["end"];
+    assert_eq!(end["truncated"], true);
+    assert_eq!(end["unanswered"][0]["reason"], "it did not come to an end in time");
 }

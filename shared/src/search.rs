@@ -112,7 +112,7 @@ pub struct SearchMatch {
     pub context_before: Vec<String>,
     /// The lines after it, in their order.
     pub context_after: Vec<String>,
-    /// Whether a line of it was cut.
+    /// Whether a line of it was cut, or lost its beginning when that was dropped.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cut: bool,
 }

@@ -204,11 +204,15 @@ fn close(count: u64, end: SearchEnd, context: &Context) {
     for daemon in &end.unanswered {
         tell_unanswered(daemon, context);
     }
+    let is_silent = end.unsearched.is_empty();
     for left in end.unsearched {
         let why = left.reason.unwrap_or_else(|| "the time was over".to_owned());
         let part = if left.from.is_some() { "a part of " } else { "" };
         let text = format!("{part}task {} was not searched: {why}", left.task_id.short());
         context.out.note(Tone::Warn, &text);
+    }
+    if end.truncated && end.unanswered.is_empty() && is_silent && end.total <= count {
+        context.out.note(Tone::Warn, "there may be more than these");
     }
     let shown = if end.total > count { format!("{count} of ") } else { String::new() };
     let (total, runs) = (count_of(end.total), words::count(end.searched.runs, "run"));

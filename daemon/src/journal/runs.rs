@@ -156,20 +156,22 @@ impl Journal {
         row.as_ref().map(read).transpose()
     }
 
-    /// The last run of each task on this daemon, `most` at the most: those that have not ended, then
-    /// those of the newest tasks; the newest first among each.
+    /// The last run of each task on this daemon, the newest task first: of those behind `before`,
+    /// `most` at the most.
     ///
     /// # Errors
     /// [`JournalError`] when they cannot be read.
     pub async fn last_runs<S: DeserializeOwned>(
         &self,
+        before: Option<TaskId>,
         most: u32,
     ) -> Result<Vec<RunRow<S>>, JournalError> {
         // of the rows of a group, the one with the maximum gives the other columns
         let rows = sqlx::query(
             "SELECT run_id, task_id, max(lease_epoch) AS lease_epoch, ended, spawn, state \
-             FROM runs GROUP BY task_id ORDER BY ended, task_id DESC LIMIT $1",
+             FROM runs WHERE $1 IS NULL OR task_id < $1 GROUP BY task_id ORDER BY task_id DESC LIMIT $2",
         )
+        .bind(before.map(|task| task.to_string()))
         .bind(most)
         .fetch_all(&self.pool)
         .await

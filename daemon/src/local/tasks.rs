@@ -1,7 +1,7 @@
 //! The tasks that ran here, as this daemon knows them: what only the relay knows is left out.
 
 use super::faults::Refusal;
-use crate::journal::RunRow;
+use crate::journal::{Journal, RunRow};
 use crate::task::{RunState, Shop, order_of};
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -13,20 +13,27 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// Tasks that are looked at for a list, the live and the newest ones: beyond it the relay is to be
-/// asked.
+/// Tasks that one page of a list is chosen from.
 const MOST: u32 = 1000;
 
-/// As `GET /api/v1/tasks` of the relay, of this machine alone and all in one page.
+/// As `GET /api/v1/tasks` of the relay, of this machine alone.
 pub(super) async fn list(
     State(shop): State<Arc<Shop>>,
     Query(words): Query<Vec<(String, String)>>,
 ) -> Result<Json<Value>, Refusal> {
-    let rows = shop.journal.last_runs::<RunState>(MOST).await;
-    let rows = rows.map_err(|error| unreadable(&error))?;
-    let mut tasks: Vec<Task> = rows.into_iter().map(task).collect();
-    tasks.sort_unstable_by_key(|task| std::cmp::Reverse(task.id));
-    for (name, value) in &words {
+    Ok(Json(page(&shop.journal, &words, MOST).await?))
+}
+
+/// Those of the next `most` tasks that are wanted, and where to go on.
+async fn page(journal: &Journal, words: &[(String, String)], most: u32) -> Result<Value, Fault> {
+    let cursor = words.iter().rev().find(|(name, _)| name == "cursor");
+    let before = cursor.map(|(_, value)| value.parse()).transpose();
+    let before: Option<TaskId> = before.map_err(|_| invalid("cursor: it is of no list"))?;
+    let rows = journal.last_runs::<RunState>(before, most).await;
+    let mut tasks: Vec<Task> =
+        rows.map_err(|error| unreadable(&error))?.into_iter().map(task).collect();
+    let next = tasks.last().filter(|_| tasks.len() as u64 >= most.into()).map(|task| task.id);
+    for (name, value) in words {
         match name.as_str() {
             "status" => {
                 let status: Status = serde_json::from_value(json!(value))
@@ -47,7 +54,11 @@ pub(super) async fn list(
             _ => {}
         }
     }
-    Ok(Json(json!({ "tasks": tasks })))
+    let mut page = json!({ "tasks": tasks });
+    if let Some(next) = next {
+        page["nextCursor"] = json!(next);
+    }
+    Ok(page)
 }
 
 /// As `GET /api/v1/tasks/{id}` of the relay.
@@ -129,12 +140,47 @@ fn moment(id: &Uuid) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hayward_shared::id::RunId;
+    use hayward_shared::run::RunKey;
 
     #[test]
     fn an_id_says_when_it_was_made() {
         let id: Uuid = "01939d3a-7c00-7000-8000-0000deadbeef".parse().unwrap();
         assert_eq!(moment(&id).millis(), 0x0193_9d3a_7c00);
         assert_eq!(moment(&Uuid::nil()).millis(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_list_is_all_that_ran_here_however_many_fit_a_page() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&folder.path().join("journal.db")).await.unwrap();
+        let mut all = Vec::new();
+        for lease_epoch in 1..=5 {
+            let key = RunKey { task_id: TaskId::fresh(), run_id: RunId::fresh(), lease_epoch };
+            let spawn = json!({
+                "taskId": key.task_id, "taskName": "x", "plan": "x", "depth": 0,
+                "isOrchestrator": false,
+            });
+            let (spawn, state) = (serde_json::from_value(spawn).unwrap(), RunState::default());
+            let now = Timestamp::from_millis(1);
+            for lease_epoch in [lease_epoch, lease_epoch + 1] {
+                let key = RunKey { run_id: RunId::fresh(), lease_epoch, ..key };
+                assert!(journal.accept(key, &spawn, &state, now).await.unwrap());
+            }
+            all.insert(0, json!(key.task_id));
+        }
+        for most in 1..7 {
+            let (mut words, mut listed) = (Vec::new(), Vec::new());
+            loop {
+                let page = page(&journal, &words, most).await.unwrap();
+                listed.extend(page["tasks"].as_array().unwrap().iter().map(|t| t["id"].clone()));
+                let Some(next) = page["nextCursor"].as_str() else { break };
+                words = vec![("cursor".to_owned(), next.to_owned())];
+            }
+            assert_eq!(listed, all, "{most}");
+        }
+        let bad = page(&journal, &[("cursor".to_owned(), "x".to_owned())], 1).await;
+        assert_eq!(bad.unwrap_err().code, Code::Invalid);
     }
 
     #[test]

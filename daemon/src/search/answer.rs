@@ -166,7 +166,7 @@ impl<F: FnMut() -> bool> Sink for Answer<'_, F> {
 }
 
 fn row(run: RunKey, found: &Found<'_>) -> SearchMatch {
-    let mut cut = false;
+    let mut cut = !found.whole;
     let mut text = |bytes: &[u8], most: usize| {
         let text = String::from_utf8_lossy(bytes.get(..most).unwrap_or(bytes)).into_owned();
         cut |= bytes.len() > most;
@@ -213,11 +213,14 @@ mod tests {
     use crate::terminal::search::{Order, Query, search};
     use hayward_shared::id::{RunId, TaskId};
     use hayward_shared::search::{Pages, SearchWords};
+    use std::fs;
+    use std::path::Path;
 
-    /// Asks until all is there; how many answers that took, and each match with its content.
-    fn gathered(ring: &std::path::Path, newest: bool) -> (usize, Vec<SearchMatch>) {
+    /// Asks until all is there; how many answers that took, and each match with its content. `between`
+    /// is called between two answers.
+    fn gathered(ring: &Path, newest: bool, mut between: impl FnMut()) -> (usize, Vec<SearchMatch>) {
         let order = if newest { "newest" } else { "oldest" };
-        let words = [("pattern", "needle"), ("order", order), ("limit", "1000")];
+        let words = [("pattern", "needle"), ("order", order), ("limit", "100000")];
         let asked = SearchWords::read(words.into_iter()).unwrap().query;
         let pattern = Pattern::new(&asked.pattern, Reading::default()).unwrap();
         let order = if newest { Order::NewestFirst } else { Order::OldestFirst };
@@ -234,6 +237,7 @@ mod tests {
             if !pages.take(report, 0) {
                 return (answers, pages.end().matches);
             }
+            between();
         }
     }
 
@@ -245,11 +249,11 @@ mod tests {
             let part = format!("{part:>8} needle {}", "x".repeat(1024 - 16));
             writer.append(part.as_bytes()).unwrap();
         }
-        let (answers, oldest) = gathered(dir.path(), false);
+        let (answers, oldest) = gathered(dir.path(), false, || {});
         assert!(answers > 2, "{answers}");
         let mut all: Vec<_> = oldest.iter().map(|one| one.content.clone()).collect();
         assert!(oldest.iter().all(|one| one.line == 1) && all.len() > 8);
-        let (_, mut newest) = gathered(dir.path(), true);
+        let (_, mut newest) = gathered(dir.path(), true, || {});
         newest.reverse();
         assert_eq!(
             newest.iter().map(|one| &one.content).collect::<Vec<_>>(),
@@ -257,5 +261,45 @@ mod tests {
         );
         all.dedup();
         assert_eq!(all.len(), oldest.len());
+    }
+
+    /// Makes as if the disk had refused every index, and the oldest segment was dropped.
+    fn forget_numbers(ring: &Path) {
+        for file in fs::read_dir(ring).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if name.starts_with(&"0".repeat(20)) || name.ends_with(".index") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn f39_numbers_that_become_known_between_two_answers_lose_no_match_and_repeat_none() {
+        const SEGMENT: u64 = 1 << 20;
+        for newest in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writer = RingWriter::open(dir.path(), 16 * SEGMENT).unwrap();
+            let mut write = |to: u64| {
+                while writer.end() < to {
+                    writer.append(format!("needle {:>1016}\n", writer.end()).as_bytes()).unwrap();
+                }
+            };
+            let end = 3 * SEGMENT + SEGMENT / 2;
+            write(end);
+            forget_numbers(dir.path());
+            // the next segment has its index
+            let (answers, mut all) = gathered(dir.path(), newest, || write(4 * SEGMENT + 10_240));
+            assert!(answers > 2, "{answers}");
+            if newest {
+                all.reverse();
+            }
+            let told = all.iter().map(|one| one.offset).take_while(|offset| *offset < end);
+            assert!(told.eq((SEGMENT..end).step_by(1024)), "newest first: {newest}");
+            let (known, others): (Vec<_>, Vec<_>) = all.iter().partition(|one| !one.uncounted);
+            assert!(known.iter().all(|one| one.line == one.offset / 1024 + 1));
+            assert!(others.iter().all(|one| one.line == (one.offset - SEGMENT) / 1024 + 1));
+            assert!(!known.is_empty() && !others.is_empty());
+        }
     }
 }

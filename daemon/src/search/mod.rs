@@ -269,9 +269,10 @@ impl Hunt {
     }
 }
 
-/// One step of matching took longer than all of the search may.
+/// One step of matching took longer than all of the search may; it gets what time agents leave.
 fn too_slow() -> Fault {
-    let text = "the pattern takes too long on a line of this output";
+    let text =
+        "the pattern takes too long on a line of this output, or the machine has no time for it";
     Fault::new(Code::Failed, text).with_hint("repeat less in it, or leave the repetition out")
 }
 

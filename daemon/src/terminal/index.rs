@@ -28,6 +28,9 @@ pub(super) struct LineStart {
 pub(super) struct Open {
     /// The number of the line; the first one ever printed is 1.
     pub(super) line: u64,
+    /// Whether that number is known; else lines are counted from the oldest one that was kept when
+    /// counting began.
+    pub(super) counted: bool,
     /// The offset of the line's first raw byte in the whole stream.
     pub(super) line_start: u64,
     /// The cleaner at that place.
@@ -37,7 +40,7 @@ pub(super) struct Open {
 impl Open {
     /// Where the whole stream begins, or begins anew behind bytes that were lost.
     pub(super) fn at(line: u64, offset: u64) -> Self {
-        Self { line, line_start: offset, cleaner: Cleaner::default() }
+        Self { line, counted: true, line_start: offset, cleaner: Cleaner::default() }
     }
 
     /// The head of the segment that begins here.
@@ -47,6 +50,7 @@ impl Open {
         head[8..16].copy_from_slice(&self.line.to_le_bytes());
         head[16..24].copy_from_slice(&self.line_start.to_le_bytes());
         head[24..].copy_from_slice(&self.cleaner.save());
+        head[24 + UNCOUNTED] = (!self.counted).into();
         head
     }
 }
@@ -92,8 +96,10 @@ impl Batch {
     }
 }
 
-/// The byte of a saved cleaner that it leaves free, where a frame says whether its text was redrawn.
+/// The bytes of a saved cleaner that it leaves free: where a frame says whether its text was redrawn,
+/// and a head whether the number of its line is not known.
 const REDRAWN: usize = 2;
+const UNCOUNTED: usize = 3;
 
 /// One frame of an index, its lines not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +186,7 @@ pub(super) struct Frames<'a> {
     rest: &'a [u8],
     end: LineStart,
     line: u64,
+    counted: bool,
 }
 
 /// Reads the head of an index: what is open where the segment begins, and the frames behind it.
@@ -189,17 +196,19 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Open, Frames<'_>)> {
     if head[..8] != MAGIC {
         return None;
     }
+    let mut saved: [u8; 8] = array(&head[24..])?;
     let open = Open {
         line: u64::from_le_bytes(array(&head[8..16])?),
+        counted: std::mem::take(&mut saved[UNCOUNTED]) == 0,
         line_start: u64::from_le_bytes(array(&head[16..24])?),
-        cleaner: Cleaner::restore(array(&head[24..])?)?,
+        cleaner: Cleaner::restore(saved)?,
     };
-    Some((open, Frames { rest, end: LineStart::default(), line: open.line }))
+    Some((open, Frames { rest, counted: open.counted, line: open.line, ..frames(&[]) }))
 }
 
 /// Reads frames that follow each other; the numbers of their lines are counted from 0.
 pub(super) fn frames(bytes: &[u8]) -> Frames<'_> {
-    Frames { rest: bytes, end: LineStart::default(), line: 0 }
+    Frames { rest: bytes, end: LineStart::default(), line: 0, counted: true }
 }
 
 impl Frames<'_> {
@@ -231,7 +240,7 @@ impl<'a> Iterator for Frames<'a> {
         }
         (self.rest, self.end) = (rest, end);
         self.line += u64::from(count);
-        let open = Open { line: self.line, line_start, cleaner };
+        let open = Open { line: self.line, counted: self.counted, line_start, cleaner };
         Some(Frame { end, open, count, redrawn, base, lines })
     }
 }
@@ -270,7 +279,7 @@ mod tests {
 
     #[test]
     fn an_index_reads_back_up_to_its_last_whole_frame() {
-        let open = Open { line: 7, line_start: 900, cleaner: Cleaner::default() };
+        let open = Open { line: 7, ..Open::at(1, 900) };
         let mut bytes = open.head().to_vec();
         let mut batch = Batch::default();
         let mut frame = Vec::new();
@@ -297,6 +306,10 @@ mod tests {
             assert_eq!(whole.count(), (cut - HEAD) / frame, "{cut}");
         }
         assert!(read(&bytes[..HEAD - 1]).is_none());
+        let uncounted = Open { counted: false, ..open };
+        let other = [&uncounted.head(), &bytes[HEAD..]].concat();
+        let (head, mut frames) = read(&other).unwrap();
+        assert_eq!((head, frames.next().unwrap().open.counted), (uncounted, false));
         bytes[0] = 0;
         assert!(read(&bytes).is_none());
     }

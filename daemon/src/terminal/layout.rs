@@ -21,11 +21,23 @@ pub(super) struct Block {
     pub(super) from: LineStart,
     /// What is open there.
     pub(super) open: Open,
-    /// Whether the number of that line is known; else lines are counted from the oldest one kept.
-    pub(super) counted: bool,
+    pub(super) begins: Begins,
+    /// Whether the line that is open there is the one that the block before ends with.
+    joins: bool,
     /// Where it ends. None for one that reaches from where the index ends to the end of the raw
     /// bytes: its text is not written yet.
     pub(super) to: Option<Written>,
+}
+
+/// What is known of the place where a block begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begins {
+    /// A block begins there for good.
+    Stays,
+    /// The text that is written ends there for now: once there is more, none begins there.
+    Moves,
+    /// Nothing of what came before: what is open there may be the end of a line.
+    Blindly,
 }
 
 /// The end of a block whose text is written.
@@ -71,11 +83,17 @@ impl Layout {
 
     /// Divides a segment, whose index is given, into blocks.
     fn divide(&mut self, segment: usize, bytes: &[u8]) -> io::Result<()> {
-        let (open, counted, mut frames) = match index::read(bytes) {
-            Some((open, frames)) => (open, true, frames),
+        let start = self.segments[segment].start;
+        let mut joins =
+            self.blocks.last().is_some_and(|block| self.segments[block.segment].end() == start);
+        let (open, begins, mut frames) = match index::read(bytes) {
+            Some((open, frames)) => {
+                joins = joins && self.count_back(&open)?;
+                (open, Begins::Stays, frames)
+            }
             None => {
-                let (open, counted) = self.open_before(segment)?;
-                (open, counted, index::frames(&[]))
+                let (open, begins) = self.open_before(segment)?;
+                (open, begins, index::frames(&[]))
             }
         };
         let written = match fs::metadata(self.path(segment, Part::Text)) {
@@ -84,7 +102,7 @@ impl Layout {
             Err(fault) => return Err(fault),
         };
         let from = LineStart::default();
-        let mut block = Block { segment, from, open, counted, to: None };
+        let mut block = Block { segment, from, open, begins, joins, to: None };
         let mut begun = None;
         let mut blocks = Vec::new();
         loop {
@@ -106,13 +124,14 @@ impl Layout {
             begun = Some((frame.end, frame.open));
             if frame.end.text - block.from.text >= BLOCK {
                 blocks.push(block);
-                block = Block { segment, from: frame.end, open: frame.open, counted, to: None };
+                let (from, open, begins) = (frame.end, frame.open, Begins::Stays);
+                block = Block { segment, from, open, begins, joins: true, to: None };
                 begun = None;
             }
         }
         if let Some((from, open)) = begun {
             blocks.push(block);
-            block = Block { segment, from, open, counted, to: None };
+            block = Block { segment, from, open, begins: Begins::Moves, joins: true, to: None };
         }
         let last = segment + 1 == self.segments.len();
         if last || u64::from(block.from.raw) < self.segments[segment].len {
@@ -122,23 +141,52 @@ impl Layout {
         Ok(())
     }
 
-    /// What is open where a segment begins, told from the one before it, and whether the number of
-    /// that line is known.
-    fn open_before(&self, segment: usize) -> io::Result<(Open, bool)> {
+    /// What is open where the last block ends, and where that is. None when there is no block, or it
+    /// was dropped meanwhile.
+    fn behind(&self) -> io::Result<Option<(u64, Open)>> {
+        let Some(last) = self.count().checked_sub(1) else { return Ok(None) };
+        let (mut page, mut shelf) = (Page::default(), Shelf::default());
+        let there = page.begin(self, last, &mut shelf)? || page.load(self, last, &mut shelf)?;
+        Ok(there.then(|| (page.extent().end, page.extent().behind)))
+    }
+
+    /// What is open where a segment without an index begins, told from what is before it.
+    fn open_before(&self, segment: usize) -> io::Result<(Open, Begins)> {
         let start = self.segments[segment].start;
-        let mut page = Page::default();
-        let Some((index, last)) = self.blocks.iter().enumerate().next_back() else {
-            return Ok((Open::at(1, start), start == 0));
+        Ok(match self.behind()? {
+            Some((end, behind)) if end == start => (behind, Begins::Stays),
+            Some((_, Open { line, counted, .. })) => {
+                (Open { counted, ..Open::at(line + 1, start) }, Begins::Stays)
+            }
+            None if start == 0 => (Open::at(1, 0), Begins::Stays),
+            None => (Open { counted: false, ..Open::at(1, start) }, Begins::Blindly),
+        })
+    }
+
+    /// Numbers the lines of the last blocks, where that could not be done from before them, back from
+    /// what is `open` right behind them. False when that is not the line that they end with.
+    fn count_back(&mut self, open: &Open) -> io::Result<bool> {
+        let is_uncounted = |block: &&mut Block| !block.open.counted;
+        let Some(first) = self.blocks.iter_mut().rev().take_while(is_uncounted).last() else {
+            return Ok(true);
         };
-        if !page.load(self, index, &mut Shelf::default())? {
-            return Ok((Open::at(1, start), false));
+        let begun = first.open.line_start;
+        let Some((_, behind)) = self.behind()? else { return Ok(false) };
+        let Some(more) = open.line.checked_sub(behind.line) else { return Ok(false) };
+        // no line began in any of them: it is the one that is open
+        let is_one = behind.line_start == begun;
+        let renumber = |one: &mut Open| {
+            one.line += more;
+            one.counted = open.counted;
+            if is_one {
+                one.line_start = open.line_start;
+            }
+        };
+        for block in self.blocks.iter_mut().rev().take_while(is_uncounted) {
+            renumber(&mut block.open);
+            block.to.iter_mut().for_each(|to| renumber(&mut to.open));
         }
-        let behind = page.extent().behind;
-        let open = match page.extent().end == start {
-            true => behind,
-            false => Open::at(behind.line + 1, start),
-        };
-        Ok((open, last.counted))
+        Ok(is_one || behind.line_start == open.line_start)
     }
 
     /// How many blocks there are.
@@ -176,16 +224,10 @@ impl Layout {
         start..self.segments.last().map_or(start, |last| last.end())
     }
 
-    /// Whether no byte is lost between a block and the one before it.
+    /// Whether the line that is open where a block begins is the one that the block before ends with:
+    /// no byte is lost between them.
     pub(super) fn joins(&self, index: usize) -> bool {
-        let Some((before, block)) =
-            index.checked_sub(1).and_then(|before| self.blocks.get(before..=index)?.split_first())
-        else {
-            return false;
-        };
-        let Some(block) = block.first() else { return false };
-        let (a, b) = (before.segment, block.segment);
-        a == b || self.segments[a].end() == self.segments[b].start
+        self.blocks.get(index).is_some_and(|block| block.joins)
     }
 
     fn path(&self, segment: usize, part: Part) -> PathBuf {
@@ -209,9 +251,6 @@ impl Layout {
     /// # Errors
     /// The disk failed.
     pub(super) fn end(&self) -> io::Result<Open> {
-        let Some(last) = self.count().checked_sub(1) else { return Ok(Open::at(1, 0)) };
-        let mut page = Page::default();
-        page.load(self, last, &mut Shelf::default())?;
-        Ok(page.extent().behind)
+        Ok(self.behind()?.map_or(Open::at(1, 0), |(_, open)| open))
     }
 }

@@ -1,7 +1,7 @@
 //! The clean text of one block in memory.
 
 use super::index::{Batch, LineStart, Open, Walk};
-use super::layout::{Block, Layout};
+use super::layout::{Begins, Block, Layout};
 use super::segment::Part;
 use memchr::{memchr, memchr_iter, memrchr};
 use std::fs::File;
@@ -45,8 +45,7 @@ pub(super) struct Extent {
     /// The offset of its first raw byte, and what is open there.
     pub(super) start: u64,
     pub(super) open: Open,
-    /// Whether the number of that line is known; else lines are counted from the oldest one kept.
-    pub(super) counted: bool,
+    pub(super) begins: Begins,
     /// The offset behind its last raw byte, and what is open there.
     pub(super) end: u64,
     pub(super) behind: Open,
@@ -62,10 +61,11 @@ impl Extent {
         self.open.line + line as u64
     }
 
-    /// Whether its first line began before it, and still belongs there.
+    /// Whether its first line began before it, and still belongs there: no piece of a line begins
+    /// where none will any more once the line is longer.
     pub(super) fn goes_on(&self) -> bool {
         let began = self.open.line_start;
-        began < self.start && self.start - began < LONGEST_LINE
+        began < self.start && (self.start - began < LONGEST_LINE || self.begins == Begins::Moves)
     }
 }
 
@@ -89,8 +89,9 @@ pub(super) struct Page {
 impl Default for Page {
     fn default() -> Self {
         let open = Open::at(1, 0);
-        let (start, end, last, counted, redrawn) = (0, 0, 0, true, false);
-        let extent = Extent { start, open, counted, end, behind: open, last, redrawn };
+        let (start, end, last, redrawn) = (0, 0, 0, false);
+        let begins = Begins::Stays;
+        let extent = Extent { start, open, begins, end, behind: open, last, redrawn };
         let (buffer, from, frames) = (Vec::new(), LineStart::default(), Vec::new());
         Self { extent, buffer, len: 0, units: None, from, frames }
     }
@@ -149,7 +150,7 @@ impl Page {
         self.extent = Extent {
             start,
             open: block.open,
-            counted: block.counted,
+            begins: block.begins,
             end: start + u64::from(to.end.raw - block.from.raw),
             behind: to.open,
             last: to.count,
@@ -211,7 +212,7 @@ impl Page {
         self.frames.clear();
         self.units = None;
         self.buffer.clear();
-        let Open { mut line, mut line_start, mut cleaner } = block.open;
+        let Open { mut line, counted, mut line_start, mut cleaner } = block.open;
         let (start, mut batch) = (layout.start(block), Batch::default());
         let (mut raw, mut read) = (vec![0; READ], 0);
         loop {
@@ -229,14 +230,14 @@ impl Page {
         }
         self.len = self.buffer.len();
         self.from = LineStart::default();
-        let behind = Open { line, line_start, cleaner };
+        let behind = Open { line, counted, line_start, cleaner };
         let redrawn = memchr(b'\r', &self.buffer).is_some();
         batch.end = LineStart { raw: read, text: small(self.len) };
         batch.frame(&behind, redrawn, &mut self.frames);
         let last = usize::try_from(line - block.open.line).unwrap_or(usize::MAX);
         let end = start + u64::from(read);
-        let (open, counted) = (block.open, block.counted);
-        self.extent = Extent { start, open, counted, end, behind, last, redrawn };
+        let (open, begins) = (block.open, block.begins);
+        self.extent = Extent { start, open, begins, end, behind, last, redrawn };
         Ok(true)
     }
 

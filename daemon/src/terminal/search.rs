@@ -10,7 +10,7 @@ use super::excerpt::{Excerpt, Hit};
 use super::layout::Layout;
 use super::pattern::Pattern;
 use super::scan::{Ordered, Scan, Scanned};
-use super::window::{Window, is_continued};
+use super::window::{Line, Window, is_continued, is_headless};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -45,6 +45,9 @@ pub struct Found<'a> {
     pub line: u64,
     /// Whether that number is known; else it is counted from the oldest line that is kept.
     pub counted: bool,
+    /// Whether it and all lines around it are there from their beginning to their end: not where the
+    /// beginning of one was dropped, and not of pieces.
+    pub whole: bool,
     /// The offset of its first byte in the raw output.
     pub offset: u64,
     /// The offset of what of it matches: another one only where a very long line is taken in pieces.
@@ -85,17 +88,25 @@ pub struct Searched {
 /// # Errors
 /// The disk failed.
 pub fn search(ring: &Path, query: &Query, sink: &mut impl Sink) -> io::Result<Searched> {
-    let layout = Layout::read(ring)?;
+    search_in(&Layout::read(ring)?, query, sink)
+}
+
+/// Searches a ring as it was when its layout was read; what was dropped since is passed over.
+fn search_in(layout: &Layout, query: &Query, sink: &mut impl Sink) -> io::Result<Searched> {
     let mut order: Vec<usize> = (0..layout.count()).collect();
     if query.order == Order::NewestFirst {
         order.reverse();
     }
-    let scan = Scan::new(&layout, &query.pattern, order, query.context);
+    let scan = Scan::new(layout, &query.pattern, order, query.context);
     thread::scope(|scope| {
+        if sink.stop() {
+            // before a thread could begin
+            scan.halt();
+        }
         let found = scan.begin(scope);
-        let window = Window::new(&layout);
+        let window = Window::new(layout);
         let (searched, next) = (Searched::default(), 0);
-        let search = Search { layout: &layout, query, scan: &scan, window, sink, searched, next };
+        let search = Search { layout, query, scan: &scan, window, sink, searched, next };
         search.run(found)
     })
 }
@@ -181,8 +192,12 @@ impl<S: Sink> Search<'_, S> {
             true => self.window.last_line(index, excerpt)?,
             false => None,
         };
-        let end = end.as_deref().map(last_state);
-        let at_end = end.filter(|line| self.query.pattern.matches(line)).map(|_| excerpt.end());
+        let end = end.as_ref().map(|Line { text, whole }| {
+            let (text, whole) = (last_state(text), *whole);
+            Line { text, whole }
+        });
+        let at_end =
+            end.filter(|line| self.query.pattern.matches(line.text)).map(|_| excerpt.end());
         self.searched.bytes += scanned.bytes;
         self.searched.total += scanned.total + u64::from(at_end.is_some());
         if self.sink.wants() {
@@ -191,7 +206,7 @@ impl<S: Sink> Search<'_, S> {
                 Order::OldestFirst => hits.chain(at_end).collect(),
                 Order::NewestFirst => at_end.into_iter().chain(hits.rev()).collect(),
             };
-            self.tell(&hits, excerpt, first, end)?;
+            self.tell(index, &hits, excerpt, end)?;
         } else {
             self.scan.count();
         }
@@ -199,42 +214,52 @@ impl<S: Sink> Search<'_, S> {
         Ok(scanned.whole)
     }
 
-    /// Hands on lines that match, all of one block; `first` is the first line that belongs to it,
-    /// `end` the whole of its last one, if there is any.
+    /// Hands on lines that match, all of one block; `end` is all that there is of its last one.
     fn tell(
         &mut self,
+        index: usize,
         hits: &[Hit],
         excerpt: &Excerpt,
-        first: usize,
-        end: Option<&[u8]>,
+        end: Option<Line<&[u8]>>,
     ) -> io::Result<()> {
         let (extent, context) = (excerpt.extent(), self.query.context);
+        let first = usize::from(is_continued(self.layout, index, extent));
+        let headless = is_headless(self.layout, index, extent);
         let numbers = || hits.iter().map(|hit| extent.number(hit.line));
         let (Some(least), Some(most)) = (numbers().min(), numbers().max()) else { return Ok(()) };
         let reach = least.saturating_sub(context).max(1)..most.saturating_add(context + 1);
         let own = extent.number(first)..extent.number(extent.last) + u64::from(end.is_some());
         let others = (reach.start..own.start).chain(own.end..reach.end);
         self.window.gather(reach, others, || self.sink.stop())?;
-        let around = Around { window: &self.window, excerpt, own, end };
+        let around = Around { window: &self.window, excerpt, own, end, headless };
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for hit in hits {
             if !self.sink.wants() || self.sink.stop() {
                 break;
             }
             let number = extent.number(hit.line);
+            let own = around.line(hit, number);
+            let mut whole = own.is_some_and(|own| own.whole);
+            let mut near = |number| {
+                let line = around.line(hit, number)?;
+                whole &= line.whole;
+                Some(line.text)
+            };
             before.clear();
             let earlier = number.saturating_sub(context).max(1)..number;
-            before.extend(earlier.filter_map(|number| around.line(hit, number)));
+            before.extend(earlier.rev().map_while(&mut near));
+            before.reverse();
             after.clear();
             let later = number + 1..=number.saturating_add(context);
-            after.extend(later.map_while(|number| around.line(hit, number)));
+            after.extend(later.map_while(near));
             self.sink.found(&Found {
                 line: number,
-                counted: extent.counted,
+                counted: extent.open.counted,
+                whole,
                 offset: hit.offset,
                 // of a line that goes on it is the same once the segment it began in is dropped
                 from: if extent.goes_on() { hit.offset } else { hit.offset.max(extent.start) },
-                content: around.line(hit, number).unwrap_or_default(),
+                content: own.map(|own| own.text).unwrap_or_default(),
                 before: &before,
                 after: &after,
             });
@@ -249,14 +274,16 @@ struct Around<'a> {
     excerpt: &'a Excerpt,
     /// The numbers of the lines that belong to the block.
     own: Range<u64>,
-    /// The whole of its last line, if there is any.
-    end: Option<&'a [u8]>,
+    /// All that there is of its last line.
+    end: Option<Line<&'a [u8]>>,
+    /// Whether its first line begins before all that belongs to it.
+    headless: bool,
 }
 
 impl<'a> Around<'a> {
     /// A line by its number, near one that matches, as it says in the end. None when it is not kept,
     /// or not printed yet.
-    fn line(&self, hit: &Hit, number: u64) -> Option<&'a [u8]> {
+    fn line(&self, hit: &Hit, number: u64) -> Option<Line<&'a [u8]>> {
         if !self.own.contains(&number) {
             return self.window.around(number);
         }
@@ -265,11 +292,16 @@ impl<'a> Around<'a> {
         if line == extent.last {
             return self.end;
         }
-        let line = self.excerpt.near(hit, line)?;
-        Some(if extent.redrawn { last_state(line) } else { line })
+        let text = self.excerpt.near(hit, line)?;
+        let text = if extent.redrawn { last_state(text) } else { text };
+        Some(Line { text, whole: line > 0 || !self.headless })
     }
 }
 
 #[cfg(test)]
 #[path = "search_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "border_tests.rs"]
+mod border_tests;

@@ -80,7 +80,8 @@ impl TextWriter {
     pub(super) fn begin(&mut self, start: u64, lost: bool) {
         self.settle();
         if lost {
-            self.open = Open::at(self.open.line + 1, start);
+            let Open { line, counted, .. } = self.open;
+            self.open = Open { counted, ..Open::at(line + 1, start) };
         }
         self.start = start;
         self.written = 0;
@@ -121,7 +122,7 @@ impl TextWriter {
         let Self { open, batch, text, start, grains, .. } = self;
         let (from, old) = (batch.end, text.len());
         let held = size(old);
-        let Open { line, line_start, cleaner } = open;
+        let Open { line, line_start, cleaner, .. } = open;
         cleaner.push(raw, text, |read, len| {
             let raw = from.raw + size(read);
             batch.line(LineStart { raw, text: from.text + size(len) - held });

@@ -3,7 +3,8 @@
 
 use super::clean::last_state;
 use super::excerpt::Excerpt;
-use super::layout::Layout;
+use super::index::Open;
+use super::layout::{Begins, Layout};
 use super::page::{Extent, Page, Shelf};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -21,6 +22,21 @@ pub(super) fn is_continued(layout: &Layout, index: usize, extent: &Extent) -> bo
     extent.goes_on() && layout.joins(index)
 }
 
+/// Whether the first line of a block may begin before all that belongs to it: its beginning was
+/// dropped, or is a piece of its own.
+pub(super) fn is_headless(layout: &Layout, index: usize, extent: &Extent) -> bool {
+    let may = extent.open.line_start < extent.start || extent.begins == Begins::Blindly;
+    may && !is_continued(layout, index, extent)
+}
+
+/// A line that was put together, or one that a reader is told of: its text, and whether that is all
+/// of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Line<T> {
+    pub(super) text: T,
+    pub(super) whole: bool,
+}
+
 /// Excerpts of blocks near each other. Owned by one search.
 #[derive(Debug)]
 pub(super) struct Window<'a> {
@@ -30,7 +46,7 @@ pub(super) struct Window<'a> {
     shelf: Shelf,
     /// Lines around matches that lie in other blocks, as they say in the end, by their numbers: so
     /// each is put together once, however many matches it is near.
-    around: BTreeMap<u64, Option<Vec<u8>>>,
+    around: BTreeMap<u64, Option<Line<Vec<u8>>>>,
 }
 
 impl<'a> Window<'a> {
@@ -76,12 +92,17 @@ impl<'a> Window<'a> {
         &mut self,
         index: usize,
         excerpt: &Excerpt,
-    ) -> io::Result<Option<Vec<u8>>> {
-        let began = excerpt.extent().behind.line_start;
-        let mut line = excerpt.edges().1.to_vec();
-        let mut behind = excerpt.extent().end;
+    ) -> io::Result<Option<Line<Vec<u8>>>> {
+        let Extent { end, behind: Open { line_start: began, .. }, last, .. } = *excerpt.extent();
+        let mut text = excerpt.edges().1.to_vec();
+        let mut whole = last > 0 || !is_headless(self.layout, index, excerpt.extent());
+        let mut behind = end;
         for later in index + 1..self.layout.count() {
-            let Some(next) = self.some(later)? else { break };
+            let Some(next) = self.some(later)? else {
+                // dropped meanwhile
+                whole = false;
+                break;
+            };
             let extent = next.extent();
             if extent.start != behind || extent.open.line_start != began {
                 // bytes were lost, and the line ends with them
@@ -89,15 +110,15 @@ impl<'a> Window<'a> {
             }
             if !extent.goes_on() {
                 // it begins with that block, or is taken in pieces from there on
-                return Ok((began < extent.start).then_some(line));
+                return Ok((began < extent.start).then_some(Line { text, whole }));
             }
-            line.extend_from_slice(next.edges().0);
+            text.extend_from_slice(next.edges().0);
             if extent.last > 0 {
-                return Ok(Some(line));
+                return Ok(Some(Line { text, whole }));
             }
             behind = extent.end;
         }
-        Ok((!line.is_empty()).then_some(line))
+        Ok((!text.is_empty()).then_some(Line { text, whole }))
     }
 
     /// Puts lines of other blocks together for [`Window::around`], and lets go of those before and
@@ -122,15 +143,16 @@ impl<'a> Window<'a> {
     }
 
     /// A line that was gathered, if it is kept; cut when it is very long.
-    pub(super) fn around(&self, number: u64) -> Option<&[u8]> {
-        self.around.get(&number)?.as_deref()
+    pub(super) fn around(&self, number: u64) -> Option<Line<&[u8]>> {
+        let Line { text, whole } = self.around.get(&number)?.as_ref()?;
+        Some(Line { text, whole: *whole })
     }
 
     /// A line by its number, as it says in the end. None when it is not kept.
-    fn line(&mut self, number: u64) -> io::Result<Option<Vec<u8>>> {
-        let cut = |line: &[u8]| {
-            let line = last_state(line);
-            line.get(..MOST_AROUND).unwrap_or(line).to_vec()
+    fn line(&mut self, number: u64) -> io::Result<Option<Line<Vec<u8>>>> {
+        let cut = |text: &[u8], whole| {
+            let text = last_state(text);
+            Line { text: text.get(..MOST_AROUND).unwrap_or(text).to_vec(), whole }
         };
         let Some(index) = self.layout.block_of(number) else { return Ok(None) };
         // one that begins right behind a block is the next one's
@@ -141,16 +163,17 @@ impl<'a> Window<'a> {
             let line = usize::try_from(line).unwrap_or(usize::MAX);
             let last = extent.last;
             if line == last
-                && let Some(line) = self.last_line(index, &excerpt)?
+                && let Some(Line { text, whole }) = self.last_line(index, &excerpt)?
             {
-                return Ok(Some(cut(&line)));
+                return Ok(Some(cut(&text, whole)));
             }
             if line < last {
                 if excerpt.line(line).is_none() {
                     let Some(whole) = self.whole(index)? else { return Ok(None) };
                     excerpt = whole;
                 }
-                return Ok(excerpt.line(line).map(cut));
+                let whole = line > 0 || !is_headless(self.layout, index, excerpt.extent());
+                return Ok(excerpt.line(line).map(|text| cut(text, whole)));
             }
         }
         Ok(None)
@@ -160,6 +183,7 @@ impl<'a> Window<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::ring::RingWriter;
+    use super::super::segment::{self, segments};
     use super::*;
 
     #[test]
@@ -171,16 +195,41 @@ mod tests {
         let layout = Layout::read(dir.path()).unwrap();
         let mut window = Window::new(&layout);
         window.gather(1..4, 1..3, || false).unwrap();
-        let place = |window: &Window<'_>| window.around(1).unwrap().as_ptr();
+        let told = |window: &Window<'_>, number| {
+            window.around(number).map(|line| (line.text.to_vec(), line.whole))
+        };
+        let place = |window: &Window<'_>| window.around(1).unwrap().text.as_ptr();
         let first = place(&window);
-        assert_eq!(window.around(1).unwrap().len(), MOST_AROUND);
-        assert_eq!((window.around(2), window.around(3)), (Some(&b"short"[..]), None));
+        assert_eq!(window.around(1).unwrap().text.len(), MOST_AROUND);
+        let line = |text: &[u8]| Some((text.to_vec(), true));
+        assert_eq!((told(&window, 2), told(&window, 3)), (line(b"short"), None));
         window.gather(1..4, 1..4, || false).unwrap();
-        assert_eq!((place(&window), window.around(3)), (first, Some(&b"last"[..])));
+        assert_eq!((place(&window), told(&window, 3)), (first, line(b"last")));
         // what is out of reach is let go of, and nothing is fetched for who wants to stop
         window.gather(2..6, 2..6, || true).unwrap();
-        assert_eq!((window.around(1), window.around(3)), (None, Some(&b"last"[..])));
+        assert_eq!((told(&window, 1), told(&window, 3)), (None, line(b"last")));
         window.gather(2..6, 2..6, || false).unwrap();
         assert_eq!((window.around(4), window.around(5)), (None, None));
+    }
+
+    #[test]
+    fn f12_a_line_whose_end_is_dropped_meanwhile_is_none_that_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = RingWriter::open(dir.path(), 1 << 20).unwrap();
+        writer.append(&[b"short\n", &vec![b'x'; 100 << 10][..], b"\nlast\n"].concat()).unwrap();
+        writer.settle();
+        let layout = Layout::read(dir.path()).unwrap();
+        let begins = layout.block_of(2).unwrap();
+        let kept = segments(dir.path()).unwrap();
+        for whole in [true, false] {
+            let mut window = Window::new(&layout);
+            let excerpt = window.some(begins).unwrap().unwrap();
+            let line = window.last_line(begins, &excerpt).unwrap().unwrap();
+            assert_eq!((line.whole, line.text.len() == 100 << 10), (whole, whole));
+            assert!(line.text.iter().all(|byte| *byte == b'x'));
+            window.gather(1..3, 2..3, || false).unwrap();
+            assert_eq!(window.around(2).unwrap().whole, whole);
+            segment::remove(dir.path(), kept[1].start).unwrap();
+        }
     }
 }

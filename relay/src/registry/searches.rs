@@ -1,7 +1,8 @@
 //! Searches that stream, and requests that nobody waits for any more.
 
-use super::{Inner, Registry, Waiter, command, offline};
+use super::{Inner, Registry, Waiter, command, late, offline};
 use crate::core::Core;
+use crate::socket::pipe::Outlet;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, RequestId};
 use hayward_shared::protocol::{FromDaemon, ToDaemon};
@@ -9,19 +10,32 @@ use hayward_shared::search::{PAGES_AHEAD, SearchPage, SearchQuery};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+
+/// What a daemon says of a search, and when that came.
+pub(super) type Said = (Instant, FromDaemon);
+
+/// It comes now.
+pub(super) fn said(what: FromDaemon) -> Said {
+    (Instant::now(), what)
+}
 
 /// What one daemon finds, as it finds it. Dropping it before the end calls the search off.
 pub(crate) struct Search {
     core: Arc<Core>,
     daemon: DaemonId,
     request: RequestId,
-    said: mpsc::Receiver<FromDaemon>,
+    outlet: Outlet,
+    said: mpsc::Receiver<Said>,
+    /// How long the daemon may be waited for, all in all: one that always says a little just in time
+    /// would keep its asker for ever.
+    patience: Duration,
 }
 
 impl Search {
-    /// Asks a daemon; none when it cannot send what it finds before it has found all.
-    pub(crate) fn begin(
+    /// Asks a daemon; none when it cannot send what it finds before it has found all. It may take the
+    /// time of the question, and that of an answer.
+    pub(crate) async fn begin(
         core: &Arc<Core>,
         daemon: DaemonId,
         query: SearchQuery,
@@ -29,30 +43,53 @@ impl Search {
         let request = RequestId::fresh();
         // the reply follows the pages
         let (tell, said) = mpsc::channel(PAGES_AHEAD + 1);
-        let mut inner = core.registry.lock();
-        let link = inner.links.get_mut(&daemon).ok_or_else(offline)?;
-        if !link.streams {
-            return Ok(None);
-        }
+        let patience = Duration::from_millis(query.budget_ms.into()) + core.timing.reply;
         let body = ToDaemon::Search(Box::new(SearchQuery { stream: true, ..query }));
-        link.outlet
-            .try_text(command(body, Some(request))?)
-            .map_err(|_| Fault::new(Code::Unavailable, "the daemon's link is congested"))?;
-        link.open.insert(request, Waiter::Search(tell));
-        drop(inner);
-        Ok(Some(Self { core: core.clone(), daemon, request, said }))
+        let text = command(body, Some(request))?;
+        let outlet = {
+            let mut inner = core.registry.lock();
+            let link = inner.links.get_mut(&daemon).ok_or_else(offline)?;
+            if !link.streams {
+                return Ok(None);
+            }
+            link.open.insert(request, Waiter::Search(tell));
+            link.outlet.clone()
+        };
+        let mut search = Self { core: core.clone(), daemon, request, outlet, said, patience };
+        search.send(text).await?;
+        Ok(Some(search))
     }
 
     /// What it says next: a page, or the `reply` that ends it.
-    pub(crate) async fn next(&mut self, within: Duration) -> Result<FromDaemon, Fault> {
-        let said = timeout(within, self.said.recv()).await;
-        said.map_err(|_| super::late())?.ok_or_else(offline)
+    pub(crate) async fn next(&mut self) -> Result<FromDaemon, Fault> {
+        let began = Instant::now();
+        let silence = self.patience.min(self.core.timing.reply);
+        let said = timeout(silence, self.said.recv()).await.map_err(|_| self.late())?;
+        let (came, what) = said.ok_or_else(offline)?;
+        // not for how long nobody took it
+        self.patience = self.patience.saturating_sub(came.saturating_duration_since(began));
+        Ok(what)
     }
 
-    /// Lets it send one page more. Nothing is said where the link has no room: then it has two
-    /// pages ahead no more, and comes to a stop at the latest when its time is over.
-    pub(crate) fn more(&self) {
-        self.core.registry.lock().say(self.daemon, ToDaemon::SearchMore { asked: self.request });
+    /// Lets it send one page more.
+    pub(crate) async fn more(&mut self) -> Result<(), Fault> {
+        self.send(command(ToDaemon::SearchMore { asked: self.request }, None)?).await
+    }
+
+    /// Says something as soon as the link has room for it.
+    async fn send(&mut self, text: String) -> Result<(), Fault> {
+        let began = Instant::now();
+        let sent = timeout(self.patience, self.outlet.text(text)).await;
+        self.patience = self.patience.saturating_sub(began.elapsed());
+        sent.map_err(|_| late())?.map_err(|_| offline())
+    }
+
+    /// It let its asker wait too long, once or all in all.
+    fn late(&self) -> Fault {
+        if self.patience >= self.core.timing.reply {
+            return late();
+        }
+        Fault::new(Code::Unavailable, "it did not come to an end in time")
     }
 }
 
@@ -69,7 +106,7 @@ impl Registry {
         let mut inner = self.lock();
         let Some(link) = inner.links.get_mut(&daemon) else { return };
         if let Some(Waiter::Search(tell)) = link.open.get(&request)
-            && tell.try_send(FromDaemon::SearchFound(page)).is_err()
+            && tell.try_send(said(FromDaemon::SearchFound(page))).is_err()
         {
             link.open.remove(&request);
             inner.say(daemon, ToDaemon::CallOff { asked: request });
@@ -95,5 +132,86 @@ impl Inner {
             // where there is no room, the time of what was asked ends it
             drop(link.outlet.try_text(text));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::NewLink;
+    use super::*;
+    use crate::config::{Config, Timing};
+    use crate::core::Links;
+    use crate::http::gate::Gate;
+    use crate::store::Store;
+    use axum::extract::ws::Message;
+    use hayward_shared::id::WorkspaceId;
+    use hayward_shared::search::SearchWords;
+    use hayward_shared::time::Timestamp;
+    use std::path::Path;
+    use tokio::sync::watch;
+
+    async fn core(folder: &Path) -> Arc<Core> {
+        let mut config = Config::new(folder.join("relay.db"), "127.0.0.1:0".parse().unwrap());
+        config.timing = Timing { reply: Duration::from_millis(300), ..Timing::default() };
+        Arc::new(Core {
+            store: Store::open(&config.database).await.unwrap(),
+            registry: Registry::default(),
+            timing: config.timing,
+            gate: Gate::new(&config, true),
+            stopping: watch::channel(false).1,
+            links: Links::default(),
+        })
+    }
+
+    fn join(core: &Core) -> (DaemonId, mpsc::Receiver<Message>) {
+        let daemon = DaemonId::fresh();
+        let (outlet, queue) = Outlet::narrow(1);
+        let (replies, terminals, streams) = (true, true, true);
+        let workspace = WorkspaceId::fresh();
+        let new = NewLink { daemon, workspace, replies, terminals, streams, outlet };
+        core.registry.join(new, Timestamp::from_millis(0));
+        (daemon, queue)
+    }
+
+    fn open(core: &Core, daemon: DaemonId) -> usize {
+        core.registry.lock().links[&daemon].open.len()
+    }
+
+    fn kind(message: &Message) -> String {
+        let text: serde_json::Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+        text["type"].as_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn f41_a_link_that_is_full_for_a_moment_is_waited_for_and_one_that_stays_so_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = core(folder.path()).await;
+        let (daemon, mut queue) = join(&core);
+        let words = [("pattern", "x"), ("budgetMs", "1")].into_iter();
+        let query = SearchWords::read(words).unwrap().query;
+        let fill = || {
+            core.registry.lock().say(daemon, ToDaemon::CallOff { asked: RequestId::fresh() });
+        };
+        fill();
+        let asked = tokio::spawn({
+            let (core, query) = (core.clone(), query.clone());
+            async move { Search::begin(&core, daemon, query).await }
+        });
+        while open(&core, daemon) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(kind(&queue.recv().await.unwrap()), "callOff");
+        let mut search = asked.await.unwrap().unwrap().unwrap();
+        // and so is the word that one more page may come
+        let (more, said) = tokio::join!(search.more(), async {
+            [kind(&queue.recv().await.unwrap()), kind(&queue.recv().await.unwrap())]
+        });
+        assert_eq!((more.is_ok(), said), (true, ["search".to_owned(), "searchMore".to_owned()]));
+        drop(search);
+        assert_eq!(kind(&queue.recv().await.unwrap()), "callOff");
+
+        fill();
+        let refused = Search::begin(&core, daemon, query).await.map(|_| ()).unwrap_err();
+        assert_eq!((refused.code, open(&core, daemon)), (Code::Unavailable, 0));
     }
 }

@@ -64,6 +64,14 @@ impl Outlet {
         self.frames.try_send(Message::Binary(frame)).map_err(|_| Ended)
     }
 
+    /// One that has room for so many state messages, and what goes into it.
+    #[cfg(test)]
+    pub(crate) fn narrow(texts: usize) -> (Self, mpsc::Receiver<Message>) {
+        let (text, queue) = mpsc::channel(texts);
+        let (urgent, frames) = (text.clone(), text.clone());
+        (Self { urgent, text, frames, ended: Arc::default() }, queue)
+    }
+
     /// Asks the link to end.
     pub(crate) fn end(&self) {
         self.ended.notify_one();

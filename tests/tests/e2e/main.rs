@@ -29,6 +29,7 @@ mod queue;
 mod refusals;
 mod relay;
 mod search;
+mod search_slow;
 mod search_stream;
 mod send_back;
 mod ways;

@@ -198,10 +198,10 @@ impl Source {
     async fn next(&mut self) -> Result<Said, Fault> {
         let search = match &mut self.search {
             Some(search) => {
-                search.more();
+                search.more().await?;
                 search
             }
-            none => match Search::begin(&self.core, self.daemon, self.query.clone())? {
+            none => match Search::begin(&self.core, self.daemon, self.query.clone()).await? {
                 Some(search) => none.insert(search),
                 None => {
                     let whole = gather(&self.core, self.daemon, self.query.clone()).await?;
@@ -209,7 +209,7 @@ impl Source {
                 }
             },
         };
-        match search.next(self.core.timing.reply).await? {
+        match search.next().await? {
             FromDaemon::SearchFound(page) => Ok(Said::Page(page)),
             FromDaemon::Reply(reply) => Ok(Said::End(Ok(super::report(&reply.into_result()?)?))),
             other => Err(unexpected(&other)),
