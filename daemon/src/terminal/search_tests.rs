@@ -137,6 +137,7 @@ proptest! {
             writer.append(part).unwrap();
             if index == 2 {
                 // whoever opens it anew goes on where it was
+                drop(writer);
                 writer = RingWriter::open(dir.path(), 1 << 20).unwrap();
             }
         }
@@ -144,6 +145,7 @@ proptest! {
             writer.settle();
         }
         if bare {
+            writer.rest();
             for one in segments(dir.path()).unwrap().iter().step_by(2) {
                 fs::remove_file(path(dir.path(), one.start, Part::Index)).unwrap();
             }
