@@ -39,8 +39,7 @@ impl Excerpt {
     pub(super) fn of(page: &Page, hits: &[usize], context: usize) -> Self {
         let (extent, text) = (*page.extent(), page.text());
         let mut places = page.places();
-        let lines = hits.len().saturating_add(2).saturating_mul(context.saturating_mul(2) | 1);
-        let mut cut = Cut::new(text, lines, extent.last + 1);
+        let mut cut = Cut::new(text);
         cut.around((0, 0), context);
         let mut found = Vec::with_capacity(hits.len());
         for at in hits {
@@ -114,13 +113,8 @@ struct Cut<'a> {
 }
 
 impl<'a> Cut<'a> {
-    /// Has room for so many lines of all that there are: growing costs memory that was never
-    /// touched before, which costs more than what is done with it.
-    fn new(text: &'a [u8], lines: usize, all: usize) -> Self {
-        let lines = lines.min(all);
-        let usual = text.len() / all + 1;
-        let copy = Vec::with_capacity(text.len().min(lines.saturating_mul(usual)));
-        Self { text, copy, kept: Vec::with_capacity(lines), next: (0, 0) }
+    fn new(text: &'a [u8]) -> Self {
+        Self { text, copy: Vec::new(), kept: Vec::new(), next: (0, 0) }
     }
 
     /// Keeps a line, which begins at `at`, and so many before and behind it.
