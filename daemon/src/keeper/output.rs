@@ -1,5 +1,5 @@
 //! Reading one of the agent's streams into its ring: one thread each, which does nothing else, so
-//! that no client and no input ever keeps output waiting.
+//! that no client and no input ever keeps output waiting. The ring has text made by another one.
 
 use crate::terminal::ring::RingWriter;
 use nix::errno::Errno;

@@ -12,6 +12,7 @@ pub mod pattern;
 pub mod ring;
 mod scan;
 pub mod screen;
+mod scribe;
 pub mod search;
 mod segment;
 mod sieve;

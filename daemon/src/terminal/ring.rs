@@ -8,6 +8,7 @@
 //! more than they are, two bytes a line or so for its index, and a sixteenth of it for its filter.
 
 use super::layout::Layout;
+use super::scribe::Scribe;
 use super::segment::{self, Part, Segment, path, segments};
 use super::text::TextWriter;
 use std::collections::VecDeque;
@@ -37,7 +38,7 @@ pub struct RingWriter {
     /// The last of `kept`, when it can take more.
     current: Option<File>,
     end: u64,
-    text: TextWriter,
+    text: Scribe,
 }
 
 impl RingWriter {
@@ -52,7 +53,7 @@ impl RingWriter {
         let end = kept.back().map_or(0, |last| last.end());
         let cap = cap.max(2 * MIN_SEGMENT);
         let segment = (cap / SEGMENTS).clamp(MIN_SEGMENT, MAX_SEGMENT);
-        let text = TextWriter::new(dir, Layout::read(dir)?.end()?);
+        let text = Scribe::new(TextWriter::new(dir, Layout::read(dir)?.end()?), segment);
         Ok(Self { dir: dir.to_owned(), cap, segment, kept, current: None, end, text })
     }
 
@@ -113,6 +114,12 @@ impl RingWriter {
         self.text.settle();
     }
 
+    /// Waits until the text is written that is not held back.
+    #[cfg(test)]
+    pub(super) fn rest(&mut self) {
+        self.text.end();
+    }
+
     fn roll(&mut self) -> io::Result<()> {
         let start = self.end;
         let name = path(&self.dir, start, Part::Raw);
@@ -133,8 +140,9 @@ impl RingWriter {
         while total > self.cap
             && self.kept.len() > 1
             && let Some(oldest) = self.kept.front().copied()
-            && segment::remove(&self.dir, oldest.start).is_ok()
+            && segment::remove_raw(&self.dir, oldest.start).is_ok()
         {
+            self.text.remove(oldest.start);
             total -= oldest.len;
             self.kept.pop_front();
         }

@@ -139,6 +139,7 @@ proptest! {
             writer.append(part).unwrap();
             if index == 2 {
                 // whoever opens it anew goes on where it was
+                drop(writer);
                 writer = RingWriter::open(dir.path(), 1 << 20).unwrap();
             }
         }
@@ -146,6 +147,7 @@ proptest! {
             writer.settle();
         }
         if bare {
+            writer.rest();
             for one in segments(dir.path()).unwrap().iter().step_by(2) {
                 fs::remove_file(path(dir.path(), one.start, Part::Index)).unwrap();
             }

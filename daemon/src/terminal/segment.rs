@@ -36,9 +36,6 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// All parts; the raw bytes go first, so that what is left over is text without a segment.
-    pub(super) const ALL: [Self; 4] = [Self::Raw, Self::Text, Self::Index, Self::Filter];
-
     fn ending(self) -> &'static str {
         match self {
             Self::Raw => "",
@@ -54,18 +51,29 @@ pub(super) fn path(dir: &Path, start: u64, part: Part) -> PathBuf {
     dir.join(format!("{start:020}{}", part.ending()))
 }
 
-/// Removes all that there is of a segment.
+/// Removes the raw bytes of a segment, which go first: so what is left over is text without a segment.
 ///
 /// # Errors
-/// The disk refused; what is left is removed with the next one.
-pub(super) fn remove(dir: &Path, start: u64) -> io::Result<()> {
-    for part in Part::ALL {
-        match fs::remove_file(path(dir, start, part)) {
-            Err(fault) if fault.kind() != io::ErrorKind::NotFound => return Err(fault),
-            _ => {}
+/// The disk refused; the segment is still there.
+pub(super) fn remove_raw(dir: &Path, start: u64) -> io::Result<()> {
+    remove(dir, start, Part::Raw)
+}
+
+/// Removes all that there is of a segment but its raw bytes. What the disk does not let go of is
+/// left: nobody looks at it.
+pub(super) fn remove_text(dir: &Path, start: u64) {
+    for part in [Part::Text, Part::Index, Part::Filter] {
+        if let Err(fault) = remove(dir, start, part) {
+            eprintln!("text of output that was dropped is left: {fault}");
         }
     }
-    Ok(())
+}
+
+fn remove(dir: &Path, start: u64, part: Part) -> io::Result<()> {
+    match fs::remove_file(path(dir, start, part)) {
+        Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(fault),
+        _ => Ok(()),
+    }
 }
 
 /// The segments that are there now, oldest first. A folder that is not there holds none.

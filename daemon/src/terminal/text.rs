@@ -1,12 +1,12 @@
 //! Writes clean text, its index and its filter beside the raw bytes of a ring, segment by segment.
 //!
-//! Text is behind the raw bytes by one batch at most, and nothing rests on it: raw bytes without
-//! text are cleaned again by whoever reads them. So neither a killed keeper nor a disk that refuses
-//! text loses a line. Without a filter a search reads more, that is all.
+//! Text is behind the raw bytes that came here by one batch at most, and nothing rests on it: raw bytes
+//! without text are cleaned again by whoever reads them. So neither a killed keeper nor a disk that
+//! refuses text loses a line. Without a filter a search reads more, that is all.
 
 use super::filter::{self, Grains};
 use super::index::{Batch, LineStart, Open};
-use super::segment::{Part, path};
+use super::segment::{self, Part, path};
 use memchr::memchr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,13 +18,14 @@ use std::path::{Path, PathBuf};
 /// small ones.
 ///
 /// Tests take less, so that segments of theirs have several blocks.
-const PIECE: u32 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
+pub(super) const PIECE: u32 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
 
 /// Raw bytes that text may be behind, where little of them is text: quickly cleaned again by a
 /// reader.
 const BATCH: u32 = 2 * PIECE;
 
-/// The only writer of a ring's text. Owned by the ring's writer, which tells it all that it does.
+/// The only writer of a ring's text. Owned by the ring's writer, or by a
+/// thread of its own (`scribe`), and told all that becomes of the raw bytes.
 #[derive(Debug)]
 pub(super) struct TextWriter {
     dir: PathBuf,
@@ -132,6 +133,11 @@ impl TextWriter {
         batch.end.raw += size(raw.len());
         batch.end.text += size(text.len()) - held;
         grains.add(&text[old..]);
+    }
+
+    /// The raw bytes of the segment that begins at `start` were removed: its text goes as well.
+    pub(super) fn remove(&self, start: u64) {
+        segment::remove_text(&self.dir, start);
     }
 
     /// Writes what is held back.
