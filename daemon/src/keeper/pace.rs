@@ -5,6 +5,9 @@
 const USUAL_MS: u64 = 20;
 /// Between two times, while somebody types: what a program draws for one key may come in pieces.
 const TYPING_MS: u64 = 1;
+/// So long the answer to a key waits for what the program prints for it: told of both at once, the
+/// daemon and whoever types wake once instead of twice, and the program has the processor.
+const TOGETHER_MS: u64 = 2;
 /// So long after a key what is printed is taken for its answer.
 const ANSWER_MS: u64 = 200;
 
@@ -19,6 +22,11 @@ impl Pace {
     /// Something was typed: what comes next is told at once.
     pub(super) fn typed(&mut self, now: u64) {
         *self = Self { told: None, typed: Some(now) };
+    }
+
+    /// Until when the answer to what was typed waits for what it brings; none once that was told.
+    pub(super) fn together(&self) -> Option<u64> {
+        self.typed.filter(|_| self.told.is_none()).map(|typed| typed + TOGETHER_MS)
     }
 
     /// Subscribers were told of all output.
@@ -44,9 +52,11 @@ mod tests {
         assert_eq!(pace.due(), 0);
         pace.told(100);
         assert_eq!(pace.due(), 120);
+        assert_eq!(pace.together(), None);
         pace.typed(105);
-        assert_eq!(pace.due(), 0);
+        assert_eq!((pace.due(), pace.together()), (0, Some(107)));
         pace.told(105);
+        assert_eq!(pace.together(), None);
         assert_eq!(pace.due(), 106);
         pace.told(305);
         assert_eq!(pace.due(), 325);
