@@ -10,7 +10,7 @@ use hayward_daemon::line::Line;
 use hayward_daemon::local;
 use hayward_shared::event::Envelope;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::protocol::{ClientMessage, ClientNotice, MAX_TEXT};
+use hayward_shared::protocol::{ClientMessage, ClientNotice, MAX_TEXT, READ_AT_ONCE};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -130,6 +130,7 @@ fn limits() -> WebSocketConfig {
     WebSocketConfig::default()
         .max_message_size(Some(2 * MAX_TEXT))
         .max_frame_size(Some(2 * MAX_TEXT))
+        .read_buffer_size(READ_AT_ONCE)
 }
 
 fn read(text: &str) -> Option<Heard> {

@@ -10,6 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How much one read may bring: the most that a pipe holds.
 const READ: usize = 64 << 10;
+/// A read that brings less has taken all that was there, most likely: another would cost a terminal
+/// more than it costs to wait anew.
+const LITTLE: usize = 1 << 10;
 /// How much is read before clients and input have their turn: a few milliseconds' worth.
 const TURN: usize = 256 << 10;
 
@@ -60,7 +63,12 @@ impl Output {
         while self.ring.end() < until {
             let Some(source) = &self.source else { return };
             match nix::unistd::read(source, &mut buffer.0) {
-                Ok(len) if len > 0 => self.keep(&buffer.0[..len]),
+                Ok(len) if len > 0 => {
+                    self.keep(&buffer.0[..len]);
+                    if len < LITTLE {
+                        return;
+                    }
+                }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
                 // a terminal whose other end is closed says EIO

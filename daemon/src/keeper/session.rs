@@ -3,7 +3,7 @@
 use super::agent::Streams;
 use super::client::{Client, Gone};
 use super::folder::{Exit, How, LaunchFault, RunFolder};
-use super::input::{Asker, Typed};
+use super::input::Asker;
 use super::machine::{Effect, Event, Machine};
 use super::pace::Pace;
 use super::streams::Held;
@@ -48,8 +48,6 @@ pub(super) struct Session {
     doors: Doors,
     clients: Vec<Client>,
     pace: Pace,
-    /// What was typed last, and not answered yet.
-    typed: Vec<Typed>,
     exit: Option<Exit>,
 }
 
@@ -93,7 +91,6 @@ impl Session {
             doors: Doors { listener, signals, next_client: 0 },
             clients: Vec::new(),
             pace: Pace::default(),
-            typed: Vec::new(),
             exit: None,
         })
     }
@@ -132,9 +129,7 @@ impl Session {
                 self.streams.read();
             }
             self.look_at_output();
-            if self.answers_due().is_none_or(|due| due <= self.now()) {
-                self.answer_typed();
-            }
+            self.answer_typed(self.now());
             self.feed(Event::Tick);
             self.flush();
         }
@@ -182,8 +177,10 @@ impl Session {
         let now = self.now();
         let input = self.streams.input.as_ref().and_then(|input| input.due(now));
         let output = self.progress_due();
-        let due =
-            [self.machine.due(), input, output, self.answers_due()].into_iter().flatten().min();
+        let due = [self.machine.due(), input, output, self.pace.answers_due()]
+            .into_iter()
+            .flatten()
+            .min();
         due.map_or(PollTimeout::NONE, |due| {
             let left = i32::try_from(due.saturating_sub(now)).unwrap_or(i32::MAX);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -272,7 +269,7 @@ impl Session {
                 return self.record(how, leftovers, drained);
             }
             Effect::Tell => {
-                self.answer_typed();
+                self.answer_typed(u64::MAX);
                 if let Some(exit) = self.exit.clone() {
                     let end = FromKeeper::Exited { exit };
                     self.clients.iter_mut().for_each(|client| client.tell(&end));
@@ -417,20 +414,14 @@ impl Session {
         let Some(input) = self.streams.input.as_mut() else { return };
         let typed = input.advance(now);
         if !typed.is_empty() {
-            // whoever types on waits no longer for the last answer
-            self.answer_typed();
-            self.typed = typed;
-            self.pace.typed(now);
+            for (asker, done) in self.pace.typed(now, typed) {
+                self.answer(asker, done);
+            }
         }
     }
 
-    /// When what was typed is answered, if it was not.
-    fn answers_due(&self) -> Option<u64> {
-        self.pace.together().filter(|_| !self.typed.is_empty())
-    }
-
-    fn answer_typed(&mut self) {
-        for (asker, done) in std::mem::take(&mut self.typed) {
+    fn answer_typed(&mut self, now: u64) {
+        for (asker, done) in self.pace.answers(now) {
             self.answer(asker, done);
         }
     }
