@@ -121,6 +121,10 @@ impl Keyboard {
                     if matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Ok(0) | Err(_) => return None,
                 Ok(len) => {
+                    if len < READ {
+                        // that was all, and what comes next is told anew: no look is needed
+                        drop(self.0.try_io(|| Err::<(), _>(ErrorKind::WouldBlock.into())));
+                    }
                     buffer.truncate(len);
                     return Some(buffer);
                 }
