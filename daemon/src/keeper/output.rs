@@ -28,9 +28,15 @@ impl Default for Buffer {
 /// One stream being read. Owned by the keeper's loop.
 pub(super) struct Output {
     /// Gone once nothing more is read.
-    source: Option<OwnedFd>,
-    ring: RingWriter,
+    open: Option<Open>,
+    end: u64,
     drained: bool,
+}
+
+/// A stream that has more, and where it goes.
+struct Open {
+    source: OwnedFd,
+    ring: RingWriter,
     /// Whether the disk refused what was read last.
     refused: bool,
 }
@@ -39,17 +45,18 @@ impl Output {
     /// Reads `source` into `ring` from now on.
     pub(super) fn start(source: OwnedFd, ring: RingWriter) -> io::Result<Self> {
         set_nonblocking(&source)?;
-        Ok(Self { source: Some(source), ring, drained: false, refused: false })
+        let end = ring.end();
+        Ok(Self { open: Some(Open { source, ring, refused: false }), end, drained: false })
     }
 
     /// What to wait on; none once nothing more is read.
     pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
-        self.source.as_ref().map(OwnedFd::as_fd)
+        self.open.as_ref().map(|open| open.source.as_fd())
     }
 
     /// Behind the last byte that was read and kept.
     pub(super) fn end(&self) -> u64 {
-        self.ring.end()
+        self.end
     }
 
     /// Whether the stream was read to its end.
@@ -59,12 +66,13 @@ impl Output {
 
     /// Reads what is there, or as much as one turn takes: the rest is there at the next.
     pub(super) fn read(&mut self, buffer: &mut Buffer) {
-        let until = self.ring.end() + TURN as u64;
-        while self.ring.end() < until {
-            let Some(source) = &self.source else { return };
-            match nix::unistd::read(source, &mut buffer.0) {
+        let until = self.end + TURN as u64;
+        while self.end < until {
+            let Some(open) = &mut self.open else { return };
+            match nix::unistd::read(&open.source, &mut buffer.0) {
                 Ok(len) if len > 0 => {
-                    self.keep(&buffer.0[..len]);
+                    open.keep(&buffer.0[..len]);
+                    self.end = open.ring.end();
                     if len < LITTLE {
                         return;
                     }
@@ -73,25 +81,27 @@ impl Output {
                 Err(Errno::EAGAIN) => return,
                 // a terminal whose other end is closed says EIO
                 Ok(_) | Err(_) => {
-                    self.ring.settle();
+                    open.ring.settle();
                     self.drained = true;
-                    self.source = None;
+                    self.open = None;
                 }
             }
         }
     }
 
+    /// Stops reading, drained or not: nothing is written any more.
+    pub(super) fn stop(&mut self) {
+        self.open = None;
+    }
+}
+
+impl Open {
     fn keep(&mut self, bytes: &[u8]) {
         let kept = self.ring.append(bytes);
         if let (Err(fault), false) = (&kept, self.refused) {
             eprintln!("output is lost, the disk refuses it: {fault}");
         }
         self.refused = kept.is_err();
-    }
-
-    /// Stops reading, drained or not: nothing is written any more.
-    pub(super) fn stop(&mut self) {
-        self.source = None;
     }
 }
 
