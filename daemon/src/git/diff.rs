@@ -6,14 +6,14 @@ use std::thread;
 use super::graft::Entry;
 use super::joined::Joined;
 use super::repo::{CommitId, Repository, read};
-use super::touched::{Change, walk};
+use super::touched::{Change, below, entries, is_folder, walk};
 use super::worktree::open_own;
 
 /// A larger file is shown as binary: nobody reads such a patch, and it would fill memory.
 const MAX_TEXT: i64 = 4 * 1024 * 1024;
 
-/// Fewer changed files are compared on one thread: another one, which opens the repository anew,
-/// begins no sooner than they are done.
+/// Fewer changes are compared on one thread: another one, which opens the repository anew, begins
+/// no sooner than they are done.
 const MANY: usize = 16;
 
 /// What is compared with the base.
@@ -197,48 +197,87 @@ pub(super) fn compare_trees(
 }
 
 /// The same, much quicker, where no file can have been renamed or have become something else; none
-/// where one can.
+/// where one can. Where much differs, half of it is read on a thread of its own, and so in half the
+/// time.
 fn compare_plainly(
     repository: &git2::Repository,
     before: &git2::Tree<'_>,
     after: &git2::Tree<'_>,
 ) -> Result<Option<Vec<ChangedFile>>, git2::Error> {
+    let mut ahead = spread(repository, before, after)?;
+    if ahead.len() < MANY {
+        return Ok(count_below(repository, ahead)?.and_then(Plain::files));
+    }
+    let rest = ahead.split_off(ahead.len() / 2);
+    let place = repository.commondir();
+    let (one, two) = thread::scope(|scope| {
+        let work = || count_below(&git2::Repository::open(place)?, rest);
+        let refused =
+            |error| git2::Error::from_str(&format!("no thread to compare files: {error}"));
+        let other = thread::Builder::new().spawn_scoped(scope, work).map_err(refused)?;
+        let one = count_below(repository, ahead)?;
+        let broken = |_| git2::Error::from_str("the thread that compares files broke off");
+        Ok::<_, git2::Error>((one, other.join().map_err(broken)??))
+    })?;
+    Ok(one.zip(two).and_then(|(one, two)| one.and(two).files()))
+}
+
+/// What differs between two trees, in no order: files, and folders that nobody has read yet, read
+/// from the top until there is enough for two.
+fn spread(
+    repository: &git2::Repository,
+    before: &git2::Tree<'_>,
+    after: &git2::Tree<'_>,
+) -> Result<Vec<Change>, git2::Error> {
+    let mut ahead = below(Path::new(""), Some(before), Some(after));
+    while ahead.len() < MANY && ahead.iter().any(is_folder) {
+        let (folders, mut next): (Vec<_>, Vec<_>) = ahead.into_iter().partition(is_folder);
+        for change in folders {
+            next.append(&mut entries(repository, &change)?);
+        }
+        ahead = next;
+    }
+    Ok(ahead)
+}
+
+/// Counted changes of plain files, and whether some came or went.
+struct Plain {
+    counted: Vec<ChangedFile>,
+    came: bool,
+    went: bool,
+}
+
+impl Plain {
+    fn and(mut self, mut other: Self) -> Self {
+        self.counted.append(&mut other.counted);
+        Self { counted: self.counted, came: self.came || other.came, went: self.went || other.went }
+    }
+
+    /// The files by path; none where one that came may be one that went.
+    fn files(mut self) -> Option<Vec<ChangedFile>> {
+        self.counted.sort_unstable_by(|one, two| one.path.cmp(&two.path));
+        (!(self.came && self.went)).then_some(self.counted)
+    }
+}
+
+/// Counts the lines of all changes, those below folders included; none where one of them is no
+/// plain file or may be a rename.
+fn count_below(
+    repository: &git2::Repository,
+    ahead: Vec<Change>,
+) -> Result<Option<Plain>, git2::Error> {
     let mut changes = Vec::new();
-    walk(repository, Some(before), Some(after), Path::new(""), &mut changes)?;
+    for change in ahead {
+        walk(repository, change, &mut changes)?;
+    }
     let plain = |(_, one, two): &Change| one.iter().chain(two).all(is_file);
     let came = changes.iter().any(|(_, one, _)| one.is_none());
     let went = changes.iter().any(|(_, _, two)| two.is_none());
     if (came && went) || !changes.iter().all(plain) {
         return Ok(None);
     }
-    changes.sort_unstable_by(|one, two| one.0.cmp(&two.0));
-    count_all(repository, changes).map(Some)
-}
-
-/// Counts the lines of changes between plain files, in their order; of many, half on a thread of
-/// its own, where reading them twice as fast is felt.
-fn count_all(
-    repository: &git2::Repository,
-    mut changes: Vec<Change>,
-) -> Result<Vec<ChangedFile>, git2::Error> {
-    let all = |repository: &git2::Repository, changes: Vec<Change>| {
-        changes.into_iter().map(|change| count(repository, change)).collect::<Result<Vec<_>, _>>()
-    };
-    if changes.len() < MANY {
-        return all(repository, changes);
-    }
-    let rest = changes.split_off(changes.len() / 2);
-    let place = repository.commondir();
-    thread::scope(|scope| {
-        let work = || all(&git2::Repository::open(place)?, rest);
-        let refused =
-            |error| git2::Error::from_str(&format!("no thread to compare files: {error}"));
-        let other = thread::Builder::new().spawn_scoped(scope, work).map_err(refused)?;
-        let mut files = all(repository, changes)?;
-        let broken = |_| git2::Error::from_str("the thread that compares files broke off");
-        files.append(&mut other.join().map_err(broken)??);
-        Ok(files)
-    })
+    let counted = changes.into_iter().map(|change| count(repository, change));
+    Ok(Some(Plain { counted: counted.collect::<Result<_, _>>()?, came, went }))
 }
 
 /// Whether it is a plain file, no link, folder or submodule.

@@ -64,7 +64,9 @@ pub(super) fn between(
     known: &[TouchedFile],
 ) -> Result<Vec<TouchedFile>, git2::Error> {
     let mut changes = Vec::new();
-    walk(repository, Some(before), Some(after), Path::new(""), &mut changes)?;
+    for change in below(Path::new(""), Some(before), Some(after)) {
+        walk(repository, change, &mut changes)?;
+    }
     changes.sort_unstable_by(|one, two| one.0.cmp(&two.0));
     let mut all = Vec::with_capacity(changes.len());
     for (path, before, after) in changes {
@@ -114,26 +116,47 @@ fn renames(
 /// A file and what each of two trees has of it.
 pub(super) type Change = (PathBuf, Option<Entry>, Option<Entry>);
 
-/// Gathers what differs below two trees, in no order. Trees that are the same are not read: on
-/// 20,000 files libgit2's own comparison, which walks both whole, takes longer than the merge.
+/// Whether all that is there of it is a folder.
+pub(super) fn is_folder((_, one, two): &Change) -> bool {
+    one.iter().chain(two).all(|entry| entry.is_folder())
+}
+
+/// Gathers the files of a change, those below it where it is a folder, in no order. Trees that are
+/// the same are not read: on 20,000 files libgit2's own comparison, which walks both whole, takes
+/// longer than the merge.
 pub(super) fn walk(
     repository: &git2::Repository,
-    before: Option<&git2::Tree<'_>>,
-    after: Option<&git2::Tree<'_>>,
-    folder: &Path,
+    change: Change,
     changes: &mut Vec<Change>,
 ) -> Result<(), git2::Error> {
-    for (name, one, two) in differing_entries(before, after) {
-        let path = folder.join(OsStr::from_bytes(&name));
-        if !one.iter().chain(&two).all(|entry| entry.is_folder()) {
-            changes.push((path, one, two));
-            continue;
-        }
-        let tree = |side: Option<Entry>| side.map(|e| repository.find_tree(e.id)).transpose();
-        let (one, two) = (tree(one)?, tree(two)?);
-        walk(repository, one.as_ref(), two.as_ref(), &path, changes)?;
+    if !is_folder(&change) {
+        changes.push(change);
+        return Ok(());
+    }
+    for entry in entries(repository, &change)? {
+        walk(repository, entry, changes)?;
     }
     Ok(())
+}
+
+/// What differs right below a folder.
+pub(super) fn entries(
+    repository: &git2::Repository,
+    (folder, before, after): &Change,
+) -> Result<Vec<Change>, git2::Error> {
+    let tree = |side: &Option<Entry>| side.map(|e| repository.find_tree(e.id)).transpose();
+    let (before, after) = (tree(before)?, tree(after)?);
+    Ok(below(folder, before.as_ref(), after.as_ref()))
+}
+
+/// What differs right below two trees of one folder.
+pub(super) fn below(
+    folder: &Path,
+    before: Option<&git2::Tree<'_>>,
+    after: Option<&git2::Tree<'_>>,
+) -> Vec<Change> {
+    let placed = |(name, one, two): Difference| (folder.join(OsStr::from_bytes(&name)), one, two);
+    differing_entries(before, after).into_iter().map(placed).collect()
 }
 
 /// An entry of a folder and what each of two trees has of it.
