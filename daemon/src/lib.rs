@@ -14,6 +14,7 @@ pub mod journal;
 pub mod keeper;
 pub mod kept;
 pub mod life;
+pub mod line;
 pub mod link;
 pub mod local;
 pub mod merge;

@@ -1,5 +1,5 @@
 //! How one task is reached: through the relay, or straight through this machine's daemon while
-//! the relay is away.
+//! the relay is away, or first where that is asked for.
 
 use super::finder::Finder;
 use super::http::{Client, Doc};
@@ -99,6 +99,15 @@ impl Reach {
             Way::Relay => Client::new(self.finder.place()?),
             Way::Near => Client::of_daemon(&self.finder.home),
         }
+    }
+
+    /// Goes straight to this machine's daemon where the run may be here, unless the user has named a
+    /// relay or a token: what that relay allows to that token is then asked there.
+    pub(crate) fn straight_first(mut self) -> Self {
+        if self.finder.relay.is_none() && self.finder.token.is_none() {
+            self.ways.straight_first();
+        }
+        self
     }
 
     /// Opens a connection by the way whose turn it is. Whether it serves is told by

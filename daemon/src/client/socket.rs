@@ -6,12 +6,13 @@ use bytes::Bytes;
 use futures_util::future::Either;
 use futures_util::{SinkExt, StreamExt};
 use hayward_daemon::home::Home;
+use hayward_daemon::line::Line;
 use hayward_daemon::local;
 use hayward_shared::event::Envelope;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::protocol::{ClientMessage, ClientNotice, MAX_TEXT};
+use hayward_shared::protocol::{ClientMessage, ClientNotice, MAX_TEXT, READ_AT_ONCE};
 use std::time::Duration;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -43,7 +44,7 @@ pub(super) enum Heard {
 /// An open connection; dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: Either<WebSocketStream<MaybeTlsStream<TcpStream>>, WebSocketStream<UnixStream>>,
+    stream: Either<WebSocketStream<MaybeTlsStream<TcpStream>>, WebSocketStream<Line>>,
     /// Who is at the other end.
     who: &'static str,
 }
@@ -74,7 +75,7 @@ impl Socket {
         };
         let opening = async {
             let (socket, _folder) = local::short(&home.socket()).map_err(|e| failed(&e))?;
-            let line = UnixStream::connect(socket).await.map_err(|e| failed(&e))?;
+            let line = Line::connect(socket).await.map_err(|e| failed(&e))?;
             let url = "ws://daemon/api/v1/ws/client";
             let opened = client_async_with_config(url, line, Some(limits())).await;
             opened.map_err(|e| failed(&e))
@@ -129,6 +130,7 @@ fn limits() -> WebSocketConfig {
     WebSocketConfig::default()
         .max_message_size(Some(2 * MAX_TEXT))
         .max_frame_size(Some(2 * MAX_TEXT))
+        .read_buffer_size(READ_AT_ONCE)
 }
 
 fn read(text: &str) -> Option<Heard> {

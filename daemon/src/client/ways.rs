@@ -64,6 +64,14 @@ impl Ways {
         Self { way, near, first: None, failures: 0, served: way, told: way }
     }
 
+    /// Tries this machine's daemon first, where the task's run may be here.
+    pub(crate) fn straight_first(&mut self) {
+        if self.near {
+            self.way = Way::Near;
+            self.told = Way::Near;
+        }
+    }
+
     /// The task's run may be on this machine, as it turned out.
     pub(crate) fn come_near(&mut self) {
         self.near = true;
@@ -157,6 +165,19 @@ mod tests {
         assert_eq!((ways.way(), ways.moved(), ways.moved()), (Way::Near, Some(Way::Near), None));
         // the daemon is started anew, or the relay is back meanwhile
         assert_eq!(ways.failed(away("daemon")), Next::Other);
+        assert_eq!((ways.way(), ways.moved()), (Way::Relay, Some(Way::Relay)));
+    }
+
+    #[test]
+    fn a_run_that_may_be_here_is_reached_straight_first_and_then_through_the_relay() {
+        let mut far = Ways::new(Way::Relay, false);
+        far.straight_first();
+        assert_eq!((far.way(), far.moved()), (Way::Relay, None));
+        let mut ways = Ways::new(Way::Relay, true);
+        ways.straight_first();
+        assert_eq!((ways.way(), ways.moved()), (Way::Near, None));
+        // it runs elsewhere after all
+        assert_eq!(ways.failed(Fault::not_found("task", "beef")), Next::Other);
         assert_eq!((ways.way(), ways.moved()), (Way::Relay, Some(Way::Relay)));
     }
 

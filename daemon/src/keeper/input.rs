@@ -30,6 +30,9 @@ pub(super) struct Asker {
     pub(super) call: u64,
 }
 
+/// Who asked to type something, and how that went.
+pub(super) type Typed = (Asker, Result<(), Fault>);
+
 struct Waiting {
     asker: Asker,
     bytes: Vec<u8>,
@@ -94,7 +97,7 @@ impl InputQueue {
     }
 
     /// Types what can be typed at `now`; says what was settled.
-    pub(super) fn advance(&mut self, now: u64) -> Vec<(Asker, Result<(), Fault>)> {
+    pub(super) fn advance(&mut self, now: u64) -> Vec<Typed> {
         let mut settled = Vec::new();
         while let Some(mut front) = self.waiting.pop_front() {
             let since = *front.since.get_or_insert(now);

@@ -1,9 +1,8 @@
 //! The keeper: a small detached process that owns one agent's session, so that the agent outlives
 //! the daemon.
 //!
-//! One thread reads each stream of the agent into its ring (`output`); one loop does all the rest
-//! (`session`): it reaps, serves clients, types input and runs what the pure `machine` decides
-//! about the end. The keeper is the subreaper of its tree, so nothing of it escapes by forking or
+//! One loop does everything (`session`): it reads the agent's streams into their rings (`output`),
+//! reaps, serves clients, types input and runs what the pure `machine` decides about the end. The keeper is the subreaper of its tree, so nothing of it escapes by forking or
 //! by a session of its own. Everything a daemon must know is in the run folder (`folder`); the
 //! socket (`wire`) is for what only a living keeper can do.
 

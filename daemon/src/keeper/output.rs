@@ -1,140 +1,108 @@
-//! Reading one of the agent's streams into its ring: one thread each, which does nothing else, so
-//! that no client and no input ever keeps output waiting. The ring has text made by another one.
+//! Reading one of the agent's streams into its ring, by the keeper's loop itself: whoever woke
+//! another thread for it would pay for that at every echo of a key. Never waits, and never keeps
+//! the loop from its clients and its input for long. The
+//! ring has its text made by a thread.
 
 use crate::terminal::ring::RingWriter;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How much one read may bring: the most that a pipe holds.
 const READ: usize = 64 << 10;
-/// The thread calls nothing deep.
-const STACK: usize = 128 << 10;
+/// A read that brings less has taken all that was there, most likely: another would cost a terminal
+/// more than it costs to wait anew.
+const LITTLE: usize = 1 << 10;
+/// How much is read before clients and input have their turn: a few milliseconds' worth.
+const TURN: usize = 256 << 10;
 
-/// How far one stream was read; written by its thread, read by the keeper's loop.
-struct Progress {
-    end: AtomicU64,
-    /// The loop wants to be woken once by the next byte.
-    armed: AtomicBool,
-    done: AtomicBool,
-    stop: AtomicBool,
+/// Where bytes are read into; the streams of a session take turns with it.
+pub(super) struct Buffer(Vec<u8>);
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self(vec![0; READ])
+    }
 }
 
 /// One stream being read. Owned by the keeper's loop.
 pub(super) struct Output {
-    progress: Arc<Progress>,
-    /// Closing it wakes the thread out of its wait.
-    stop: Option<UnixStream>,
-    thread: Option<JoinHandle<()>>,
+    /// Gone once nothing more is read.
+    open: Option<Open>,
+    end: u64,
+    drained: bool,
+}
+
+/// A stream that has more, and where it goes.
+struct Open {
+    source: OwnedFd,
+    ring: RingWriter,
+    /// Whether the disk refused what was read last.
+    refused: bool,
 }
 
 impl Output {
-    /// Reads `source` into `ring` from now on; a byte goes to `wake` at its end, and at its next
-    /// progress when asked for.
-    pub(super) fn start(source: OwnedFd, ring: RingWriter, wake: UnixStream) -> io::Result<Self> {
+    /// Reads `source` into `ring` from now on.
+    pub(super) fn start(source: OwnedFd, ring: RingWriter) -> io::Result<Self> {
         set_nonblocking(&source)?;
-        let (stop, stopped) = UnixStream::pair()?;
-        let progress = Arc::new(Progress {
-            end: AtomicU64::new(ring.end()),
-            armed: AtomicBool::new(false),
-            done: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-        });
-        let reader = Reader { source, ring, wake, stopped, progress: Arc::clone(&progress) };
-        let thread = thread::Builder::new().stack_size(STACK).spawn(move || reader.run())?;
-        Ok(Self { progress, stop: Some(stop), thread: Some(thread) })
+        let end = ring.end();
+        Ok(Self { open: Some(Open { source, ring, refused: false }), end, drained: false })
+    }
+
+    /// What to wait on; none once nothing more is read.
+    pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
+        self.open.as_ref().map(|open| open.source.as_fd())
     }
 
     /// Behind the last byte that was read and kept.
     pub(super) fn end(&self) -> u64 {
-        self.progress.end.load(Ordering::Acquire)
+        self.end
     }
 
     /// Whether the stream was read to its end.
     pub(super) fn drained(&self) -> bool {
-        self.progress.done.load(Ordering::Acquire)
+        self.drained
     }
 
-    /// Asks to be woken by the next byte. What came before this call wakes nobody: look at the
-    /// end after it.
-    pub(super) fn arm(&self) {
-        self.progress.armed.store(true, Ordering::SeqCst);
-    }
-
-    /// Stops reading, drained or not; when this returns, nothing is written any more.
-    pub(super) fn stop(&mut self) {
-        self.progress.stop.store(true, Ordering::Release);
-        self.stop = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            eprintln!("the thread that reads the agent's output broke off");
-        }
-    }
-}
-
-struct Reader {
-    source: OwnedFd,
-    ring: RingWriter,
-    wake: UnixStream,
-    stopped: UnixStream,
-    progress: Arc<Progress>,
-}
-
-impl Reader {
-    fn run(mut self) {
-        let mut buffer = vec![0; READ];
-        let mut refused = false;
-        while !self.progress.stop.load(Ordering::Acquire) {
-            match nix::unistd::read(&self.source, &mut buffer) {
+    /// Reads what is there, or as much as one turn takes: the rest is there at the next.
+    pub(super) fn read(&mut self, buffer: &mut Buffer) {
+        let until = self.end + TURN as u64;
+        while self.end < until {
+            let Some(open) = &mut self.open else { return };
+            match nix::unistd::read(&open.source, &mut buffer.0) {
                 Ok(len) if len > 0 => {
-                    let kept = self.ring.append(&buffer[..len]);
-                    if let (Err(fault), false) = (&kept, refused) {
-                        eprintln!("output is lost, the disk refuses it: {fault}");
-                    }
-                    refused = kept.is_err();
-                    self.progress.end.store(self.ring.end(), Ordering::SeqCst);
-                    if self.progress.armed.swap(false, Ordering::SeqCst) {
-                        self.wake();
+                    open.keep(&buffer.0[..len]);
+                    self.end = open.ring.end();
+                    if len < LITTLE {
+                        return;
                     }
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => self.wait(),
+                Err(Errno::EAGAIN) => return,
                 // a terminal whose other end is closed says EIO
                 Ok(_) | Err(_) => {
-                    self.ring.settle();
-                    self.progress.done.store(true, Ordering::Release);
-                    self.wake();
-                    return;
+                    open.ring.settle();
+                    self.drained = true;
+                    self.open = None;
                 }
             }
         }
     }
 
-    fn wait(&self) {
-        let mut fds = [
-            PollFd::new(self.source.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.stopped.as_fd(), PollFlags::POLLIN),
-        ];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(fault) => eprintln!("waiting for output failed: {fault}"),
-        }
+    /// Stops reading, drained or not: nothing is written any more.
+    pub(super) fn stop(&mut self) {
+        self.open = None;
     }
+}
 
-    /// A full wake channel wakes as well as one more byte would.
-    fn wake(&mut self) {
-        if let Err(fault) = self.wake.write(&[1])
-            && fault.kind() != io::ErrorKind::WouldBlock
-        {
-            eprintln!("the keeper's loop cannot be woken: {fault}");
+impl Open {
+    fn keep(&mut self, bytes: &[u8]) {
+        let kept = self.ring.append(bytes);
+        if let (Err(fault), false) = (&kept, self.refused) {
+            eprintln!("output is lost, the disk refuses it: {fault}");
         }
+        self.refused = kept.is_err();
     }
 }
 

@@ -1,24 +1,47 @@
 //! How often subscribers are told of output: rarely while much is printed, at once while somebody
-//! types and waits for what comes back. Pure: moments are milliseconds on one clock.
+//! types and waits for what comes back. And when they are told that something was typed: together
+//! with what comes back. Pure: moments are milliseconds on one clock.
+
+use super::input::Typed;
 
 /// Between two times, while nobody types: a busy agent wakes the daemon fifty times a second.
 const USUAL_MS: u64 = 20;
 /// Between two times, while somebody types: what a program draws for one key may come in pieces.
 const TYPING_MS: u64 = 1;
+/// So long the answer to a key waits for what the program prints for it: told of both at once, the
+/// daemon and whoever types wake once instead of twice, and the program has the processor.
+const TOGETHER_MS: u64 = 2;
 /// So long after a key what is printed is taken for its answer.
 const ANSWER_MS: u64 = 200;
 
 /// When subscribers were told, and when something was typed. Owned by the keeper's loop.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Pace {
     told: Option<u64>,
     typed: Option<u64>,
+    /// What was typed last, and not answered yet.
+    answers: Vec<Typed>,
 }
 
 impl Pace {
-    /// Something was typed: what comes next is told at once.
-    pub(super) fn typed(&mut self, now: u64) {
-        *self = Self { told: None, typed: Some(now) };
+    /// Something was typed: what comes next is told at once, and with it `answers`. Those of what
+    /// was typed before come back, to be given now: whoever types on does not wait for them.
+    pub(super) fn typed(&mut self, now: u64, answers: Vec<Typed>) -> Vec<Typed> {
+        let before = std::mem::take(&mut self.answers);
+        *self = Self { told: None, typed: Some(now), answers };
+        before
+    }
+
+    /// When what was typed is answered; none when it was.
+    pub(super) fn answers_due(&self) -> Option<u64> {
+        let alone = self.typed.filter(|_| !self.answers.is_empty())? + TOGETHER_MS;
+        Some(self.told.map_or(alone, |told| told.min(alone)))
+    }
+
+    /// The answers that are due.
+    pub(super) fn answers(&mut self, now: u64) -> Vec<Typed> {
+        let is_due = self.answers_due().is_some_and(|due| due <= now);
+        if is_due { std::mem::take(&mut self.answers) } else { Vec::new() }
     }
 
     /// Subscribers were told of all output.
@@ -36,6 +59,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use super::super::input::Asker;
     use super::*;
 
     #[test]
@@ -44,11 +68,28 @@ mod tests {
         assert_eq!(pace.due(), 0);
         pace.told(100);
         assert_eq!(pace.due(), 120);
-        pace.typed(105);
+        pace.typed(105, Vec::new());
         assert_eq!(pace.due(), 0);
         pace.told(105);
         assert_eq!(pace.due(), 106);
         pace.told(305);
         assert_eq!(pace.due(), 325);
+    }
+
+    #[test]
+    fn what_was_typed_is_answered_with_what_it_brings_and_soon_when_that_is_nothing() {
+        let answer = |call| vec![(Asker { client: 1, call }, Ok(()))];
+        let mut pace = Pace::default();
+        assert_eq!(pace.answers_due(), None);
+        assert_eq!(pace.typed(100, answer(1)), []);
+        assert_eq!(pace.answers(101), []);
+        assert_eq!((pace.answers_due(), pace.answers(102)), (Some(102), answer(1)));
+        assert_eq!(pace.answers_due(), None);
+        pace.typed(110, answer(2));
+        pace.told(110);
+        assert_eq!((pace.answers(110), pace.answers(u64::MAX)), (answer(2), vec![]));
+        pace.typed(120, answer(3));
+        assert_eq!(pace.typed(120, answer(4)), answer(3));
+        assert_eq!(pace.answers(u64::MAX), answer(4));
     }
 }

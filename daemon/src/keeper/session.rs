@@ -19,9 +19,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 /// The most clients at once: a daemon needs one, people look with a few more.
@@ -55,10 +55,17 @@ pub(super) struct Session {
 struct Doors {
     listener: UnixListener,
     signals: SignalFd,
-    /// Written to by the reading threads.
-    woken: UnixStream,
-    waker: UnixStream,
     next_client: u64,
+}
+
+/// What came.
+struct Ready {
+    /// Somebody wants to be a client.
+    knocks: bool,
+    signals: bool,
+    output: bool,
+    /// Those who sent something, or are gone.
+    clients: Vec<u64>,
 }
 
 impl Session {
@@ -72,10 +79,6 @@ impl Session {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&watched_signals(), flags)
             .map_err(while_doing("watch signals"))?;
-        let (woken, waker) = UnixStream::pair().map_err(while_doing("make its wake channel"))?;
-        for end in [&woken, &waker] {
-            end.set_nonblocking(true).map_err(while_doing("make its wake channel"))?;
-        }
         Ok(Self {
             folder,
             run,
@@ -85,7 +88,7 @@ impl Session {
             agent: None,
             ended_at: None,
             streams: Held::default(),
-            doors: Doors { listener, signals, woken, waker, next_client: 0 },
+            doors: Doors { listener, signals, next_client: 0 },
             clients: Vec::new(),
             pace: Pace::default(),
             exit: None,
@@ -100,8 +103,8 @@ impl Session {
         rings: Rings,
     ) -> Result<(), KeeperFault> {
         self.agent = Some(id);
-        self.streams = Held::attend(streams, rings, &self.doors.waker)
-            .map_err(while_doing("read the agent's output"))?;
+        self.streams =
+            Held::attend(streams, rings).map_err(while_doing("read the agent's output"))?;
         Ok(())
     }
 
@@ -113,15 +116,20 @@ impl Session {
     /// Runs until the session has ended and clients were told.
     pub(super) fn run(mut self) -> Result<(), KeeperFault> {
         while !self.machine.over() {
-            let (ready, accepts) = self.wait()?;
-            self.read_signals();
-            self.drain_wakes();
-            if accepts {
+            let ready = self.wait()?;
+            if ready.signals {
+                self.read_signals();
+            }
+            if ready.knocks {
                 self.accept();
             }
-            self.serve(&ready);
+            self.serve(&ready.clients);
             self.type_input();
+            if ready.output {
+                self.streams.read();
+            }
             self.look_at_output();
+            self.answer_typed(self.now());
             self.feed(Event::Tick);
             self.flush();
         }
@@ -135,13 +143,13 @@ impl Session {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Waits for whatever comes first; says which clients sent something, and whether one knocks.
-    fn wait(&self) -> Result<(Vec<u64>, bool), KeeperFault> {
+    /// Waits for whatever comes first.
+    fn wait(&self) -> Result<Ready, KeeperFault> {
         let mut fds = vec![
             PollFd::new(self.doors.listener.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.doors.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.doors.woken.as_fd(), PollFlags::POLLIN),
         ];
+        fds.extend(self.streams.sources().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let fixed = fds.len();
         for client in &self.clients {
             let wants = if client.is_behind() {
@@ -157,15 +165,22 @@ impl Session {
         }
         let ready = |fd: &PollFd| fd.revents().is_some_and(|events| !events.is_empty());
         let clients = self.clients.iter().zip(&fds[fixed..]);
-        let spoke = clients.filter(|(_, fd)| ready(fd)).map(|(client, _)| client.id).collect();
-        Ok((spoke, ready(&fds[0])))
+        Ok(Ready {
+            knocks: ready(&fds[0]),
+            signals: ready(&fds[1]),
+            output: fds[2..fixed].iter().any(ready),
+            clients: clients.filter(|(_, fd)| ready(fd)).map(|(client, _)| client.id).collect(),
+        })
     }
 
     fn timeout(&self) -> PollTimeout {
         let now = self.now();
         let input = self.streams.input.as_ref().and_then(|input| input.due(now));
         let output = self.progress_due();
-        let due = [self.machine.due(), input, output].into_iter().flatten().min();
+        let due = [self.machine.due(), input, output, self.pace.answers_due()]
+            .into_iter()
+            .flatten()
+            .min();
         due.map_or(PollTimeout::NONE, |due| {
             let left = i32::try_from(due.saturating_sub(now)).unwrap_or(i32::MAX);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -225,11 +240,6 @@ impl Session {
         self.feed(Event::AgentEnded(how));
     }
 
-    fn drain_wakes(&mut self) {
-        let mut bytes = [0; 64];
-        while self.doors.woken.read(&mut bytes).is_ok_and(|read| read == bytes.len()) {}
-    }
-
     /// Hands an event to the machine and runs what it decides, and what follows from that.
     fn feed(&mut self, event: Event) {
         let mut events = vec![event];
@@ -259,6 +269,7 @@ impl Session {
                 return self.record(how, leftovers, drained);
             }
             Effect::Tell => {
+                self.answer_typed(u64::MAX);
                 if let Some(exit) = self.exit.clone() {
                     let end = FromKeeper::Exited { exit };
                     self.clients.iter_mut().for_each(|client| client.tell(&end));
@@ -401,8 +412,16 @@ impl Session {
     fn type_input(&mut self) {
         let now = self.now();
         let Some(input) = self.streams.input.as_mut() else { return };
-        for (asker, done) in input.advance(now) {
-            self.pace.typed(now);
+        let typed = input.advance(now);
+        if !typed.is_empty() {
+            for (asker, done) in self.pace.typed(now, typed) {
+                self.answer(asker, done);
+            }
+        }
+    }
+
+    fn answer_typed(&mut self, now: u64) {
+        for (asker, done) in self.pace.answers(now) {
             self.answer(asker, done);
         }
     }
@@ -423,7 +442,6 @@ impl Session {
         if self.clients.iter().all(|client| client.told.is_none()) {
             return;
         }
-        self.streams.arm();
         let now = self.now();
         if self.progress_due().is_none_or(|due| due > now) {
             return;

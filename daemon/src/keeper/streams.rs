@@ -3,13 +3,12 @@
 use super::Rings;
 use super::agent::{self, Streams};
 use super::input::InputQueue;
-use super::output::Output;
+use super::output::{Buffer, Output};
 use super::wire::Fault;
 use crate::terminal::ring::RingWriter;
 use portable_pty::SlavePty;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// The agent's streams, empty before it starts. Owned by the keeper's loop.
 #[derive(Default)]
@@ -18,29 +17,29 @@ pub(super) struct Held {
     pub(super) input: Option<InputQueue>,
     output: Option<Output>,
     stderr: Option<Output>,
+    buffer: Buffer,
     /// The agent's end of its terminal.
     terminal: Option<Box<dyn SlavePty + Send>>,
 }
 
 impl Held {
-    /// Takes the streams of a started agent: from here on its output is read. The threads that
-    /// read write a byte to `waker` as [`Output::start`] says.
-    pub(super) fn attend(streams: Streams, rings: Rings, waker: &UnixStream) -> io::Result<Self> {
+    /// Takes the streams of a started agent: from here on its output is read.
+    pub(super) fn attend(streams: Streams, rings: Rings) -> io::Result<Self> {
         let read = |source, ring: Option<RingWriter>| {
-            ring.map(|ring| Output::start(source, ring, waker.try_clone()?)).transpose()
+            ring.map(|ring| Output::start(source, ring)).transpose()
         };
         match streams {
             Streams::Terminal { master, held } => Ok(Self {
                 output: read(master.try_clone()?, rings.output)?,
                 input: Some(InputQueue::new(master, true)?),
-                stderr: None,
                 terminal: Some(held),
+                ..Self::default()
             }),
             Streams::Pipes { stdin, stdout, stderr } => Ok(Self {
                 output: read(stdout, rings.output)?,
                 stderr: read(stderr, rings.stderr)?,
                 input: Some(InputQueue::new(stdin, false)?),
-                terminal: None,
+                ..Self::default()
             }),
         }
     }
@@ -67,9 +66,15 @@ impl Held {
         [&self.output, &self.stderr].into_iter().flatten().all(Output::drained)
     }
 
-    /// Asks to be woken when output comes; look at the ends after it.
-    pub(super) fn arm(&self) {
-        [&self.output, &self.stderr].into_iter().flatten().for_each(Output::arm);
+    /// What to wait on for more output.
+    pub(super) fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.output, &self.stderr].into_iter().flatten().filter_map(Output::source)
+    }
+
+    /// Reads the output that is there.
+    pub(super) fn read(&mut self) {
+        let Self { output, stderr, buffer, .. } = self;
+        [output, stderr].into_iter().flatten().for_each(|stream| stream.read(buffer));
     }
 
     /// Changes the terminal's size.

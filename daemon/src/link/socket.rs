@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use hayward_shared::protocol::{MAX_TEXT, Tagged, ToDaemon, decode};
+use hayward_shared::protocol::{MAX_TEXT, READ_AT_ONCE, Tagged, ToDaemon, decode};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -60,7 +60,7 @@ impl Socket {
         let config = WebSocketConfig::default()
             .max_message_size(Some(2 * MAX_TEXT))
             .max_frame_size(Some(2 * MAX_TEXT))
-            .read_buffer_size(16 * 1024)
+            .read_buffer_size(READ_AT_ONCE)
             .write_buffer_size(0);
         let connecting = connect_async_with_config(url, Some(config), true);
         let (stream, _) = tokio::time::timeout(CONNECT_LIMIT, connecting)

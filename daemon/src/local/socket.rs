@@ -1,5 +1,6 @@
 //! The Unix socket: where it is, and who may come in.
 
+use crate::line::Line;
 use nix::unistd::geteuid;
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -29,14 +30,19 @@ pub(super) fn listen(socket: &Path) -> io::Result<OwnListener> {
 }
 
 impl axum::serve::Listener for OwnListener {
-    type Io = UnixStream;
+    type Io = Line;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             match self.0.accept().await {
-                Ok((stream, from)) if is_own(&stream) => return (stream, from),
-                Ok(_) => tracing::warn!("another user tried the daemon's own interface"),
+                Ok((stream, _)) if !is_own(&stream) => {
+                    tracing::warn!("another user tried the daemon's own interface");
+                }
+                Ok((stream, from)) => match Line::over(stream) {
+                    Ok(line) => return (line, from),
+                    Err(error) => tracing::warn!(%error, "a caller could not be taken"),
+                },
                 Err(error) => {
                     tracing::warn!(%error, "the daemon's own interface takes nobody now");
                     tokio::time::sleep(ACCEPT_AGAIN).await;

@@ -9,12 +9,13 @@ use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::stream::{self, SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RequestId, WatchId};
 use hayward_shared::protocol::{
-    ClientMessage, ClientNotice, FromDaemon, MAX_TEXT, OutputView, Reply, Tagged, TerminalView,
+    ClientMessage, ClientNotice, FromDaemon, MAX_TEXT, OutputView, READ_AT_ONCE, Reply, Tagged,
+    TerminalView,
 };
 use std::collections::HashMap;
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub(super) async fn open(
         Fault::new(Code::RateLimited, format!("{MOST} viewers are served on this machine already"))
     })?;
     let upgrade = upgrade.max_message_size(MAX_TEXT).max_frame_size(MAX_TEXT);
+    let upgrade = upgrade.read_buffer_size(READ_AT_ONCE);
     Ok(upgrade.on_upgrade(async move |socket| {
         serve(socket, rooms).await;
         drop(place);
@@ -72,7 +74,8 @@ async fn serve(socket: WebSocket, rooms: Rooms) {
     }
 }
 
-/// Notices first, so that what begins a watch is there before its frames.
+/// Notices first, so that what begins a watch is there before its frames; what waits at the same
+/// time goes out at once, so that the viewer wakes once for it.
 async fn write(
     mut sink: SplitSink<WebSocket, Message>,
     mut notices: mpsc::Receiver<ClientNotice>,
@@ -81,22 +84,30 @@ async fn write(
     let mut pings = interval(PING);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let message = tokio::select! {
+        let mut messages = Vec::new();
+        let frame = tokio::select! {
             biased;
-            Some(notice) = notices.recv() => told_as(&notice),
-            _ = pings.tick() => Message::Ping(Bytes::new()),
-            Some(frame) = frames.recv() => {
-                // what was answered before is told before
-                yield_now().await;
-                while let Ok(notice) = notices.try_recv() {
-                    if !put(&mut sink, told_as(&notice)).await {
-                        return;
-                    }
-                }
-                Message::Binary(frame)
+            Some(notice) = notices.recv() => {
+                messages.push(told_as(&notice));
+                frames.try_recv().ok()
             }
+            _ = pings.tick() => {
+                messages.push(Message::Ping(Bytes::new()));
+                None
+            }
+            Some(frame) = frames.recv() => Some(frame),
         };
-        if !put(&mut sink, message).await {
+        if let Some(frame) = frame {
+            // what was answered before is told before
+            yield_now().await;
+            while let Ok(notice) = notices.try_recv() {
+                messages.push(told_as(&notice));
+            }
+            messages.push(Message::Binary(frame));
+        }
+        let mut messages = stream::iter(messages.into_iter().map(Ok));
+        if !matches!(timeout(WRITE, sink.send_all(&mut messages)).await, Ok(Ok(()))) {
+            // the viewer is gone
             return;
         }
     }
@@ -104,11 +115,6 @@ async fn write(
 
 fn told_as(notice: &ClientNotice) -> Message {
     Message::text(serde_json::to_string(notice).unwrap_or_default())
-}
-
-/// False for a viewer that is gone.
-async fn put(sink: &mut SplitSink<WebSocket, Message>, message: Message) -> bool {
-    matches!(timeout(WRITE, sink.send(message)).await, Ok(Ok(())))
 }
 
 /// What a viewer wishes of a watch, while that is answered.

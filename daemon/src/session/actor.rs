@@ -12,6 +12,7 @@ use std::io;
 use std::time::Duration;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 /// The first and the longest pause between attempts to reach a keeper again.
@@ -37,17 +38,19 @@ pub(super) enum Asked {
 pub(super) fn attend(folder: RunFolder, link: Link, child: Option<Child>) -> Session {
     let (asks, asked) = mpsc::channel(ASKS);
     let (output, output_seen) = watch::channel(0);
+    let (model, model_seen) = watch::channel(0);
     let (end, end_seen) = watch::channel(None);
     let (keeper, agent) = (link.keeper, link.agent);
     let actor = Actor {
         folder: folder.clone(),
         asked,
         output,
+        model,
         end,
         pending: HashMap::new(),
         next_call: FIRST_CALL,
     };
-    let terminal = screen::open(&folder, &asks, output_seen.clone(), child.is_none());
+    let terminal = screen::open(&folder, &asks, model_seen, child.is_none());
     tokio::spawn(actor.run(link, child));
     Session { folder, asks, keeper, agent, output: output_seen, end: end_seen, terminal }
 }
@@ -57,6 +60,9 @@ struct Actor {
     /// Closes when the last handle goes; the actor ends then.
     asked: mpsc::Receiver<Ask>,
     output: watch::Sender<u64>,
+    /// As `output`, for the model of the terminal: told after those who show it, so that no second
+    /// thread has to be woken before a key's echo is on its way.
+    model: watch::Sender<u64>,
     end: watch::Sender<Option<End>>,
     /// Calls that the keeper did not answer yet. Bounded: callers give up in bounded time.
     pending: HashMap<u64, oneshot::Sender<Result<(), SessionError>>>,
@@ -91,6 +97,7 @@ impl Actor {
         let Some(end) = end else { return };
         if let End::Exited(exit) = &end {
             self.output.send_replace(exit.output_end);
+            self.model.send_replace(exit.output_end);
         }
         self.end.send_replace(Some(end));
         for (_, answer) in self.pending.drain() {
@@ -110,7 +117,7 @@ impl Actor {
             tokio::select! {
                 message = link.receive() => match message {
                     Ok(FromKeeper::Exited { exit }) => return Over::Ended(End::Exited(exit)),
-                    Ok(message) => self.hear(message),
+                    Ok(message) => self.hear(message).await,
                     Err(_) => return Over::Broken,
                 },
                 ask = self.asked.recv() => {
@@ -124,10 +131,12 @@ impl Actor {
         }
     }
 
-    fn hear(&mut self, message: FromKeeper) {
+    async fn hear(&mut self, message: FromKeeper) {
         let (id, result) = match message {
             FromKeeper::Output { end, .. } => {
                 self.output.send_replace(end);
+                yield_now().await;
+                self.model.send_replace(end);
                 return;
             }
             FromKeeper::Done { id } => (id, Ok(())),

@@ -2,13 +2,13 @@
 
 use crate::keeper::wire::{self, Call, FromKeeper, Request, SOCKET_VERSION, WELCOME, WireFault};
 use crate::keeper::{RunFolder, SOCKET};
+use crate::line::Line;
 use crate::process::ProcessId;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 /// How long a keeper may take to read what it is sent: it reads whenever it runs.
@@ -23,7 +23,7 @@ pub(super) const FIRST_CALL: u64 = 16;
 
 /// A greeted and subscribed connection.
 pub(super) struct Link {
-    stream: UnixStream,
+    stream: Line,
     inbox: Vec<u8>,
     /// Who keeps.
     pub(super) keeper: ProcessId,
@@ -56,7 +56,7 @@ impl Link {
         // the name of a socket has 108 bytes at most, a folder's may be longer: go by the open one
         let dir = File::open(folder.path())?;
         let name = format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd());
-        let mut stream = UnixStream::connect(name).await?;
+        let mut stream = Line::connect(name).await?;
         stream.write_all(&wire::greeting(SOCKET_VERSION)).await?;
         let mut welcome = [0; WELCOME];
         stream.read_exact(&mut welcome).await?;

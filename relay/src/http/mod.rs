@@ -33,6 +33,7 @@ use caller::Bearer;
 use fault::Refusal;
 use hayward_shared::api::Health;
 use hayward_shared::fault::{Code, Fault};
+use hayward_shared::protocol::READ_AT_ONCE;
 use std::sync::Arc;
 
 /// The most bytes of a request's body.
@@ -112,7 +113,7 @@ type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
 fn upgrade(wanted: Upgrade) -> Result<WebSocketUpgrade, Refusal> {
     let ws = wanted.map_err(|e| Fault::new(Code::Invalid, e.body_text()))?;
-    Ok(ws.max_message_size(MAX_FRAME).max_frame_size(MAX_FRAME))
+    Ok(ws.max_message_size(MAX_FRAME).max_frame_size(MAX_FRAME).read_buffer_size(READ_AT_ONCE))
 }
 
 async fn daemon_socket(

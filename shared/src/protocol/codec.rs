@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 /// The most bytes of a text frame after authentication.
 pub const MAX_TEXT: usize = 1024 * 1024;
 
+/// How many bytes of a WebSocket are read at once: a multiple of most frames, and little, because
+/// the room for them is cleared before each look, also where nothing came.
+pub const READ_AT_ONCE: usize = 16 * 1024;
+
 /// The most bytes of any frame before it: a stranger gets no more memory than a hello needs.
 pub const MAX_PREAUTH: usize = 64 * 1024;
 

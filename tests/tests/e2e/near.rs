@@ -105,6 +105,37 @@ fn a_daemon_that_dies_and_starts_without_the_relay_is_found_again() {
 }
 
 #[test]
+fn attach_goes_straight_unless_a_relay_is_named_and_does_not_notice_that_the_relay_goes() {
+    let mut relay = Relay::start();
+    let mut linked = Linked::start(&relay, &relay.url(), "");
+    let repo = ScratchRepo::new();
+    let task = echo(&linked.home, &repo, &[]);
+    fs::write(linked.home.state().join("token"), relay.token()).unwrap();
+    for name in ["HAYWARD_RELAY", "HAYWARD_TOKEN"] {
+        linked.home.unset(name);
+    }
+    let Some(tmux) = Tmux::start("attach goes straight", &linked.home, &[]) else { return };
+    attach(&tmux, "straight", &task);
+    tmux.open("around", 160, 12);
+    let named = format!("--relay {} --token {}", relay.url(), relay.token());
+    tmux.hayward("around", &format!("{named} attach {}", id(&task)));
+    tmux.shows("around", "the agent's word", |text| text.starts_with("ready\n"));
+    relay.crash();
+    tmux.shows("around", "how it goes on", |text| text.contains("without the relay"));
+    type_line(&tmux, "straight", "one", &["straight", "around"]);
+    let text = tmux.shows("straight", "no word of the relay", |text| text.contains("one"));
+    assert_eq!(text.trim(), "ready\none");
+    relay.come_back();
+    until_true("the daemon is back", LONG, || {
+        let told = linked.home.run(&["--json", "status"]);
+        told.code == 0 && told.json()["daemons"][0]["online"] == true
+    });
+    tmux.keys("straight", &["C-d"]);
+    let text = tmux.shows("straight", "the end", |text| text.contains("code=0"));
+    assert!(text.contains("the task is completed"), "{text}");
+}
+
+#[test]
 fn a_daemon_that_lost_the_relay_shows_its_own_sessions_though_others_reach_the_relay() {
     let relay = Relay::start();
     let cable = Cable::to(relay.address());

@@ -21,9 +21,8 @@ use serde_json::json;
 use show::Show;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
-use tty::Tty;
+use tty::{Keyboard, Tty};
 
 /// How often the screen is drawn while much is printed; the first change is drawn at once, and so
 /// is the first one after a key.
@@ -84,7 +83,7 @@ pub(crate) async fn run(args: AttachArgs, context: &Context) -> Outcome {
         read_only: args.read_only,
         take: args.take,
     };
-    let mut viewer = Viewer::start(reach.clone(), view);
+    let mut viewer = Viewer::start(reach.clone().straight_first(), view);
     let first = tokio::select! {
         first = screen(&mut viewer, context) => first?,
         _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
@@ -149,10 +148,10 @@ impl Signals {
 async fn attached(mut viewer: Viewer, mut show: Show) -> Result<Left, Fault> {
     let mut signals = Signals::listen()?;
     let tty = Tty::enter()?;
-    let mut keyboard = tty::keyboard();
+    let keyboard = Keyboard::open()?;
     let mut drawn = None;
     loop {
-        let event = gather(&mut viewer, &mut keyboard, &mut signals, &show, drawn).await;
+        let event = gather(&mut viewer, &keyboard, &mut signals, &show, drawn).await;
         match event {
             Event::Seen(seen) => {
                 if show.see(seen?, Instant::now()) {
@@ -187,7 +186,7 @@ async fn attached(mut viewer: Viewer, mut show: Show) -> Result<Left, Fault> {
 
 async fn gather(
     viewer: &mut Viewer,
-    keyboard: &mut mpsc::Receiver<Vec<u8>>,
+    keyboard: &Keyboard,
     signals: &mut Signals,
     show: &Show,
     drawn: Option<Instant>,
@@ -200,7 +199,7 @@ async fn gather(
     }
     tokio::select! {
         seen = viewer.next() => Event::Seen(seen),
-        keys = keyboard.recv(), if show.takes_keys() => Event::Keys(keys),
+        keys = keyboard.next(), if show.takes_keys() => Event::Keys(keys),
         event = signals.next() => event,
         () = sleep_until(due.unwrap_or(now)), if due.is_some() => Event::Draw,
     }

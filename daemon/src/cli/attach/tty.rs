@@ -4,10 +4,14 @@
 use crate::exit::OrFault;
 use hayward_daemon::terminal::screen::{MAX_SIDE, Size};
 use hayward_shared::fault::{Code, Fault};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
-use std::io::{self, Read, Write};
+use rustix::termios::{
+    OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr,
+};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, Once, PoisonError};
-use tokio::sync::mpsc;
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
 
 /// The second screen, empty.
 const ENTER: &[u8] = b"\x1b[?1049h\x1b[m\x1b[2J\x1b[H";
@@ -15,6 +19,9 @@ const ENTER: &[u8] = b"\x1b[?1049h\x1b[m\x1b[2J\x1b[H";
 /// Everything that was changed, back; then the first screen.
 const LEAVE: &[u8] = b"\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1005l\x1b[?1006l\x1b[?2004l\
     \x1b[?1l\x1b>\x1b[0 q\x1b[?25h\x1b[m\x1b[?1049l";
+
+/// How much of what is typed is read at once: a terminal holds no more.
+const READ: usize = 4096;
 
 /// What a terminal is taken for that does not know its size.
 const USUAL: (u16, u16) = (24, 80);
@@ -39,6 +46,9 @@ impl Tty {
         let before = tcgetattr(io::stdin()).or_fault(Code::Failed)?;
         let mut raw = before.clone();
         raw.make_raw();
+        // a read takes what is there and never waits, whatever became of what woke it
+        raw.special_codes[SpecialCodeIndex::VMIN] = 0;
+        raw.special_codes[SpecialCodeIndex::VTIME] = 0;
         *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         let tty = Self(());
         tcsetattr(io::stdin(), OptionalActions::Drain, &raw).or_fault(Code::Failed)?;
@@ -84,20 +94,41 @@ pub(super) fn size() -> Option<Size> {
     Size::new(rows.min(MAX_SIDE), cols.min(MAX_SIDE))
 }
 
-/// Reads the keyboard, for as long as the process lives: a read cannot be called off. Closes when
-/// the terminal is gone; reads no further while what it read is not taken.
-pub(super) fn keyboard() -> mpsc::Receiver<Vec<u8>> {
-    let (pressed, keys) = mpsc::channel(4);
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 16 * 1024];
+/// The keyboard of a lent terminal. It is read by whoever sends the keys: a thread of its own would
+/// have to be woken for each.
+pub(super) struct Keyboard(pipe::Receiver);
+
+impl Keyboard {
+    /// Listens to it. The terminal must be lent: only then a read of it never waits.
+    pub(super) fn open() -> Result<Self, Fault> {
+        let same = io::stdin().as_fd().try_clone_to_owned();
+        same.and_then(pipe::Receiver::from_owned_fd_unchecked).map(Self).or_fault(Code::Failed)
+    }
+
+    /// The next keys; none once the terminal is gone. May be dropped while it waits: nothing is
+    /// lost.
+    pub(super) async fn next(&self) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; READ];
         loop {
-            match io::stdin().read(&mut buffer) {
-                Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => return,
-                Ok(len) if pressed.blocking_send(buffer[..len].to_vec()).is_err() => return,
-                Ok(_) => {}
+            let ready = self.0.ready(Interest::READABLE).await.ok()?;
+            let read = self.0.try_io(|| match rustix::io::read(&self.0, &mut buffer)? {
+                // nothing is there
+                0 if !ready.is_read_closed() => Err(ErrorKind::WouldBlock.into()),
+                len => Ok(len),
+            });
+            match read {
+                Err(fault)
+                    if matches!(fault.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Ok(0) | Err(_) => return None,
+                Ok(len) => {
+                    if len < READ {
+                        // that was all, and what comes next is told anew: no look is needed
+                        drop(self.0.try_io(|| Err::<(), _>(ErrorKind::WouldBlock.into())));
+                    }
+                    buffer.truncate(len);
+                    return Some(buffer);
+                }
             }
         }
-    });
-    keys
+    }
 }
