@@ -1,7 +1,6 @@
 //! Reading one of the agent's streams into its ring, by the keeper's loop itself: whoever woke
 //! another thread for it would pay for that at every echo of a key. Never waits, and never keeps
-//! the loop from its clients and its input for long. The
-//! ring has its text made by a thread.
+//! the loop from its clients and its input for long. Text is made of what it read by another thread.
 
 use crate::terminal::ring::RingWriter;
 use nix::errno::Errno;

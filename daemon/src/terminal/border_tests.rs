@@ -126,7 +126,7 @@ impl Sink for Dropping<'_> {
         self.collect.found(found);
         if self.collect.matches.len() == self.at {
             let oldest = segments(self.ring).unwrap()[0];
-            segment::remove(self.ring, oldest.start).unwrap();
+            segment::remove_whole(self.ring, oldest.start).unwrap();
         }
     }
 
@@ -164,7 +164,7 @@ fn f12_what_is_dropped_while_it_is_searched_is_passed_over_and_no_half_is_told_a
             let layout = Layout::read(dir.path()).unwrap();
             let oldest = segments(dir.path()).unwrap()[0];
             if at == 0 {
-                segment::remove(dir.path(), oldest.start).unwrap();
+                segment::remove_whole(dir.path(), oldest.start).unwrap();
             }
             let mut sink = Dropping { ring: dir.path(), at, collect: Collect::default() };
             let searched = search_in(&layout, &all(order), &mut sink).unwrap();
@@ -180,7 +180,7 @@ fn f12_what_is_dropped_while_it_is_searched_is_passed_over_and_no_half_is_told_a
     let dir = tempfile::tempdir().unwrap();
     write_long(dir.path());
     let oldest = segments(dir.path()).unwrap()[0];
-    segment::remove(dir.path(), oldest.start).unwrap();
+    segment::remove_whole(dir.path(), oldest.start).unwrap();
     let sink = collect(dir.path(), &query(r"\d$", 0, Order::OldestFirst));
     let first = &sink.matches[0].line;
     assert_eq!((first.number, first.offset), (66, 65_000));

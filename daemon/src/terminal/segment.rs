@@ -69,6 +69,14 @@ pub(super) fn remove_text(dir: &Path, start: u64) {
     }
 }
 
+/// Removes all of a segment.
+#[cfg(test)]
+pub(super) fn remove_whole(dir: &Path, start: u64) -> io::Result<()> {
+    remove_raw(dir, start)?;
+    remove_text(dir, start);
+    Ok(())
+}
+
 fn remove(dir: &Path, start: u64, part: Part) -> io::Result<()> {
     match fs::remove_file(path(dir, start, part)) {
         Err(fault) if fault.kind() != io::ErrorKind::NotFound => Err(fault),

@@ -229,7 +229,7 @@ mod tests {
             assert!(line.text.iter().all(|byte| *byte == b'x'));
             window.gather(1..3, 2..3, || false).unwrap();
             assert_eq!(window.around(2).unwrap().whole, whole);
-            segment::remove(dir.path(), kept[1].start).unwrap();
+            segment::remove_whole(dir.path(), kept[1].start).unwrap();
         }
     }
 }
