@@ -102,7 +102,7 @@ impl Reach {
     }
 
     /// Goes straight to this machine's daemon where the run may be here, unless the user has named a
-    /// relay or a token: what that relay allows to that token is then asked there.
+    /// relay or a token for this command: what that relay allows to that token is then asked there.
     pub(crate) fn straight_first(mut self) -> Self {
         if self.finder.relay.is_none() && self.finder.token.is_none() {
             self.ways.straight_first();

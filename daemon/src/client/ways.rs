@@ -53,22 +53,22 @@ pub(crate) struct Ways {
     failures: u32,
     /// The one that served last.
     served: Way,
-    /// The way that its user knows of.
-    told: Way,
+    /// The way that its user knows of; none before the first connection, where any will do.
+    told: Option<Way>,
 }
 
 impl Ways {
     /// The task was found this way. Unless its run may be on this machine, there is no other.
     pub(crate) fn new(way: Way, near: bool) -> Self {
         let near = near || way == Way::Near;
-        Self { way, near, first: None, failures: 0, served: way, told: way }
+        Self { way, near, first: None, failures: 0, served: way, told: Some(way) }
     }
 
     /// Tries this machine's daemon first, where the task's run may be here.
     pub(crate) fn straight_first(&mut self) {
         if self.near {
             self.way = Way::Near;
-            self.told = Way::Near;
+            self.told = None;
         }
     }
 
@@ -96,8 +96,8 @@ impl Ways {
 
     /// A connection stands: the way that it goes, if its user knows of another.
     pub(crate) fn moved(&mut self) -> Option<Way> {
-        let told = std::mem::replace(&mut self.told, self.way);
-        (told != self.way).then_some(self.way)
+        let told = self.told.replace(self.way);
+        told.is_some_and(|told| told != self.way).then_some(self.way)
     }
 
     /// A connection failed.
@@ -175,10 +175,16 @@ mod tests {
         assert_eq!((far.way(), far.moved()), (Way::Relay, None));
         let mut ways = Ways::new(Way::Relay, true);
         ways.straight_first();
-        assert_eq!((ways.way(), ways.moved()), (Way::Near, None));
-        // it runs elsewhere after all
-        assert_eq!(ways.failed(Fault::not_found("task", "beef")), Next::Other);
-        assert_eq!((ways.way(), ways.moved()), (Way::Relay, Some(Way::Relay)));
+        // it runs elsewhere after all: nothing has changed for who waits for the first word
+        assert_eq!(
+            (ways.way(), ways.failed(Fault::not_found("task", "beef"))),
+            (Way::Near, Next::Other)
+        );
+        assert_eq!((ways.way(), ways.moved()), (Way::Relay, None));
+        let mut ways = Ways::new(Way::Relay, true);
+        ways.straight_first();
+        assert_eq!(ways.moved(), None);
+        assert_eq!((ways.failed(away("daemon")), ways.moved()), (Next::Other, Some(Way::Relay)));
     }
 
     #[test]

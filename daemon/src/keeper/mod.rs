@@ -9,6 +9,7 @@
 mod agent;
 mod client;
 mod descriptor;
+mod doors;
 pub mod folder;
 mod input;
 mod machine;
@@ -108,7 +109,7 @@ fn detach(path: &Path) -> Result<(), KeeperFault> {
         Err(fault) => return Err(while_doing("leave the daemon's session")(fault)),
     }
     nix::sys::prctl::set_child_subreaper(true).map_err(while_doing("adopt orphans"))?;
-    let mut blocked = session::watched_signals();
+    let mut blocked = doors::watched_signals();
     blocked.add(Signal::SIGHUP);
     blocked.add(Signal::SIGINT);
     blocked.thread_block().map_err(while_doing("hold signals back"))

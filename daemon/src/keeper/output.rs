@@ -1,20 +1,24 @@
 //! Reading one of the agent's streams into its ring, by the keeper's loop itself: whoever woke
-//! another thread for it would pay for that at every echo of a key. Never waits, and never keeps
-//! the loop from its clients and its input for long. Text is made of what it read by another thread.
+//! another thread for it would pay for that at every echo of a key. Never keeps the loop
+//! from its clients and its input for long: text is made of what it read by another thread, which is
+//! waited for only when it is behind by some hundred KiB.
 
 use crate::terminal::ring::RingWriter;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// How much one read may bring: the most that a pipe holds.
 const READ: usize = 64 << 10;
 /// A read that brings less has taken all that was there, most likely: another would cost a terminal
 /// more than it costs to wait anew.
 const LITTLE: usize = 1 << 10;
-/// How much is read before clients and input have their turn: a few milliseconds' worth.
+/// How much is read before clients and input have their turn.
 const TURN: usize = 256 << 10;
+/// For how long: on a slow disk that is less. A write that the disk holds up is waited for.
+const TURN_TIME: Duration = Duration::from_millis(5);
 
 /// Where bytes are read into; the streams of a session take turns with it.
 pub(super) struct Buffer(Vec<u8>);
@@ -66,8 +70,8 @@ impl Output {
 
     /// Reads what is there, or as much as one turn takes: the rest is there at the next.
     pub(super) fn read(&mut self, buffer: &mut Buffer) {
-        let until = self.end + TURN as u64;
-        while self.end < until {
+        let (until, began) = (self.end + TURN as u64, Instant::now());
+        while self.end < until && began.elapsed() < TURN_TIME {
             let Some(open) = &mut self.open else { return };
             match nix::unistd::read(&open.source, &mut buffer.0) {
                 Ok(len) if len > 0 => {
@@ -110,4 +114,47 @@ pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::unistd::{pipe, write};
+
+    #[test]
+    fn f12_a_turn_is_bounded_and_the_rest_is_there_at_the_next() {
+        const ALL: usize = 4 * READ + 3;
+        let dir = tempfile::tempdir().unwrap();
+        let (source, sink) = pipe().unwrap();
+        fcntl(&sink, FcntlArg::F_SETPIPE_SZ(1 << 20)).unwrap();
+        let sent: Vec<u8> = (0..2 * ALL as u32).map(|n| (n % 251) as u8).collect();
+        assert_eq!(write(&sink, &sent).unwrap(), sent.len());
+        let ring = RingWriter::open(dir.path(), 8 << 20).unwrap();
+        let mut output = Output::start(source, ring).unwrap();
+        let mut buffer = Buffer::default();
+        let mut turns = 0;
+        while output.end() < sent.len() as u64 {
+            let before = output.end();
+            output.read(&mut buffer);
+            assert!((1..=TURN as u64).contains(&(output.end() - before)));
+            turns += 1;
+        }
+        assert!(turns > 1 && !output.drained() && output.source().is_some());
+        output.read(&mut buffer);
+        assert!(!output.drained());
+        drop(sink);
+        output.read(&mut buffer);
+        assert!(output.drained() && output.source().is_none());
+        let mut kept = vec![0; sent.len()];
+        let mut reader = crate::terminal::ring::RingReader::open(dir.path());
+        let mut at = 0;
+        while at < kept.len() {
+            match reader.read(at as u64, &mut kept[at..]).unwrap() {
+                crate::terminal::ring::Read::Bytes { len, .. } => at += len,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(kept == sent);
+    }
 }

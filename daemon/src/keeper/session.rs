@@ -2,25 +2,23 @@
 
 use super::agent::Streams;
 use super::client::{Client, Gone};
+use super::doors::Doors;
 use super::folder::{Exit, How, LaunchFault, RunFolder};
 use super::input::Asker;
 use super::machine::{Effect, Event, Machine};
 use super::pace::Pace;
 use super::streams::Held;
 use super::wire::{Fault, FromClient, FromKeeper, Request, Target};
-use super::{KeeperFault, Rings, SOCKET, signal_set, tree, while_doing};
+use super::{KeeperFault, Rings, SOCKET, tree, while_doing};
 use crate::clock;
 use crate::process::ProcessId;
 use hayward_shared::id::RunId;
 use hayward_shared::time::Timestamp;
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::poll::PollTimeout;
+use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
@@ -28,11 +26,6 @@ use std::time::Instant;
 const MAX_CLIENTS: usize = 16;
 /// What an agent gets when the machine goes down, or somebody asks the keeper itself to end.
 const SHUTDOWN_GRACE_MS: u64 = 5000;
-
-/// The signals that the loop reads instead of being struck by.
-pub(super) fn watched_signals() -> SigSet {
-    signal_set(&[Signal::SIGCHLD, Signal::SIGTERM])
-}
 
 /// The one owner of everything about a session. Lives on the keeper's main thread.
 pub(super) struct Session {
@@ -51,23 +44,6 @@ pub(super) struct Session {
     exit: Option<Exit>,
 }
 
-/// What the loop waits on besides clients.
-struct Doors {
-    listener: UnixListener,
-    signals: SignalFd,
-    next_client: u64,
-}
-
-/// What came.
-struct Ready {
-    /// Somebody wants to be a client.
-    knocks: bool,
-    signals: bool,
-    output: bool,
-    /// Those who sent something, or are gone.
-    clients: Vec<u64>,
-}
-
 impl Session {
     /// A session without an agent yet.
     pub(super) fn new(
@@ -76,9 +52,7 @@ impl Session {
         keeper: ProcessId,
         listener: UnixListener,
     ) -> Result<Self, KeeperFault> {
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        let signals = SignalFd::with_flags(&watched_signals(), flags)
-            .map_err(while_doing("watch signals"))?;
+        let doors = Doors::open(listener)?;
         Ok(Self {
             folder,
             run,
@@ -88,7 +62,7 @@ impl Session {
             agent: None,
             ended_at: None,
             streams: Held::default(),
-            doors: Doors { listener, signals, next_client: 0 },
+            doors,
             clients: Vec::new(),
             pace: Pace::default(),
             exit: None,
@@ -116,7 +90,7 @@ impl Session {
     /// Runs until the session has ended and clients were told.
     pub(super) fn run(mut self) -> Result<(), KeeperFault> {
         while !self.machine.over() {
-            let ready = self.wait()?;
+            let ready = self.doors.wait(&self.streams, &self.clients, self.timeout())?;
             if ready.signals {
                 self.read_signals();
             }
@@ -124,8 +98,12 @@ impl Session {
                 self.accept();
             }
             self.serve(&ready.clients);
-            self.type_input();
+            // first: an agent whose output nobody takes does not take input either
             if ready.output {
+                self.streams.read();
+            }
+            if self.type_input() {
+                // what a terminal itself echoes has little room
                 self.streams.read();
             }
             self.look_at_output();
@@ -143,36 +121,6 @@ impl Session {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Waits for whatever comes first.
-    fn wait(&self) -> Result<Ready, KeeperFault> {
-        let mut fds = vec![
-            PollFd::new(self.doors.listener.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.doors.signals.as_fd(), PollFlags::POLLIN),
-        ];
-        fds.extend(self.streams.sources().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        let fixed = fds.len();
-        for client in &self.clients {
-            let wants = if client.is_behind() {
-                PollFlags::POLLIN | PollFlags::POLLOUT
-            } else {
-                PollFlags::POLLIN
-            };
-            fds.push(PollFd::new(client.fd(), wants));
-        }
-        match poll(&mut fds, self.timeout()) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(fault) => return Err(while_doing("wait")(fault)),
-        }
-        let ready = |fd: &PollFd| fd.revents().is_some_and(|events| !events.is_empty());
-        let clients = self.clients.iter().zip(&fds[fixed..]);
-        Ok(Ready {
-            knocks: ready(&fds[0]),
-            signals: ready(&fds[1]),
-            output: fds[2..fixed].iter().any(ready),
-            clients: clients.filter(|(_, fd)| ready(fd)).map(|(client, _)| client.id).collect(),
-        })
-    }
-
     fn timeout(&self) -> PollTimeout {
         let now = self.now();
         let input = self.streams.input.as_ref().and_then(|input| input.due(now));
@@ -188,22 +136,11 @@ impl Session {
     }
 
     fn read_signals(&mut self) {
-        let (mut ended, mut asked) = (false, false);
-        loop {
-            match self.doors.signals.read_signal() {
-                Ok(Some(info)) if info.ssi_signo == Signal::SIGTERM as u32 => asked = true,
-                Ok(Some(_)) => ended = true,
-                Ok(None) => break,
-                Err(fault) => {
-                    eprintln!("signals cannot be read: {fault}");
-                    break;
-                }
-            }
-        }
-        if asked {
+        let told = self.doors.signals();
+        if told.end {
             self.feed(Event::End { grace_ms: SHUTDOWN_GRACE_MS });
         }
-        if ended {
+        if told.child {
             self.reap();
         }
     }
@@ -300,16 +237,8 @@ impl Session {
     }
 
     fn accept(&mut self) {
-        while let Ok((stream, _)) = self.doors.listener.accept() {
-            if self.clients.len() >= MAX_CLIENTS {
-                eprintln!("a client was turned away: {MAX_CLIENTS} are connected");
-                continue;
-            }
-            self.doors.next_client += 1;
-            match Client::new(self.doors.next_client, stream) {
-                Ok(client) => self.clients.push(client),
-                Err(fault) => eprintln!("a client could not be taken: {fault}"),
-            }
+        while let Some(client) = self.doors.client(self.clients.len() < MAX_CLIENTS) {
+            self.clients.push(client);
         }
     }
 
@@ -409,15 +338,18 @@ impl Session {
         }
     }
 
-    fn type_input(&mut self) {
+    /// Types what waits to be typed; false when nothing did.
+    fn type_input(&mut self) -> bool {
         let now = self.now();
-        let Some(input) = self.streams.input.as_mut() else { return };
+        let Some(input) = self.streams.input.as_mut() else { return false };
+        let waits = input.due(now).is_some();
         let typed = input.advance(now);
         if !typed.is_empty() {
             for (asker, done) in self.pace.typed(now, typed) {
                 self.answer(asker, done);
             }
         }
+        waits
     }
 
     fn answer_typed(&mut self, now: u64) {

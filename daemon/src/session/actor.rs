@@ -38,7 +38,7 @@ pub(super) enum Asked {
 pub(super) fn attend(folder: RunFolder, link: Link, child: Option<Child>) -> Session {
     let (asks, asked) = mpsc::channel(ASKS);
     let (output, output_seen) = watch::channel(0);
-    let (model, model_seen) = watch::channel(0);
+    let (model, grown) = watch::channel(());
     let (end, end_seen) = watch::channel(None);
     let (keeper, agent) = (link.keeper, link.agent);
     let actor = Actor {
@@ -50,7 +50,8 @@ pub(super) fn attend(folder: RunFolder, link: Link, child: Option<Child>) -> Ses
         pending: HashMap::new(),
         next_call: FIRST_CALL,
     };
-    let terminal = screen::open(&folder, &asks, model_seen, child.is_none());
+    let told = screen::Told { end: output_seen.clone(), grown };
+    let terminal = screen::open(&folder, &asks, told, child.is_none());
     tokio::spawn(actor.run(link, child));
     Session { folder, asks, keeper, agent, output: output_seen, end: end_seen, terminal }
 }
@@ -60,9 +61,9 @@ struct Actor {
     /// Closes when the last handle goes; the actor ends then.
     asked: mpsc::Receiver<Ask>,
     output: watch::Sender<u64>,
-    /// As `output`, for the model of the terminal: told after those who show it, so that no second
-    /// thread has to be woken before a key's echo is on its way.
-    model: watch::Sender<u64>,
+    /// Wakes the model of the terminal after those who show it, so that no second thread has to be
+    /// woken before a key's echo is on its way.
+    model: watch::Sender<()>,
     end: watch::Sender<Option<End>>,
     /// Calls that the keeper did not answer yet. Bounded: callers give up in bounded time.
     pending: HashMap<u64, oneshot::Sender<Result<(), SessionError>>>,
@@ -97,7 +98,7 @@ impl Actor {
         let Some(end) = end else { return };
         if let End::Exited(exit) = &end {
             self.output.send_replace(exit.output_end);
-            self.model.send_replace(exit.output_end);
+            self.model.send_replace(());
         }
         self.end.send_replace(Some(end));
         for (_, answer) in self.pending.drain() {
@@ -136,7 +137,7 @@ impl Actor {
             FromKeeper::Output { end, .. } => {
                 self.output.send_replace(end);
                 yield_now().await;
-                self.model.send_replace(end);
+                self.model.send_replace(());
                 return;
             }
             FromKeeper::Done { id } => (id, Ok(())),

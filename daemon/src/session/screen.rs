@@ -179,12 +179,20 @@ impl Late {
     }
 }
 
+/// What the owner of the session tells of its output.
+pub(super) struct Told {
+    /// Behind its last byte.
+    pub(super) end: watch::Receiver<u64>,
+    /// That there is more, some time after `end` says so.
+    pub(super) grown: watch::Receiver<()>,
+}
+
 /// Begins to follow the terminal of a session; none where it has pipes. `adopted` when another
 /// daemon may have answered before. Ends when the last handle goes.
 pub(super) fn open(
     folder: &RunFolder,
     keeper: &mpsc::Sender<KeeperAsk>,
-    output: watch::Receiver<u64>,
+    told: Told,
     adopted: bool,
 ) -> Option<Terminal> {
     let launch = folder.read::<Launch>().ok().flatten()?;
@@ -205,7 +213,7 @@ pub(super) fn open(
     let actor = Actor {
         folder: folder.clone(),
         ring,
-        output,
+        told,
         keeper: keeper.downgrade(),
         screen,
         position,
@@ -238,7 +246,7 @@ struct Notes {
 struct Actor {
     folder: RunFolder,
     ring: RingReader,
-    output: watch::Receiver<u64>,
+    told: Told,
     /// Weak: the session goes when its last handle does, and this with it.
     keeper: mpsc::WeakSender<KeeperAsk>,
     screen: Screen,
@@ -281,14 +289,14 @@ impl Actor {
                     self.viewers.leave(viewer);
                     self.fit_or_tell().await;
                 }
-                grown = self.output.changed(), if grows && rest.is_none() => grows = grown.is_ok(),
+                grown = self.told.grown.changed(), if grows && rest.is_none() => grows = grown.is_ok(),
             }
         }
     }
 
     /// How much output there is that was not printed, as far as was told.
     fn behind(&self) -> u64 {
-        let end = *self.output.borrow();
+        let end = *self.told.end.borrow();
         end.max(self.late.until).saturating_sub(self.position)
     }
 

@@ -175,6 +175,9 @@ impl Layout {
         let Some(more) = open.line.checked_sub(behind.line) else { return Ok(false) };
         // no line began in any of them: it is the one that is open
         let is_one = behind.line_start == begun;
+        if !is_one && behind.line_start != open.line_start {
+            return Ok(false);
+        }
         let renumber = |one: &mut Open| {
             one.line += more;
             one.counted = open.counted;
@@ -186,7 +189,7 @@ impl Layout {
             renumber(&mut block.open);
             block.to.iter_mut().for_each(|to| renumber(&mut to.open));
         }
-        Ok(is_one || behind.line_start == open.line_start)
+        Ok(true)
     }
 
     /// How many blocks there are.

@@ -74,6 +74,7 @@ impl RingWriter {
                 Err(fault) => {
                     self.current = None;
                     self.end += bytes.len() as u64;
+                    self.drop_empty();
                     return Err(fault);
                 }
             };
@@ -131,6 +132,16 @@ impl RingWriter {
         }
         self.current = Some(file);
         Ok(())
+    }
+
+    /// Removes the newest segment if it took nothing: a disk that is full would fill with them.
+    fn drop_empty(&mut self) {
+        if let Some(Segment { start, len: 0 }) = self.kept.back().copied()
+            && segment::remove_raw(&self.dir, start).is_ok()
+        {
+            self.text.remove(start);
+            self.kept.pop_back();
+        }
     }
 
     /// Removes the oldest segments beyond the cap. One that the disk does not let go of is tried
@@ -337,6 +348,23 @@ mod tests {
         let lost: u64 = gaps.iter().map(|(from, to)| to - from).sum();
         assert!(bytes.ends_with(b"after") && gaps.len() == 1);
         assert_eq!(bytes.len() as u64 + lost, writer.end());
+    }
+
+    #[test]
+    fn f39_a_disk_that_is_full_holds_no_segment_without_a_byte_and_loses_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = RingWriter::open(dir.path(), 1 << 20).unwrap();
+        for refused in 0..5 {
+            let segment = path(dir.path(), writer.end(), Part::Raw);
+            std::os::unix::fs::symlink("/dev/full", &segment).unwrap();
+            writer.append(b"refused\n").unwrap_err();
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{refused}");
+        }
+        writer.append(b"kept\n").unwrap();
+        writer.settle();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        let open = Layout::read(dir.path()).unwrap().end().unwrap();
+        assert_eq!((open.line, open.counted, open.line_start), (3, true, 45));
     }
 
     #[test]

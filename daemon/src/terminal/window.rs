@@ -23,10 +23,11 @@ pub(super) fn is_continued(layout: &Layout, index: usize, extent: &Extent) -> bo
 }
 
 /// Whether the first line of a block may begin before all that belongs to it: its beginning was
-/// dropped, or is a piece of its own.
+/// dropped, lost, or is a piece of its own.
 pub(super) fn is_headless(layout: &Layout, index: usize, extent: &Extent) -> bool {
-    let may = extent.open.line_start < extent.start || extent.begins == Begins::Blindly;
-    may && !is_continued(layout, index, extent)
+    let begins_before = extent.open.line_start < extent.start;
+    let is_unknown = extent.begins == Begins::Blindly || (index > 0 && !layout.joins(index));
+    (begins_before || is_unknown) && !is_continued(layout, index, extent)
 }
 
 /// A line that was put together, or one that a reader is told of: its text, and whether that is all
@@ -106,11 +107,12 @@ impl<'a> Window<'a> {
             let extent = next.extent();
             if extent.start != behind || extent.open.line_start != began {
                 // bytes were lost, and the line ends with them
+                whole = false;
                 break;
             }
             if !extent.goes_on() {
                 // it begins with that block, or is taken in pieces from there on
-                return Ok((began < extent.start).then_some(Line { text, whole }));
+                return Ok((began < extent.start).then_some(Line { text, whole: false }));
             }
             text.extend_from_slice(next.edges().0);
             if extent.last > 0 {

@@ -10,6 +10,7 @@ use hayward_shared::search::{PAGES_AHEAD, SearchPage, SearchQuery};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 /// What a daemon says of a search, and when that came.
@@ -76,11 +77,18 @@ impl Search {
         self.send(command(ToDaemon::SearchMore { asked: self.request }, None)?).await
     }
 
-    /// Says something as soon as the link has room for it.
+    /// Says something as soon as the link has room for it: also while nobody takes what is found,
+    /// or a place in the link would be held for as long as they do not.
     async fn send(&mut self, text: String) -> Result<(), Fault> {
-        let began = Instant::now();
-        let sent = timeout(self.patience, self.outlet.text(text)).await;
-        self.patience = self.patience.saturating_sub(began.elapsed());
+        let (outlet, patience) = (self.outlet.clone(), self.patience);
+        let mut sending = JoinSet::new();
+        sending.spawn(async move {
+            let began = Instant::now();
+            let sent = timeout(patience, outlet.text(text)).await;
+            (sent, began.elapsed())
+        });
+        let Some(Ok((sent, took))) = sending.join_next().await else { return Err(offline()) };
+        self.patience = patience.saturating_sub(took);
         sent.map_err(|_| late())?.map_err(|_| offline())
     }
 

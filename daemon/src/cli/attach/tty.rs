@@ -78,7 +78,8 @@ fn give_back() {
         let mut out = io::stdout().lock();
         // a terminal that is gone needs nothing back
         drop(out.write_all(LEAVE).and_then(|()| out.flush()));
-        tcsetattr(io::stdin(), OptionalActions::Drain, &before).ok();
+        // what was typed for the agent and not read yet is no command for the user's shell
+        tcsetattr(io::stdin(), OptionalActions::Flush, &before).ok();
     }
 }
 
@@ -122,7 +123,8 @@ impl Keyboard {
                 Ok(0) | Err(_) => return None,
                 Ok(len) => {
                     if len < READ {
-                        // that was all, and what comes next is told anew: no look is needed
+                        // that was all, and what comes next is told anew: no look is needed. Nobody
+                        // looks between reading and this, as commands run on one thread
                         drop(self.0.try_io(|| Err::<(), _>(ErrorKind::WouldBlock.into())));
                     }
                     buffer.truncate(len);
