@@ -1,5 +1,6 @@
 //! What a task changed: committed, uncommitted and untracked, read without touching the index.
 
+use imara_diff::{Algorithm, InternedInput};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -314,10 +315,11 @@ pub(super) fn count(
             |blob: &git2::Blob<'_>| blob.content().split_inclusive(|byte| *byte == b'\n').count();
         match (&before, &after) {
             (Some(old), Some(new)) => {
-                // as blobs they would be asked for their attributes, which reads the index
-                let (old, new) = (old.content(), new.content());
-                let patch = git2::Patch::from_buffers(old, None, new, None, Some(&mut options()))?;
-                (_, file.additions, file.deletions) = patch.line_stats()?;
+                // libgit2 hashes both first, and makes a patch to count it
+                let lines = InternedInput::new(old.content(), new.content());
+                let diff = imara_diff::Diff::compute(Algorithm::Myers, &lines);
+                file.additions = usize::try_from(diff.count_additions()).unwrap_or(usize::MAX);
+                file.deletions = usize::try_from(diff.count_removals()).unwrap_or(usize::MAX);
             }
             (old, new) => {
                 file.additions = new.as_ref().map_or(0, lines);
