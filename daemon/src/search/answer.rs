@@ -284,6 +284,7 @@ mod tests {
                 while writer.end() < to {
                     writer.append(format!("needle {:>1016}\n", writer.end()).as_bytes()).unwrap();
                 }
+                writer.settle();
             };
             let end = 3 * SEGMENT + SEGMENT / 2;
             write(end);

@@ -39,6 +39,7 @@ fn f12_the_end_of_a_line_of_which_nobody_knows_the_beginning_is_searched_and_num
     count_up(&mut writer, 16 << 10);
     writer.append(&vec![b'x'; 130 << 10]).unwrap();
     writer.append(b" needle\nand a needle behind it\n").unwrap();
+    writer.rest();
     let kept = segments(dir.path()).unwrap();
     assert_eq!((kept[0].start, kept.len()), (SEGMENT, 2));
     // no line feed is in the first segment: all of it is of that line
@@ -94,11 +95,13 @@ fn f39_lines_around_do_not_cross_lost_bytes_where_numbers_are_not_known() {
     let ring = dir.path().join("ring");
     let mut writer = RingWriter::open(&ring, CAP).unwrap();
     count_up(&mut writer, 2 * SEGMENT);
+    writer.rest();
     fs::rename(&ring, dir.path().join("away")).unwrap();
     writer.append(&vec![b'\n'; 4096]).unwrap_err();
     fs::rename(dir.path().join("away"), &ring).unwrap();
     let resumes = writer.end();
     count_up(&mut writer, resumes + 4096);
+    writer.rest();
     let kept = segments(&ring).unwrap();
     assert!(kept[0].start > 0 && kept[0].end() < resumes, "{kept:?}");
     kept[..kept.len() - 1].iter().for_each(|one| refuse_index(&ring, *one));

@@ -37,6 +37,8 @@ pub struct RingWriter {
     kept: VecDeque<Segment>,
     /// The last of `kept`, when it can take more.
     current: Option<File>,
+    /// Whether bytes right before that one were lost.
+    lost: bool,
     end: u64,
     text: Scribe,
 }
@@ -54,7 +56,7 @@ impl RingWriter {
         let cap = cap.max(2 * MIN_SEGMENT);
         let segment = (cap / SEGMENTS).clamp(MIN_SEGMENT, MAX_SEGMENT);
         let text = Scribe::new(TextWriter::new(dir, Layout::read(dir)?.end()?), segment);
-        Ok(Self { dir: dir.to_owned(), cap, segment, kept, current: None, end, text })
+        Ok(Self { dir: dir.to_owned(), cap, segment, kept, current: None, lost: false, end, text })
     }
 
     /// The offset that the next byte gets.
@@ -102,6 +104,9 @@ impl RingWriter {
                 Err(fault) => return Err(fault),
             }
         };
+        if last.len == 0 {
+            self.text.begin(last.start, self.lost);
+        }
         last.len += taken as u64;
         self.text.take(&wanted[..taken]);
         self.end += taken as u64;
@@ -125,8 +130,7 @@ impl RingWriter {
         let start = self.end;
         let name = path(&self.dir, start, Part::Raw);
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(name)?;
-        let lost = start > 0 && self.kept.back().is_none_or(|last| last.end() != start);
-        self.text.begin(start, lost);
+        self.lost = start > 0 && self.kept.back().is_none_or(|last| last.end() != start);
         if self.kept.back().is_none_or(|last| last.start != start) {
             self.kept.push_back(Segment { start, len: 0 });
         }
@@ -139,7 +143,6 @@ impl RingWriter {
         if let Some(Segment { start, len: 0 }) = self.kept.back().copied()
             && segment::remove_raw(&self.dir, start).is_ok()
         {
-            self.text.remove(start);
             self.kept.pop_back();
         }
     }

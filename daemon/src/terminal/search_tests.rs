@@ -256,8 +256,10 @@ fn f39_numbers_go_on_where_the_oldest_index_was_refused_at_first() {
     let index = path(dir.path(), segment, Part::Index);
     fs::create_dir(&index).unwrap();
     count_up(&mut writer, segment * 3 / 2);
+    writer.rest();
     fs::remove_dir(&index).unwrap();
     count_up(&mut writer, segment * 2 + 16);
+    writer.rest();
     let kept = segments(dir.path()).unwrap();
     assert_eq!(kept[0].start, segment);
     let mut sink = Collect::default();
@@ -274,6 +276,7 @@ fn f39_numbers_that_are_not_known_are_said_to_be_so() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = RingWriter::open(dir.path(), CAP).unwrap();
     count_up(&mut writer, CAP + CAP / 4);
+    writer.rest();
     let kept = segments(dir.path()).unwrap();
     assert!(kept[0].start > 0 && kept.len() > 1);
     let mut sink = Collect::default();

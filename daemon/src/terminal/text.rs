@@ -24,8 +24,8 @@ pub(super) const PIECE: u32 = if cfg!(test) { 4 << 10 } else { 64 << 10 };
 /// reader.
 const BATCH: u32 = 2 * PIECE;
 
-/// The only writer of a ring's text. Owned by the ring's writer, or by a
-/// thread of its own (`scribe`), and told all that becomes of the raw bytes.
+/// The only writer of a ring's text. Owned by the ring's writer, or by a thread of its own (`scribe`),
+/// and told all that becomes of the raw bytes.
 #[derive(Debug)]
 pub(super) struct TextWriter {
     dir: PathBuf,
@@ -33,8 +33,6 @@ pub(super) struct TextWriter {
     open: Open,
     /// Where the current segment begins.
     start: u64,
-    /// Whether bytes before it were lost.
-    lost: bool,
     /// How much of its raw bytes is written with its text.
     written: u32,
     /// What is not written yet.
@@ -69,7 +67,6 @@ impl TextWriter {
             dir: dir.to_owned(),
             open,
             start: 0,
-            lost: false,
             written: 0,
             batch: Batch::default(),
             text: Vec::new(),
@@ -80,17 +77,14 @@ impl TextWriter {
         }
     }
 
-    /// A segment begins at `start`. Where bytes before it are `lost`, a line ends with them: one, in
-    /// however many segments they would have been.
+    /// A segment begins at `start`. Where bytes before it are `lost`, a line ends with them.
     pub(super) fn begin(&mut self, start: u64, lost: bool) {
         self.settle();
         if lost {
             let Open { line, counted, .. } = self.open;
-            let goes_on = self.lost && self.batch.end.raw == 0;
-            self.open = Open { counted, ..Open::at(line + u64::from(!goes_on), start) };
+            self.open = Open { counted, ..Open::at(line + 1, start) };
         }
         self.start = start;
-        self.lost = lost;
         self.written = 0;
         self.batch = Batch::default();
         self.grains.begin();
@@ -142,11 +136,7 @@ impl TextWriter {
     }
 
     /// The raw bytes of the segment that begins at `start` were removed: its text goes as well.
-    pub(super) fn remove(&mut self, start: u64) {
-        if start == self.start {
-            // or it would be made again
-            (self.files, self.head) = (None, None);
-        }
+    pub(super) fn remove(&self, start: u64) {
         segment::remove_text(&self.dir, start);
     }
 
