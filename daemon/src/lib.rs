@@ -10,6 +10,7 @@ pub mod fault;
 mod finish;
 pub mod git;
 pub mod home;
+pub mod job;
 pub mod journal;
 pub mod keeper;
 pub mod kept;

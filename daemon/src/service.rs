@@ -10,6 +10,7 @@ use crate::git::pool::{Pool, Terms};
 use crate::git::remote::Clones;
 use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
+use crate::job;
 use crate::journal::{Journal, JournalError};
 use crate::kept::Kept;
 use crate::life::Life;
@@ -18,7 +19,7 @@ use crate::local;
 use crate::overlap;
 use crate::queue;
 use crate::search::Finder;
-use crate::task::{Places, Ports, Shop, again, board};
+use crate::task::{Places, Ports, Shop, again, board, kinds};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Daemon {
     link: Link,
-    _rooms: [Kept; 10],
+    _rooms: [Kept; 11],
     _local: Option<Kept>,
 }
 
@@ -87,9 +88,11 @@ impl Daemon {
         let places = journal.places().await?;
         repositories.recover(&yard, |path| places.contains(path)).await;
         let tending = repositories.tend();
+        let (jobs, ready) = job::prepare(journal.clone());
         let shop = Arc::new(Shop {
             clones: Clones::new(home.repositories()),
             completions: Completions::new(journal.clone()),
+            jobs: jobs.clone(),
             ports: Ports::default(),
             home,
             agents: Search::begin(parent.clone(), config.daemon.login_shell.clone()),
@@ -100,6 +103,7 @@ impl Daemon {
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
+        let working = ready.begin(kinds(&shop)).await?;
         let (board, kept) = board::open(shop.clone()).await?;
         let (queue, queued) = queue::open(shop.clone(), board.clone()).await?;
         let resumed = shop.clone();
@@ -133,6 +137,7 @@ impl Daemon {
                 telling,
                 completions,
                 tending,
+                working,
             ],
             _local: local,
         })

@@ -9,6 +9,7 @@ pub mod event;
 pub mod fault;
 pub mod git;
 pub mod id;
+pub mod job;
 pub mod merge;
 pub mod path;
 pub mod protocol;

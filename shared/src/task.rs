@@ -225,8 +225,12 @@ reasons! {
     OnlyWithheld = "only_withheld", Never;
     /// The agent's work could not be committed.
     CommitFailed = "commit_failed", Never;
+    /// A person cancelled the background work that it needed.
+    JobCancelled = "job_cancelled", Never;
     /// The branch could not be pushed.
     PushFailed = "push_failed", Never;
+    /// What is to be fetched from or pushed to did not answer, however often it was asked.
+    RemoteUnreachable = "remote_unreachable", Never;
     /// The commits hold a secret or blob that must not be published: nothing was pushed.
     SecretsExposed = "secrets_exposed", Never;
     /// The pull request could not be opened.

@@ -5,6 +5,7 @@
 //! connection, so transactions come one after another, each on disk before its call returns.
 
 mod completions;
+mod jobs;
 mod merges;
 mod outbox;
 mod queue;
@@ -12,6 +13,7 @@ mod removals;
 mod replies;
 mod runs;
 
+pub use jobs::{JobRow, MOST_ENDED_JOBS};
 pub use merges::Answered;
 pub use outbox::Outgoing;
 pub use queue::{QueueRow, QueueStep};
@@ -88,7 +90,7 @@ impl JournalError {
 }
 
 /// One layout after the other; a database is brought forward from where it stands.
-const LAYOUTS: [&str; 5] = [
+const LAYOUTS: [&str; 6] = [
     "
     CREATE TABLE runs (
         run_id TEXT PRIMARY KEY,
@@ -111,6 +113,7 @@ const LAYOUTS: [&str; 5] = [
     merges::LAYOUT,
     removals::LAYOUT,
     queue::LAYOUT,
+    jobs::LAYOUT,
 ];
 
 /// The journal. Clones share the one connection.

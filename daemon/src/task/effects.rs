@@ -55,7 +55,7 @@ impl Actor {
                 let place = state.place.clone();
                 self.work.spawn(async move {
                     let delivered = match &place {
-                        Some(place) => deliver::deliver(&shop, key.task_id, &order, place).await,
+                        Some(place) => deliver::deliver(&shop, key, &order, place).await,
                         None => Err(Failure::new(Reason::Internal, "the run has no worktree")),
                     };
                     Done::Event(match delivered {

@@ -2,6 +2,7 @@
 
 use super::aim;
 use super::furnish::{facts, furnish, section_of, worktree_of};
+use super::jobs::fetched;
 use super::shop::Shop;
 use super::state::{Chosen, Place, RunState};
 use crate::agent::discover::resolve;
@@ -133,7 +134,7 @@ pub(super) async fn prepare(
         let text = "its agent was to go on in its worktree, which is gone";
         return Err(Failure::new(Reason::WorktreeFailed, text));
     }
-    let repository = open(shop, order).await?;
+    let repository = open(shop, key, order).await?;
     aim::check(&repository, order).await?;
     let commit = base(shop, &repository, order).await?;
     let name = folder_name(order, key);
@@ -313,7 +314,7 @@ fn resolve_in(program: &str, worktree: &Path) -> Option<std::path::PathBuf> {
     inside.then(|| worktree.join(program)).filter(|path| path.is_file())
 }
 
-async fn open(shop: &Shop, order: &Order) -> Result<Repository, Failure> {
+async fn open(shop: &Shop, key: RunKey, order: &Order) -> Result<Repository, Failure> {
     let unavailable = |text| Failure::new(Reason::RepositoryUnavailable, text);
     let place = order.repository_url.as_deref().unwrap_or_default();
     if place.starts_with('/') {
@@ -321,8 +322,7 @@ async fn open(shop: &Shop, order: &Order) -> Result<Repository, Failure> {
         return opened.map_err(|error: OpenError| unavailable(chain(&error)));
     }
     if is_url(place) {
-        let fetched = shop.clones.fetch(place, &shop.repositories).await;
-        return fetched.map_err(|error| unavailable(chain(&error)));
+        return fetched(shop, key, place).await;
     }
     let what = if place.is_empty() { "no repository was given" } else { place };
     Err(unavailable(format!("{what}: name a folder of this machine by its whole path, or a URL")))

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::git::Repositories;
 use crate::git::remote::Clones;
 use crate::home::Home;
+use crate::job::Jobs;
 use crate::journal::Journal;
 use std::path::PathBuf;
 
@@ -28,6 +29,8 @@ pub struct Shop {
     pub clones: Clones,
     /// How far the bringing home of each task's work is.
     pub completions: Completions,
+    /// Background work, tried until it is done.
+    pub jobs: Jobs,
     /// Which run has which ports.
     pub ports: Ports,
     /// The worktrees in which runs are under way.

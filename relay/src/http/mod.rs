@@ -8,6 +8,7 @@ mod events;
 mod fault;
 pub(crate) mod gate;
 mod gather;
+mod jobs;
 mod merge;
 mod order;
 mod overlap;
@@ -76,6 +77,12 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/daemons/{id}/worktrees/prune", post(worktrees::prune))
         .route("/api/v1/queue", get(queue::list).post(queue::add))
         .route("/api/v1/queue/{id}", delete(queue::remove))
+        .route("/api/v1/jobs", get(jobs::list))
+        .route("/api/v1/jobs/{id}", get(jobs::show))
+        .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/api/v1/jobs/{id}/pause", post(jobs::pause))
+        .route("/api/v1/jobs/{id}/resume", post(jobs::resume))
+        .route("/api/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
         .route("/api/v1/users", get(users::list).post(users::create))

@@ -2,7 +2,8 @@
 
 use super::hello::Authenticated;
 use super::view::{OutputView, TerminalView};
-use crate::id::{EntryId, RequestId, RunId, TaskId, WatchId};
+use crate::id::{EntryId, JobId, RequestId, RunId, TaskId, WatchId};
+use crate::job::JobOrder;
 use crate::search::SearchQuery;
 use crate::task::{CompletionAction, FollowUp, Order};
 use serde::{Deserialize, Serialize};
@@ -257,6 +258,16 @@ to_daemon! {
         /// The entry.
         entry_id: EntryId,
     } = "queueRemove",
+    /// Which background work is there, and was there lately? Answered with `reply`, payload
+    /// `{jobs}`: a [`crate::job::Job`] of each, the newest first, at most 500.
+    ListJobs {} = "listJobs",
+    /// Do something with a job. Answered with `reply`, payload `{job}`.
+    OrderJob {
+        /// The job.
+        job_id: JobId,
+        /// What to do.
+        order: JobOrder,
+    } = "orderJob",
     /// Search what agents printed. Answered with `reply`, payload a [`crate::search::SearchReport`].
     /// With `stream`, pages of it come before that as `searchFound`, two at the most before the
     /// first is said to be taken.

@@ -14,6 +14,7 @@ mod errors;
 mod furnish;
 mod git;
 mod hidden;
+mod jobs;
 mod life;
 mod life_killed;
 mod link;
