@@ -53,7 +53,7 @@ fn a_merge_is_a_job_whose_turns_the_task_tells() {
     let told: Vec<_> = home
         .events(&task)
         .into_iter()
-        .filter(|event| event["kind"] == "job.transition")
+        .filter(|event| event["type"] == "job.transition")
         .map(|event| event["payload"]["phase"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(told, ["created", "running", "completed"]);
