@@ -2,6 +2,7 @@
 
 use crate::config::Timing;
 use crate::http::gate::Gate;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::store::Store;
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +17,7 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     pub(crate) timing: Timing,
     pub(crate) gate: Gate,
+    pub(crate) metrics: Metrics,
     /// Becomes true once, when the relay stops.
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) links: Links,

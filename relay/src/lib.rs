@@ -11,6 +11,7 @@ mod core;
 mod discards;
 mod http;
 mod lease;
+mod metrics;
 mod placement;
 mod registry;
 mod relay;

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::core::{Core, Links};
 use crate::http;
 use crate::http::gate::Gate;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::store::tokens::{self, Issue};
 use crate::store::{Store, StoreError, users};
@@ -108,6 +109,7 @@ impl Relay {
             registry: Registry::default(),
             timing: config.timing,
             gate: Gate::new(&config, address.ip().is_loopback()),
+            metrics: Metrics::default(),
             stopping: stopping.clone(),
             links: Links::default(),
         });

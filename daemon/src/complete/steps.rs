@@ -8,7 +8,6 @@ use crate::fault::point;
 use crate::git::join::Join;
 use crate::git::land::{LandError, Landing};
 use crate::git::publish::PublishError;
-use crate::git::remote::may_pass;
 use crate::git::remotes::Remote;
 use crate::git::{CommitId, Repository};
 use hayward_shared::merge::Relation;
@@ -245,7 +244,7 @@ async fn remote(repository: &Repository, order: &Order, name: &str) -> Result<Re
 fn not_pushed(error: &PublishError) -> Failure {
     let reason = match error {
         PublishError::Exposed(_) => Reason::SecretsExposed,
-        PublishError::Unreachable { stderr, .. } if may_pass(stderr) => Reason::RemoteUnreachable,
+        PublishError::Unreachable { may_pass: true, .. } => Reason::RemoteUnreachable,
         _ => Reason::PushFailed,
     };
     Failure::new(reason, chain(error))

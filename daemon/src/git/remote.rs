@@ -156,7 +156,7 @@ impl Clones {
 }
 
 /// Whether trying again may help, by what git said: the remote did not say no.
-pub(crate) fn may_pass(stderr: &str) -> bool {
+pub(super) fn may_pass(stderr: &str) -> bool {
     const FINAL: [&str; 6] = [
         "Authentication failed",
         "Permission denied",

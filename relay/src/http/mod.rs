@@ -10,6 +10,7 @@ pub(crate) mod gate;
 mod gather;
 mod jobs;
 mod merge;
+mod metrics;
 mod order;
 mod overlap;
 mod params;
@@ -40,7 +41,7 @@ use std::sync::Arc;
 /// The most bytes of a request's body.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// All routes. Every one but `/health` and the daemons' socket, which has its own hello, asks for
+/// All routes. Every one but `/health`, `/metrics` and the daemons' socket, which has its own hello, asks for
 /// a token; every one passes the gate first.
 pub(crate) fn router(core: Arc<Core>) -> Router {
     let api = Router::new()
@@ -94,11 +95,13 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .layer(middleware::from_fn_with_state(core.clone(), caller::require));
     Router::new()
         .route("/health", get(health))
+        .route("/metrics", get(metrics::tell))
         .route("/api/v1/ws/daemon", get(daemon_socket))
         .method_not_allowed_fallback(wrong_method)
         .merge(api)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(core.clone(), gate::pass))
+        .layer(middleware::from_fn_with_state(core.clone(), metrics::count))
         .with_state(core)
 }
 

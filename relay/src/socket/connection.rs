@@ -150,6 +150,7 @@ impl Connection {
             Event::Work => return self.offer().await,
             Event::Frame(Message::Text(text)) => self.text(text.as_str()).await?,
             Event::Frame(Message::Binary(bytes)) => {
+                self.core.metrics.output_bytes.inc_by(bytes.len() as u64);
                 self.core.registry.frame(self.peer.daemon, bytes);
             }
             Event::Frame(Message::Close(_)) => return Err(End::Farewell),

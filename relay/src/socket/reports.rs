@@ -41,6 +41,7 @@ impl Connection {
         };
         daemons::set_acked(tx.conn(), self.peer.daemon, seq).await?;
         tx.commit().await?;
+        self.core.metrics.reports.inc();
         self.stored = (seq, self.stored.1 + 1);
         self.tell(answer).await
     }

@@ -6,7 +6,7 @@ use super::events::{self, Stream};
 use super::{Doing, StoreError, Tx, count, from_json, int, json, moment, read_id, text, tokens};
 use crate::change::Change;
 use hayward_shared::id::{DaemonId, RunId, TaskId, WorkspaceId};
-use hayward_shared::task::{Status, Task, Usage};
+use hayward_shared::task::{STATUSES, Status, Task, Usage};
 use hayward_shared::time::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
@@ -120,6 +120,22 @@ pub(crate) async fn find(
         .await
         .doing("read a task")?;
     row.map(stored).transpose()
+}
+
+/// How many tasks stand so, of each status that is not final, over all workspaces.
+pub(crate) async fn standing(
+    conn: &mut SqliteConnection,
+) -> Result<Vec<(String, i64)>, StoreError> {
+    let mut all = Vec::new();
+    for status in STATUSES.into_iter().filter(|status| !status.is_final()) {
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tasks WHERE status = $1")
+            .bind(status.name())
+            .fetch_one(&mut *conn)
+            .await
+            .doing("count tasks")?;
+        all.push((status.name().to_owned(), count));
+    }
+    Ok(all)
 }
 
 /// Ids of a workspace's tasks that begin or end with `fragment` (hex digits); two at the most.
