@@ -13,6 +13,7 @@ pub mod home;
 pub mod journal;
 pub mod keeper;
 pub mod kept;
+pub mod lease;
 pub mod life;
 pub mod line;
 pub mod link;

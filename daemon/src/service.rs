@@ -12,6 +12,7 @@ use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
 use crate::journal::{Journal, JournalError};
 use crate::kept::Kept;
+use crate::lease::Leases;
 use crate::life::Life;
 use crate::link::{self, Facts, Identity, Link, Standing};
 use crate::local;
@@ -87,6 +88,7 @@ impl Daemon {
         let places = journal.places().await?;
         repositories.recover(&yard, |path| places.contains(path)).await;
         let tending = repositories.tend();
+        let leases = Leases::default();
         let shop = Arc::new(Shop {
             clones: Clones::new(home.repositories()),
             completions: Completions::new(journal.clone()),
@@ -97,6 +99,7 @@ impl Daemon {
             journal: journal.clone(),
             repositories,
             places: Places::default(),
+            leases: leases.clone(),
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
@@ -108,7 +111,7 @@ impl Daemon {
         let (found, named) = (shop.agents.watch(), shop.config.agents.clone());
         let telling = Kept::of(tokio::spawn(tell_runtimes(found, named, runtimes)));
         let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
-        let (link, linked, commands) = link::start(identity, journal, facts).await?;
+        let (link, linked, commands) = link::start(identity, journal, facts, leases).await?;
         let settings = overlap::Settings::of_machine(shop.home.overlap());
         let (places, notes) = (shop.places.watch(), shop.config.daemon.sibling_notes);
         let (overlaps, room, news) =

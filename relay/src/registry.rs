@@ -187,6 +187,11 @@ impl Registry {
         self.lock().links.contains_key(&daemon)
     }
 
+    /// How many daemons are linked to this relay.
+    pub(crate) fn online(&self) -> usize {
+        self.lock().links.len()
+    }
+
     /// Tells the daemons of a workspace that there may be work.
     pub(crate) fn hint(&self, workspace: WorkspaceId) {
         for link in self.lock().links.values().filter(|l| l.workspace == workspace) {

@@ -10,6 +10,7 @@ use crate::git::Repositories;
 use crate::git::remote::Clones;
 use crate::home::Home;
 use crate::journal::Journal;
+use crate::lease::Leases;
 use std::path::PathBuf;
 
 /// The daemon's tools, shared by its runs. Nothing here changes while it lives; each tool has its
@@ -32,6 +33,8 @@ pub struct Shop {
     pub ports: Ports,
     /// The worktrees in which runs are under way.
     pub places: Places,
+    /// What the relay acknowledged of our beats.
+    pub leases: Leases,
     /// Which agents there are.
     pub agents: Search,
     /// The daemon's own environment, from which agents get what is allowed.

@@ -165,6 +165,7 @@ mod tests {
             store: Store::open(&config.database).await.unwrap(),
             registry: Registry::default(),
             timing: config.timing,
+            steady: crate::clock::Steady::from(Timestamp::from_millis(0)),
             gate: Gate::new(&config, true),
             stopping: watch::channel(false).1,
             links: Links::default(),
