@@ -174,7 +174,7 @@ fn f28_a_run_whose_time_is_over_is_given_back_and_may_go_on_with_its_session() {
     assert_eq!(turn.effects, [Effect::Over]);
     assert_eq!(machine.state().failed, Some(Reason::SessionLost));
     let FromDaemon::TaskEvent(told) = &turn.messages[0] else { panic!("{turn:?}") };
-    assert_eq!((told.event, &told.payload["fenced"]), (Kind::SessionExited, &true.into()));
+    assert_eq!((&told.event, &told.payload["fenced"]), (&Kind::SessionExited, &true.into()));
 
     let mut unstarted = Machine::new(terms(), RunState::default());
     unstarted.on(Event::Prepared(place(), chosen()), at(1), 0.0);
