@@ -179,6 +179,7 @@ pub(crate) mod tests {
     use super::*;
     use hayward_shared::id::{TaskId, WorkspaceId};
     use hayward_shared::task::{Holding, Order, Results, Task};
+    use proptest::prelude::*;
 
     pub(crate) fn at(ms: i64) -> Timestamp {
         Timestamp::from_millis(ms)
@@ -355,5 +356,72 @@ pub(crate) mod tests {
         assert!(overdue(&row, both(day - 1), &Timing::default()).is_none());
         let end = overdue(&row, both(day), &Timing::default()).unwrap();
         assert_eq!(standing(&end), (Status::Failed, Some(Reason::QueueExpired), 0));
+    }
+
+    /// What happens to the link of a run, one after the other.
+    #[derive(Clone, Debug)]
+    enum Happening {
+        /// A beat is on its way for so long; is it heard, and is its acknowledgement?
+        Beat { delay: i64, heard: bool, acked: bool },
+        /// The relay restarts.
+        Restart,
+    }
+
+    fn happening() -> impl Strategy<Value = (i64, Happening)> {
+        let beat = (0i64..40_000, any::<bool>(), any::<bool>())
+            .prop_map(|(delay, heard, acked)| Happening::Beat { delay, heard, acked });
+        (1i64..40_000, prop_oneof![9 => beat, 1 => Just(Happening::Restart)])
+    }
+
+    proptest! {
+        /// Whatever is lost or late, and however the daemon's clock runs within what clocks that are
+        /// kept right do, its agent has ended when the relay may hand over.
+        #[test]
+        fn f28_a_fenced_agent_has_ended_whenever_its_task_is_handed_over(
+            minutes in 1u32..600,
+            drift in -0.0005f64..0.0005,
+            happenings in prop::collection::vec(happening(), 0..40),
+        ) {
+            let timing = Timing::default();
+            let order = Order { requeue_after: Some(minutes), ..Order::default() };
+            let row = running(order, DaemonId::fresh());
+            let fenced = f64::from(u32::try_from(fence_after(&row.task, &timing).unwrap()).unwrap());
+            // the daemon's time of the last beat that was acknowledged; the first was, before a
+            // claim at 1,000
+            let (mut now, mut sent, mut change) = (1_000, 1_000, Change::of(row));
+            let own = |relay: i64| relay as f64 * (1.0 + drift);
+            for (gap, what) in happenings {
+                now += gap;
+                let began = now;
+                if let Happening::Beat { delay, .. } = what {
+                    now += delay;
+                }
+                // a sweep comes right before: the first makes it wait, the second hands over
+                for _ in 0..2 {
+                    let Some(due) = overdue(&change.row, both(now), &timing) else { break };
+                    change = due;
+                }
+                if change.row.task.status == Status::Queued {
+                    let ended = own(sent) + fenced + 29_000.0 * (1.0 - drift);
+                    prop_assert!(ended <= own(now), "at {now}, its last beat was of {sent}");
+                    return Ok(());
+                }
+                match what {
+                    Happening::Beat { heard: true, acked, .. } => {
+                        heard(&mut change, &system(), at(now), at(now + timing.lease_ms));
+                        let lives = own(began) < own(sent) + fenced;
+                        sent = if acked && lives { began } else { sent };
+                    }
+                    Happening::Beat { .. } => {}
+                    Happening::Restart => {
+                        change.row.lease_expires_at = Some(at(now + timing.lease_ms));
+                    }
+                }
+            }
+            // the earliest moment at which it could be handed over from here
+            let end = change.row.lease_expires_at.unwrap().millis();
+            let over = end + i64::from(minutes) * timing.requeue_unit_ms;
+            prop_assert!(own(sent) + fenced + 29_000.0 <= own(over));
+        }
     }
 }

@@ -208,7 +208,7 @@ async fn f28_a_beat_is_acknowledged_with_what_it_renewed_and_the_run_is_told_whe
     let plain = house.make(json!({"plan": "y"})).await;
     let token = house.daemon_token().await;
     let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
-    let mut runs = vec![daemon.claim_one().await, daemon.claim_one().await];
+    let mut runs = [daemon.claim_one().await, daemon.claim_one().await];
     runs.sort_by_key(|run| run.task != id);
     // a lease of 60 s, two minutes, less 30 s and a thousandth
     assert_eq!(runs[0].spawn["run"]["fenceAfterMs"], 180_000 - 30_000 - 180);
@@ -253,7 +253,7 @@ async fn a_restarted_relay_lets_leases_begin_anew_and_runs_a_retry_when_it_is_du
     let id = house.make(json!({"plan": "x", "requeueAfter": 1})).await;
     let failing = house.make(json!({"plan": "y", "maxAttempts": 3})).await;
     let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
-    let mut runs = vec![daemon.claim_one().await, daemon.claim_one().await];
+    let mut runs = [daemon.claim_one().await, daemon.claim_one().await];
     runs.sort_by_key(|run| run.task != id);
     daemon.store(runs[0].status("dispatched", "running")).await;
     let mut report = runs[1].status("dispatched", "deferred");
