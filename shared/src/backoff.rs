@@ -47,7 +47,7 @@ impl Backoff {
         self.attempt = 0;
     }
 
-    /// This daemon itself was away, as in a machine that slept: nobody else comes back with it.
+    /// This daemon itself stood still: nobody else comes back with it.
     pub fn alone(&mut self) {
         self.attempt = 0;
         self.spread_ms = BASE_MS;

@@ -16,7 +16,8 @@ pub(super) const GREETING_MS: u64 = 10_000;
 /// A link on which nothing came for this long is dead: two of the relay's pings (20 s) and some.
 pub(super) const SILENCE_MS: u64 = 45_000;
 
-/// A timer that comes later than this after it was due: this process, or its machine, was asleep.
+/// A timer that comes later than this after it was due: this process stood still, as one that was
+/// stopped. A machine that sleeps stops this clock too and is not told apart.
 const ASLEEP_MS: u64 = 5_000;
 
 /// What a relay must be able to do for this daemon.
