@@ -121,7 +121,10 @@ impl Dispatch {
             }
             ToDaemon::GrantOutput { watch_id, up_to } => self.watches.grant(watch_id, up_to),
             ToDaemon::UnwatchOutput { watch_id } => self.watches.end(watch_id),
-            ToDaemon::Authenticated(_) | ToDaemon::Ack { .. } | ToDaemon::WorkAvailable {} => {}
+            ToDaemon::Authenticated(_)
+            | ToDaemon::Ack { .. }
+            | ToDaemon::HeartbeatAck { .. }
+            | ToDaemon::WorkAvailable {} => {}
             ToDaemon::ListBranches { .. }
             | ToDaemon::MergeStart { .. }
             | ToDaemon::MergeStatus { .. }

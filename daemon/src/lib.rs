@@ -14,6 +14,7 @@ pub mod job;
 pub mod journal;
 pub mod keeper;
 pub mod kept;
+pub mod lease;
 pub mod life;
 pub mod line;
 pub mod link;

@@ -13,6 +13,7 @@ use crate::home::{Home, HomeError};
 use crate::job;
 use crate::journal::{Journal, JournalError};
 use crate::kept::Kept;
+use crate::lease::Leases;
 use crate::life::Life;
 use crate::link::{self, Facts, Identity, Link, Standing};
 use crate::local;
@@ -89,6 +90,7 @@ impl Daemon {
         repositories.recover(&yard, |path| places.contains(path)).await;
         let tending = repositories.tend();
         let (jobs, ready) = job::prepare(journal.clone());
+        let leases = Leases::default();
         let shop = Arc::new(Shop {
             clones: Clones::new(home.repositories()),
             completions: Completions::new(journal.clone()),
@@ -100,6 +102,7 @@ impl Daemon {
             journal: journal.clone(),
             repositories,
             places: Places::default(),
+            leases: leases.clone(),
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
         });
@@ -112,7 +115,7 @@ impl Daemon {
         let (found, named) = (shop.agents.watch(), shop.config.agents.clone());
         let telling = Kept::of(tokio::spawn(tell_runtimes(found, named, runtimes)));
         let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
-        let (link, linked, commands) = link::start(identity, journal, facts).await?;
+        let (link, linked, commands) = link::start(identity, journal, facts, leases).await?;
         let settings = overlap::Settings::of_machine(shop.home.overlap());
         let (places, notes) = (shop.places.watch(), shop.config.daemon.sibling_notes);
         let (overlaps, room, news) =

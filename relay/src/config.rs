@@ -1,6 +1,6 @@
 //! What a relay is told when it starts.
 
-use hayward_shared::run::{LEASE_MS, QUEUE_MS, SETTLE_MS, SWEEP_MS};
+use hayward_shared::run::{LEASE_MS, QUEUE_MS, REQUEUE_UNIT_MS, SETTLE_MS, SWEEP_MS};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,6 +39,8 @@ impl Config {
 pub struct Timing {
     /// A lease holds this many milliseconds after the last beat that named its run.
     pub lease_ms: i64,
+    /// `requeueAfter` counts so many milliseconds each.
+    pub requeue_unit_ms: i64,
     /// Milliseconds between two looks for what is overdue.
     pub sweep_ms: i64,
     /// A queued task expires after this many milliseconds.
@@ -62,6 +64,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             lease_ms: LEASE_MS,
+            requeue_unit_ms: REQUEUE_UNIT_MS,
             sweep_ms: SWEEP_MS,
             queue_ms: QUEUE_MS,
             settle_ms: SETTLE_MS,

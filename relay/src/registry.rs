@@ -187,7 +187,7 @@ impl Registry {
         self.lock().links.contains_key(&daemon)
     }
 
-    /// How many daemons' links are up.
+    /// How many daemons are linked to this relay.
     pub(crate) fn online(&self) -> usize {
         self.lock().links.len()
     }

@@ -1,6 +1,7 @@
 //! A running relay: started, asked for credentials by its own process, stopped.
 
 use crate::auth::{Secret, Who};
+use crate::clock::Steady;
 use crate::config::Config;
 use crate::core::{Core, Links};
 use crate::http;
@@ -80,7 +81,7 @@ pub struct Relay {
     bootstrap: Option<Bootstrap>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
-    loops: [JoinHandle<()>; 2],
+    loops: [JoinHandle<()>; 3],
 }
 
 impl std::fmt::Debug for Relay {
@@ -108,6 +109,7 @@ impl Relay {
             store,
             registry: Registry::default(),
             timing: config.timing,
+            steady: Steady::from(crate::clock::now()),
             gate: Gate::new(&config, address.ip().is_loopback()),
             metrics: Metrics::default(),
             stopping: stopping.clone(),
@@ -120,8 +122,12 @@ impl Relay {
                 .map_err(|source| StartError::Token { path: path.clone(), source })?;
             tracing::info!(path = %path.display(), "the first owner's token was written");
         }
-        let loops =
-            [tokio::spawn(sweep::run(core.clone())), tokio::spawn(sweep::hint(core.clone()))];
+        sweep::begin_leases_anew(&core).await.map_err(failed)?;
+        let loops = [
+            tokio::spawn(sweep::run(core.clone())),
+            tokio::spawn(sweep::retry(core.clone())),
+            tokio::spawn(sweep::hint(core.clone())),
+        ];
         let server = tokio::spawn(serve(listener, core.clone(), stopping));
         tracing::info!(%address, database = %config.database.display(), "relay started");
         Ok(Self { core, address, bootstrap, stop, server, loops })

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod api;
+pub mod backoff;
 pub mod event;
 pub mod fault;
 pub mod git;

@@ -7,6 +7,7 @@ use super::input::text;
 use super::machine::{Effect, Event, GRACE_MS};
 use super::prepare::{self, Start};
 use super::state::Phase;
+use super::time::Time;
 use crate::keeper::RunFolder;
 use crate::session::{self, End, Found, Session};
 use hayward_shared::run::Failure;
@@ -21,6 +22,13 @@ impl Actor {
         let (shop, key, order) = (self.shop.clone(), self.key, self.order.clone());
         let state = self.machine.state();
         match effect {
+            Effect::Prepare if self.is_unfenced() => {
+                // it would have to end its own agent before another daemon may begin
+                let text = "the relay does not say when this daemon would have to end the agent for \
+                            another to take over: upgrade it, or leave requeueAfter out";
+                let failure = Failure::new(Reason::ActionUnsupported, text);
+                self.take_later(Event::Failed(failure));
+            }
             Effect::Prepare => {
                 let past = self.past.clone();
                 self.work.spawn(async move {
@@ -33,7 +41,15 @@ impl Actor {
             Effect::Start => {
                 let (place, chosen) = (state.place.clone(), state.agent.clone());
                 let past = self.past.clone();
+                let acknowledged = self.time.as_ref().map(Time::acknowledged);
                 self.work.spawn(async move {
+                    let mut sent_ms = None;
+                    if let Some(acknowledged) = acknowledged {
+                        sent_ms = acknowledged.wait().await;
+                        if sent_ms.is_none() {
+                            return Done::Event(Event::Expired(None));
+                        }
+                    }
                     let ready = match (&place, &chosen) {
                         (Some(place), Some(chosen)) => {
                             let what = (place, chosen);
@@ -41,7 +57,7 @@ impl Actor {
                         }
                         _ => Err(Failure::new(Reason::Internal, "the run has no worktree")),
                     };
-                    Done::Ready(Box::new(ready))
+                    Done::Ready(Box::new(ready.map(|start| (start, sent_ms))))
                 });
             }
             Effect::Find => {
@@ -50,6 +66,10 @@ impl Actor {
             }
             Effect::Attend | Effect::Arm(_) | Effect::End | Effect::Over => {
                 self.begin_here(effect).await;
+            }
+            Effect::Deliver if self.time.as_ref().is_some_and(Time::is_over) => {
+                // another daemon may be at the same work by now
+                self.take_later(Event::Expired(None));
             }
             Effect::Deliver => {
                 let place = state.place.clone();
@@ -87,16 +107,39 @@ impl Actor {
         }
     }
 
-    /// The decoder is on disk before the agent can say anything.
-    pub(super) async fn launch(&mut self, start: Start) {
+    /// Whether its task may be handed over, and nobody said when its agent would have to be ended.
+    fn is_unfenced(&self) -> bool {
+        self.order.requeue_after.is_some() && self.time.is_none() && self.past.follow_up.is_none()
+    }
+
+    /// The decoder is on disk before the agent can say anything. `sent_ms` is when the beat was sent
+    /// that acknowledged the run, where it lives by that.
+    pub(super) async fn launch(&mut self, start: Start, sent_ms: Option<u64>) {
+        let mut launch = start.launch;
+        if let Some(sent_ms) = sent_ms {
+            launch.fenced = true;
+            match self.begin_time(sent_ms) {
+                Ok(true) => {}
+                Ok(false) => return self.take_later(Event::Expired(None)),
+                Err(error) => {
+                    let text = format!("the run folder cannot be written: {error}");
+                    let failure = Failure::new(Reason::SpawnFailed, text);
+                    return self.take_later(Event::Failed(failure));
+                }
+            }
+        }
         let reading = self.machine.reading();
         reading.decoder = Some(start.decoder);
         reading.unwritten = start.first_input.map(text).into_iter().collect();
         self.write_down(&[]).await;
         let (folder, keeper) = (self.folder(), self.shop.keeper.clone());
-        self.work.spawn(async move {
-            Done::Started(session::start(&folder, &start.launch, &keeper).await)
-        });
+        self.work
+            .spawn(async move { Done::Started(session::start(&folder, &launch, &keeper).await) });
+    }
+
+    /// Has an event taken when the present one has been.
+    fn take_later(&mut self, event: Event) {
+        self.work.spawn(async move { Done::Event(event) });
     }
 
     pub(super) async fn found(&mut self, found: Found) {
@@ -135,7 +178,7 @@ impl Actor {
         });
     }
 
-    fn folder(&self) -> RunFolder {
+    pub(super) fn folder(&self) -> RunFolder {
         run_folder(&self.shop.home, self.key.run_id, self.machine.state())
     }
 }

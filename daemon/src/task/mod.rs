@@ -21,6 +21,7 @@ mod shop;
 mod standing;
 mod state;
 mod telling;
+mod time;
 
 pub(crate) use actor::run_folder;
 pub(crate) use aim::target;

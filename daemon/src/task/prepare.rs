@@ -114,11 +114,6 @@ pub(super) async fn prepare(
     order: &Order,
     past: &Past,
 ) -> Result<(Place, Chosen), Failure> {
-    if order.requeue_after.is_some() {
-        // it would have to end its own agent before another daemon may begin
-        let text = "no daemon of this version hands a run over to another daemon";
-        return Err(Failure::new(Reason::ActionUnsupported, text));
-    }
     let chosen = choose(shop, order).await?;
     let first_port = shop.ports.reserve(key.run_id);
     if let Some(place) = past.former.as_ref().and_then(|row| row.state.place.clone())
@@ -244,6 +239,7 @@ pub(super) async fn start(
             AgentMode::Pipe => Mode::Pipe,
         },
         ring_bytes: shop.config.terminal.ring_bytes,
+        fenced: false,
     };
     Ok(Start { launch, decoder: driver.decoder(&agent_order), first_input: plan.first_input })
 }

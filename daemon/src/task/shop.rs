@@ -11,6 +11,7 @@ use crate::git::remote::Clones;
 use crate::home::Home;
 use crate::job::Jobs;
 use crate::journal::Journal;
+use crate::lease::Leases;
 use std::path::PathBuf;
 
 /// The daemon's tools, shared by its runs. Nothing here changes while it lives; each tool has its
@@ -35,6 +36,8 @@ pub struct Shop {
     pub ports: Ports,
     /// The worktrees in which runs are under way.
     pub places: Places,
+    /// What the relay acknowledged of our beats.
+    pub leases: Leases,
     /// Which agents there are.
     pub agents: Search,
     /// The daemon's own environment, from which agents get what is allowed.

@@ -166,6 +166,7 @@ mod tests {
             store: Store::open(&config.database).await.unwrap(),
             registry: Registry::default(),
             timing: config.timing,
+            steady: crate::clock::Steady::from(Timestamp::from_millis(0)),
             gate: Gate::new(&config, true),
             metrics: Metrics::default(),
             stopping: watch::channel(false).1,

@@ -89,6 +89,8 @@ pub(super) struct Peer {
     pub(super) workspace: WorkspaceId,
     pub(super) token: TokenId,
     pub(super) plain: bool,
+    /// It ends agents by itself before their tasks are handed over.
+    pub(super) fences: bool,
     pub(super) profile: daemons::Profile,
 }
 
@@ -175,7 +177,7 @@ impl Connection {
             return self.numbered(seq, tags, Some(body)).await;
         }
         match body {
-            FromDaemon::Heartbeat { active_tasks } => self.beat(&active_tasks).await,
+            FromDaemon::Heartbeat { active_tasks, beat } => self.beat(&active_tasks, beat).await,
             FromDaemon::Claim { slots } => {
                 self.settle_unnamed(&[]).await?;
                 self.claim(slots).await

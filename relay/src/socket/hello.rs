@@ -106,8 +106,14 @@ async fn enter(
     let acked = daemons::acked(&mut *core.store.read().await?, daemon.id).await?;
     let settle = if joined.after_break { core.timing.settle_ms } else { 0 };
     let settle = Duration::from_millis(u64::try_from(settle).unwrap_or(0));
-    let peer =
-        Peer { daemon: daemon.id, workspace, token, plain: manners.plain, profile: daemon.profile };
+    let peer = Peer {
+        daemon: daemon.id,
+        workspace,
+        token,
+        plain: manners.plain,
+        fences: manners.fences,
+        profile: daemon.profile,
+    };
     let mut connection = Connection {
         core: core.clone(),
         peer,

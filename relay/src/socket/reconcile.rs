@@ -12,6 +12,7 @@ use crate::routing::Sender;
 use crate::store::events::{self, Draft, Stream};
 use crate::store::tasks::{self, Stored};
 use crate::store::{StoreError, daemons, tokens};
+use hayward_shared::backoff;
 use hayward_shared::event::{Kind, Subject};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, TaskId};
@@ -112,12 +113,7 @@ impl Connection {
         }
         let mut change = Change::of(row);
         change.row.heard_epoch = key.lease_epoch;
-        lease::heard(
-            &mut change,
-            &sender(self.peer.daemon).actor(),
-            now,
-            self.core.timing.lease_ms,
-        );
+        lease::heard(&mut change, &sender(self.peer.daemon).actor(), now, self.core.lease_end());
         tasks::apply(&mut tx, change).await?;
         tx.commit().await?;
         Ok(Answer::GoesOn)
@@ -128,9 +124,9 @@ impl Connection {
         let mut tx = self.core.store.write().await?;
         // the secret of the first delivery is not known any more
         tokens::drop_of_task(tx.conn(), row.task.workspace_id, row.task.id).await?;
-        row.lease_expires_at = Some(now.plus_millis(self.core.timing.lease_ms));
+        row.lease_expires_at = Some(self.core.lease_end());
         tasks::save(tx.conn(), &row).await?;
-        let spawn = super::dispatch::order(&mut tx, &row.task, now).await?;
+        let spawn = super::dispatch::order(&mut tx, &row.task, &self.core.timing, now).await?;
         tx.commit().await?;
         self.say(&spawn).await
     }
@@ -159,16 +155,18 @@ impl Connection {
         Ok(())
     }
 
-    /// A beat: the named runs are alive, and so is the daemon.
-    pub(super) async fn beat(&mut self, active: &[TaskId]) -> Result<(), End> {
+    /// A beat: the named runs are alive, and so is the daemon. One with a number is acknowledged
+    /// once all that it renewed is stored.
+    pub(super) async fn beat(&mut self, active: &[TaskId], number: Option<u64>) -> Result<(), End> {
         let now = crate::clock::now();
         let Peer { workspace, daemon, token, .. } = self.peer;
-        let mut ended = Vec::new();
+        let (mut ended, mut renewed) = (Vec::new(), Vec::new());
         let mut tx = self.core.store.write().await?;
         if !tokens::is_good(tx.conn(), token, now).await? {
             return Err(End::Refused(Fault::new(Code::Unauthorized, "the token was revoked")));
         }
         daemons::seen(tx.conn(), daemon, now).await?;
+        let lease_end = self.core.lease_end();
         for task in active {
             let Some(row) = tasks::find(tx.conn(), workspace, *task).await? else { continue };
             if row.task.holding.daemon_id != Some(daemon) {
@@ -178,14 +176,25 @@ impl Connection {
                 ended.push(*task);
                 continue;
             }
-            let mut change = Change::of(row);
-            lease::heard(&mut change, &sender(daemon).actor(), now, self.core.timing.lease_ms);
-            tasks::apply(&mut tx, change).await?;
+            if lease::is_fenced(&row, &self.core.timing) {
+                renewed.push(*task);
+            }
+            if lease::is_away(&row) {
+                let mut change = Change::of(row);
+                lease::heard(&mut change, &sender(daemon).actor(), now, lease_end);
+                tasks::apply(&mut tx, change).await?;
+            } else {
+                tasks::renew(tx.conn(), workspace, *task, lease_end).await?;
+            }
         }
         tx.commit().await?;
         for task_id in ended {
             // it was cancelled, and the word was lost
             self.say(&Tagged::from(ToDaemon::CancelTask { task_id })).await?;
+        }
+        if let Some(beat) = number {
+            let spread_ms = Some(backoff::spread_ms(self.core.registry.online()));
+            self.say(&ToDaemon::HeartbeatAck { beat, renewed, spread_ms }.into()).await?;
         }
         self.settle_unnamed(active).await
     }

@@ -112,7 +112,7 @@ impl Connection {
         let from = Sender { daemon, epoch: tags.lease_epoch };
         let moment = Moment {
             now: crate::clock::now(),
-            lease_ms: self.core.timing.lease_ms,
+            lease_end: self.core.lease_end(),
             jitter: self.core.jitter(),
         };
         match routing::judge(row, from, body, moment) {

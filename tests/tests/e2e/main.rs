@@ -13,6 +13,8 @@ mod corners;
 mod errors;
 mod furnish;
 mod git;
+mod handover;
+mod herd;
 mod hidden;
 mod jobs;
 mod life;

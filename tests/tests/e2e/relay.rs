@@ -253,7 +253,8 @@ fn metrics_count_what_happened_and_name_nobody() {
     assert!(value("hayward_relay_daemons_online") == 1.0);
     assert!(value("hayward_relay_tasks{status=\"running\"}") == 0.0);
     assert!(value("hayward_relay_state_messages_total") >= 4.0);
-    let made = "hayward_relay_http_requests_total{method=\"POST\",route=\"/api/v1/tasks\",status=\"201\"}";
+    let made =
+        "hayward_relay_http_requests_total{method=\"POST\",route=\"/api/v1/tasks\",status=\"201\"}";
     assert!(value(made) >= 1.0);
     let daemon = daemon.told["daemonId"].as_str().unwrap();
     assert!(!reply.body.contains(daemon) && !reply.body.contains(repo.path().to_str().unwrap()));
