@@ -99,6 +99,7 @@ impl Daemon {
             places: Places::default(),
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
+            stage: None,
         });
         let (board, kept) = board::open(shop.clone()).await?;
         let (queue, queued) = queue::open(shop.clone(), board.clone()).await?;

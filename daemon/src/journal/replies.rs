@@ -5,7 +5,8 @@ use super::{Journal, JournalError};
 use hayward_shared::id::RequestId;
 use hayward_shared::protocol::{FromDaemon, Reply};
 use hayward_shared::time::Timestamp;
-use sqlx::{Row, Sqlite, Transaction};
+use hayward_edge::disk::Work;
+use sqlx::Row;
 
 /// Answers are kept for an hour: a relay gives up on a command after seconds, a restarted one
 /// repeats it within minutes.
@@ -60,7 +61,7 @@ impl Journal {
 
 /// Keeps an answer within a transaction.
 pub(super) async fn keep(
-    work: &mut Transaction<'static, Sqlite>,
+    work: &mut Work,
     answered: Answered<'_>,
 ) -> Result<(), JournalError> {
     let doing = JournalError::doing;

@@ -152,6 +152,7 @@ impl Actor {
     async fn leave(&self) {
         let state = self.machine.state();
         if let Some(place) = &state.place
+            && self.shop.stage.is_none()
             && state.wish != Some(Wish::Fenced)
         {
             furnish::mend(&self.shop, self.key, place).await;
@@ -178,8 +179,11 @@ impl Actor {
                 None => std::future::pending().await,
             }
         };
+        // orders before all else; output, which may come without end, behind all else
         tokio::select! {
+            biased;
             order = orders.recv() => order.map_or(Woken::Abandoned, Woken::Order),
+            () = due => Woken::TimeUp,
             Some(done) = self.work.join_next() => match done {
                 Ok(done) => Woken::Done(done),
                 Err(error) => Woken::Done(Done::Event(Event::Failed(Failure::new(
@@ -188,7 +192,6 @@ impl Actor {
                 )))),
             },
             seen = seen => Woken::Seen(seen),
-            () = due => Woken::TimeUp,
         }
     }
 

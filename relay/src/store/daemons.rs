@@ -5,7 +5,7 @@ use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::{DaemonId, MachineId, WorkspaceId};
 use hayward_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::SqliteConnection;
+use hayward_edge::disk::Connection as SqliteConnection;
 use std::collections::BTreeMap;
 
 /// What a daemon said of itself.

@@ -2,7 +2,7 @@
 
 use super::{Doing, StoreError, read_id, text};
 use hayward_shared::id::{DaemonId, TaskId, WorkspaceId};
-use sqlx::SqliteConnection;
+use hayward_edge::disk::Connection as SqliteConnection;
 
 /// Notes that the daemon is to hear of it.
 pub(crate) async fn note(

@@ -7,7 +7,7 @@ use hayward_shared::event::{
 use hayward_shared::id::{DaemonId, EventId, TaskId, WorkspaceId};
 use hayward_shared::time::Timestamp;
 use serde_json::Value;
-use sqlx::SqliteConnection;
+use hayward_edge::disk::Connection as SqliteConnection;
 use std::sync::Arc;
 
 /// An event before it has its place in a stream.

@@ -8,7 +8,8 @@ use crate::change::Change;
 use hayward_shared::id::{DaemonId, RunId, TaskId, WorkspaceId};
 use hayward_shared::task::{Status, Task, Usage};
 use hayward_shared::time::Timestamp;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use hayward_edge::disk::Connection as SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite};
 
 /// A task, and what of it only the relay knows.
 #[derive(Clone, Debug, PartialEq)]

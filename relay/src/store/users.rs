@@ -5,7 +5,7 @@ use crate::auth::role_name;
 use hayward_shared::api::{Role, UserView};
 use hayward_shared::id::{UserId, WorkspaceId};
 use hayward_shared::time::Timestamp;
-use sqlx::SqliteConnection;
+use hayward_edge::disk::Connection as SqliteConnection;
 
 /// How many users there are in all.
 pub(crate) async fn total(conn: &mut SqliteConnection) -> Result<u64, StoreError> {
