@@ -101,7 +101,7 @@ impl Connection {
             return Ok(Answer::Ends);
         };
         let holding = &row.task.holding;
-        if key.lease_epoch < holding.lease_epoch {
+        if lease::is_former(key.lease_epoch, holding.lease_epoch) {
             return Ok(Answer::Stale);
         }
         if holding.run_id != Some(key.run_id) || holding.daemon_id != Some(self.peer.daemon) {

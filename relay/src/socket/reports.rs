@@ -3,10 +3,11 @@
 use super::connection::{Connection, End, Peer, error};
 use crate::routing::{self, Moment, Sender, Verdict};
 use crate::store::{StoreError, Tx, daemons, tasks};
+use hayward_edge::planted;
 use hayward_shared::api::Directories;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
-use hayward_shared::protocol::{FromDaemon, Tags};
+use hayward_shared::protocol::{FromDaemon, Tags, ToDaemon};
 
 /// What the daemon is told of a report that was not applied.
 enum Answer {
@@ -26,11 +27,11 @@ impl Connection {
         let mut tx = self.core.store.write().await?;
         let acked = daemons::acked(tx.conn(), self.peer.daemon).await?;
         if let Some(acked) = acked {
-            if seq <= acked {
+            if seq <= acked && !planted("no_dedup") {
                 self.stored = (acked, self.stored.1 + 1);
                 return Ok(());
             }
-            if seq != acked + 1 {
+            if seq > acked + 1 {
                 let text = format!("message {seq} came after {acked}: what is between is missing");
                 return Err(End::Refused(Fault::new(Code::Conflict, text)));
             }
@@ -40,6 +41,9 @@ impl Connection {
             None => None,
         };
         daemons::set_acked(tx.conn(), self.peer.daemon, seq).await?;
+        if planted("ack_before_commit") {
+            self.say(&ToDaemon::Ack { seq }.into()).await?;
+        }
         tx.commit().await?;
         self.stored = (seq, self.stored.1 + 1);
         self.tell(answer).await

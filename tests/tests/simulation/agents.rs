@@ -105,7 +105,7 @@ impl Agents {
             (agent.clone(), works, fails)
         };
         let (task, id) = (run.task_id.to_string(), run.run_id.to_string());
-        self.history.note(Fact::Born(self.host, task.clone(), id.clone(), run.lease_epoch));
+        self.history.note(Fact::Born(self.host, task.clone(), id.clone()));
         let mut how = How::Exited { code: i32::from(fails) };
         tokio::select! {
             biased;

@@ -24,8 +24,12 @@ pub fn check(scenario: &Scenario, entries: &[Entry], ended: &Ended) -> Vec<Strin
     wrong
 }
 
+/// Beats of one link after which a daemon has heard all that the relay said when it came: it drops
+/// a link that is silent for three.
+const SURE_BEATS: u32 = 5;
+
 /// Never two agents of one task at once. Where a task moves after a minute, its former agent may
-/// live on while its daemon cannot be told; not for long after.
+/// live on while its daemon cannot be told; not once it was.
 fn one_live_run(scenario: &Scenario, entries: &[Entry]) -> Vec<String> {
     let moves: BTreeSet<&str> =
         scenario.wishes.iter().filter(|wish| wish.moves).map(|wish| wish.id.as_str()).collect();
@@ -33,6 +37,9 @@ fn one_live_run(scenario: &Scenario, entries: &[Entry]) -> Vec<String> {
     let mut live: BTreeMap<&str, BTreeSet<(&str, Host)>> = BTreeMap::new();
     let mut wrong = Vec::new();
     let mut looked = false;
+    // since when a daemon's link is up, and its beats
+    let mut links: BTreeMap<Host, (u64, u32)> = BTreeMap::new();
+    let mut begun: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
     for entry in entries {
         if entry.at > mended && !looked {
             looked = true;
@@ -40,7 +47,7 @@ fn one_live_run(scenario: &Scenario, entries: &[Entry]) -> Vec<String> {
             wrong.extend(both.map(|(task, runs)| format!("task {task} still has {runs:?}")));
         }
         match &entry.fact {
-            Fact::Born(host, task, run, _) => {
+            Fact::Born(host, task, run) => {
                 let runs = live.entry(task).or_default();
                 let allowed = moves.contains(task.as_str()) && entry.at <= mended;
                 if !runs.is_empty() && !allowed {
@@ -50,6 +57,26 @@ fn one_live_run(scenario: &Scenario, entries: &[Entry]) -> Vec<String> {
                     ));
                 }
                 runs.insert((run, *host));
+                begun.insert(task, (entry.at, run));
+            }
+            Fact::Answered(host, text) if text.contains("\"authenticated\"") => {
+                links.insert(*host, (entry.at, 0));
+            }
+            Fact::Told(host, text) if text.contains("\"heartbeat\"") => {
+                let Some((since, beats)) = links.get_mut(host) else { continue };
+                *beats += 1;
+                if *beats != SURE_BEATS {
+                    continue;
+                }
+                for (task, runs) in &live {
+                    let Some((at, newest)) = begun.get(task).filter(|(at, _)| at < since) else {
+                        continue;
+                    };
+                    let former = runs.iter().find(|(run, on)| on == host && run != newest);
+                    wrong.extend(former.map(|(run, _)| {
+                        format!("run {run} of task {task} lives on, {newest} began at {at}")
+                    }));
+                }
             }
             Fact::Died(host, task, run) => {
                 live.entry(task).or_default().remove(&(run.as_str(), *host));
@@ -141,7 +168,7 @@ fn all_ends(scenario: &Scenario, entries: &[Entry], ended: &Ended) -> Vec<String
     let mut cancelled: BTreeMap<&str, u64> = BTreeMap::new();
     for entry in entries {
         match &entry.fact {
-            Fact::Born(_, task, run, _) => drop(live.insert(run, task)),
+            Fact::Born(_, task, run) => drop(live.insert(run, task)),
             Fact::Died(_, task, run) => {
                 live.remove(run.as_str());
                 let wished = cancelled.get(task.as_str()).copied();
@@ -226,7 +253,7 @@ fn stored_once_in_order(scenario: &Scenario, entries: &[Entry], ended: &Ended) -
 
 fn runs_of(entries: &[Entry], task: &str) -> BTreeSet<String> {
     let born = entries.iter().filter_map(|entry| match &entry.fact {
-        Fact::Born(_, of, run, _) if of == task => Some(run.clone()),
+        Fact::Born(_, of, run) if of == task => Some(run.clone()),
         _ => None,
     });
     born.collect()

@@ -16,18 +16,14 @@ pub const RELAY: Host = 0;
 pub enum Fact {
     /// A machine was given a fault, or it ended.
     Fault(String),
-    /// A machine came up.
-    Up(Host),
-    /// A machine went down.
-    Down(Host),
     /// A daemon said this to the relay.
     Told(Host, String),
     /// Bytes of a daemon reached the relay.
     Heard(Host),
     /// The relay said this to a daemon.
     Answered(Host, String),
-    /// An agent began to work for a run: machine, task, run, epoch.
-    Born(Host, String, String, u64),
+    /// An agent began to work for a run: machine, task, run.
+    Born(Host, String, String),
     /// It ended.
     Died(Host, String, String),
     /// The relay took a user's cancel of a task.

@@ -3,7 +3,7 @@
 
 use super::agents::Agents;
 use super::dice::Dice;
-use super::history::{Fact, Host, RELAY};
+use super::history::{Host, RELAY};
 use super::world::{Platter, Sim};
 use hayward_daemon::agent::roster::Search;
 use hayward_daemon::complete::Completions;
@@ -104,7 +104,7 @@ impl RelayHost {
             self.tokens = Some(tokens);
         }
         self.relay = Some(relay);
-        sim.history.note(Fact::Up(RELAY));
+        sim.history.fault("the relay is up");
         Ok(())
     }
 
@@ -118,7 +118,6 @@ impl RelayHost {
         if silent { sim.net.lose(RELAY) } else { sim.net.cut(RELAY) }
         self.ground.fall(sim)?;
         self.relay = None;
-        sim.history.note(Fact::Down(RELAY));
         Ok(())
     }
 
@@ -197,7 +196,7 @@ impl DaemonHost {
         let dispatch = Dispatch::new(shop, board, overlap, life, queue, finder, link);
         let dispatch = Kept::of(tokio::spawn(dispatch.run(commands)));
         self.rooms = vec![dispatch, linked, kept, queued, room];
-        sim.history.note(Fact::Up(self.host));
+        sim.history.fault(format!("daemon {} is up", self.host));
         Ok(())
     }
 
@@ -212,7 +211,6 @@ impl DaemonHost {
         self.ground.fall(sim)?;
         self.rooms.clear();
         self.journal = None;
-        sim.history.note(Fact::Down(self.host));
         Ok(())
     }
 

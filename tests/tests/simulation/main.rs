@@ -103,14 +103,25 @@ fn the_same_seed_gives_the_same_history() {
     }
 }
 
+/// Each is one line of shipped code, undone.
+#[cfg(feature = "planted-faults")]
+#[test]
+fn planted_faults_are_found() {
+    for fault in ["no_epoch_check", "ack_before_commit", "no_dedup"] {
+        let found = first_wrong(0, 500, Some(fault));
+        let (seed, run) = found.unwrap_or_else(|| panic!("{fault} is not found in 500 seeds"));
+        println!("{fault}: seed {seed}: {}", run.wrong[0]);
+    }
+}
+
 #[test]
 fn delivery_holds_under_every_seed() {
     let (from, count) = (number("HAYWARD_SEED", 0), number("HAYWARD_SEEDS", 500));
     let begun = std::time::Instant::now();
+    if count == 1 {
+        play(from, None).lines.iter().for_each(|line| println!("{line}"));
+    }
     if let Some((seed, run)) = first_wrong(from, count, None) {
-        if count == 1 {
-            run.lines.iter().for_each(|line| println!("{line}"));
-        }
         let wrong = run.wrong.join("\n  ");
         panic!("seed {seed}:\n  {wrong}\nreplay it with: scripts/soak --seed {seed}");
     }

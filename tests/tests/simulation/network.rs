@@ -145,6 +145,11 @@ impl Net {
         self.lock().apart.insert(host);
     }
 
+    /// No connection of a machine breaks by itself any more.
+    pub fn defuse(&self, host: Host) {
+        self.lock().fuses.remove(&host);
+    }
+
     /// Ends a partition. Connections that outlived it go on.
     pub fn join(&self, host: Host) {
         let mut inner = self.lock();

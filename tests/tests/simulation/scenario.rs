@@ -14,14 +14,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
-/// Peace lasts this long at the least: a lease, a sweep, and what they lead to.
-const PEACE_LEAST: u64 = 70_000;
+/// Peace lasts this long at the least: what lives on by mistake is seen to live on.
+const PEACE_LEAST: u64 = 45_000;
 
 /// And this long at the most; what has not come to an end by then never will.
 const PEACE_MOST: u64 = 600_000;
 
 /// How often a user looks at the tasks.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(20);
 
 /// Something that is done to the world.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl Scenario {
         let mut dice = dice.apart(10);
         let daemons = dice.within(1, 4) as usize;
         let capacity = dice.within(1, 3) as u32;
-        let peace = dice.within(80_000, 240_000);
+        let peace = dice.within(60_000, 170_000);
         let mut acts = Vec::new();
         let mut wishes = Vec::new();
         for n in 0..dice.within(3, 8) as usize {
@@ -95,7 +95,7 @@ impl Scenario {
                 acts.push((at + dice.within(0, 90_000), Act::Cancel(n)));
             }
         }
-        for _ in 0..dice.within(2, 9) {
+        for _ in 0..dice.within(4, 13) {
             fault(&mut dice, daemons, peace, &mut acts);
         }
         let looks = LOOK.as_millis() as u64;
@@ -124,9 +124,16 @@ fn fault(dice: &mut Dice, daemons: usize, peace: u64, acts: &mut Vec<(u64, Act)>
             acts.push((at, Act::Down(host, dice.percent(30))));
             acts.push((later(dice, 120_000), Act::Up(host)));
         }
-        64..78 => {
+        64..70 => {
             acts.push((at, Act::Down(RELAY, dice.percent(30))));
             acts.push((later(dice, 40_000), Act::Up(RELAY)));
+        }
+        70..78 => {
+            // a disk that is slow is caught within a transaction
+            acts.push((at, Act::Slow(RELAY, dice.within(200, 3_000))));
+            let falls = later(dice, 4_000);
+            acts.push((falls, Act::Down(RELAY, dice.percent(30))));
+            acts.push((falls + dice.within(500, 20_000), Act::Up(RELAY)));
         }
         78..88 => {
             acts.push((at, Act::Slow(either, dice.within(20, 1_500))));
@@ -164,9 +171,15 @@ impl Stageplay {
         let (owner, token) = relay.tokens.clone().ok_or("the relay founded no workspace")?;
         let user = User { net: sim.net.clone(), history: sim.history.clone(), token: owner };
         let mut daemons = Vec::new();
+        let mut character = dice.apart(11);
+        let longest = match character.percent(60) {
+            true => character.within(2_000, 40_000),
+            // longer than a lease and the minute after which a task moves
+            false => character.within(120_000, 300_000),
+        };
+        let manners = Manners { longest, fail: 15 };
         for host in 1..=scenario.daemons {
             let apart = dice.apart(30 + host as u64);
-            let manners = Manners { longest: dice.apart(11).within(2_000, 150_000), fail: 15 };
             let agents = Agents::new(host, manners, apart.clone(), sim.history.clone());
             let mut daemon = DaemonHost::new(host, agents, apart.apart(1));
             daemon.up(&sim, &token, scenario.capacity).await?;
@@ -279,6 +292,7 @@ impl Stageplay {
         self.up(RELAY).await?;
         for host in 1..=self.daemons.len() {
             self.sim.net.pace(host, 1, 40);
+            self.sim.net.defuse(host);
             self.sim.net.join(host);
             self.daemon(host).slow(0);
             self.up(host).await?;
