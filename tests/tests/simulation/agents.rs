@@ -30,7 +30,6 @@ pub struct Manners {
 #[derive(Clone, Debug)]
 pub struct Agents {
     host: Host,
-    manners: Manners,
     history: History,
     inner: Arc<Mutex<Inner>>,
 }
@@ -38,6 +37,7 @@ pub struct Agents {
 #[derive(Debug)]
 struct Inner {
     dice: Dice,
+    manners: Manners,
     known: BTreeMap<RunId, Agent>,
 }
 
@@ -62,8 +62,8 @@ enum Stand {
 
 impl Agents {
     pub fn new(host: Host, manners: Manners, dice: Dice, history: History) -> Self {
-        let inner = Inner { dice, known: BTreeMap::new() };
-        Self { host, manners, history, inner: Arc::new(Mutex::new(inner)) }
+        let inner = Inner { dice, manners, known: BTreeMap::new() };
+        Self { host, history, inner: Arc::new(Mutex::new(inner)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -72,6 +72,11 @@ impl Agents {
 
     fn pause(&self, most: u64) -> Duration {
         self.lock().dice.millis(0, most)
+    }
+
+    /// Whoever begins from now on has little to do.
+    pub fn hurry(&self) {
+        self.lock().manners.longest = 3_000;
     }
 
     /// The machine lost its power: nothing of them is left, and no record.
@@ -95,8 +100,9 @@ impl Agents {
         sleep(self.pause(300)).await;
         let (agent, works, fails) = {
             let mut inner = self.lock();
-            let works = inner.dice.millis(50, self.manners.longest);
-            let fails = inner.dice.percent(self.manners.fail);
+            let Manners { longest, fail } = inner.manners;
+            let works = inner.dice.millis(50, longest);
+            let fails = inner.dice.percent(fail);
             let Some(agent) = inner.known.get_mut(&run.run_id) else { return };
             if agent.stand != Stand::Starting {
                 return;

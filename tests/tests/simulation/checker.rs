@@ -96,7 +96,7 @@ fn acked_is_durable(entries: &[Entry]) -> Vec<String> {
         let message: Value = serde_json::from_str(text).unwrap_or_default();
         let known = acked.entry(*host).or_default();
         match message["type"].as_str() {
-            Some("ack") => *known = (*known).max(message["seq"].as_u64().unwrap_or(0)),
+            Some("ack") => *known = (*known).max(message["upTo"].as_u64().unwrap_or(0)),
             Some("authenticated") => {
                 let holds = message["ackedSeq"].as_u64().unwrap_or(0);
                 if holds < *known {

@@ -111,6 +111,7 @@ fn planted_faults_are_found() {
         let found = first_wrong(0, 500, Some(fault));
         let (seed, run) = found.unwrap_or_else(|| panic!("{fault} is not found in 500 seeds"));
         println!("{fault}: seed {seed}: {}", run.wrong[0]);
+        assert_eq!(play(seed, None).wrong, [""; 0], "seed {seed} is wrong without {fault} too");
     }
 }
 

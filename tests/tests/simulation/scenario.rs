@@ -295,6 +295,7 @@ impl Stageplay {
             self.sim.net.defuse(host);
             self.sim.net.join(host);
             self.daemon(host).slow(0);
+            self.daemon(host).agents.hurry();
             self.up(host).await?;
         }
         Ok(())
