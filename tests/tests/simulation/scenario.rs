@@ -55,6 +55,8 @@ pub struct Wish {
 pub struct Scenario {
     pub daemons: usize,
     pub capacity: u32,
+    /// Milliseconds that an agent works at the most.
+    longest: u64,
     pub wishes: Vec<Wish>,
     /// When peace begins.
     pub peace: u64,
@@ -75,13 +77,31 @@ pub struct Ended {
 impl Scenario {
     pub fn of(dice: &Dice) -> Self {
         let mut dice = dice.apart(10);
-        let daemons = dice.within(1, 4) as usize;
+        // in one of three a daemon is away for so long that its tasks move
+        let long_away = dice.percent(33);
+        let daemons = dice.within(if long_away { 2 } else { 1 }, 4) as usize;
         let capacity = dice.within(1, 3) as u32;
-        let peace = dice.within(60_000, 170_000);
         let mut acts = Vec::new();
         let mut wishes = Vec::new();
-        for n in 0..dice.within(3, 8) as usize {
-            let moves = dice.percent(40);
+        let (peace, most) = match long_away {
+            true => (dice.within(190_000, 230_000), 4),
+            false => (dice.within(60_000, 150_000), 12),
+        };
+        let longest = match long_away {
+            true => dice.within(150_000, 300_000),
+            false => dice.within(2_000, 60_000),
+        };
+        for _ in 0..dice.within(1, most) {
+            fault(&mut dice, daemons, peace, &mut acts);
+        }
+        if long_away {
+            let host = dice.within(1, daemons as u64 + 1) as Host;
+            let at = dice.within(12_000, 40_000);
+            acts.push((at, Act::Part(host)));
+            acts.push((at + dice.within(125_000, 160_000), Act::Join(host)));
+        }
+        for n in 0..dice.within(2, 7) as usize {
+            let moves = dice.percent(if long_away { 80 } else { 20 });
             let attempts = dice.within(1, 4);
             let requeue = if moves { ",\"requeueAfter\":1" } else { "" };
             let body = format!(
@@ -89,20 +109,17 @@ impl Scenario {
                  \"maxAttempts\":{attempts}{requeue}}}"
             );
             wishes.push(Wish { id: Uuid::now_v7().to_string(), moves, body });
-            let at = dice.within(0, peace * 2 / 3);
+            let at = dice.within(0, if long_away { 20_000 } else { peace * 2 / 3 });
             acts.push((at, Act::Order(n)));
             if dice.percent(30) {
                 acts.push((at + dice.within(0, 90_000), Act::Cancel(n)));
             }
         }
-        for _ in 0..dice.within(4, 13) {
-            fault(&mut dice, daemons, peace, &mut acts);
-        }
         let looks = LOOK.as_millis() as u64;
         acts.extend((1..peace / looks).map(|n| (n * looks, Act::Look)));
         acts.retain(|(at, _)| *at < peace);
         acts.sort_by_key(|(at, _)| *at);
-        Self { daemons, capacity, wishes, peace, acts }
+        Self { daemons, capacity, longest, wishes, peace, acts }
     }
 }
 
@@ -171,13 +188,7 @@ impl Stageplay {
         let (owner, token) = relay.tokens.clone().ok_or("the relay founded no workspace")?;
         let user = User { net: sim.net.clone(), history: sim.history.clone(), token: owner };
         let mut daemons = Vec::new();
-        let mut character = dice.apart(11);
-        let longest = match character.percent(60) {
-            true => character.within(2_000, 40_000),
-            // longer than a lease and the minute after which a task moves
-            false => character.within(120_000, 300_000),
-        };
-        let manners = Manners { longest, fail: 15 };
+        let manners = Manners { longest: scenario.longest, fail: 15 };
         for host in 1..=scenario.daemons {
             let apart = dice.apart(30 + host as u64);
             let agents = Agents::new(host, manners, apart.clone(), sim.history.clone());
