@@ -231,7 +231,7 @@ impl AsyncRead for End {
         if still {
             return Poll::Pending;
         }
-        let Some((at, bytes)) = way.queue.front_mut() else {
+        let Some((at, _)) = way.queue.front() else {
             return if way.closed { Poll::Ready(Ok(())) } else { Poll::Pending };
         };
         if *at > Instant::now() {
@@ -243,13 +243,20 @@ impl AsyncRead for End {
                 return Poll::Pending;
             }
         }
-        let len = bytes.len().min(into.remaining());
-        into.put_slice(&bytes[..len]);
-        bytes.drain(..len);
-        if bytes.is_empty() {
-            way.queue.pop_front();
+        // all that is there comes with one read, as from a kernel
+        let now = Instant::now();
+        while let Some((at, bytes)) = way.queue.front_mut()
+            && *at <= now
+            && into.remaining() > 0
+        {
+            let len = bytes.len().min(into.remaining());
+            into.put_slice(&bytes[..len]);
+            bytes.drain(..len);
+            way.held -= len;
+            if bytes.is_empty() {
+                way.queue.pop_front();
+            }
         }
-        way.held -= len;
         way.writer.take().into_iter().for_each(Waker::wake);
         if side == 0 && host != USER {
             inner.history.note(Fact::Heard(host));

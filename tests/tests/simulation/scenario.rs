@@ -80,7 +80,7 @@ impl Scenario {
         // in one of three a daemon is away for so long that its tasks move
         let long_away = dice.percent(33);
         let daemons = dice.within(if long_away { 2 } else { 1 }, 4) as usize;
-        let capacity = dice.within(1, 3) as u32;
+        let capacity = dice.within(1, 4) as u32;
         let mut acts = Vec::new();
         let mut wishes = Vec::new();
         let (peace, most) = match long_away {
@@ -152,7 +152,20 @@ fn fault(dice: &mut Dice, daemons: usize, peace: u64, acts: &mut Vec<(u64, Act)>
             acts.push((falls, Act::Down(RELAY, dice.percent(30))));
             acts.push((falls + dice.within(500, 20_000), Act::Up(RELAY)));
         }
-        78..88 => {
+        78..83 => {
+            // much comes at once to a slow relay, and the link breaks while it is stored
+            let joins = at + dice.within(8_000, 35_000);
+            acts.push((at, Act::Part(host)));
+            acts.push((joins - 1_000, Act::Slow(RELAY, dice.within(500, 2_500))));
+            acts.push((joins, Act::Join(host)));
+            let mut cut = joins;
+            for _ in 0..3 {
+                cut += dice.within(300, 6_000);
+                acts.push((cut, Act::Cut(host)));
+            }
+            acts.push((joins + 30_000, Act::Slow(RELAY, 0)));
+        }
+        83..88 => {
             acts.push((at, Act::Slow(either, dice.within(20, 1_500))));
             acts.push((later(dice, 60_000), Act::Slow(either, 0)));
         }
