@@ -19,8 +19,8 @@ pub use removals::{Removed, Standing};
 pub use runs::{RunRow, Step};
 
 use hayward_edge::disk::{self, Pool};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::Row;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;

@@ -1,8 +1,8 @@
 //! The outbox: state messages in the order in which they happened, kept until the relay has them.
 
 use super::{Journal, JournalError, next_seq, signed, unsigned};
-use hayward_shared::protocol::{FromDaemon, Tagged, Tags, encode};
 use hayward_edge::disk::Work;
+use hayward_shared::protocol::{FromDaemon, Tagged, Tags, encode};
 use sqlx::Row;
 
 /// A numbered message, as it goes out.
@@ -73,10 +73,7 @@ impl Journal {
         work.commit().await.map_err(doing("trim the outbox"))
     }
 
-    pub(super) async fn begin(
-        &self,
-        doing: &'static str,
-    ) -> Result<Work, JournalError> {
+    pub(super) async fn begin(&self, doing: &'static str) -> Result<Work, JournalError> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(JournalError::doing(doing))
     }
 }

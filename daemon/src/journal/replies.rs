@@ -2,10 +2,10 @@
 
 use super::merges::Answered;
 use super::{Journal, JournalError};
+use hayward_edge::disk::Work;
 use hayward_shared::id::RequestId;
 use hayward_shared::protocol::{FromDaemon, Reply};
 use hayward_shared::time::Timestamp;
-use hayward_edge::disk::Work;
 use sqlx::Row;
 
 /// Answers are kept for an hour: a relay gives up on a command after seconds, a restarted one
@@ -60,10 +60,7 @@ impl Journal {
 }
 
 /// Keeps an answer within a transaction.
-pub(super) async fn keep(
-    work: &mut Work,
-    answered: Answered<'_>,
-) -> Result<(), JournalError> {
+pub(super) async fn keep(work: &mut Work, answered: Answered<'_>) -> Result<(), JournalError> {
     let doing = JournalError::doing;
     let body = serde_json::to_string(answered.answer).map_err(JournalError::damaged("answer"))?;
     sqlx::query("DELETE FROM replies WHERE at < $1")

@@ -62,9 +62,7 @@ impl Actor {
                 let place = state.place.clone();
                 self.work.spawn(async move {
                     let delivered = match (&place, &shop.stage) {
-                        (Some(_), Some(stage)) => {
-                            stage.deliver(key).await.map(|work| (work, None))
-                        }
+                        (Some(_), Some(stage)) => stage.deliver(key).await.map(|work| (work, None)),
                         (Some(place), None) => {
                             deliver::deliver(&shop, key.task_id, &order, place).await
                         }

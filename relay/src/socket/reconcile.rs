@@ -131,8 +131,7 @@ impl Connection {
         let now = crate::clock::now();
         let mut tx = self.core.store.write().await?;
         let found = tasks::find(tx.conn(), self.peer.workspace, task).await?;
-        let still =
-            found.filter(|row| row.task.holding.run_id == Some(run) && is_undelivered(row));
+        let still = found.filter(|row| row.task.holding.run_id == Some(run) && is_undelivered(row));
         let Some(mut row) = still else { return Ok(false) };
         // the secret of the first delivery is not known any more
         tokens::drop_of_task(tx.conn(), row.task.workspace_id, row.task.id).await?;

@@ -1,12 +1,12 @@
 //! Daemons: who they are, what they said of themselves, and how far their outbox is stored.
 
 use super::{Doing, StoreError, count, from_json, int, json, read_id, text};
+use hayward_edge::disk::Connection as SqliteConnection;
+use hayward_edge::planted;
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::{DaemonId, MachineId, WorkspaceId};
 use hayward_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use hayward_edge::disk::Connection as SqliteConnection;
-use hayward_edge::planted;
 use std::collections::BTreeMap;
 
 /// What a daemon said of itself.

@@ -16,9 +16,7 @@ use hayward_edge::disk::{self, Connection, Pool, Reader, Work};
 use hayward_shared::event::Envelope;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::time::Timestamp;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;

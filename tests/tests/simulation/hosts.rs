@@ -115,7 +115,11 @@ impl RelayHost {
     /// Takes it down at once. Its peers hear nothing of it where it is its machine that fell.
     pub fn down(&mut self, sim: &Sim, silent: bool) -> Outcome<()> {
         sim.net.shut();
-        if silent { sim.net.lose(RELAY) } else { sim.net.cut(RELAY) }
+        if silent {
+            sim.net.lose(RELAY)
+        } else {
+            sim.net.cut(RELAY)
+        }
         self.ground.fall(sim)?;
         self.relay = None;
         Ok(())

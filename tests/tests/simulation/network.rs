@@ -31,7 +31,7 @@ pub struct Net(Arc<Mutex<Inner>>);
 struct Inner {
     dice: Dice,
     history: History,
-    door: Option<mpsc::UnboundedSender<(Box<dyn Wire>, SocketAddr)>>,
+    door: Option<mpsc::UnboundedSender<Comer>>,
     lines: Vec<Line>,
     /// Machines that cannot reach the relay.
     apart: BTreeSet<Host>,
@@ -78,9 +78,12 @@ struct End {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
+/// The relay's end of a connection, and whose it is.
+type Comer = (Box<dyn Wire>, SocketAddr);
+
 /// Where the relay listens.
 #[derive(Debug)]
-struct Gate(Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<(Box<dyn Wire>, SocketAddr)>>>);
+struct Gate(Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Comer>>>);
 
 impl Net {
     pub fn new(dice: Dice, history: History) -> Self {
@@ -201,7 +204,7 @@ impl Inner {
 }
 
 impl Door for Gate {
-    fn accept(&mut self) -> Pin<Box<dyn Future<Output = (Box<dyn Wire>, SocketAddr)> + Send>> {
+    fn accept(&mut self) -> Pin<Box<dyn Future<Output = Comer> + Send>> {
         let comers = self.0.clone();
         Box::pin(async move {
             match comers.lock().await.recv().await {

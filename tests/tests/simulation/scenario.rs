@@ -21,7 +21,7 @@ const PEACE_LEAST: u64 = 45_000;
 const PEACE_MOST: u64 = 600_000;
 
 /// How often a user looks at the tasks.
-const LOOK: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_secs(25);
 
 /// Something that is done to the world.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ impl Scenario {
         let mut wishes = Vec::new();
         let (peace, most) = match long_away {
             true => (dice.within(190_000, 230_000), 4),
-            false => (dice.within(60_000, 150_000), 12),
+            false => (dice.within(50_000, 120_000), 12),
         };
         let longest = match long_away {
             true => dice.within(150_000, 300_000),
