@@ -50,7 +50,6 @@ pub struct History {
 #[derive(Debug, Default)]
 struct Inner {
     entries: Vec<Entry>,
-    lines: Vec<String>,
     names: BTreeMap<String, String>,
 }
 
@@ -70,13 +69,7 @@ impl History {
 
     pub fn note(&self, fact: Fact) {
         let at = self.now();
-        let mut inner = self.lock();
-        if !matches!(fact, Fact::Heard(_)) {
-            let line = format!("{at:>7} {fact:?}");
-            let line = inner.named(&line);
-            inner.lines.push(line);
-        }
-        inner.entries.push(Entry { at, fact });
+        self.lock().entries.push(Entry { at, fact });
     }
 
     pub fn fault(&self, text: impl Into<String>) {
@@ -89,36 +82,36 @@ impl History {
 
     /// The lines; two runs of a seed have the same ones.
     pub fn lines(&self) -> Vec<String> {
-        self.lock().lines.clone()
+        let Inner { entries, names } = &mut *self.lock();
+        let told = entries.iter().filter(|entry| !matches!(entry.fact, Fact::Heard(_)));
+        told.map(|Entry { at, fact }| name_ids(&format!("{at:>7} {fact:?}"), names)).collect()
     }
 
     /// A text with names for ids, as the lines have them.
     pub fn named(&self, text: &str) -> String {
-        self.lock().named(text)
+        name_ids(text, &mut self.lock().names)
     }
 }
 
-impl Inner {
-    /// Ids and secrets are of the real world's randomness: each becomes the name of its first use.
-    fn named(&mut self, text: &str) -> String {
-        let bytes = text.as_bytes();
-        let (mut out, mut at) = (String::with_capacity(text.len()), 0);
-        while at < bytes.len() {
-            let len = id_length(&bytes[at..]).or_else(|| secret_length(&bytes[at..]));
-            let Some(len) = len else {
-                let next = (at + 1..=bytes.len()).find(|n| text.is_char_boundary(*n));
-                let next = next.unwrap_or(bytes.len());
-                out.push_str(&text[at..next]);
-                at = next;
-                continue;
-            };
-            let known = self.names.len();
-            let name = self.names.entry(text[at..at + len].to_owned());
-            out.push_str(name.or_insert_with(|| format!("#{known}")));
-            at += len;
-        }
-        out
+/// Ids and secrets are of the real world's randomness: each becomes the name of its first use.
+fn name_ids(text: &str, names: &mut BTreeMap<String, String>) -> String {
+    let bytes = text.as_bytes();
+    let (mut out, mut at) = (String::with_capacity(text.len()), 0);
+    while at < bytes.len() {
+        let len = id_length(&bytes[at..]).or_else(|| secret_length(&bytes[at..]));
+        let Some(len) = len else {
+            let next = (at + 1..=bytes.len()).find(|n| text.is_char_boundary(*n));
+            let next = next.unwrap_or(bytes.len());
+            out.push_str(&text[at..next]);
+            at = next;
+            continue;
+        };
+        let known = names.len();
+        let name = names.entry(text[at..at + len].to_owned());
+        out.push_str(name.or_insert_with(|| format!("#{known}")));
+        at += len;
     }
+    out
 }
 
 /// The length of an id that `bytes` begin with.

@@ -38,8 +38,8 @@ struct Run {
     wrong: Vec<String>,
 }
 
-/// Plays one seed in a world of its own, on this thread.
-fn play(seed: u64, fault: Option<&'static str>) -> Run {
+/// Plays one seed in a world of its own, on this thread; `tell` asks for its lines in any case.
+fn play(seed: u64, fault: Option<&'static str>, tell: bool) -> Run {
     let memory = PathBuf::from("/dev/shm");
     let folder = match memory.is_dir() {
         true => tempfile::tempdir_in(memory).unwrap(),
@@ -56,8 +56,10 @@ fn play(seed: u64, fault: Option<&'static str>) -> Run {
         let ended = play.play(&scenario).await.unwrap();
         let entries = sim.history.entries();
         let wrong = checker::check(&scenario, &entries, &ended);
+        // naming takes its time, and hardly anybody reads it
+        let lines = if tell || !wrong.is_empty() { sim.history.lines() } else { Vec::new() };
         let wrong = wrong.iter().map(|text| sim.history.named(text)).collect();
-        Run { lines: sim.history.lines(), wrong }
+        Run { lines, wrong }
     });
     runtime.shutdown_background();
     run
@@ -80,7 +82,7 @@ fn first_wrong(
                     if seed >= from + count || found.lock().unwrap().is_some() {
                         return;
                     }
-                    let run = play(seed, fault);
+                    let run = play(seed, fault, false);
                     if run.wrong.iter().any(|wrong| wrong.contains(word)) {
                         found.lock().unwrap().get_or_insert((seed, run));
                     }
@@ -97,8 +99,8 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 #[test]
 fn the_same_seed_gives_the_same_history() {
-    for seed in 0..6 {
-        let (first, second) = (play(seed, None).lines, play(seed, None).lines);
+    for seed in 0..4 {
+        let (first, second) = (play(seed, None, true).lines, play(seed, None, true).lines);
         let differs = first.iter().zip(&second).position(|(a, b)| a != b);
         if let Some(at) = differs {
             panic!("seed {seed}, line {at}:\n{}\n{}", first[at], second[at]);
@@ -121,7 +123,11 @@ fn planted_faults_are_found() {
         let (seed, run) = found.unwrap_or_else(|| panic!("{fault} is not found in 500 seeds"));
         let told = run.wrong.iter().find(|wrong| wrong.contains(word)).unwrap();
         println!("{fault}: seed {seed}: {told}");
-        assert_eq!(play(seed, None).wrong, [""; 0], "seed {seed} is wrong without {fault} too");
+        assert_eq!(
+            play(seed, None, false).wrong,
+            [""; 0],
+            "seed {seed} is wrong without {fault} too"
+        );
     }
 }
 
@@ -130,7 +136,7 @@ fn delivery_holds_under_every_seed() {
     let (from, count) = (number("HAYWARD_SEED", 0), number("HAYWARD_SEEDS", 500));
     let begun = std::time::Instant::now();
     if count == 1 {
-        play(from, None).lines.iter().for_each(|line| println!("{line}"));
+        play(from, None, true).lines.iter().for_each(|line| println!("{line}"));
     }
     if let Some((seed, run)) = first_wrong((from, count), None, "") {
         let wrong = run.wrong.join("\n  ");

@@ -77,15 +77,15 @@ pub struct Ended {
 impl Scenario {
     pub fn of(dice: &Dice) -> Self {
         let mut dice = dice.apart(10);
-        // in one of three a daemon is away for so long that its tasks move
-        let long_away = dice.percent(33);
+        // in three of ten a daemon is away for so long that its tasks move
+        let long_away = dice.percent(30);
         let daemons = dice.within(if long_away { 2 } else { 1 }, 4) as usize;
         let capacity = dice.within(1, 4) as u32;
         let mut acts = Vec::new();
         let mut wishes = Vec::new();
         let (peace, most) = match long_away {
-            true => (dice.within(190_000, 230_000), 4),
-            false => (dice.within(50_000, 120_000), 12),
+            true => (dice.within(185_000, 205_000), 4),
+            false => (dice.within(45_000, 90_000), 11),
         };
         let longest = match long_away {
             true => dice.within(150_000, 300_000),
@@ -100,7 +100,7 @@ impl Scenario {
             acts.push((at, Act::Part(host)));
             acts.push((at + dice.within(125_000, 160_000), Act::Join(host)));
         }
-        for n in 0..dice.within(2, 7) as usize {
+        for n in 0..dice.within(2, 6) as usize {
             let moves = dice.percent(if long_away { 80 } else { 20 });
             let attempts = dice.within(1, 4);
             let requeue = if moves { ",\"requeueAfter\":1" } else { "" };
@@ -222,15 +222,14 @@ impl Stageplay {
         sleep_until(begin + Duration::from_millis(scenario.peace)).await;
         self.make_peace().await?;
         let peace = Instant::now();
+        sleep(Duration::from_millis(PEACE_LEAST)).await;
         loop {
-            sleep(Duration::from_secs(5)).await;
+            sleep(Duration::from_secs(10)).await;
             let tasks = self.user.look().await.unwrap_or_default();
             let over = tasks.len() == scenario.wishes.len() && tasks.iter().all(is_final);
             let untold = self.untold().await?;
-            let waited = peace.elapsed();
-            let enough = waited >= Duration::from_millis(PEACE_LEAST);
-            let too_long = waited >= Duration::from_millis(PEACE_MOST);
-            if (over && untold.is_empty() && enough) || too_long {
+            let too_long = peace.elapsed() >= Duration::from_millis(PEACE_MOST);
+            if (over && untold.is_empty()) || too_long {
                 let mut events = Vec::new();
                 for wish in &scenario.wishes {
                     events.push((wish.id.clone(), self.user.events(&wish.id).await));
