@@ -105,6 +105,7 @@ impl Daemon {
             leases: leases.clone(),
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
+            stage: None,
         });
         let working = ready.begin(kinds(&shop)).await?;
         let (board, kept) = board::open(shop.clone()).await?;

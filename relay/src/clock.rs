@@ -1,15 +1,19 @@
-//! The one place of the relay that reads clocks.
+//! The one place of the relay that reads clocks and rolls dice.
 
+use hayward_edge::clock::{Side, millis};
 use hayward_shared::time::Timestamp;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 /// The present moment. A clock set before 1970 reads as 1970.
 #[must_use]
 pub(crate) fn now() -> Timestamp {
-    #[expect(clippy::disallowed_methods, reason = "this is the edge where time enters")]
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+    Timestamp::from_millis(millis(Side::Relay))
+}
+
+/// A number in 0..1 that spreads retries; without randomness they are not spread.
+#[must_use]
+pub(crate) fn roll() -> f64 {
+    hayward_edge::clock::roll(Side::Relay).unwrap_or(0.0)
 }
 
 /// The clock of leases. It begins with the wall clock and never jumps after that: a wall clock that

@@ -35,7 +35,7 @@ impl Core {
 
     /// A number in 0..1 that spreads retries; without randomness they are not spread.
     pub(crate) fn jitter(&self) -> f64 {
-        getrandom::u32().map_or(0.0, |n| f64::from(n) / f64::from(u32::MAX))
+        crate::clock::roll()
     }
 }
 

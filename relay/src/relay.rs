@@ -11,6 +11,7 @@ use crate::registry::Registry;
 use crate::store::tokens::{self, Issue};
 use crate::store::{Store, StoreError, users};
 use crate::sweep;
+use hayward_edge::net;
 use hayward_shared::api::Role;
 use hayward_shared::id::{UserId, WorkspaceId};
 use std::io::Write;
@@ -18,7 +19,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -102,7 +102,7 @@ impl Relay {
         let failed = |source| StartError::Store { path: config.database.clone(), source };
         let store = Store::open(&config.database).await.map_err(failed)?;
         let refused = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
+        let listener = net::Listener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let (stop, stopping) = watch::channel(false);
         let core = Arc::new(Core {
@@ -202,16 +202,25 @@ impl Drop for Relay {
     }
 }
 
-async fn serve(listener: TcpListener, core: Arc<Core>, mut stopping: watch::Receiver<bool>) {
-    use axum::serve::ListenerExt;
-    let listener = listener.tap_io(|stream| {
-        // without it small messages wait for the peer's delayed ack
-        if let Err(e) = stream.set_nodelay(true) {
-            tracing::debug!("nodelay was refused: {e}");
-        }
-    });
+/// What connections come in by.
+struct Door(net::Listener);
+
+impl axum::serve::Listener for Door {
+    type Io = net::Stream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (net::Stream, SocketAddr) {
+        self.0.accept().await
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+async fn serve(listener: net::Listener, core: Arc<Core>, mut stopping: watch::Receiver<bool>) {
     let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
-    let served = axum::serve(listener, http::router(core)).with_graceful_shutdown(stop).await;
+    let served = axum::serve(Door(listener), http::router(core)).with_graceful_shutdown(stop).await;
     if let Err(e) = served {
         tracing::error!("the listener failed: {e}");
     }

@@ -84,7 +84,7 @@ pub(crate) fn subject(message: &FromDaemon) -> Option<hayward_shared::id::TaskId
 /// What `message` means for `row`.
 pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Moment) -> Verdict {
     let epoch = row.task.holding.lease_epoch;
-    let former = from.epoch.filter(|told| *told < epoch);
+    let former = from.epoch.filter(|told| lease::is_former(*told, epoch));
     if let Some(told) = former.filter(|_| !aftermath::is_part(&message)) {
         return Verdict::Stale(told);
     }

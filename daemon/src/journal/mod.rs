@@ -20,8 +20,9 @@ pub use queue::{QueueRow, QueueStep};
 pub use removals::{Removed, Standing};
 pub use runs::{RunRow, Step};
 
+use hayward_edge::disk::{self, Pool};
+use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, SqlitePool};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -119,7 +120,7 @@ const LAYOUTS: [&str; 6] = [
 /// The journal. Clones share the one connection.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    pool: SqlitePool,
+    pool: Pool,
     grown: watch::Sender<u64>,
 }
 
@@ -136,13 +137,9 @@ impl Journal {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options)
-            .await
-            .map_err(failed)?;
+        let size =
+            SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let pool = disk::open(size, options).await.map_err(failed)?;
         let found: i64 =
             sqlx::query_scalar("PRAGMA user_version").fetch_one(&pool).await.map_err(failed)?;
         let known = LAYOUTS.len() as i64;

@@ -256,9 +256,11 @@ impl Actor {
                 None => std::future::pending().await,
             }
         };
+        // a beat is never late; what the relay says goes before more of our own
         tokio::select! {
-            incoming = incoming => woken_by(incoming),
+            biased;
             id = due => Woken::Event(Event::Due(id)),
+            incoming = incoming => woken_by(incoming),
             Ok(()) = grown.changed() => {
                 Woken::Event(Event::OutboxGrew(*grown.borrow_and_update()))
             }

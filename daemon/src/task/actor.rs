@@ -166,6 +166,7 @@ impl Actor {
     async fn leave(&self) {
         let state = self.machine.state();
         if let Some(place) = &state.place
+            && self.shop.stage.is_none()
             && !matches!(state.wish, Some(Wish::Fenced | Wish::Expired))
         {
             furnish::mend(&self.shop, self.key, place).await;
@@ -199,8 +200,11 @@ impl Actor {
                 None => std::future::pending().await,
             }
         };
+        // orders before all else; output, which may come without end, behind all else
         tokio::select! {
+            biased;
             order = orders.recv() => order.map_or(Woken::Abandoned, Woken::Order),
+            () = due => Woken::TimeUp,
             Some(done) = self.work.join_next() => match done {
                 Ok(done) => Woken::Done(done),
                 Err(error) => Woken::Done(Done::Event(Event::Failed(Failure::new(
@@ -208,9 +212,8 @@ impl Actor {
                     format!("a step of the run broke: {error}"),
                 )))),
             },
-            seen = seen => Woken::Seen(seen),
-            () = due => Woken::TimeUp,
             () = renewed => Woken::Renewed,
+            seen = seen => Woken::Seen(seen),
         }
     }
 

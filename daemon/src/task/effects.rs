@@ -6,11 +6,12 @@ use super::deliver;
 use super::input::text;
 use super::machine::{Effect, Event, GRACE_MS};
 use super::prepare::{self, Start};
+use super::shop::Shop;
 use super::state::Phase;
 use super::time::Time;
 use crate::keeper::RunFolder;
 use crate::session::{self, End, Found, Session};
-use hayward_shared::run::Failure;
+use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::Reason;
 use std::time::Duration;
 
@@ -32,7 +33,10 @@ impl Actor {
             Effect::Prepare => {
                 let past = self.past.clone();
                 self.work.spawn(async move {
-                    let made = prepare::prepare(&shop, key, &order, &past).await;
+                    let made = match &shop.stage {
+                        Some(stage) => stage.prepare(key).await,
+                        None => prepare::prepare(&shop, key, &order, &past).await,
+                    };
                     Done::Event(made.map_or_else(Event::Failed, |(place, chosen)| {
                         Event::Prepared(place, chosen)
                     }))
@@ -51,6 +55,9 @@ impl Actor {
                         }
                     }
                     let ready = match (&place, &chosen) {
+                        (Some(place), Some(_)) if shop.stage.is_some() => {
+                            Ok(Start::elsewhere(key, place))
+                        }
                         (Some(place), Some(chosen)) => {
                             let what = (place, chosen);
                             prepare::start(&shop, key, &order, what, &past).await
@@ -62,7 +69,7 @@ impl Actor {
             }
             Effect::Find => {
                 let folder = self.folder();
-                self.work.spawn(async move { Done::Found(find(&folder).await) });
+                self.work.spawn(async move { Done::Found(find(&shop, key, folder).await) });
             }
             Effect::Attend | Effect::Arm(_) | Effect::End | Effect::Over => {
                 self.begin_here(effect).await;
@@ -74,9 +81,10 @@ impl Actor {
             Effect::Deliver => {
                 let place = state.place.clone();
                 self.work.spawn(async move {
-                    let delivered = match &place {
-                        Some(place) => deliver::deliver(&shop, key, &order, place).await,
-                        None => Err(Failure::new(Reason::Internal, "the run has no worktree")),
+                    let delivered = match (&place, &shop.stage) {
+                        (Some(_), Some(stage)) => stage.deliver(key).await.map(|work| (work, None)),
+                        (Some(place), None) => deliver::deliver(&shop, key, &order, place).await,
+                        (None, _) => Err(Failure::new(Reason::Internal, "the run has no worktree")),
                     };
                     Done::Event(match delivered {
                         Ok((work, None)) => Event::Delivered(work),
@@ -132,9 +140,13 @@ impl Actor {
         reading.decoder = Some(start.decoder);
         reading.unwritten = start.first_input.map(text).into_iter().collect();
         self.write_down(&[]).await;
-        let (folder, keeper) = (self.folder(), self.shop.keeper.clone());
-        self.work
-            .spawn(async move { Done::Started(session::start(&folder, &launch, &keeper).await) });
+        let (folder, key, shop) = (self.folder(), self.key, self.shop.clone());
+        self.work.spawn(async move {
+            Done::Started(match &shop.stage {
+                Some(stage) => stage.start(key, folder).await,
+                None => session::start(&folder, &launch, &shop.keeper).await,
+            })
+        });
     }
 
     /// Has an event taken when the present one has been.
@@ -171,10 +183,10 @@ impl Actor {
     }
 
     fn find_later(&mut self) {
-        let folder = self.folder();
+        let (folder, key, shop) = (self.folder(), self.key, self.shop.clone());
         self.work.spawn(async move {
             tokio::time::sleep(ASK_AGAIN).await;
-            Done::Found(find(&folder).await)
+            Done::Found(find(&shop, key, folder).await)
         });
     }
 
@@ -184,11 +196,14 @@ impl Actor {
 }
 
 /// A folder that was never made is one in which no agent started: it is made, to be barred.
-async fn find(folder: &RunFolder) -> Found {
+async fn find(shop: &Shop, key: RunKey, folder: RunFolder) -> Found {
+    if let Some(stage) = &shop.stage {
+        return stage.find(key, folder).await;
+    }
     if let Err(error) = folder.create() {
         tracing::warn!(%error, folder = %folder.path().display(), "a run folder cannot be made");
     }
-    session::find(folder).await
+    session::find(&folder).await
 }
 
 /// Asks until it is heard: a cancelled agent must not go on because its keeper was slow once.

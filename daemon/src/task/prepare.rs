@@ -21,6 +21,7 @@ use hayward_shared::path::is_url;
 use hayward_shared::protocol::SpawnTask;
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{CompletionAction, FollowUp, Order, Reason, Retry};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -85,6 +86,23 @@ pub(super) struct Start {
     pub(super) launch: Launch,
     pub(super) decoder: Decoder,
     pub(super) first_input: Option<Vec<u8>>,
+}
+
+impl Start {
+    /// A command whose program is nothing to this machine.
+    pub(super) fn elsewhere(key: RunKey, place: &Place) -> Self {
+        let launch = Launch {
+            run: key.run_id,
+            task: key.task_id,
+            argv: Vec::new(),
+            cwd: place.path.clone(),
+            env: BTreeMap::new(),
+            mode: Mode::Pipe,
+            ring_bytes: 0,
+            fenced: false,
+        };
+        Self { launch, decoder: Decoder::Command(Default::default()), first_input: None }
+    }
 }
 
 /// The order behind a message of the wire; a plain peer sends only the seed's fields.

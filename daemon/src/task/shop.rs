@@ -2,6 +2,7 @@
 
 use super::places::Places;
 use super::ports::Ports;
+use super::stage::Stage;
 use crate::agent::environment::Variables;
 use crate::agent::roster::Search;
 use crate::complete::Completions;
@@ -13,6 +14,7 @@ use crate::job::Jobs;
 use crate::journal::Journal;
 use crate::lease::Leases;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The daemon's tools, shared by its runs. Nothing here changes while it lives; each tool has its
 /// own owner inside.
@@ -44,4 +46,6 @@ pub struct Shop {
     pub parent: Variables,
     /// The program that keepers are started with: this one.
     pub keeper: PathBuf,
+    /// Where the work of runs is done; none means on this machine.
+    pub stage: Option<Arc<dyn Stage>>,
 }

@@ -28,8 +28,9 @@ pub(super) async fn greet(
 ) -> Result<Connection, End> {
     let mut stopping = core.stopping.clone();
     let text = tokio::select! {
-        text = timeout(core.timing.hello, first(stream)) => text.map_err(|_| late())??,
+        biased;
         _ = stopping.wait_for(|stop| *stop) => return Err(End::Stopping),
+        text = timeout(core.timing.hello, first(stream)) => text.map_err(|_| late())??,
     };
     let (hello, manners) = handshake::read(&text).map_err(End::Refused)?;
     let (workspace, token) = admit(core, &hello.api_key).await?;

@@ -15,7 +15,7 @@ use crate::store::{StoreError, daemons, tokens};
 use hayward_shared::backoff;
 use hayward_shared::event::{Kind, Subject};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{DaemonId, TaskId};
+use hayward_shared::id::{DaemonId, RunId, TaskId};
 use hayward_shared::protocol::{Tagged, ToDaemon};
 use hayward_shared::run::RunKey;
 use hayward_shared::task::Status;
@@ -48,6 +48,11 @@ pub(super) async fn tell_presence(
     tx.commit().await
 }
 
+/// Whether nothing was ever heard of a claimed run.
+fn is_undelivered(row: &Stored) -> bool {
+    row.task.status == Status::Dispatched && row.heard_epoch < row.task.holding.lease_epoch
+}
+
 /// What a daemon must be told of a run that it names.
 enum Answer {
     GoesOn,
@@ -74,10 +79,7 @@ impl Connection {
             let Some(run) = run.filter(|run| !named.iter().any(|key| key.run_id == *run)) else {
                 continue;
             };
-            let unheard = row.heard_epoch < row.task.holding.lease_epoch;
-            if row.task.status == Status::Dispatched && unheard {
-                self.deliver_again(row).await?;
-            } else {
+            if !is_undelivered(&row) || !self.deliver_again(row.task.id, run).await? {
                 self.unnamed.push((row.task.id, run));
             }
         }
@@ -102,7 +104,7 @@ impl Connection {
             return Ok(Answer::Ends);
         };
         let holding = &row.task.holding;
-        if key.lease_epoch < holding.lease_epoch {
+        if lease::is_former(key.lease_epoch, holding.lease_epoch) {
             return Ok(Answer::Stale);
         }
         if holding.run_id != Some(key.run_id) || holding.daemon_id != Some(self.peer.daemon) {
@@ -119,16 +121,22 @@ impl Connection {
         Ok(Answer::GoesOn)
     }
 
-    async fn deliver_again(&self, mut row: Stored) -> Result<(), End> {
+    /// Delivers a run whose first delivery was lost, if that is still so now that nothing else is
+    /// written: it may have been cancelled since it was read.
+    async fn deliver_again(&self, task: TaskId, run: RunId) -> Result<bool, End> {
         let now = crate::clock::now();
         let mut tx = self.core.store.write().await?;
+        let found = tasks::find(tx.conn(), self.peer.workspace, task).await?;
+        let still = found.filter(|row| row.task.holding.run_id == Some(run) && is_undelivered(row));
+        let Some(mut row) = still else { return Ok(false) };
         // the secret of the first delivery is not known any more
         tokens::drop_of_task(tx.conn(), row.task.workspace_id, row.task.id).await?;
         row.lease_expires_at = Some(self.core.lease_end());
         tasks::save(tx.conn(), &row).await?;
         let spawn = super::dispatch::order(&mut tx, &row.task, &self.core.timing, now).await?;
         tx.commit().await?;
-        self.say(&spawn).await
+        self.say(&spawn).await?;
+        Ok(true)
     }
 
     /// Gives up the runs that the daemon named neither in its hello nor in this beat.

@@ -3,10 +3,11 @@
 use super::connection::{Connection, End, Peer, error};
 use crate::routing::{self, Moment, Sender, Verdict};
 use crate::store::{StoreError, Tx, daemons, tasks};
+use hayward_edge::planted;
 use hayward_shared::api::Directories;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
-use hayward_shared::protocol::{FromDaemon, Tags};
+use hayward_shared::protocol::{FromDaemon, Tags, ToDaemon};
 
 /// What the daemon is told of a report that was not applied.
 enum Answer {
@@ -40,6 +41,9 @@ impl Connection {
             None => None,
         };
         daemons::set_acked(tx.conn(), self.peer.daemon, seq).await?;
+        if planted("ack_before_commit") {
+            self.say(&ToDaemon::Ack { seq }.into()).await?;
+        }
         tx.commit().await?;
         self.core.metrics.reports.inc();
         self.stored = (seq, self.stored.1 + 1);

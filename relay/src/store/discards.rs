@@ -1,8 +1,8 @@
 //! Discarded tasks of which a daemon has yet to hear.
 
 use super::{Doing, StoreError, read_id, text};
+use hayward_edge::disk::Connection as SqliteConnection;
 use hayward_shared::id::{DaemonId, TaskId, WorkspaceId};
-use sqlx::SqliteConnection;
 
 /// Notes that the daemon is to hear of it.
 pub(crate) async fn note(

@@ -1,13 +1,13 @@
 //! Events: append-only, one contiguous count per stream.
 
 use super::{Doing, StoreError, Tx, count, from_json, int, json, text};
+use hayward_edge::disk::Connection as SqliteConnection;
 use hayward_shared::event::{
     Actor, Channel, ENVELOPE_VERSION, Envelope, Kind, Subject, task_stream,
 };
 use hayward_shared::id::{DaemonId, EventId, TaskId, WorkspaceId};
 use hayward_shared::time::Timestamp;
 use serde_json::Value;
-use sqlx::SqliteConnection;
 use std::sync::Arc;
 
 /// An event before it has its place in a stream.

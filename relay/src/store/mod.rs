@@ -12,14 +12,11 @@ pub(crate) mod tasks;
 pub(crate) mod tokens;
 pub(crate) mod users;
 
+use hayward_edge::disk::{self, Connection, Pool, Reader, Work};
 use hayward_shared::event::Envelope;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::time::Timestamp;
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Sqlite, SqliteConnection, Transaction};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
@@ -110,8 +107,8 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
 /// The store. Owns the database's connections and the channel of live events.
 #[derive(Debug)]
 pub(crate) struct Store {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    writer: Pool,
+    readers: Pool,
     live: broadcast::Sender<Arc<Envelope>>,
 }
 
@@ -126,17 +123,11 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await
-            .doing("be opened")?;
+        let size = |most| SqlitePoolOptions::new().max_connections(most);
+        let writer = disk::open(size(1), options.clone()).await.doing("be opened")?;
         schema::migrate(&writer).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.read_only(true))
-            .await
-            .doing("be opened for reading")?;
+        let readers = disk::open(size(READERS), options.read_only(true));
+        let readers = readers.await.doing("be opened for reading")?;
         Ok(Self { writer, readers, live: broadcast::channel(LIVE).0 })
     }
 
@@ -147,7 +138,7 @@ impl Store {
     }
 
     /// A connection that only reads.
-    pub(crate) async fn read(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+    pub(crate) async fn read(&self) -> Result<Reader, StoreError> {
         self.readers.acquire().await.doing("begin to read")
     }
 
@@ -174,14 +165,14 @@ fn private_file(path: &Path) -> std::io::Result<()> {
 
 /// One write transaction, and the events that it will let be heard.
 pub(crate) struct Tx {
-    inner: Transaction<'static, Sqlite>,
+    inner: Work,
     live: broadcast::Sender<Arc<Envelope>>,
     fresh: Vec<Arc<Envelope>>,
 }
 
 impl Tx {
     /// The connection, for the statements of the modules below.
-    pub(crate) fn conn(&mut self) -> &mut SqliteConnection {
+    pub(crate) fn conn(&mut self) -> &mut Connection {
         &mut self.inner
     }
 

@@ -1,9 +1,9 @@
 //! The tables, as a list of migrations that only grows.
 
 use super::StoreError;
+use hayward_edge::disk::{self, Pool};
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::SqlitePool;
 
 /// Every migration that this version knows: number, name, statements. Never edited once released.
 const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", FIRST), (2, "discards", DISCARDS)];
@@ -73,7 +73,7 @@ CREATE INDEX discards_of_daemon ON discards (daemon_id);
 ";
 
 /// Brings the database to this version; refuses one that knows a migration we do not.
-pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
+pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
     let migrations = MIGRATIONS
         .iter()
         .map(|(version, name, sql)| {
@@ -86,7 +86,8 @@ pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
             )
         })
         .collect();
-    Migrator::with_migrations(migrations).run(pool).await.map_err(StoreError::Migrate)
+    let migrator = Migrator::with_migrations(migrations);
+    disk::migrate(pool, &migrator).await.map_err(StoreError::Migrate)
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 use super::events::{self, Stream};
 use super::{Doing, StoreError, Tx, count, from_json, int, json, moment, read_id, text, tokens};
 use crate::change::Change;
+use hayward_edge::disk::Connection as SqliteConnection;
 use hayward_shared::id::{DaemonId, RunId, TaskId, WorkspaceId};
 use hayward_shared::task::{STATUSES, Status, Task, Usage};
 use hayward_shared::time::Timestamp;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Sqlite};
 
 /// A task, and what of it only the relay knows.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,10 +2,10 @@
 
 use super::{Doing, StoreError, moment, read_id, read_name, text, unreadable};
 use crate::auth::{Credential, Secret, Who, role_name};
+use hayward_edge::disk::Connection as SqliteConnection;
 use hayward_shared::api::{Role, TokenKind, TokenView};
 use hayward_shared::id::{TaskId, TokenId, UserId, WorkspaceId};
 use hayward_shared::time::Timestamp;
-use sqlx::SqliteConnection;
 
 /// The last use is written at most this often: it is for people, who read it by the day.
 const USE_MS: i64 = 60_000;

@@ -2,10 +2,10 @@
 
 use super::{Doing, StoreError, count, read_id, read_name, text};
 use crate::auth::role_name;
+use hayward_edge::disk::Connection as SqliteConnection;
 use hayward_shared::api::{Role, UserView};
 use hayward_shared::id::{UserId, WorkspaceId};
 use hayward_shared::time::Timestamp;
-use sqlx::SqliteConnection;
 
 /// How many users there are in all.
 pub(crate) async fn total(conn: &mut SqliteConnection) -> Result<u64, StoreError> {
