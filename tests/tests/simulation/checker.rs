@@ -112,11 +112,12 @@ fn acked_is_durable(entries: &[Entry]) -> Vec<String> {
     wrong
 }
 
-/// No task is `running` whose daemon was not heard for longer than a lease and a sweep.
+/// No task is `running` whose daemon was not heard for longer than a lease and a sweep, by a relay
+/// that was up: at its start every lease begins anew.
 fn leases(entries: &[Entry]) -> Vec<String> {
     let mut hosts: BTreeMap<String, Host> = BTreeMap::new();
     let mut heard: BTreeMap<Host, u64> = BTreeMap::new();
-    let mut back = 0;
+    let mut up = 0;
     let mut wrong = Vec::new();
     let bound = u64::try_from(LEASE_MS + SWEEP_MS).unwrap_or(0) + LATE_MS;
     for entry in entries {
@@ -128,15 +129,11 @@ fn leases(entries: &[Entry]) -> Vec<String> {
                     hosts.insert(id.to_owned(), *host);
                 }
             }
-            // a clock that was set back makes every lease of its time longer
-            Fact::Fault(text) if text.starts_with("Jump(Relay, -") => {
-                let ms = text.trim_end_matches(')').rsplit('-').next();
-                back += ms.and_then(|ms| ms.parse::<u64>().ok()).unwrap_or(0);
-            }
+            Fact::Fault(text) if text == "the relay is up" => up = entry.at,
             Fact::Seen(task, status, daemon) if status == "running" => {
                 let last = hosts.get(daemon).and_then(|host| heard.get(host)).copied();
-                let silent = entry.at.saturating_sub(last.unwrap_or(0));
-                if silent > bound + back {
+                let silent = entry.at.saturating_sub(last.unwrap_or(0).max(up));
+                if silent > bound {
                     wrong.push(format!(
                         "at {} task {task} ran, its daemon silent for {silent} ms",
                         entry.at
