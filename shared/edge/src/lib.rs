@@ -2,7 +2,7 @@
 //!
 //! What ships goes straight to the machine: the types here are tokio's and sqlx's own, and nothing
 //! is in between. With the cargo feature `simulation`, which no shipped build has, a test may put a
-//! [`World`] of its own in their place for one thread; everything above runs as it is.
+//! `World` of its own in their place for one thread; everything above runs as it is.
 
 pub mod clock;
 pub mod disk;
