@@ -51,7 +51,8 @@ impl Completions {
     }
 
     /// Does what is ordered, or goes on with it where an earlier try was cut off. `tell` hears how
-    /// far it is. Dropping the future breaks it off as a crash would.
+    /// far it is. Dropping the future breaks it off as a crash would; a landing that was begun is
+    /// finished all the same.
     ///
     /// # Errors
     /// Why it went no further. What was reached stays and is kept; trying again goes on from what
@@ -104,6 +105,20 @@ impl Completions {
         };
         self.keep(&undone).await;
         Ok(undone)
+    }
+
+    /// Lets nobody go on with what was cut off: its job was cancelled.
+    pub async fn give_up(&self, task: TaskId) {
+        let turn = self.turn(task);
+        let _alone = turn.lock().await;
+        match self.of(task).await {
+            Ok(Some(mut record)) if record.is_open() && !record.is_going_back() => {
+                record.failure = Some(Failure::new(Reason::JobCancelled, "its job was cancelled"));
+                self.keep(&record).await;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%task, why = chain(&error), "a completion is left open"),
+        }
     }
 
     /// The last completion of a task.

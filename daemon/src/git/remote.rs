@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::branch::slug;
-use super::command::{CommandError, Git, redacted};
+use super::command::{CommandError, Fault, Git, redacted};
 use super::repo::{CommitId, OpenError, Repositories, Repository, ResolveError, read};
 
 /// How long a fetch may take: a first clone of a large project over a slow line.
@@ -59,7 +59,9 @@ impl RemoteError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Fetch { source, .. } => may_pass(source.stderr()),
+            Self::Fetch { source, .. } => {
+                matches!(source.fault, Fault::Failed { .. }) && may_pass(source.stderr())
+            }
             Self::Clone { .. } | Self::Open { .. } => false,
         }
     }

@@ -3,7 +3,8 @@
 //! What is to be done is on disk before it is begun, and so is what came of each try. Only trouble
 //! that may pass is met by another try, after a wait that grows and is random. After a restart of
 //! the daemon the owner of a job asks for it again by its subject, and finds it as it stood, with
-//! its tries and the time of the next one; what nobody asks for is gone on with all the same.
+//! its tries and the time of the next one. Nothing is tried that nobody waits for any more, unless a
+//! person had it tried again: it would be done behind the back of whoever gave it up.
 //!
 //! [`machine`] decides what becomes of one job, [`queue`] which one is next (both pure); `runner`
 //! owns them all. The kinds are registered in one place, where the daemon is put together.
@@ -17,7 +18,7 @@ mod runner_tests;
 pub use runner::{Ready, prepare};
 
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::JobId;
+use hayward_shared::id::{JobId, RunId};
 use hayward_shared::job::{Job, JobOrder};
 use hayward_shared::protocol::{Reply, ToDaemon};
 use hayward_shared::run::{Failure, RunKey};
@@ -31,6 +32,9 @@ use tokio::sync::{mpsc, oneshot};
 /// A try under way; dropping it breaks it off, and the next one must be able to go on from there.
 pub type Try = Pin<Box<dyn Future<Output = Result<String, Failure>> + Send>>;
 
+/// What is done about a job that was cancelled.
+pub type GivenUp = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A kind of work.
 #[derive(Clone)]
 pub struct Kind {
@@ -40,9 +44,20 @@ pub struct Kind {
     pub at_once: usize,
     /// Tries of one, at the most.
     pub max_attempts: u32,
-    /// Tries it: given what was kept of the work, and where to say how far it is. Answers what came
-    /// of it, in words for people.
-    pub attempt: Arc<dyn Fn(Value, Progress) -> Try + Send + Sync>,
+    /// Tries it, and says how far it is. Answers what came of it, in words for people.
+    pub attempt: Arc<dyn Fn(Wanted, Progress) -> Try + Send + Sync>,
+    /// Hears that a job was cancelled, given what was kept of its work.
+    pub cancelled: Arc<dyn Fn(Value) -> GivenUp + Send + Sync>,
+}
+
+/// What a try is given.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What was kept of the work.
+    pub work: Value,
+    /// A person had it tried again, and nobody waits for it: what was true when it was ordered may
+    /// not be any more.
+    pub by_person: bool,
 }
 
 impl fmt::Debug for Kind {
@@ -92,10 +107,18 @@ pub enum Ended {
     Cancelled,
 }
 
+/// Jobs, those that are not over first, the newest first; whether there are more.
+#[derive(Debug)]
+struct Listed {
+    jobs: Vec<Job>,
+    truncated: bool,
+}
+
 enum Ask {
     Do(Order, oneshot::Sender<Ended>),
-    List(oneshot::Sender<Vec<Job>>),
+    List(oneshot::Sender<Listed>),
     Order(JobId, JobOrder, oneshot::Sender<Result<Job, Fault>>),
+    CallOff(RunId),
 }
 
 /// The handle. Clones ask the same owner.
@@ -105,28 +128,41 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Has it done, and waits for the end of it. Whoever stops waiting does not end it.
+    /// Has it done, and waits for the end of it; for ever when the daemon shuts down meanwhile, as
+    /// its end is for the next one to tell. Whoever stops waiting lets the try end that is under
+    /// way, and no other follows.
     ///
     /// # Errors
     /// Why it failed, or that it was cancelled.
     pub async fn done(&self, order: Order) -> Result<(), Failure> {
         let name = order.name.clone();
         let (answer, ended) = oneshot::channel();
-        let closing = |()| Failure::new(Reason::Internal, "the daemon is shutting down");
-        self.asks.send(Ask::Do(order, answer)).await.map_err(|_| closing(()))?;
-        match ended.await.map_err(|_| closing(()))? {
-            Ended::Done => Ok(()),
-            Ended::Failed(failure) => Err(failure),
-            Ended::Cancelled => {
+        if self.asks.send(Ask::Do(order, answer)).await.is_err() {
+            return std::future::pending().await;
+        }
+        match ended.await {
+            Ok(Ended::Done) => Ok(()),
+            Ok(Ended::Failed(failure)) => Err(failure),
+            Ok(Ended::Cancelled) => {
                 Err(Failure::new(Reason::JobCancelled, format!("its job was cancelled: {name}")))
             }
+            Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Cancels what is not over of a run that needs nothing more.
+    pub async fn call_off(&self, run: RunId) {
+        // one that shuts down tries nothing more
+        drop(self.asks.send(Ask::CallOff(run)).await);
     }
 
     /// Carries out `listJobs` or `orderJob`.
     pub async fn serve(&self, command: ToDaemon) -> Reply {
         let answer = match command {
-            ToDaemon::ListJobs {} => self.list().await.map(|jobs| json!({ "jobs": jobs })),
+            ToDaemon::ListJobs {} => self
+                .list()
+                .await
+                .map(|listed| json!({ "jobs": listed.jobs, "truncated": listed.truncated })),
             ToDaemon::OrderJob { job_id, order } => {
                 self.order(job_id, order).await.map(|job| json!({ "job": job }))
             }
@@ -138,7 +174,7 @@ impl Jobs {
         answer.map_or_else(Reply::refused, Reply::done)
     }
 
-    async fn list(&self) -> Result<Vec<Job>, Fault> {
+    async fn list(&self) -> Result<Listed, Fault> {
         let (answer, jobs) = oneshot::channel();
         self.asks.send(Ask::List(answer)).await.map_err(|_| gone())?;
         jobs.await.map_err(|_| gone())

@@ -1,7 +1,7 @@
 //! The owner of all jobs: writes each turn down, then acts on it.
 
 use super::machine::{self, Event, IllegalTurn};
-use super::{Ask, Ended, Jobs, Kind, Order, Progress, queue};
+use super::{Ask, Ended, Jobs, Kind, Listed, Order, Progress, Wanted, queue};
 use crate::clock;
 use crate::journal::{JobRow, Journal, JournalError, MOST_ENDED_JOBS};
 use crate::kept::Kept;
@@ -30,9 +30,12 @@ const WORDS: usize = 64;
 /// A journal that cannot be written (its disk is full) is tried again after this long.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
-/// What an earlier daemon left is gone on with after this long, if nobody has asked for it. Whoever
+/// What an earlier daemon left is called off after this long, if nobody has asked for it. Whoever
 /// needs it asks as soon as the daemon is up.
 const GRACE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
+
+/// The most bytes of jobs that one answer holds: a text frame takes a mebibyte.
+const MOST_BYTES: usize = 768 * 1024;
 
 /// The clock is looked at this often at least: it may be set while something waits for its time.
 const LOOK: Duration = Duration::from_secs(30);
@@ -45,6 +48,9 @@ struct Row {
     #[serde(default)]
     run: Option<RunKey>,
     work: Value,
+    /// A person had it tried again.
+    #[serde(default)]
+    wanted: bool,
 }
 
 /// What the owner begins with.
@@ -68,23 +74,25 @@ impl Ready {
     /// # Errors
     /// [`JournalError`] when the jobs cannot be read.
     pub async fn begin(self, kinds: Vec<Kind>) -> Result<Kept, JournalError> {
-        let rows: Vec<Row> = self.journal.jobs().await?;
+        let mut rows = Vec::new();
+        for row in self.journal.jobs::<Value>().await? {
+            match serde_json::from_value::<Row>(row) {
+                Ok(row) => rows.push(row),
+                Err(error) => tracing::error!(%error, "a job of another version is left alone"),
+            }
+        }
         let (say, said) = mpsc::channel(WORDS);
-        let mut runner = Runner {
+        let is_left = |row: &&Row| !row.job.is_over() && !row.wanted;
+        let runner = Runner {
             journal: self.journal,
             kinds: kinds.into_iter().map(|kind| (kind.name, kind)).collect(),
-            left: rows.iter().filter(|row| !row.job.is_over()).map(|row| row.job.id).collect(),
+            left: rows.iter().filter(is_left).map(|row| row.job.id).collect(),
             rows: rows.into_iter().map(|row| (row.job.id, row)).collect(),
             waiting: HashMap::new(),
             tries: JoinSet::new(),
             trying: HashMap::new(),
             say,
         };
-        for id in runner.left.clone() {
-            if let Err(illegal) = runner.step(id, Event::Restarted).await {
-                tracing::error!(job = %id, %illegal, "a job stays as it was left");
-            }
-        }
         Ok(Kept::of(tokio::spawn(runner.run(self.asked, said))))
     }
 }
@@ -116,6 +124,12 @@ impl Runner {
         mut asked: mpsc::Receiver<Ask>,
         mut said: mpsc::Receiver<(JobId, u8, String)>,
     ) {
+        let broken_off = self.rows.values().filter(|row| row.job.status == Status::Running);
+        for id in broken_off.map(|row| row.job.id).collect::<Vec<_>>() {
+            if let Err(illegal) = self.step(id, Event::Restarted).await {
+                tracing::error!(job = %id, %illegal, "a job stays as it was left");
+            }
+        }
         let grace = Instant::now() + GRACE;
         loop {
             if Instant::now() >= grace {
@@ -162,15 +176,27 @@ impl Runner {
             };
             let next = queue::next(jobs.map(|row| &row.job), clock::now(), has_room);
             let Some(id) = next else { return };
-            if self.step(id, Event::Begins).await.is_err() {
+            let is_waited = self.is_waited(id);
+            let is_wanted = self.rows.get(&id).is_some_and(|row| row.wanted);
+            let event = match is_waited || is_wanted {
+                true => Event::Begins,
+                false => Event::Ordered(JobOrder::Cancel),
+            };
+            if self.step(id, event).await.is_err() {
                 return;
             }
-            let Some(row) = self.rows.get(&id) else { return };
+            let Some(row) = self.rows.get(&id).filter(|_| is_waited || is_wanted) else { continue };
             let Some(kind) = self.kinds.get(&*row.job.kind) else { return };
             let progress = Progress { id, said: self.say.clone() };
-            let handle = self.tries.spawn((kind.attempt)(row.work.clone(), progress));
+            let wanted = Wanted { work: row.work.clone(), by_person: !is_waited };
+            let handle = self.tries.spawn((kind.attempt)(wanted, progress));
             self.trying.insert(handle.id(), (id, handle));
         }
+    }
+
+    fn is_waited(&self, id: JobId) -> bool {
+        let waiting = self.waiting.get(&id);
+        waiting.is_some_and(|all| all.iter().any(|one| !one.is_closed()))
     }
 
     async fn serve(&mut self, ask: Ask) {
@@ -182,15 +208,35 @@ impl Runner {
                 };
                 self.waiting.entry(id).or_default().push(answer);
             }
-            Ask::List(answer) => {
-                let mut jobs: Vec<Job> = self.rows.values().map(|row| row.job.clone()).collect();
-                jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
-                jobs.truncate(usize::try_from(MOST_ENDED_JOBS).unwrap_or(usize::MAX));
-                // whoever asked may be gone
-                drop(answer.send(jobs));
+            // whoever asked may be gone
+            Ask::List(answer) => drop(answer.send(self.list())),
+            Ask::CallOff(run) => {
+                let of_run =
+                    |row: &&Row| !row.job.is_over() && row.run.is_some_and(|key| key.run_id == run);
+                let rows = self.rows.values().filter(of_run);
+                for id in rows.map(|row| row.job.id).collect::<Vec<_>>() {
+                    if let Err(fault) = self.order(id, JobOrder::Cancel).await {
+                        tracing::warn!(job = %id, %fault, "a job is not called off");
+                    }
+                }
             }
             Ask::Order(id, order, answer) => drop(answer.send(self.order(id, order).await)),
         }
+    }
+
+    /// As many as an answer holds.
+    fn list(&self) -> Listed {
+        let mut all: Vec<&Job> = self.rows.values().map(|row| &row.job).collect();
+        all.sort_by_key(|job| (job.is_over(), std::cmp::Reverse(job.id)));
+        let mut room = MOST_BYTES;
+        let fits = |job: &&&Job| {
+            let bytes = serde_json::to_vec(job).map_or(usize::MAX, |bytes| bytes.len());
+            let left = room.checked_sub(bytes);
+            room = left.unwrap_or_default();
+            left.is_some()
+        };
+        let jobs: Vec<Job> = all.iter().take_while(fits).map(|job| (*job).clone()).collect();
+        Listed { truncated: jobs.len() < all.len(), jobs }
     }
 
     /// What an earlier daemon left of it. It is done as it is wanted now.
@@ -211,17 +257,23 @@ impl Runner {
         let most = self.kinds.get(kind).map_or(1, |kind| kind.max_attempts);
         let (id, task) = (JobId::fresh(), run.map(|run| run.task_id));
         let job = machine::fresh(id, kind, name, task, most, clock::now());
-        self.rows.insert(id, Row { job, subject, run, work });
-        self.keep(id, true).await;
+        self.rows.insert(id, Row { job, subject, run, work, wanted: false });
+        self.keep(id).await;
         id
     }
 
     async fn order(&mut self, id: JobId, order: JobOrder) -> Result<Job, Fault> {
-        if !self.rows.contains_key(&id) {
-            return Err(Fault::not_found("job", id));
-        }
+        let is_waited = self.is_waited(id);
+        let Some(row) = self.rows.get_mut(&id) else { return Err(Fault::not_found("job", id)) };
+        let goes_on = matches!(order, JobOrder::Retry | JobOrder::Resume);
+        let before = std::mem::replace(&mut row.wanted, goes_on && !is_waited);
         let turned = self.step(id, Event::Ordered(order)).await;
-        turned.map_err(|illegal| Fault::new(Code::IllegalTransition, illegal.to_string()))?;
+        if let Err(illegal) = turned {
+            if let Some(row) = self.rows.get_mut(&id) {
+                row.wanted = before;
+            }
+            return Err(Fault::new(Code::IllegalTransition, illegal.to_string()));
+        }
         self.left.remove(&id);
         if matches!(order, JobOrder::Cancel | JobOrder::Pause) {
             self.trying.retain(|_, (of, handle)| {
@@ -245,7 +297,13 @@ impl Runner {
         };
         // one that was broken off on purpose is not waited for
         let Some((id, _)) = self.trying.remove(&handle) else { return };
-        let event = done.map_or_else(Event::Failed, Event::Done);
+        let event = match done {
+            Ok(detail) => Event::Done(bounded(&detail, MAX_SUMMARY).0.to_owned()),
+            Err(failure) => Event::Failed(Failure {
+                message: bounded(&failure.message, MAX_SUMMARY).0.to_owned(),
+                ..failure
+            }),
+        };
         if let Err(illegal) = self.step(id, event).await {
             tracing::error!(job = %id, %illegal, "what came of a try is lost");
         }
@@ -254,8 +312,10 @@ impl Runner {
     /// Lets something happen to a job: on disk before anything follows from it.
     async fn step(&mut self, id: JobId, event: Event) -> Result<(), IllegalTurn> {
         let Some(row) = self.rows.get_mut(&id) else { return Ok(()) };
-        let is_turn = machine::on(&mut row.job, event, clock::now(), clock::roll())?;
-        self.keep(id, is_turn).await;
+        if !machine::on(&mut row.job, event, clock::now(), clock::roll())? {
+            return Ok(());
+        }
+        self.keep(id).await;
         let Some(job) = self.rows.get(&id).map(|row| &row.job) else { return Ok(()) };
         let ended = match job.status {
             Status::Completed => Ended::Done,
@@ -266,6 +326,16 @@ impl Runner {
             _ => return Ok(()),
         };
         self.left.remove(&id);
+        if ended == Ended::Cancelled
+            && let Some(row) = self.rows.get(&id)
+            && let Some(kind) = self.kinds.get(&*row.job.kind)
+        {
+            let hears = (kind.cancelled)(row.work.clone());
+            self.tries.spawn(async move {
+                hears.await;
+                Ok(String::new())
+            });
+        }
         for waiting in self.waiting.remove(&id).unwrap_or_default() {
             // whoever asked may be gone
             drop(waiting.send(ended.clone()));
@@ -275,9 +345,9 @@ impl Runner {
     }
 
     /// Returns only when it is on disk.
-    async fn keep(&self, id: JobId, is_turn: bool) {
+    async fn keep(&self, id: JobId) {
         let Some(row) = self.rows.get(&id) else { return };
-        let told = row.run.filter(|_| is_turn).map(|run| (run.lease_epoch, told(run, &row.job)));
+        let told = row.run.map(|run| (run.lease_epoch, told(run, &row.job)));
         let kept = JobRow { id, open: !row.job.is_over(), at: row.job.updated_at, body: row };
         while let Err(error) = self.journal.keep_job(&kept, told.clone()).await {
             tracing::error!(job = %id, error = &error as &dyn std::error::Error, "a job waits for the journal");
@@ -320,8 +390,7 @@ fn told(run: RunKey, job: &Job) -> FromDaemon {
             "attempt": job.attempt,
             "maxAttempts": job.max_attempts,
             "nextRetryAt": job.next_retry_at,
-            "detail": turn.and_then(|turn| turn.detail.as_deref())
-                .map(|text| bounded(text, MAX_SUMMARY).0),
+            "detail": turn.and_then(|turn| turn.detail.as_deref()),
         }),
     })
 }

@@ -1,7 +1,8 @@
-use super::{Kind, Order, Progress, Ready, Try, prepare};
+use super::{Kind, Order, Progress, Ready, Try, Wanted, prepare};
 use crate::journal::Journal;
 use crate::kept::Kept;
 use hayward_shared::fault::Code;
+use hayward_shared::id::RunId;
 use hayward_shared::job::{Job, JobOrder, JobPhase};
 use hayward_shared::run::Failure;
 use hayward_shared::task::{Reason, Status};
@@ -23,6 +24,8 @@ struct Bench {
     tries: Arc<AtomicUsize>,
     /// A try that is told `wait` ends when it gets one of these.
     leave: Arc<Semaphore>,
+    /// Jobs of which their kind heard that they were cancelled.
+    dropped: Arc<AtomicUsize>,
 }
 
 impl Bench {
@@ -30,8 +33,9 @@ impl Bench {
         let journal = Journal::open(&dir.join("journal.db")).await.unwrap();
         let (jobs, ready) = prepare(journal);
         let (tries, leave) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
-        let kept = Some(begin(ready, &tries, &leave).await);
-        Self { jobs, kept, tries, leave }
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let kept = Some(begin(ready, &tries, &leave, &dropped).await);
+        Self { jobs, kept, tries, leave, dropped }
     }
 
     fn tries(&self) -> usize {
@@ -39,7 +43,7 @@ impl Bench {
     }
 
     async fn only(&self) -> Job {
-        let jobs = self.jobs.list().await.unwrap();
+        let jobs = self.jobs.list().await.unwrap().jobs;
         assert_eq!(jobs.len(), 1, "{jobs:?}");
         jobs.into_iter().next().unwrap()
     }
@@ -47,7 +51,7 @@ impl Bench {
     async fn until(&self, status: Status) -> Job {
         let found = async {
             loop {
-                let jobs = self.jobs.list().await.unwrap();
+                let jobs = self.jobs.list().await.unwrap().jobs;
                 if let Some(job) = jobs.into_iter().find(|job| job.status == status) {
                     return job;
                 }
@@ -58,13 +62,19 @@ impl Bench {
     }
 }
 
-async fn begin(ready: Ready, tries: &Arc<AtomicUsize>, leave: &Arc<Semaphore>) -> Kept {
+async fn begin(
+    ready: Ready,
+    tries: &Arc<AtomicUsize>,
+    leave: &Arc<Semaphore>,
+    dropped: &Arc<AtomicUsize>,
+) -> Kept {
     let (tries, leave) = (tries.clone(), leave.clone());
-    let attempt = move |work: Value, progress: Progress| -> Try {
+    let attempt = move |wanted: Wanted, progress: Progress| -> Try {
         let (tries, leave) = (tries.clone(), leave.clone());
         Box::pin(async move {
             let n = tries.fetch_add(1, Ordering::SeqCst) + 1;
-            match work.as_str().unwrap_or_default() {
+            match wanted.work.as_str().unwrap_or_default() {
+                _ if wanted.by_person => Ok("done anew".to_owned()),
                 "wait" => {
                     progress.is_at(50, "waiting");
                     leave.acquire().await.unwrap().forget();
@@ -78,7 +88,19 @@ async fn begin(ready: Ready, tries: &Arc<AtomicUsize>, leave: &Arc<Semaphore>) -
             }
         })
     };
-    let kind = Kind { name: "test", at_once: 2, max_attempts: 4, attempt: Arc::new(attempt) };
+    let dropped = dropped.clone();
+    let kind = Kind {
+        name: "test",
+        at_once: 2,
+        max_attempts: 4,
+        attempt: Arc::new(attempt),
+        cancelled: Arc::new(move |_| {
+            let dropped = dropped.clone();
+            Box::pin(async move {
+                dropped.fetch_add(1, Ordering::SeqCst);
+            })
+        }),
+    };
     ready.begin(vec![kind]).await.unwrap()
 }
 
@@ -112,7 +134,19 @@ async fn what_may_pass_is_tried_again_and_what_may_not_is_not() {
     let failure = timeout(LONG, bench.jobs.done(order("broken"))).await.unwrap().unwrap_err();
     assert_eq!((failure.reason, bench.tries()), (Reason::Internal, 5));
     let failed = bench.until(Status::Failed).await;
+    // a person has it tried again, and nobody waits: it is done as things stand now
     assert_eq!(bench.jobs.order(failed.id, JobOrder::Retry).await.unwrap().status, Status::Queued);
+    let again = async {
+        loop {
+            let jobs = bench.jobs.list().await.unwrap().jobs;
+            if let Some(job) = jobs.into_iter().find(|job| job.id == failed.id && job.is_over()) {
+                return job;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let again = timeout(LONG, again).await.unwrap();
+    assert_eq!((again.status, again.detail.as_deref()), (Status::Completed, Some("done anew")));
 }
 
 #[tokio::test]
@@ -121,7 +155,15 @@ async fn two_at_once_are_tried_and_the_third_waits_for_room() {
     let bench = Bench::open(dir.path()).await;
     let waiting: Vec<_> = (0..3).map(|_| asked(&bench, "wait")).collect();
     let running = async {
-        while bench.jobs.list().await.unwrap().iter().filter(|job| job.progress == Some(50)).count()
+        while bench
+            .jobs
+            .list()
+            .await
+            .unwrap()
+            .jobs
+            .iter()
+            .filter(|job| job.progress == Some(50))
+            .count()
             < 2
         {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -149,6 +191,7 @@ async fn a_cancelled_try_is_broken_off_and_its_end_changes_nothing() {
     bench.leave.add_permits(1);
     timeout(LONG, bench.jobs.done(order("fine"))).await.unwrap().unwrap();
     assert_eq!(bench.until(Status::Cancelled).await.id, job.id);
+    until_dropped(&bench, 1).await;
     let refused = bench.jobs.order(job.id, JobOrder::Pause).await.unwrap_err();
     assert_eq!(refused.code, Code::IllegalTransition);
 }
@@ -196,7 +239,7 @@ async fn after_a_restart_its_owner_finds_it_with_its_tries_and_the_time_of_the_n
 }
 
 #[tokio::test]
-async fn what_an_earlier_daemon_left_is_gone_on_with_though_nobody_asks() {
+async fn what_nobody_asks_for_any_more_is_called_off_and_not_done() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(dir.path()).await;
     let waiting = asked(&bench, "wait");
@@ -205,11 +248,36 @@ async fn what_an_earlier_daemon_left_is_gone_on_with_though_nobody_asks() {
     waiting.abort();
     let again = Bench::open(dir.path()).await;
     again.leave.add_permits(1);
-    let job = again.only().await;
-    assert_eq!(
-        (job.status, job.history.last().unwrap().phase),
-        (Status::Queued, JobPhase::Restarted)
-    );
-    let done = again.until(Status::Completed).await;
-    assert_eq!((done.id, done.attempt), (before.id, 2));
+    let job = again.until(Status::Queued).await;
+    assert_eq!(job.history.last().unwrap().phase, JobPhase::Restarted);
+    let over = again.until(Status::Cancelled).await;
+    assert_eq!((over.id, over.attempt, again.tries()), (before.id, 1, 0));
+    until_dropped(&again, 1).await;
+}
+
+#[tokio::test]
+async fn one_whose_owner_went_away_while_it_waited_is_not_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path()).await;
+    let waiting = asked(&bench, "wait");
+    let job = bench.until(Status::Running).await;
+    bench.jobs.order(job.id, JobOrder::Pause).await.unwrap();
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    let run = RunId::fresh();
+    bench.jobs.call_off(run).await;
+    assert_eq!(bench.only().await.status, Status::Paused);
+    bench.leave.add_permits(1);
+    bench.jobs.order(job.id, JobOrder::Resume).await.unwrap();
+    // whoever lets it go on is asked for it
+    assert_eq!(bench.until(Status::Completed).await.detail.as_deref(), Some("done anew"));
+}
+
+async fn until_dropped(bench: &Bench, wanted: usize) {
+    let heard = async {
+        while bench.dropped.load(Ordering::SeqCst) < wanted {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(LONG, heard).await.unwrap();
 }

@@ -78,11 +78,11 @@ impl Watch {
     }
 
     fn look(&self) -> io::Result<bool> {
+        // what has come wakes nobody again
+        self.timer.unset()?;
         let fence = self.folder.read::<Fence>()?.ok_or(io::ErrorKind::NotFound)?;
         let left = fence.left(Some(&process::boot()?), clock::since_boot());
         if left == 0 {
-            // it has been seen: the timer does not wake anyone again
-            self.timer.unset()?;
             return Ok(true);
         }
         let due = Expiration::OneShot(TimeSpec::from(Duration::from_millis(left)));

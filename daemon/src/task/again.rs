@@ -9,11 +9,12 @@ use super::standing::{standing, tip};
 use super::state::RunState;
 use super::telling::{branch_moved, completed};
 use crate::clock;
-use crate::complete::Record;
+use crate::complete::{self, Record};
 use crate::journal::RunRow;
+use futures_util::future::join_all;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
-use hayward_shared::run::Failure;
+use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{CompletionAction, Reason};
 
 /// Brings the task's work home by `action`, into `into` where that is said. What lies uncommitted
@@ -27,6 +28,17 @@ pub async fn complete(
     action: CompletionAction,
     into: Option<String>,
 ) -> Result<Record, Fault> {
+    let (key, wanted) = wanted(shop, task, action, into).await?;
+    bring_home(shop, key, wanted).await.map_err(fault)
+}
+
+/// What is to be brought home as the task stands now.
+pub(super) async fn wanted(
+    shop: &Shop,
+    task: TaskId,
+    action: CompletionAction,
+    into: Option<String>,
+) -> Result<(RunKey, complete::Order), Fault> {
     let row = ended(shop, task).await?;
     let place = row.state.place.clone().ok_or_else(|| nothing(task))?;
     let mut order = order_of(&row.spawn);
@@ -53,7 +65,7 @@ pub async fn complete(
         }
     };
     let wanted = completion(shop, task, &order, &place, (&branch, &head, &target));
-    bring_home(shop, row.key, wanted).await.map_err(fault)
+    Ok((row.key, wanted))
 }
 
 /// Takes back what the task's last completion did.
@@ -74,28 +86,36 @@ pub async fn resume(shop: &Shop) {
             return;
         }
     };
-    for record in open {
-        let task = record.order.task;
-        let Ok(row) = ended(shop, task).await else { continue };
-        let goes_back = record.is_going_back();
-        let ended = match goes_back {
-            true => shop.completions.undo(task, &tools(shop).await).await,
-            false => bring_home(shop, row.key, record.order).await,
-        };
-        match &ended {
-            Ok(record) => {
-                tracing::info!(%task, done = record.told(), "a cut-off completion is done")
-            }
-            Err(failure) => {
-                tracing::warn!(%task, why = failure.message, "a cut-off completion failed");
-            }
+    // one that waits, or is paused, holds no other up
+    join_all(open.into_iter().map(|record| go_on(shop, record))).await;
+}
+
+async fn go_on(shop: &Shop, record: Record) {
+    let task = record.order.task;
+    let Ok(row) = ended(shop, task).await else { return };
+    let goes_back = record.is_going_back();
+    let ended = match goes_back {
+        true => shop.completions.undo(task, &tools(shop).await).await,
+        false => bring_home(shop, row.key, record.order).await,
+    };
+    match &ended {
+        Ok(record) => {
+            tracing::info!(%task, done = record.told(), "a cut-off completion is done")
         }
-        // whoever asked for it was cut off too
-        let command = if goes_back { "undo" } else { "complete" };
-        let told = completed(row.key, command, &ended.map_err(fault), clock::now());
-        if let Err(error) = shop.journal.tell(row.key.lease_epoch, told).await {
-            tracing::error!(%task, error = chain(&error), "a completion cannot be told");
+        Err(failure) => {
+            tracing::warn!(%task, why = failure.message, "a cut-off completion failed");
         }
+    }
+    // whoever asked for it was cut off too
+    let command = if goes_back { "undo" } else { "complete" };
+    tell(shop, row.key, command, &ended.map_err(fault)).await;
+}
+
+/// Tells the task what came of a completion that nobody awaits.
+pub(super) async fn tell(shop: &Shop, key: RunKey, command: &str, ended: &Result<Record, Fault>) {
+    let told = completed(key, command, ended, clock::now());
+    if let Err(error) = shop.journal.tell(key.lease_epoch, told).await {
+        tracing::error!(task = %key.task_id, error = chain(&error), "a completion cannot be told");
     }
 }
 

@@ -12,7 +12,7 @@ use super::time::Time;
 use crate::keeper::RunFolder;
 use crate::session::{self, End, Found, Session};
 use hayward_shared::run::{Failure, RunKey};
-use hayward_shared::task::Reason;
+use hayward_shared::task::{CompletionAction, Reason};
 use std::time::Duration;
 
 /// A keeper that could not be asked, or speaks another version, is asked again after this long.
@@ -71,7 +71,7 @@ impl Actor {
                 let folder = self.folder();
                 self.work.spawn(async move { Done::Found(find(&shop, key, folder).await) });
             }
-            Effect::Attend | Effect::Arm(_) | Effect::End | Effect::Over => {
+            Effect::Attend | Effect::Arm(_) | Effect::End | Effect::CallOff | Effect::Over => {
                 self.begin_here(effect).await;
             }
             Effect::Deliver if self.time.as_ref().is_some_and(Time::is_over) => {
@@ -80,6 +80,16 @@ impl Actor {
             }
             Effect::Deliver => {
                 let place = state.place.clone();
+                let mut order = order;
+                if state.wish.is_some()
+                    && matches!(
+                        order.completion_action,
+                        CompletionAction::Merge | CompletionAction::Pr
+                    )
+                {
+                    // the work is kept on its branch, and goes nowhere
+                    order.completion_action = CompletionAction::Branch;
+                }
                 self.work.spawn(async move {
                     let delivered = match (&place, &shop.stage) {
                         (Some(_), Some(stage)) => stage.deliver(key).await.map(|work| (work, None)),
@@ -109,7 +119,12 @@ impl Actor {
                     self.find_later();
                 }
             }
-            Effect::Over => self.over = true,
+            Effect::Over => {
+                self.over = true;
+                // what it was to have done in the background is nobody's business any more
+                self.shop.jobs.call_off(self.key.run_id).await;
+            }
+            Effect::CallOff => self.shop.jobs.call_off(self.key.run_id).await,
             // the session is attended from the moment it is there; what it wants is written now
             _ => self.write_on(),
         }

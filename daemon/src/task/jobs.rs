@@ -1,5 +1,6 @@
 //! The background work of tasks: which kinds there are, and how the work of a run asks for it.
 
+use super::again;
 use super::deliver::tools;
 use super::prepare::chain;
 use super::shop::Shop;
@@ -26,21 +27,40 @@ const TRIES: u32 = 4;
 
 /// All kinds of background work that this daemon knows.
 pub fn kinds(shop: &Arc<Shop>) -> Vec<Kind> {
-    let (home, away) = (shop.clone(), shop.clone());
+    let (home, given_up, away) = (shop.clone(), shop.clone(), shop.clone());
     let completion = Kind {
         name: COMPLETION,
         at_once: AT_ONCE,
         max_attempts: TRIES,
-        attempt: Arc::new(move |work, progress| {
+        attempt: Arc::new(move |wanted, progress| {
             let shop = home.clone();
             Box::pin(async move {
-                let order: complete::Order = read(work)?;
+                let order: complete::Order = read(wanted.work)?;
                 let told = |phase: &Phase| {
                     let (at, doing) = standing(phase);
                     progress.is_at(at, doing);
                 };
-                let record = shop.completions.complete(order, &tools(&shop).await, told).await?;
-                Ok(record.told())
+                if !wanted.by_person {
+                    let done = shop.completions.complete(order, &tools(&shop).await, told).await;
+                    return done.map(|record| record.told());
+                }
+                // the task may stand otherwise by now: the same as if it were completed anew
+                let (task, action, target) = (order.task, order.action, order.target);
+                let anew = again::wanted(&shop, task, action, Some(target)).await;
+                let (key, order) =
+                    anew.map_err(|fault| Failure::new(Reason::Internal, fault.to_string()))?;
+                let done = shop.completions.complete(order, &tools(&shop).await, told).await;
+                let ended = done.clone().map_err(again::fault);
+                again::tell(&shop, key, "complete", &ended).await;
+                done.map(|record| record.told())
+            })
+        }),
+        cancelled: Arc::new(move |work| {
+            let shop = given_up.clone();
+            Box::pin(async move {
+                if let Ok(order) = read::<complete::Order>(work) {
+                    shop.completions.give_up(order.task).await;
+                }
             })
         }),
     };
@@ -48,15 +68,16 @@ pub fn kinds(shop: &Arc<Shop>) -> Vec<Kind> {
         name: FETCH,
         at_once: AT_ONCE,
         max_attempts: TRIES,
-        attempt: Arc::new(move |work, progress| {
+        attempt: Arc::new(move |wanted, progress| {
             let shop = away.clone();
             Box::pin(async move {
-                let url: String = read(work)?;
+                let url: String = read(wanted.work)?;
                 progress.is_at(5, "fetching");
                 shop.clones.fetch(&url).await.map_err(|error| not_fetched(&error))?;
                 Ok(format!("fetched {}", redacted(&url)))
             })
         }),
+        cancelled: Arc::new(|_| Box::pin(async {})),
     };
     vec![completion, fetch]
 }

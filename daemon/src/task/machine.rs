@@ -79,6 +79,8 @@ pub enum Effect {
     End,
     /// Commit, and do what completes the task; answered by `Delivered` or `Failed`.
     Deliver,
+    /// Cancel the background work that brings its branch home.
+    CallOff,
     /// The run has ended: free its place.
     Over,
 }
@@ -349,6 +351,7 @@ impl Machine {
                 self.finish_wish(now, Details::default(), turn);
             }
             Phase::Running if first => turn.effects.push(Effect::End),
+            Phase::Delivering if first => turn.effects.push(Effect::CallOff),
             _ => {}
         }
     }

@@ -107,7 +107,9 @@ impl Actor {
         let Some(fence) = self.time.as_ref().and_then(|time| time.fence.as_ref()) else { return };
         let folder = self.folder();
         let phase = self.machine.state().phase;
-        if !matches!(phase, Phase::Starting | Phase::Running) || !folder.path().is_dir() {
+        if !matches!(phase, Phase::Starting | Phase::Running | Phase::Delivering)
+            || !folder.path().is_dir()
+        {
             return;
         }
         if let Err(error) = folder.note(fence) {

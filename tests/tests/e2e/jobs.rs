@@ -4,10 +4,11 @@
 use hayward_tests::home::{Home, id};
 use hayward_tests::repo::{ScratchRepo, git};
 use hayward_tests::script::Script;
-use hayward_tests::wait::{LONG, until};
+use hayward_tests::wait::{LONG, holds, until};
 use serde_json::Value;
 use std::fs;
 use std::net::TcpListener;
+use std::time::Duration;
 
 const PR: [&str; 4] = ["--on", "pr", "--target", "main"];
 
@@ -158,10 +159,31 @@ fn a_cancelled_job_fails_what_waits_for_it_by_its_name() {
     let (_taken, port) = silent();
     let url = format!("http://127.0.0.1:{port}/o/r.git");
     repo.git(&["remote", "add", "origin", &url]);
+    let daemon = home.up();
     let task = home.submit(repo.path(), &PR, &Script::new().write("new", "new\n"));
     let job = under_way(&home);
     home.run(&["job", "cancel", id(&job)]).expect(0);
     let task = home.reaches(&task, "failed");
     assert_eq!(task["reason"], "job_cancelled", "{task:#}");
     assert!(!task["branch"].is_null());
+    // and the next daemon does not take it up again
+    daemon.crash();
+    home.up();
+    holds("there is that job alone", Duration::from_secs(2), || {
+        only(&home, &[])["status"] == "cancelled"
+    });
+}
+
+#[test]
+fn whoever_is_cancelled_waits_for_no_job() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let (_taken, port) = silent();
+    repo.git(&["remote", "add", "origin", &format!("http://127.0.0.1:{port}/o/r.git")]);
+    let task = home.submit(repo.path(), &PR, &Script::new().write("new", "new\n"));
+    let job = under_way(&home);
+    home.run(&["job", "pause", id(&job)]).expect(0);
+    home.run(&["task", "cancel", id(&task)]).expect(0);
+    let task = home.reaches(&task, "cancelled");
+    assert_eq!(only(&home, &[])["status"], "cancelled");
+    assert!(!task["branch"].is_null(), "the work is kept: {task:#}");
 }
