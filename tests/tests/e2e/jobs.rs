@@ -183,7 +183,10 @@ fn whoever_is_cancelled_waits_for_no_job() {
     let job = under_way(&home);
     home.run(&["job", "pause", id(&job)]).expect(0);
     home.run(&["task", "cancel", id(&task)]).expect(0);
-    let task = home.reaches(&task, "cancelled");
-    assert_eq!(only(&home, &[])["status"], "cancelled");
-    assert!(!task["branch"].is_null(), "the work is kept: {task:#}");
+    home.reaches(&task, "cancelled");
+    until("its job is cancelled", LONG, || {
+        (only(&home, &[])["status"] == "cancelled").then_some(())
+    });
+    let kept = repo.git(&["for-each-ref", "--format=%(refname)", "refs/heads/hayward"]);
+    assert_eq!(repo.git(&["show", &format!("{kept}:new")]), "new");
 }
