@@ -1,4 +1,4 @@
-//! How a daemon comes back to a relay that it lost.
+//! How a daemon comes back to a relay that it lost, and how long other failures wait for the next try.
 //!
 //! Exponential, with full jitter: a wait lasts anything from nothing to its bound. The bound of the
 //! first one is what the relay told (`heartbeatAck`), which knows how many would come with this
@@ -20,6 +20,16 @@ const EACH_MS: u64 = 30;
 pub fn spread_ms(daemons: usize) -> u64 {
     let all = u64::try_from(daemons).unwrap_or(u64::MAX).saturating_mul(EACH_MS);
     all.clamp(BASE_MS, MOST_MS)
+}
+
+/// Anything from none to a bound that doubles from `base_ms` with each failure (`failed`, from 1) up to
+/// `most_ms`, by `dice` in 0..1: what failed together does not come back together.
+#[must_use]
+pub fn full_jitter_ms(base_ms: i64, most_ms: i64, failed: u32, dice: f64) -> i64 {
+    let bound = base_ms.saturating_mul(1 << failed.saturating_sub(1).min(20)).min(most_ms);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "below 2^53")]
+    let wait = (bound as f64 * dice.clamp(0.0, 1.0)) as i64;
+    wait
 }
 
 /// The waits of one daemon.

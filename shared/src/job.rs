@@ -1,5 +1,6 @@
 //! Durable background work of a daemon, as it crosses the wire.
 
+use crate::backoff::full_jitter_ms;
 use crate::id::{JobId, TaskId};
 use crate::run::Failure;
 use crate::task::{Reason, Status};
@@ -142,12 +143,7 @@ pub fn may_pass(reason: Reason) -> bool {
 /// 0..1: jobs that failed together because one remote was away do not come back together.
 #[must_use]
 pub fn job_delay_ms(failed: u32, dice: f64) -> i64 {
-    const BASE_MS: i64 = 500;
-    const MOST_MS: i64 = 300_000;
-    let bound = BASE_MS.saturating_mul(1 << failed.saturating_sub(1).min(20)).min(MOST_MS);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "below 2^53")]
-    let delay = (bound as f64 * dice.clamp(0.0, 1.0)) as i64;
-    delay
+    full_jitter_ms(500, 300_000, failed, dice)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Tasks: what was asked for, where it stands, and the one table of legal transitions.
 
+use crate::backoff::full_jitter_ms;
 use crate::id::{DaemonId, RunId, TaskId, WorkspaceId};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -572,12 +573,7 @@ impl Task {
 /// together.
 #[must_use]
 pub fn retry_delay_ms(attempt: u32, jitter: f64) -> i64 {
-    const BASE_MS: i64 = 2_000;
-    const MOST_MS: i64 = 300_000;
-    let full = BASE_MS.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(MOST_MS);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "below 2^53")]
-    let off = (full as f64 * jitter.clamp(0.0, 1.0)) as i64;
-    full - off
+    full_jitter_ms(2_000, 300_000, attempt, 1.0 - jitter)
 }
 
 #[cfg(test)]
