@@ -1,7 +1,7 @@
 //! `hayward-relay`: a relay of its own, for a team.
 
 use clap::{Parser, Subcommand};
-use hayward_relay::{Config, Relay};
+use hayward_relay::{Config, Database, Relay};
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,9 +24,17 @@ enum Command {
         /// The address to listen on.
         #[arg(long, env = "HAYWARD_RELAY_LISTEN", default_value = "127.0.0.1:7420")]
         listen: SocketAddr,
-        /// The database file; made when it is absent.
-        #[arg(long, env = "HAYWARD_RELAY_DATABASE", default_value = "relay.db")]
-        database: PathBuf,
+        /// The database: a SQLite file, made when it is absent, or postgres://USER:PASSWORD@HOST/NAME.
+        #[arg(
+            long,
+            env = "HAYWARD_RELAY_DATABASE",
+            default_value = "relay.db",
+            hide_env_values = true
+        )]
+        database: String,
+        /// Where a new database's first token is written [default: owner.token beside the file].
+        #[arg(long, value_name = "FILE")]
+        owner_token: Option<PathBuf>,
         /// An origin whose web pages may call; may be repeated.
         #[arg(long = "allow-origin")]
         origins: Vec<String>,
@@ -56,8 +64,14 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
-    let Command::Serve { listen, database, origins, public_name } = command;
-    let config = Config { allowed_origins: origins, public_name, ..Config::new(database, listen) };
+    let Command::Serve { listen, database, owner_token, origins, public_name } = command;
+    let database: Database = database.parse()?;
+    let config = Config {
+        owner_token,
+        allowed_origins: origins,
+        public_name,
+        ..Config::new(database, listen)
+    };
     let relay = Relay::start(config).await?;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {

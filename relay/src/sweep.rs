@@ -3,7 +3,7 @@
 
 use crate::core::Core;
 use crate::lease;
-use crate::store::{StoreError, tasks};
+use crate::store::{Heard, StoreError, tasks};
 use hayward_shared::event::{Envelope, Kind};
 use hayward_shared::id::{TaskId, WorkspaceId};
 use hayward_shared::task::Status;
@@ -79,8 +79,11 @@ pub(crate) async fn hint(core: Arc<Core>) {
     let mut live = core.store.listen();
     loop {
         match live.recv().await {
-            Ok(event) if becomes_queued(&event) => core.registry.hint(event.workspace_id),
-            Ok(_) => {}
+            Ok(Heard::Event(event)) if becomes_queued(&event) => {
+                core.registry.hint(event.workspace_id);
+            }
+            Ok(Heard::Event(_)) => {}
+            Ok(Heard::Look(workspace, _)) => core.registry.hint(workspace),
             Err(RecvError::Lagged(_)) => core.registry.hint_all(),
             Err(RecvError::Closed) => return,
         }

@@ -1,17 +1,17 @@
 //! Discarded tasks of which a daemon has yet to hear.
 
-use super::{Doing, StoreError, read_id, text};
+use super::sql::query;
+use super::{Conn, Doing, StoreError, read_id, text};
 use hayward_shared::id::{DaemonId, TaskId, WorkspaceId};
-use sqlx::SqliteConnection;
 
 /// Notes that the daemon is to hear of it.
 pub(crate) async fn note(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     task: TaskId,
     daemon: DaemonId,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO discards (workspace_id, task_id, daemon_id) VALUES ($1, $2, $3) \
          ON CONFLICT (workspace_id, task_id) DO NOTHING",
     )
@@ -26,10 +26,10 @@ pub(crate) async fn note(
 
 /// Those of which the daemon has yet to hear, oldest first.
 pub(crate) async fn of_daemon(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     daemon: DaemonId,
 ) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
-    let rows: Vec<(String, String)> = sqlx::query_as(
+    let rows: Vec<(String, String)> = query(
         "SELECT workspace_id, task_id FROM discards WHERE daemon_id = $1 ORDER BY task_id",
     )
     .bind(text(daemon.0))
@@ -41,11 +41,11 @@ pub(crate) async fn of_daemon(
 
 /// The daemon has heard of it.
 pub(crate) async fn told(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     task: TaskId,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM discards WHERE workspace_id = $1 AND task_id = $2")
+    query("DELETE FROM discards WHERE workspace_id = $1 AND task_id = $2")
         .bind(text(workspace.0))
         .bind(text(task.0))
         .execute(conn)

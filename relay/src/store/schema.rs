@@ -1,9 +1,10 @@
 //! The tables, as a list of migrations that only grows.
 
 use super::StoreError;
-use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 /// Every migration that this version knows: number, name, statements. Never edited once released.
 const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", FIRST), (2, "discards", DISCARDS)];
@@ -73,33 +74,41 @@ CREATE INDEX discards_of_daemon ON discards (daemon_id);
 ";
 
 /// Brings the database to this version; refuses one that knows a migration we do not.
-pub(super) async fn migrate(pool: &SqlitePool) -> Result<(), StoreError> {
-    let migrations = MIGRATIONS
-        .iter()
-        .map(|(version, name, sql)| {
-            Migration::new(
-                *version,
-                (*name).into(),
-                MigrationType::Simple,
-                (*sql).into_sql_str(),
-                false,
-            )
-        })
-        .collect();
-    Migrator::with_migrations(migrations).run(pool).await.map_err(StoreError::Migrate)
+pub(super) async fn migrate_sqlite(pool: &SqlitePool) -> Result<(), StoreError> {
+    migrator(SqlSafeStr::into_sql_str).run(pool).await.map_err(StoreError::Migrate)
+}
+
+/// The same for PostgreSQL; of relays that start at once one does it, and the others wait.
+pub(super) async fn migrate_postgres(pool: &PgPool) -> Result<(), StoreError> {
+    migrator(for_postgres).run(pool).await.map_err(StoreError::Migrate)
+}
+
+/// In PostgreSQL's words. Texts are compared by their bytes there too, or they would be sorted by
+/// the rules of some language.
+fn for_postgres(sql: &'static str) -> SqlStr {
+    let sql = sql.replace(" BLOB", " BYTEA").replace(" TEXT", " TEXT COLLATE \"C\"");
+    AssertSqlSafe(sql).into_sql_str()
+}
+
+fn migrator(words: fn(&'static str) -> SqlStr) -> Migrator {
+    let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
+        Migration::new(*version, (*name).into(), MigrationType::Simple, words(sql), false)
+    });
+    Migrator::with_migrations(migrations.collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::store::sql::query;
     use crate::store::{Store, StoreError};
 
     #[tokio::test]
     async fn a_database_of_a_newer_relay_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("relay.db");
-        let store = Store::open(&path).await.unwrap();
+        let store = Store::open(&path.as_path().into()).await.unwrap();
         let mut tx = store.write().await.unwrap();
-        sqlx::query(
+        query(
             "INSERT INTO _sqlx_migrations (version, description, success, checksum, \
              execution_time) VALUES (9999, 'later', TRUE, X'00', 0)",
         )
@@ -108,6 +117,6 @@ mod tests {
         .unwrap();
         tx.commit().await.unwrap();
         store.close().await;
-        assert!(matches!(Store::open(&path).await, Err(StoreError::Migrate(_))));
+        assert!(matches!(Store::open(&path.as_path().into()).await, Err(StoreError::Migrate(_))));
     }
 }
