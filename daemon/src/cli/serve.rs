@@ -4,11 +4,10 @@ use super::compose::{self, Ending};
 use super::context::Context;
 use super::print::tone::Tone;
 use crate::exit::{End, Outcome, chain};
-use hayward_relay::{Config, Relay};
+use hayward_relay::{Config, Database, Relay};
 use hayward_shared::fault::{Code, Fault};
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 /// What to do with the relay.
 #[derive(clap::Args)]
@@ -30,9 +29,15 @@ struct ServeArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7420")]
     listen: SocketAddr,
 
-    /// The database; made when it is not there [default: relay.db in the state folder]
-    #[arg(long, value_name = "FILE")]
-    database: Option<PathBuf>,
+    /// A SQLite file, made when it is not there, or postgres://USER:PASSWORD@HOST:PORT/NAME
+    /// [default: relay.db in the state folder]
+    #[arg(
+        long,
+        value_name = "FILE|URL",
+        env = "HAYWARD_RELAY_DATABASE",
+        hide_env_values = true
+    )]
+    database: Option<String>,
 }
 
 /// Runs the relay.
@@ -43,14 +48,23 @@ pub(crate) async fn run(args: RelayArgs, context: &Context) -> Outcome {
     Ok(End::Done)
 }
 
+/// The named database, or the one in the state folder.
+fn database(named: Option<&str>, context: &Context) -> Result<Database, Fault> {
+    match named {
+        Some(name) => name.parse().map_err(|error| Fault::new(Code::Invalid, chain(&error))),
+        None => Ok(context.home()?.relay_database().into()),
+    }
+}
+
 async fn serve(args: ServeArgs, context: &Context) -> Result<(), Fault> {
     compose::log(context.is_verbose());
-    let database = match args.database {
-        Some(file) => file,
-        None => context.home()?.relay_database(),
-    };
+    let database = database(args.database.as_deref(), context)?;
+    let mut config = Config::new(database, args.listen);
+    if let Database::Postgres(_) = config.database {
+        config.owner_token = Some(context.home()?.root().join("owner.token"));
+    }
     let mut ending = Ending::new()?;
-    let relay = Relay::start(Config::new(database, args.listen))
+    let relay = Relay::start(config)
         .await
         .map_err(|error| Fault::new(Code::Failed, chain(&error)))?;
     let url = format!("http://{}", relay.address());

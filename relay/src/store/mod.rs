@@ -5,6 +5,8 @@
 //! locks the rows that it changes ([`postgres`]). An event is heard only after the transaction that
 //! stored it.
 
+#[cfg(test)]
+mod contract;
 pub(crate) mod daemons;
 pub(crate) mod discards;
 pub(crate) mod events;

@@ -96,27 +96,3 @@ fn migrator(words: fn(&'static str) -> SqlStr) -> Migrator {
     });
     Migrator::with_migrations(migrations.collect())
 }
-
-#[cfg(test)]
-mod tests {
-    use crate::store::sql::query;
-    use crate::store::{Store, StoreError};
-
-    #[tokio::test]
-    async fn a_database_of_a_newer_relay_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("relay.db");
-        let store = Store::open(&path.as_path().into()).await.unwrap();
-        let mut tx = store.write().await.unwrap();
-        query(
-            "INSERT INTO _sqlx_migrations (version, description, success, checksum, \
-             execution_time) VALUES (9999, 'later', TRUE, X'00', 0)",
-        )
-        .execute(tx.conn())
-        .await
-        .unwrap();
-        tx.commit().await.unwrap();
-        store.close().await;
-        assert!(matches!(Store::open(&path.as_path().into()).await, Err(StoreError::Migrate(_))));
-    }
-}
