@@ -24,4 +24,4 @@ pub use auth::Secret;
 pub use config::{Config, Timing};
 pub use database::{Database, NotADatabase, Postgres};
 pub use relay::{Bootstrap, Relay, StartError};
-pub use store::StoreError;
+pub use store::{MoveError, Moved, StoreError, migrate};

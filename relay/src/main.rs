@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use hayward_relay::{Config, Database, Relay};
 use std::error::Error;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +43,15 @@ enum Command {
         #[arg(long)]
         public_name: Option<String>,
     },
+    /// Moves all data of a stopped relay from its SQLite file into an empty PostgreSQL database.
+    Migrate {
+        /// Where it is: sqlite:FILE.
+        #[arg(long)]
+        from: String,
+        /// Where it goes: postgres://USER:PASSWORD@HOST/NAME.
+        #[arg(long, env = "HAYWARD_RELAY_DATABASE", hide_env_values = true)]
+        to: String,
+    },
 }
 
 #[tokio::main]
@@ -64,7 +74,18 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
-    let Command::Serve { listen, database, owner_token, origins, public_name } = command;
+    let (listen, database, owner_token, origins, public_name) = match command {
+        Command::Serve { listen, database, owner_token, origins, public_name } => {
+            (listen, database, owner_token, origins, public_name)
+        }
+        Command::Migrate { from, to } => {
+            let moved = hayward_relay::migrate(&from.parse()?, &to.parse()?).await?;
+            for (table, rows) in moved.tables {
+                writeln!(std::io::stdout(), "{table} {rows}")?;
+            }
+            return Ok(());
+        }
+    };
     let database: Database = database.parse()?;
     let config = Config {
         owner_token,

@@ -4,7 +4,7 @@ use super::compose::{self, Ending};
 use super::context::Context;
 use super::print::tone::Tone;
 use crate::exit::{End, Outcome, chain};
-use hayward_relay::{Config, Database, Relay};
+use hayward_relay::{Config, Database, MoveError, Relay};
 use hayward_shared::fault::{Code, Fault};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -20,6 +20,20 @@ pub(crate) struct RelayArgs {
 enum RelayCommand {
     /// Run a relay in the foreground
     Serve(ServeArgs),
+    /// Move all data of a stopped relay from its SQLite file into an empty PostgreSQL database
+    Migrate(MigrateArgs),
+}
+
+/// From where to where.
+#[derive(clap::Args)]
+struct MigrateArgs {
+    /// Where it is [default: relay.db in the state folder]
+    #[arg(long, value_name = "sqlite:FILE")]
+    from: Option<String>,
+
+    /// Where it goes: postgres://USER:PASSWORD@HOST:PORT/NAME
+    #[arg(long, value_name = "URL", env = "HAYWARD_RELAY_DATABASE", hide_env_values = true)]
+    to: String,
 }
 
 /// Where the relay listens and keeps its data.
@@ -44,8 +58,33 @@ struct ServeArgs {
 pub(crate) async fn run(args: RelayArgs, context: &Context) -> Outcome {
     match args.command {
         RelayCommand::Serve(args) => serve(args, context).await?,
+        RelayCommand::Migrate(args) => migrate(args, context).await?,
     }
     Ok(End::Done)
+}
+
+async fn migrate(args: MigrateArgs, context: &Context) -> Result<(), Fault> {
+    let from = database(args.from.as_deref(), context)?;
+    let to = database(Some(&args.to), context)?;
+    let moved = hayward_relay::migrate(&from, &to).await.map_err(|error| {
+        let code = match error {
+            MoveError::Kinds => Code::Invalid,
+            MoveError::Absent(_) => Code::NotFound,
+            MoveError::NotEmpty { .. } => Code::Conflict,
+            _ => Code::Failed,
+        };
+        Fault::new(code, chain(&error))
+    })?;
+    if context.out.json() {
+        let tables: serde_json::Map<_, _> =
+            moved.tables.iter().map(|(name, rows)| ((*name).to_owned(), (*rows).into())).collect();
+        context.out.value(&json!({ "moved": tables }))?;
+    } else {
+        for (name, rows) in moved.tables {
+            context.out.line(Tone::Plain, &format!("{name}: {rows}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// The named database, or the one in the state folder.

@@ -10,6 +10,7 @@ mod contract;
 pub(crate) mod daemons;
 pub(crate) mod discards;
 pub(crate) mod events;
+mod moving;
 mod postgres;
 mod schema;
 mod sql;
@@ -20,6 +21,7 @@ pub(crate) mod users;
 mod writer;
 
 pub(crate) use sql::Conn;
+pub use moving::{MoveError, Moved, migrate};
 
 use crate::database::Database;
 use hayward_shared::event::Envelope;
@@ -99,7 +101,10 @@ impl StoreError {
             sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_) => true,
+            | sqlx::Error::Tls(_)
+            // a link that breaks within a word is told so
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::BeginFailed => true,
             sqlx::Error::Database(e) => e.code().is_some_and(|code| {
                 let postgres = PASSING.contains(&&*code) || code.starts_with("08");
                 // 5 is SQLITE_BUSY and 6 SQLITE_LOCKED; the upper bits say more of the same

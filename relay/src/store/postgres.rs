@@ -8,8 +8,8 @@
 use super::sql::silent;
 use super::{Doing, StoreError};
 use crate::database;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Postgres, Transaction};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, Postgres, Transaction};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -46,11 +46,19 @@ pub(super) struct Pools {
 
 /// Connects. The database must be there and let the relay make tables.
 pub(super) async fn open(at: &database::Postgres) -> Result<Pools, StoreError> {
-    let options = options(at);
+    // without bounds: another relay may be bringing a large database to this version
+    alone(at).await?.close().await.doing("be opened")?;
+    let options = options(at).options(BOUNDS);
     let writers = pool(WRITERS).connect_with(options.clone()).await.doing("be opened")?;
-    super::schema::migrate_postgres(&writers).await?;
     let readers = pool(READERS).connect_with(options).await.doing("be opened for reading")?;
     Ok(Pools { readers, writers })
+}
+
+/// A connection without bounds, on which the tables are as this version has them.
+pub(super) async fn alone(at: &database::Postgres) -> Result<PgConnection, StoreError> {
+    let mut conn = PgConnection::connect_with(&options(at)).await.doing("be opened")?;
+    super::schema::migrate_postgres(&mut conn).await?;
+    Ok(conn)
 }
 
 fn options(at: &database::Postgres) -> PgConnectOptions {
@@ -58,7 +66,6 @@ fn options(at: &database::Postgres) -> PgConnectOptions {
         .clone()
         .application_name("hayward-relay")
         .statement_cache_capacity(STATEMENTS)
-        .options(BOUNDS)
         .disable_statement_logging()
 }
 

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
@@ -79,8 +79,8 @@ pub(super) async fn migrate_sqlite(pool: &SqlitePool) -> Result<(), StoreError> 
 }
 
 /// The same for PostgreSQL; of relays that start at once one does it, and the others wait.
-pub(super) async fn migrate_postgres(pool: &PgPool) -> Result<(), StoreError> {
-    migrator(for_postgres).run(pool).await.map_err(StoreError::Migrate)
+pub(super) async fn migrate_postgres(conn: &mut PgConnection) -> Result<(), StoreError> {
+    migrator(for_postgres).run(conn).await.map_err(StoreError::Migrate)
 }
 
 /// In PostgreSQL's words. Texts are compared by their bytes there too, or they would be sorted by
