@@ -6,7 +6,11 @@
 //!
 //!     cargo bench -p hayward-relay --bench lane
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "it measures, and prints what it finds")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "it measures, and prints what it finds"
+)]
 
 #[path = "../tests/harness/mod.rs"]
 mod harness;

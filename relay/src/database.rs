@@ -17,7 +17,7 @@ pub enum Database {
 /// Where a PostgreSQL database is, and how to get in.
 #[derive(Clone)]
 pub struct Postgres {
-    pub(crate) options: PgConnectOptions,
+    pub(crate) options: Box<PgConnectOptions>,
 }
 
 impl fmt::Debug for Postgres {
@@ -39,7 +39,9 @@ impl fmt::Display for Postgres {
 #[non_exhaustive]
 pub enum NotADatabase {
     /// It begins as a PostgreSQL address and does not go on as one.
-    #[error("the address of the PostgreSQL database cannot be read: it is postgres://USER:PASSWORD@HOST:PORT/NAME")]
+    #[error(
+        "the address of the PostgreSQL database cannot be read: it is postgres://USER:PASSWORD@HOST:PORT/NAME"
+    )]
     Postgres,
     /// It names a kind of database that the relay does not know.
     #[error("'{0}://' is not a database that the relay knows: give a file, or postgres://…")]
@@ -56,7 +58,7 @@ impl FromStr for Database {
     fn from_str(name: &str) -> Result<Self, NotADatabase> {
         if name.starts_with("postgres://") || name.starts_with("postgresql://") {
             let options = name.parse::<PgConnectOptions>().map_err(|_| NotADatabase::Postgres)?;
-            return Ok(Self::Postgres(Postgres { options }));
+            return Ok(Self::Postgres(Postgres { options: Box::new(options) }));
         }
         let file = match name.strip_prefix("sqlite:") {
             Some(file) => file.strip_prefix("//").unwrap_or(file),

@@ -45,12 +45,7 @@ struct ServeArgs {
 
     /// A SQLite file, made when it is not there, or postgres://USER:PASSWORD@HOST:PORT/NAME
     /// [default: relay.db in the state folder]
-    #[arg(
-        long,
-        value_name = "FILE|URL",
-        env = "HAYWARD_RELAY_DATABASE",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "FILE|URL", env = "HAYWARD_RELAY_DATABASE", hide_env_values = true)]
     database: Option<String>,
 }
 
@@ -103,9 +98,8 @@ async fn serve(args: ServeArgs, context: &Context) -> Result<(), Fault> {
         config.owner_token = Some(context.home()?.root().join("owner.token"));
     }
     let mut ending = Ending::new()?;
-    let relay = Relay::start(config)
-        .await
-        .map_err(|error| Fault::new(Code::Failed, chain(&error)))?;
+    let relay =
+        Relay::start(config).await.map_err(|error| Fault::new(Code::Failed, chain(&error)))?;
     let url = format!("http://{}", relay.address());
     if context.out.json() {
         context.out.value(&json!({ "relay": url, "pid": std::process::id() }))?;

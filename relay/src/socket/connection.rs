@@ -10,8 +10,8 @@ use crate::core::Core;
 use crate::registry::LinkId;
 use crate::store::{StoreError, daemons};
 use axum::extract::ws::{Message, WebSocket, close_code};
-use futures_util::{FutureExt, StreamExt};
 use futures_util::stream::SplitStream;
+use futures_util::{FutureExt, StreamExt};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, RunId, TaskId, TokenId, WorkspaceId};
 use hayward_shared::protocol::{

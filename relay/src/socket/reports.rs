@@ -2,8 +2,8 @@
 //! hand together are stored together.
 
 use super::connection::{Connection, End, Peer, error};
-use crate::routing::{self, Moment, Sender, Verdict};
 use crate::change::Change;
+use crate::routing::{self, Moment, Sender, Verdict};
 use crate::store::tasks::{self, Stored};
 use crate::store::{StoreError, Tx, daemons};
 use hayward_shared::api::Directories;
@@ -82,7 +82,8 @@ impl Connection {
         let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let mut tx = self.core.store.write().await?;
         let acked = daemons::acked(tx.conn(), self.peer.daemon).await?;
-        let (mut last, mut sheet, mut answers, mut cut) = (acked, Sheet::default(), Vec::new(), None);
+        let (mut last, mut sheet, mut answers, mut cut) =
+            (acked, Sheet::default(), Vec::new(), None);
         for Numbered { seq, tags, body } in batch {
             if let Some(acked) = last {
                 if seq <= acked {

@@ -141,8 +141,7 @@ async fn f30_odd_texts_come_back_as_they_were(place: Place) {
     tasks::apply(&mut tx, change).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(place.events(id).await[1].payload, json!({ odd: odd }));
-    let filter =
-        Filter { labels: vec![(odd.to_owned(), odd.to_owned())], ..Filter::default() };
+    let filter = Filter { labels: vec![(odd.to_owned(), odd.to_owned())], ..Filter::default() };
     let mut reader = place.store.read().await.unwrap();
     let page = tasks::page(&mut reader, place.workspace, &filter, 10).await.unwrap();
     assert_eq!(page.len(), 1);

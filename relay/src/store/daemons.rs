@@ -137,11 +137,7 @@ pub(crate) async fn describe(
 }
 
 /// Notes that a daemon was heard.
-pub(crate) async fn seen(
-    conn: &mut Conn,
-    id: DaemonId,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+pub(crate) async fn seen(conn: &mut Conn, id: DaemonId, now: Timestamp) -> Result<(), StoreError> {
     query("UPDATE daemons SET last_seen_at = $2 WHERE id = $1")
         .bind(text(id.0))
         .bind(now.millis())
@@ -152,10 +148,7 @@ pub(crate) async fn seen(
 }
 
 /// The last state message of a daemon that is stored. Within a change nobody else stores one.
-pub(crate) async fn acked(
-    conn: &mut Conn,
-    id: DaemonId,
-) -> Result<Option<u64>, StoreError> {
+pub(crate) async fn acked(conn: &mut Conn, id: DaemonId) -> Result<Option<u64>, StoreError> {
     let sql = format!("SELECT acked_seq FROM daemons WHERE id = $1{}", conn.locking());
     let acked: Option<i64> = query_scalar(sqlx::AssertSqlSafe(sql))
         .bind(text(id.0))
@@ -166,11 +159,7 @@ pub(crate) async fn acked(
 }
 
 /// Notes the last state message of a daemon, with the change that it made.
-pub(crate) async fn set_acked(
-    conn: &mut Conn,
-    id: DaemonId,
-    seq: u64,
-) -> Result<(), StoreError> {
+pub(crate) async fn set_acked(conn: &mut Conn, id: DaemonId, seq: u64) -> Result<(), StoreError> {
     query("UPDATE daemons SET acked_seq = $2 WHERE id = $1")
         .bind(text(id.0))
         .bind(int(seq))

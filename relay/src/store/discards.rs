@@ -29,13 +29,12 @@ pub(crate) async fn of_daemon(
     conn: &mut Conn,
     daemon: DaemonId,
 ) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
-    let rows: Vec<(String, String)> = query(
-        "SELECT workspace_id, task_id FROM discards WHERE daemon_id = $1 ORDER BY task_id",
-    )
-    .bind(text(daemon.0))
-    .fetch_all(conn)
-    .await
-    .doing("read what was discarded")?;
+    let rows: Vec<(String, String)> =
+        query("SELECT workspace_id, task_id FROM discards WHERE daemon_id = $1 ORDER BY task_id")
+            .bind(text(daemon.0))
+            .fetch_all(conn)
+            .await
+            .doing("read what was discarded")?;
     rows.iter().map(|(w, t)| Ok((WorkspaceId(read_id(w)?), TaskId(read_id(t)?)))).collect()
 }
 

@@ -20,8 +20,8 @@ pub(crate) mod tokens;
 pub(crate) mod users;
 mod writer;
 
-pub(crate) use sql::Conn;
 pub use moving::{MoveError, Moved, migrate};
+pub(crate) use sql::Conn;
 
 use crate::database::Database;
 use hayward_shared::event::Envelope;
@@ -189,12 +189,8 @@ impl Store {
     pub(crate) async fn read(&self) -> Result<Reader, StoreError> {
         let doing = "begin to read";
         Ok(Reader(match &self.backend {
-            Backend::Sqlite(pools, _) => {
-                Conn::Sqlite(pools.readers.acquire().await.doing(doing)?)
-            }
-            Backend::Postgres(pools) => {
-                Conn::Reading(pools.readers.acquire().await.doing(doing)?)
-            }
+            Backend::Sqlite(pools, _) => Conn::Sqlite(pools.readers.acquire().await.doing(doing)?),
+            Backend::Postgres(pools) => Conn::Reading(pools.readers.acquire().await.doing(doing)?),
         }))
     }
 

@@ -114,7 +114,9 @@ const TABLES: &[Table] = &[
 #[non_exhaustive]
 pub enum MoveError {
     /// Only a SQLite file can be moved, and only into PostgreSQL.
-    #[error("a relay moves from a SQLite file into PostgreSQL: --from sqlite:FILE --to postgres://…")]
+    #[error(
+        "a relay moves from a SQLite file into PostgreSQL: --from sqlite:FILE --to postgres://…"
+    )]
     Kinds,
     /// There is no such file.
     #[error("there is no database {}", .0.display())]
@@ -128,7 +130,9 @@ pub enum MoveError {
         rows: u64,
     },
     /// The source has a table of which this version does not know.
-    #[error("the source has a table '{0}' that this version does not know; move it with a newer one")]
+    #[error(
+        "the source has a table '{0}' that this version does not know; move it with a newer one"
+    )]
     Unknown(String),
     /// The target does not have as many rows as were written.
     #[error("of the {written} rows of '{table}' only {found} are in the target")]

@@ -62,8 +62,7 @@ pub(super) async fn alone(at: &database::Postgres) -> Result<PgConnection, Store
 }
 
 fn options(at: &database::Postgres) -> PgConnectOptions {
-    at.options
-        .clone()
+    PgConnectOptions::clone(&at.options)
         .application_name("hayward-relay")
         .statement_cache_capacity(STATEMENTS)
         .disable_statement_logging()

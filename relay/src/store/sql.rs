@@ -6,7 +6,7 @@
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Postgres, Sqlite, SqlSafeStr, SqlStr, Transaction};
+use sqlx::{FromRow, Postgres, SqlSafeStr, SqlStr, Sqlite, Transaction};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -46,10 +46,8 @@ pub(super) trait Row:
 {
 }
 
-impl<T> Row for T where
-    T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
-{
-}
+impl<T> Row for T where T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin
+{}
 
 /// A value of a statement.
 #[derive(Clone, Debug)]

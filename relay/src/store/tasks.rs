@@ -4,7 +4,9 @@
 
 use super::events::{self, Stream};
 use super::sql::{Parts, query, query_scalar};
-use super::{Conn, Doing, StoreError, Tx, count, from_json, int, json, moment, read_id, text, tokens};
+use super::{
+    Conn, Doing, StoreError, Tx, count, from_json, int, json, moment, read_id, text, tokens,
+};
 use crate::change::Change;
 use hayward_shared::id::{DaemonId, RunId, TaskId, WorkspaceId};
 use hayward_shared::task::{Status, Task, Usage};
@@ -219,9 +221,8 @@ pub(crate) async fn take(
     id: TaskId,
 ) -> Result<Option<Stored>, StoreError> {
     let locking = if conn.is_shared() { " FOR UPDATE SKIP LOCKED" } else { "" };
-    let sql = format!(
-        "{COLUMNS} WHERE workspace_id = $1 AND id = $2 AND status = 'queued'{locking}"
-    );
+    let sql =
+        format!("{COLUMNS} WHERE workspace_id = $1 AND id = $2 AND status = 'queued'{locking}");
     let row: Option<Row> = query(sqlx::AssertSqlSafe(sql))
         .bind(text(workspace.0))
         .bind(text(id.0))

@@ -17,9 +17,7 @@ pub(crate) async fn total(conn: &mut Conn) -> Result<u64, StoreError> {
 }
 
 /// The oldest workspace.
-pub(crate) async fn first_workspace(
-    conn: &mut Conn,
-) -> Result<Option<WorkspaceId>, StoreError> {
+pub(crate) async fn first_workspace(conn: &mut Conn) -> Result<Option<WorkspaceId>, StoreError> {
     let id: Option<String> =
         query_scalar("SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1")
             .fetch_optional(conn)

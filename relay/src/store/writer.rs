@@ -92,20 +92,14 @@ impl Turn {
         let Self { conn, done } = self;
         let sent = done.send(Change { fresh, told });
         drop(conn);
-        let crashed = || StoreError::Database {
-            doing: "store a change",
-            source: sqlx::Error::WorkerCrashed,
-        };
+        let crashed =
+            || StoreError::Database { doing: "store a change", source: sqlx::Error::WorkerCrashed };
         sent.map_err(|_| crashed())?;
         stored.await.unwrap_or_else(|_| Err(crashed()))
     }
 }
 
-async fn lend(
-    pool: SqlitePool,
-    mut queue: mpsc::Receiver<Ask>,
-    live: broadcast::Sender<Heard>,
-) {
+async fn lend(pool: SqlitePool, mut queue: mpsc::Receiver<Ask>, live: broadcast::Sender<Heard>) {
     while let Some(first) = queue.recv().await {
         if first.is_closed() {
             continue;

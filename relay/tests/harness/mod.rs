@@ -50,7 +50,11 @@ pub fn on_postgres() -> bool {
 
 /// A database of its own: a file, or a schema on the server that `HAYWARD_TEST_POSTGRES` names.
 async fn database(folder: &tempfile::TempDir) -> Database {
-    if on_postgres() { schema().await.parse().unwrap() } else { folder.path().join("relay.db").into() }
+    if on_postgres() {
+        schema().await.parse().unwrap()
+    } else {
+        folder.path().join("relay.db").into()
+    }
 }
 
 /// The address of a new, empty schema.
