@@ -1,6 +1,11 @@
 //! The state lane: what comes together is stored together, and still once, in order, and acked.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that cannot do its part fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod harness;
 

@@ -1,7 +1,12 @@
 //! A SQLite relay moved into PostgreSQL, over the real databases. Skipped by name where
 //! `HAYWARD_TEST_POSTGRES` names no server.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that cannot do its part fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod harness;
 

@@ -1,7 +1,12 @@
 //! PostgreSQL beneath the relay: what happens when it goes away, and what is shown of its address.
 //! Skipped by name where `HAYWARD_TEST_POSTGRES` names no server.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper that cannot do its part fails its test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod harness;
 
