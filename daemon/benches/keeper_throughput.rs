@@ -83,6 +83,7 @@ async fn read_kept(bytes: u64) -> Outcome<(Duration, u64)> {
         env,
         mode: Mode::Pty { rows: 24, cols: 80 },
         ring_bytes: 64 << 20,
+        fenced: false,
     };
     let folder = RunFolder::new(home.path().join(run.to_string()));
     let began = Instant::now();

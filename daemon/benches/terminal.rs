@@ -115,6 +115,7 @@ fn kept(hayward: &Path, argv: Vec<String>) -> Duration {
         env,
         mode: Mode::Pty { rows: WIDE.ws_row, cols: WIDE.ws_col },
         ring_bytes: 64 << 20,
+        fenced: false,
     };
     let folder = RunFolder::new(home.path().join(run.to_string()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -121,7 +121,10 @@ impl Dispatch {
             }
             ToDaemon::GrantOutput { watch_id, up_to } => self.watches.grant(watch_id, up_to),
             ToDaemon::UnwatchOutput { watch_id } => self.watches.end(watch_id),
-            ToDaemon::Authenticated(_) | ToDaemon::Ack { .. } | ToDaemon::WorkAvailable {} => {}
+            ToDaemon::Authenticated(_)
+            | ToDaemon::Ack { .. }
+            | ToDaemon::HeartbeatAck { .. }
+            | ToDaemon::WorkAvailable {} => {}
             ToDaemon::ListBranches { .. }
             | ToDaemon::MergeStart { .. }
             | ToDaemon::MergeStatus { .. }
@@ -137,6 +140,7 @@ impl Dispatch {
             ToDaemon::QueueAdd { .. } | ToDaemon::QueueList {} | ToDaemon::QueueRemove { .. } => {
                 self.queue(request, body)
             }
+            ToDaemon::ListJobs {} | ToDaemon::OrderJob { .. } => self.jobs(request, body),
             ToDaemon::ReadDiff { .. }
             | ToDaemon::ReadOverlay { .. }
             | ToDaemon::ListWorktrees { .. }
@@ -234,6 +238,21 @@ impl Dispatch {
         self.answers.spawn(async move {
             let answer = queue.serve(body, request).await;
             link.answer(request, answer).await;
+        });
+    }
+
+    fn jobs(&mut self, request: Option<RequestId>, body: ToDaemon) {
+        let (link, shop) = (self.link.clone(), self.shop.clone());
+        self.answers.spawn(async move {
+            let is_kept = matches!(body, ToDaemon::OrderJob { .. });
+            let reply = shop.jobs.serve(body).await;
+            let Some(request) = request else { return };
+            if is_kept
+                && let Err(error) = shop.journal.keep_reply(request, &reply, clock::now()).await
+            {
+                tracing::error!(error = &error as &dyn std::error::Error, "a reply cannot be kept");
+            }
+            link.reply(request, reply).await;
         });
     }
 

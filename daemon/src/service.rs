@@ -10,15 +10,17 @@ use crate::git::pool::{Pool, Terms};
 use crate::git::remote::Clones;
 use crate::git::worktree::Yard;
 use crate::home::{Home, HomeError};
+use crate::job;
 use crate::journal::{Journal, JournalError};
 use crate::kept::Kept;
+use crate::lease::Leases;
 use crate::life::Life;
 use crate::link::{self, Facts, Identity, Link, Standing};
 use crate::local;
 use crate::overlap;
 use crate::queue;
 use crate::search::Finder;
-use crate::task::{Places, Ports, Shop, again, board};
+use crate::task::{Places, Ports, Shop, again, board, kinds};
 use hayward_shared::api::{Directories, Runtime};
 use hayward_shared::id::DaemonId;
 use std::collections::BTreeMap;
@@ -46,7 +48,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Daemon {
     link: Link,
-    _rooms: [Kept; 10],
+    _rooms: [Kept; 11],
     _local: Option<Kept>,
 }
 
@@ -87,9 +89,12 @@ impl Daemon {
         let places = journal.places().await?;
         repositories.recover(&yard, |path| places.contains(path)).await;
         let tending = repositories.tend();
+        let (jobs, ready) = job::prepare(journal.clone());
+        let leases = Leases::default();
         let shop = Arc::new(Shop {
             clones: Clones::new(home.repositories()),
             completions: Completions::new(journal.clone()),
+            jobs: jobs.clone(),
             ports: Ports::default(),
             home,
             agents: Search::begin(parent.clone(), config.daemon.login_shell.clone()),
@@ -97,9 +102,12 @@ impl Daemon {
             journal: journal.clone(),
             repositories,
             places: Places::default(),
+            leases: leases.clone(),
             parent,
             keeper: std::env::current_exe().map_err(StartError::Program)?,
+            stage: None,
         });
+        let working = ready.begin(kinds(&shop)).await?;
         let (board, kept) = board::open(shop.clone()).await?;
         let (queue, queued) = queue::open(shop.clone(), board.clone()).await?;
         let resumed = shop.clone();
@@ -108,7 +116,7 @@ impl Daemon {
         let (found, named) = (shop.agents.watch(), shop.config.agents.clone());
         let telling = Kept::of(tokio::spawn(tell_runtimes(found, named, runtimes)));
         let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
-        let (link, linked, commands) = link::start(identity, journal, facts).await?;
+        let (link, linked, commands) = link::start(identity, journal, facts, leases).await?;
         let settings = overlap::Settings::of_machine(shop.home.overlap());
         let (places, notes) = (shop.places.watch(), shop.config.daemon.sibling_notes);
         let (overlaps, room, news) =
@@ -133,6 +141,7 @@ impl Daemon {
                 telling,
                 completions,
                 tending,
+                working,
             ],
             _local: local,
         })

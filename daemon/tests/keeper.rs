@@ -7,9 +7,10 @@
 )]
 
 use bytes::Bytes;
+use hayward_daemon::clock;
 use hayward_daemon::keeper::folder::{Owner, RUN_VARIABLE, Record};
 use hayward_daemon::keeper::wire::{self, Fault, SOCKET_VERSION};
-use hayward_daemon::keeper::{Exit, How, Launch, LaunchFault, Mode, RunFolder};
+use hayward_daemon::keeper::{Exit, Fence, How, Launch, LaunchFault, Mode, RunFolder};
 use hayward_daemon::process::{self, ProcessId};
 use hayward_daemon::session::adopt::adopt;
 use hayward_daemon::session::{End, Found, Session, SessionError, find, start};
@@ -51,6 +52,7 @@ impl Home {
             env,
             mode,
             ring_bytes: 8 << 20,
+            fenced: false,
         };
         (RunFolder::new(self.0.path().join(run.to_string())), launch)
     }
@@ -369,6 +371,77 @@ async fn a_killed_keeper_is_lost_and_its_agents_are_ended() {
     assert_eq!(living(&session), Vec::<i32>::new());
     assert!(matches!(find(session.folder()).await, Found::Lost(again) if again.ended == 0));
     assert!(text(&session).contains("up"));
+}
+
+/// A session that must be over `ms` from now unless that is written anew.
+async fn fenced(home: &Home, script: &str, ms: u64) -> Session {
+    let (folder, mut launch) = home.launch(&["sh", "-c", script], PTY);
+    launch.fenced = true;
+    folder.create().unwrap();
+    folder.write(&Fence::after(clock::since_boot(), ms).unwrap()).unwrap();
+    start(&folder, &launch, Path::new(PROGRAM)).await.unwrap()
+}
+
+#[tokio::test]
+async fn f28_a_keeper_ends_its_session_by_itself_when_nobody_moves_its_time_on() {
+    let home = Home::new();
+    let script = "trap '' TERM HUP; setsid sh -c \"trap '' TERM; sleep 100\" & echo ready; \
+                  while :; do sleep 1; done";
+    let session = fenced(&home, script, 4_000).await;
+    let began = Instant::now();
+    shows(&session, "ready").await;
+    let (agent, folder) = (session.agent_pid().unwrap(), session.folder().clone());
+    // moved on as for beats that were acknowledged, once from another process than the keeper's
+    for _ in 0..3 {
+        sleep(Duration::from_millis(500)).await;
+        folder.note(&Fence::after(clock::since_boot(), 4_000).unwrap()).unwrap();
+    }
+    // as a daemon that dies: nobody holds the session any more
+    drop(session);
+    until("the agent's end", || !agent.alive()).await;
+    assert!(began.elapsed() >= Duration::from_millis(5_400), "{:?}", began.elapsed());
+    until("the record of it", || folder.read::<Exit>().unwrap().is_some()).await;
+    let exit = folder.read::<Exit>().unwrap().unwrap();
+    assert!(exit.fenced && exit.is_fenced(), "{exit:?}");
+    let name = format!("{RUN_VARIABLE}={}", exit.run);
+    assert!(process::with_environment(&name, 0).unwrap().is_empty(), "some of it lives");
+}
+
+#[tokio::test]
+async fn f28_no_agent_starts_once_its_time_is_over_or_where_nobody_says_when() {
+    let home = Home::new();
+    let marker = home.0.path().join("started");
+    let script = format!("touch {}", marker.display());
+    let exit = exit(&fenced(&home, &script, 0).await).await;
+    assert_eq!(exit.how, How::NotStarted { cause: LaunchFault::Fenced });
+    assert!(exit.is_fenced());
+    let (folder, mut launch) = home.launch(&["sh", "-c", &script], PTY);
+    launch.fenced = true;
+    assert!(start(&folder, &launch, Path::new(PROGRAM)).await.is_err());
+    assert!(!marker.exists());
+}
+
+#[tokio::test]
+async fn f28_a_fenced_agent_dies_with_its_keeper_as_nobody_else_would_end_it_in_time() {
+    let home = Home::new();
+    for mode in [PTY, Mode::Pipe] {
+        let (folder, mut launch) =
+            home.launch(&["sh", "-c", "trap '' TERM HUP; while :; do sleep 1; done"], mode);
+        launch.fenced = true;
+        folder.create().unwrap();
+        folder.write(&Fence::after(clock::since_boot(), 60_000).unwrap()).unwrap();
+        let session = start(&folder, &launch, Path::new(PROGRAM)).await.unwrap();
+        let (agent, keeper) = (session.agent_pid().unwrap(), session.keeper_pid());
+        // no daemon looks after it
+        drop(session);
+        until("the agent's own program", || {
+            let line = fs::read(format!("/proc/{}/cmdline", agent.pid)).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains("while")
+        })
+        .await;
+        keeper.signal(Signal::SIGKILL).unwrap();
+        until("the agent's end", || !agent.alive()).await;
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What a relay is told when it starts.
 
 use crate::database::Database;
-use hayward_shared::run::{LEASE_MS, QUEUE_MS, SETTLE_MS, SWEEP_MS};
+use hayward_shared::run::{LEASE_MS, QUEUE_MS, REQUEUE_UNIT_MS, SETTLE_MS, SWEEP_MS};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,6 +44,8 @@ impl Config {
 pub struct Timing {
     /// A lease holds this many milliseconds after the last beat that named its run.
     pub lease_ms: i64,
+    /// `requeueAfter` counts so many milliseconds each.
+    pub requeue_unit_ms: i64,
     /// Milliseconds between two looks for what is overdue.
     pub sweep_ms: i64,
     /// A queued task expires after this many milliseconds.
@@ -67,6 +69,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             lease_ms: LEASE_MS,
+            requeue_unit_ms: REQUEUE_UNIT_MS,
             sweep_ms: SWEEP_MS,
             queue_ms: QUEUE_MS,
             settle_ms: SETTLE_MS,

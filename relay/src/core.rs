@@ -1,9 +1,12 @@
 //! What every part of a running relay shares.
 
+use crate::clock::Steady;
 use crate::config::Timing;
 use crate::http::gate::Gate;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::store::Store;
+use hayward_shared::time::Timestamp;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -15,16 +18,24 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) registry: Registry,
     pub(crate) timing: Timing,
+    /// What leases are measured by.
+    pub(crate) steady: Steady,
     pub(crate) gate: Gate,
+    pub(crate) metrics: Metrics,
     /// Becomes true once, when the relay stops.
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) links: Links,
 }
 
 impl Core {
+    /// Until when whoever is heard now need not be heard again, by the clock of leases.
+    pub(crate) fn lease_end(&self) -> Timestamp {
+        self.steady.now().plus_millis(self.timing.lease_ms)
+    }
+
     /// A number in 0..1 that spreads retries; without randomness they are not spread.
     pub(crate) fn jitter(&self) -> f64 {
-        getrandom::u32().map_or(0.0, |n| f64::from(n) / f64::from(u32::MAX))
+        crate::clock::roll()
     }
 }
 

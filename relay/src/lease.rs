@@ -2,18 +2,46 @@
 //!
 //! A lease that ran out hands nothing over: the task waits for its daemon under the same epoch.
 //! Only where the daemon itself says that it does not hold the run, or where the task sets
-//! `requeueAfter`, does it go back, and then under a new epoch.
+//! `requeueAfter`, does it go back, and then under a new epoch. By then a daemon that took such a
+//! task has ended its agent by itself ([`fence_after`]).
+//!
+//! Leases are measured by a clock of their own that never jumps ([`crate::clock::Steady`]).
 
 use crate::change::{Change, system};
 use crate::config::Timing;
 use crate::store::tasks::Stored;
 use hayward_shared::event::{Actor, Kind};
 use hayward_shared::id::{DaemonId, RunId};
-use hayward_shared::task::{IllegalTransition, Reason, Status, retry_delay_ms};
+use hayward_shared::run::fence_after_ms;
+use hayward_shared::task::{IllegalTransition, Reason, Status, Task, retry_delay_ms};
 use hayward_shared::time::Timestamp;
 
-/// `requeueAfter` counts these.
-const MINUTE_MS: i64 = 60_000;
+/// The present moment on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    /// Of people: what is told, and when a retry is due.
+    pub(crate) wall: Timestamp,
+    /// Of leases.
+    pub(crate) steady: Timestamp,
+}
+
+/// How many milliseconds after the end of its lease a task goes to another daemon; none where it
+/// stays with its own, as one whose agent's session is to go on.
+fn hands_over(task: &Task, timing: &Timing) -> Option<i64> {
+    let minutes = task.order.requeue_after.filter(|_| task.holding.follow_up.is_none())?;
+    Some(i64::from(minutes).saturating_mul(timing.requeue_unit_ms))
+}
+
+/// How long after its last beat that was heard a daemon begins to end the agent of this task by
+/// itself; none where the task stays with it.
+pub(crate) fn fence_after(task: &Task, timing: &Timing) -> Option<u64> {
+    hands_over(task, timing).map(|wait| fence_after_ms(timing.lease_ms.saturating_add(wait)))
+}
+
+/// Whether the daemon must be told that its beat renewed this task's time.
+pub(crate) fn is_fenced(row: &Stored, timing: &Timing) -> bool {
+    row.task.status.is_held() && hands_over(&row.task, timing).is_some()
+}
 
 /// Gives a queued task to a daemon, as a new run under a new epoch.
 pub(crate) fn claim(
@@ -21,7 +49,7 @@ pub(crate) fn claim(
     daemon: DaemonId,
     by: &Actor,
     now: Timestamp,
-    lease_ms: i64,
+    lease_end: Timestamp,
 ) -> Result<(), IllegalTransition> {
     let mut next = change.clone();
     next.fence();
@@ -33,10 +61,15 @@ pub(crate) fn claim(
     holding.daemon_id = Some(daemon);
     holding.run_id = Some(RunId::fresh());
     holding.attempt += 1;
-    next.row.lease_expires_at = Some(now.plus_millis(lease_ms));
+    next.row.lease_expires_at = Some(lease_end);
     next.step(Status::Dispatched, None, by, now)?;
     *change = next;
     Ok(())
+}
+
+/// Whether a run with the fence `told` was handed over since: its task has the fence `present`.
+pub(crate) fn is_former(told: u64, present: u64) -> bool {
+    told < present && !hayward_edge::planted("no_epoch_check")
 }
 
 /// Whether the task waits for a daemon whose lease ran out.
@@ -44,40 +77,43 @@ pub(crate) fn is_away(row: &Stored) -> bool {
     row.task.status == Status::Waiting && row.task.reason == Some(Reason::DaemonOffline)
 }
 
-/// The daemon was heard of this run: its lease is renewed, and if it was away, it runs again.
-pub(crate) fn heard(change: &mut Change, by: &Actor, now: Timestamp, lease_ms: i64) {
+/// The daemon was heard of this run: its lease holds until `lease_end`, and if it was away, it runs
+/// again.
+pub(crate) fn heard(change: &mut Change, by: &Actor, now: Timestamp, lease_end: Timestamp) {
     if !change.row.task.status.is_held() {
         return;
     }
-    change.row.lease_expires_at = Some(now.plus_millis(lease_ms));
+    change.row.lease_expires_at = Some(lease_end);
     if is_away(&change.row) && change.step(Status::Running, None, by, now).is_err() {
         tracing::error!(task = %change.row.task.id, "a waiting task could not go on");
     }
 }
 
 /// What time alone does to a task at `now`; `None` when nothing is due.
-pub(crate) fn overdue(row: &Stored, now: Timestamp, timing: &Timing) -> Option<Change> {
+pub(crate) fn overdue(row: &Stored, now: Now, timing: &Timing) -> Option<Change> {
     let mut change = Change::of(row.clone());
-    let lapsed = row.lease_expires_at.filter(|end| *end <= now);
+    let Now { wall, steady } = now;
+    let lapsed = row.lease_expires_at.filter(|end| *end <= steady);
     let (to, reason) = match row.task.status {
         Status::Dispatched | Status::Running => {
             lapsed?;
             (Status::Waiting, Some(Reason::DaemonOffline))
         }
         Status::Waiting | Status::Paused => {
-            let minutes = i64::from(row.task.order.requeue_after?);
-            if now.since(lapsed?) < minutes.saturating_mul(MINUTE_MS) {
+            if steady.since(lapsed?) < hands_over(&row.task, timing)? {
                 return None;
             }
             change.fence();
+            // what it had done there is given up: it may begin anew wherever it could have begun
+            change.row.task.holding.daemon_id = None;
             (Status::Queued, None)
         }
-        Status::Deferred if row.task.holding.next_retry_at.is_none_or(|at| at <= now) => {
+        Status::Deferred if row.task.holding.next_retry_at.is_none_or(|at| at <= wall) => {
             (Status::Queued, None)
         }
         // only one daemon can take it, and its work is done as far as it goes
         Status::Queued if row.task.holding.follow_up.is_some() => return None,
-        Status::Queued if now.since(row.queued_at?) >= timing.queue_ms => {
+        Status::Queued if wall.since(row.queued_at?) >= timing.queue_ms => {
             let hours = timing.queue_ms / 3_600_000;
             change.row.task.results.error_message =
                 Some(format!("no daemon claimed it within {hours} hours"));
@@ -86,7 +122,7 @@ pub(crate) fn overdue(row: &Stored, now: Timestamp, timing: &Timing) -> Option<C
         _ => return None,
     };
     let lease = change.row.lease_expires_at;
-    change.step(to, reason, &system(), now).ok()?;
+    change.step(to, reason, &system(), wall).ok()?;
     if to.is_held() {
         // it stays known since when the daemon is away: `requeueAfter` counts from there
         change.row.lease_expires_at = lease;
@@ -148,9 +184,15 @@ pub(crate) mod tests {
     use super::*;
     use hayward_shared::id::{TaskId, WorkspaceId};
     use hayward_shared::task::{Holding, Order, Results, Task};
+    use proptest::prelude::*;
 
     pub(crate) fn at(ms: i64) -> Timestamp {
         Timestamp::from_millis(ms)
+    }
+
+    /// Both clocks show the same.
+    pub(crate) fn both(ms: i64) -> Now {
+        Now { wall: at(ms), steady: at(ms) }
     }
 
     pub(crate) fn queued(order: Order) -> Stored {
@@ -172,7 +214,7 @@ pub(crate) mod tests {
 
     pub(crate) fn running(order: Order, daemon: DaemonId) -> Stored {
         let mut change = Change::of(queued(order));
-        claim(&mut change, daemon, &system(), at(1_000), 60_000).unwrap();
+        claim(&mut change, daemon, &system(), at(1_000), at(61_000)).unwrap();
         change.step(Status::Running, None, &system(), at(2_000)).unwrap();
         change.row.heard_epoch = change.row.task.holding.lease_epoch;
         change.row
@@ -186,9 +228,9 @@ pub(crate) mod tests {
     #[test]
     fn f28_a_claimed_task_cannot_be_claimed_again() {
         let mut change = Change::of(queued(Order::default()));
-        claim(&mut change, DaemonId::fresh(), &system(), at(1), 60_000).unwrap();
+        claim(&mut change, DaemonId::fresh(), &system(), at(1), at(60_001)).unwrap();
         let before = change.clone();
-        assert!(claim(&mut change, DaemonId::fresh(), &system(), at(2), 60_000).is_err());
+        assert!(claim(&mut change, DaemonId::fresh(), &system(), at(2), at(60_002)).is_err());
         assert_eq!(change, before);
     }
 
@@ -196,11 +238,11 @@ pub(crate) mod tests {
     fn f29_silence_makes_a_run_wait_under_the_same_epoch_and_a_return_lets_it_go_on() {
         let row = running(Order::default(), DaemonId::fresh());
         let timing = Timing::default();
-        assert!(overdue(&row, at(60_999), &timing).is_none());
-        let mut away = overdue(&row, at(61_000), &timing).unwrap();
+        assert!(overdue(&row, both(60_999), &timing).is_none());
+        let mut away = overdue(&row, both(61_000), &timing).unwrap();
         assert_eq!(standing(&away), (Status::Waiting, Some(Reason::DaemonOffline), 1));
-        assert!(overdue(&away.row, at(i64::MAX), &timing).is_none());
-        heard(&mut away, &system(), at(99_000), 60_000);
+        assert!(overdue(&away.row, both(i64::MAX), &timing).is_none());
+        heard(&mut away, &system(), at(99_000), at(159_000));
         assert_eq!(standing(&away), (Status::Running, None, 1));
         assert_eq!(away.row.lease_expires_at, Some(at(159_000)));
     }
@@ -209,17 +251,78 @@ pub(crate) mod tests {
     fn a_paused_task_stays_paused_when_its_daemon_is_away() {
         let mut change = Change::of(running(Order::default(), DaemonId::fresh()));
         change.step(Status::Paused, None, &system(), at(3_000)).unwrap();
-        assert!(overdue(&change.row, at(i64::MAX), &Timing::default()).is_none());
+        assert!(overdue(&change.row, both(i64::MAX), &Timing::default()).is_none());
     }
 
     #[test]
     fn only_requeue_after_hands_over_and_under_a_new_epoch() {
         let order = Order { requeue_after: Some(5), ..Order::default() };
         let row = running(order, DaemonId::fresh());
-        let away = overdue(&row, at(61_000), &Timing::default()).unwrap().row;
-        assert!(overdue(&away, at(61_000 + 299_999), &Timing::default()).is_none());
-        let back = overdue(&away, at(61_000 + 300_000), &Timing::default()).unwrap();
+        let away = overdue(&row, both(61_000), &Timing::default()).unwrap().row;
+        assert!(overdue(&away, both(61_000 + 299_999), &Timing::default()).is_none());
+        let back = overdue(&away, both(61_000 + 300_000), &Timing::default()).unwrap();
         assert_eq!(standing(&back), (Status::Queued, None, 2));
+        assert_eq!(back.row.task.holding.daemon_id, None, "another daemon may take it");
+    }
+
+    #[test]
+    fn f28_a_wall_clock_that_is_set_forward_lets_no_lease_run_out_and_hands_nothing_over() {
+        let order = Order { requeue_after: Some(1), ..Order::default() };
+        let row = running(order, DaemonId::fresh());
+        let timing = Timing::default();
+        let jumped = |steady| Now { wall: at(steady + 3_600_000), steady: at(steady) };
+        assert!(overdue(&row, jumped(60_999), &timing).is_none());
+        let away = overdue(&row, jumped(61_000), &timing).unwrap().row;
+        assert!(overdue(&away, jumped(120_999), &timing).is_none());
+        assert!(overdue(&away, jumped(121_000), &timing).is_some());
+    }
+
+    #[test]
+    fn f28_no_hand_over_comes_before_the_former_daemon_has_ended_its_agent() {
+        let timing = Timing::default();
+        for minutes in [1, 2, 30, 24 * 60] {
+            let order = Order { requeue_after: Some(minutes), ..Order::default() };
+            let row = running(order, DaemonId::fresh());
+            // the last beat was heard at 1_000 at the latest, and was sent before that
+            let fenced = fence_after(&row.task, &timing).unwrap();
+            let ended = 1_000 + i64::try_from(fenced).unwrap() + 29_999;
+            let away = overdue(&row, both(61_000), &timing).unwrap().row;
+            assert!(overdue(&away, both(ended), &timing).is_none(), "{minutes}");
+        }
+    }
+
+    #[test]
+    fn a_task_whose_agent_is_to_go_on_is_handed_to_nobody() {
+        let order = Order { requeue_after: Some(1), ..Order::default() };
+        let mut row = running(order, DaemonId::fresh());
+        let words = hayward_shared::task::FollowUp { id: Default::default(), text: "on".into() };
+        row.task.holding.follow_up = Some(words);
+        let timing = Timing::default();
+        assert_eq!(fence_after(&row.task, &timing), None);
+        let away = overdue(&row, both(61_000), &timing).unwrap().row;
+        assert!(overdue(&away, both(i64::MAX), &timing).is_none());
+    }
+
+    #[test]
+    fn f59_a_daemon_that_is_away_for_ten_hours_keeps_its_run_and_its_late_end_is_taken() {
+        let row = running(Order::default(), DaemonId::fresh());
+        let timing = Timing::default();
+        let mut away = overdue(&row, both(61_000), &timing).unwrap();
+        assert!(overdue(&away.row, both(36_000_000), &timing).is_none());
+        heard(&mut away, &system(), at(36_000_000), at(36_060_000));
+        away.step(Status::Completed, None, &system(), at(36_000_001)).unwrap();
+        assert_eq!(standing(&away), (Status::Completed, None, 1));
+    }
+
+    #[test]
+    fn f59_a_quiet_run_on_a_live_lease_is_left_alone_however_long_it_takes() {
+        let mut change = Change::of(running(Order::default(), DaemonId::fresh()));
+        for beat in 1..=2_400 {
+            let now = beat * 15_000;
+            heard(&mut change, &system(), at(now), at(now + 60_000));
+            assert!(overdue(&change.row, both(now + 14_999), &Timing::default()).is_none());
+        }
+        assert_eq!(standing(&change), (Status::Running, None, 1));
     }
 
     #[test]
@@ -237,15 +340,15 @@ pub(crate) mod tests {
             let later = disowned(&change.row, &by, at(9_000), 0.0).unwrap();
             assert_eq!(standing(&later), (Status::Deferred, Some(Reason::SessionLost), 1));
             let due = later.row.task.holding.next_retry_at.unwrap();
-            assert!(overdue(&later.row, due.plus_millis(-1), &Timing::default()).is_none());
-            assert!(overdue(&later.row, due, &Timing::default()).is_some());
+            assert!(overdue(&later.row, both(due.millis() - 1), &Timing::default()).is_none());
+            assert!(overdue(&later.row, both(due.millis()), &Timing::default()).is_some());
         }
     }
 
     #[test]
     fn a_disowned_claim_goes_back_without_counting_an_attempt() {
         let mut change = Change::of(queued(Order::default()));
-        claim(&mut change, DaemonId::fresh(), &system(), at(1), 60_000).unwrap();
+        claim(&mut change, DaemonId::fresh(), &system(), at(1), at(60_001)).unwrap();
         let back = disowned(&change.row, &system(), at(2), 0.0).unwrap();
         assert_eq!(standing(&back), (Status::Queued, None, 2));
         assert_eq!(back.row.task.holding.attempt, 0);
@@ -255,8 +358,75 @@ pub(crate) mod tests {
     fn an_unclaimed_task_expires_after_a_day() {
         let row = queued(Order::default());
         let day = 24 * 3_600_000;
-        assert!(overdue(&row, at(day - 1), &Timing::default()).is_none());
-        let end = overdue(&row, at(day), &Timing::default()).unwrap();
+        assert!(overdue(&row, both(day - 1), &Timing::default()).is_none());
+        let end = overdue(&row, both(day), &Timing::default()).unwrap();
         assert_eq!(standing(&end), (Status::Failed, Some(Reason::QueueExpired), 0));
+    }
+
+    /// What happens to the link of a run, one after the other.
+    #[derive(Clone, Debug)]
+    enum Happening {
+        /// A beat is on its way for so long; is it heard, and is its acknowledgement?
+        Beat { delay: i64, heard: bool, acked: bool },
+        /// The relay restarts.
+        Restart,
+    }
+
+    fn happening() -> impl Strategy<Value = (i64, Happening)> {
+        let beat = (0i64..40_000, any::<bool>(), any::<bool>())
+            .prop_map(|(delay, heard, acked)| Happening::Beat { delay, heard, acked });
+        (1i64..40_000, prop_oneof![9 => beat, 1 => Just(Happening::Restart)])
+    }
+
+    proptest! {
+        /// Whatever is lost or late, and however the daemon's clock runs within what clocks that are
+        /// kept right do, its agent has ended when the relay may hand over.
+        #[test]
+        fn f28_a_fenced_agent_has_ended_whenever_its_task_is_handed_over(
+            minutes in 1u32..600,
+            drift in -0.0005f64..0.0005,
+            happenings in prop::collection::vec(happening(), 0..40),
+        ) {
+            let timing = Timing::default();
+            let order = Order { requeue_after: Some(minutes), ..Order::default() };
+            let row = running(order, DaemonId::fresh());
+            let fenced = f64::from(u32::try_from(fence_after(&row.task, &timing).unwrap()).unwrap());
+            // the daemon's time of the last beat that was acknowledged; the first was, before a
+            // claim at 1,000
+            let (mut now, mut sent, mut change) = (1_000, 1_000, Change::of(row));
+            let own = |relay: i64| relay as f64 * (1.0 + drift);
+            for (gap, what) in happenings {
+                now += gap;
+                let began = now;
+                if let Happening::Beat { delay, .. } = what {
+                    now += delay;
+                }
+                // a sweep comes right before: the first makes it wait, the second hands over
+                for _ in 0..2 {
+                    let Some(due) = overdue(&change.row, both(now), &timing) else { break };
+                    change = due;
+                }
+                if change.row.task.status == Status::Queued {
+                    let ended = own(sent) + fenced + 29_000.0 * (1.0 - drift);
+                    prop_assert!(ended <= own(now), "at {now}, its last beat was of {sent}");
+                    return Ok(());
+                }
+                match what {
+                    Happening::Beat { heard: true, acked, .. } => {
+                        heard(&mut change, &system(), at(now), at(now + timing.lease_ms));
+                        let lives = own(began) < own(sent) + fenced;
+                        sent = if acked && lives { began } else { sent };
+                    }
+                    Happening::Beat { .. } => {}
+                    Happening::Restart => {
+                        change.row.lease_expires_at = Some(at(now + timing.lease_ms));
+                    }
+                }
+            }
+            // the earliest moment at which it could be handed over from here
+            let end = change.row.lease_expires_at.unwrap().millis();
+            let over = end + i64::from(minutes) * timing.requeue_unit_ms;
+            prop_assert!(own(sent) + fenced + 29_000.0 <= own(over));
+        }
     }
 }

@@ -12,6 +12,7 @@ mod database;
 mod discards;
 mod http;
 mod lease;
+mod metrics;
 mod placement;
 mod registry;
 mod relay;

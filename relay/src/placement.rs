@@ -16,6 +16,8 @@ pub(crate) struct Candidate {
     pub(crate) id: DaemonId,
     /// Whether it speaks the seed's protocol alone.
     pub(crate) plain: bool,
+    /// Whether it ends an agent by itself before its task is handed over.
+    pub(crate) fences: bool,
     pub(crate) runtimes: Vec<Runtime>,
 }
 
@@ -34,6 +36,9 @@ pub(crate) enum Unfit {
     /// The daemon has the agent, but it cannot be used.
     #[error("the daemon's agent '{0}' cannot be used")]
     Unhealthy(String),
+    /// The task may be handed over, and the daemon would not end its agent before.
+    #[error("the daemon cannot end an agent by itself before its task is handed over")]
+    Unfenced,
     /// A plain peer cannot run it.
     #[error("a plain peer runs no commands")]
     Plain,
@@ -47,6 +52,9 @@ pub(crate) fn explain(
 ) -> Result<(), Unfit> {
     if task.order.wanted_daemon_id.is_some_and(|wanted| wanted != daemon.id) {
         return Err(Unfit::OtherDaemon);
+    }
+    if task.order.requeue_after.is_some() && !daemon.fences {
+        return Err(Unfit::Unfenced);
     }
     // a local folder that a daemon has worked on is not on another machine
     let local = task.order.repository_url.as_deref().is_some_and(is_local);
@@ -99,7 +107,7 @@ mod tests {
                 reason: None,
             })
             .collect();
-        Candidate { id: DaemonId::fresh(), plain, runtimes }
+        Candidate { id: DaemonId::fresh(), plain, fences: !plain, runtimes }
     }
 
     fn wants(order: Order, daemon: &Candidate) -> Result<(), Unfit> {
@@ -115,6 +123,16 @@ mod tests {
         assert_eq!(wants(named("gemini"), &ours), Err(Unfit::NoAgent("gemini".into())));
         assert_eq!(wants(named("command"), &ours), Ok(()));
         assert_eq!(wants(Order::default(), &ours), Ok(()));
+    }
+
+    #[test]
+    fn f28_a_task_that_may_be_handed_over_goes_only_to_who_ends_its_agent_before() {
+        let order = Order { requeue_after: Some(5), ..Order::default() };
+        let ours = daemon(false, &[]);
+        assert_eq!(wants(order.clone(), &ours), Ok(()));
+        let older = Candidate { fences: false, ..ours };
+        assert_eq!(wants(order, &older), Err(Unfit::Unfenced));
+        assert_eq!(wants(Order::default(), &older), Ok(()));
     }
 
     #[test]

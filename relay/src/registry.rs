@@ -16,7 +16,7 @@ use hayward_shared::id::{DaemonId, RequestId, TaskId, WatchId, WorkspaceId};
 use hayward_shared::protocol::{ClientNotice, FromDaemon, Reply, Tagged, ToDaemon, encode};
 use hayward_shared::time::Timestamp;
 use serde_json::Value;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -43,7 +43,8 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
-    links: HashMap<DaemonId, Link>,
+    /// By id, so that who is told of work first is no chance.
+    links: BTreeMap<DaemonId, Link>,
     watches: HashMap<WatchId, Watch>,
     broken: HashMap<DaemonId, Timestamp>,
 }
@@ -185,6 +186,11 @@ impl Registry {
     /// Whether a daemon's link is up.
     pub(crate) fn is_online(&self, daemon: DaemonId) -> bool {
         self.lock().links.contains_key(&daemon)
+    }
+
+    /// How many daemons are linked to this relay.
+    pub(crate) fn online(&self) -> usize {
+        self.lock().links.len()
     }
 
     /// Tells the daemons of a workspace that there may be work.

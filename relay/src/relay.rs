@@ -1,15 +1,18 @@
 //! A running relay: started, asked for credentials by its own process, stopped.
 
 use crate::auth::{Secret, Who};
+use crate::clock::Steady;
 use crate::config::Config;
 use crate::core::{Core, Links};
 use crate::database::Database;
 use crate::http;
 use crate::http::gate::Gate;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::store::tokens::{self, Issue};
 use crate::store::{Store, StoreError, users};
 use crate::sweep;
+use hayward_edge::net;
 use hayward_shared::api::Role;
 use hayward_shared::id::{UserId, WorkspaceId};
 use std::io::Write;
@@ -17,7 +20,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -80,7 +82,7 @@ pub struct Relay {
     bootstrap: Option<Bootstrap>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
-    loops: [JoinHandle<()>; 2],
+    loops: [JoinHandle<()>; 3],
 }
 
 impl std::fmt::Debug for Relay {
@@ -101,14 +103,16 @@ impl Relay {
         let failed = |source| StartError::Store { database: config.database.to_string(), source };
         let store = Store::open(&config.database).await.map_err(failed)?;
         let refused = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
+        let listener = net::Listener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let (stop, stopping) = watch::channel(false);
         let core = Arc::new(Core {
             store,
             registry: Registry::default(),
             timing: config.timing,
+            steady: Steady::from(crate::clock::now()),
             gate: Gate::new(&config, address.ip().is_loopback()),
+            metrics: Metrics::default(),
             stopping: stopping.clone(),
             links: Links::default(),
         });
@@ -119,8 +123,12 @@ impl Relay {
                 .map_err(|source| StartError::Token { path: path.clone(), source })?;
             tracing::info!(path = %path.display(), "the first owner's token was written");
         }
-        let loops =
-            [tokio::spawn(sweep::run(core.clone())), tokio::spawn(sweep::hint(core.clone()))];
+        sweep::begin_leases_anew(&core).await.map_err(failed)?;
+        let loops = [
+            tokio::spawn(sweep::run(core.clone())),
+            tokio::spawn(sweep::retry(core.clone())),
+            tokio::spawn(sweep::hint(core.clone())),
+        ];
         let server = tokio::spawn(serve(listener, core.clone(), stopping));
         tracing::info!(%address, database = %config.database, "relay started");
         Ok(Self { core, address, bootstrap, stop, server, loops })
@@ -195,16 +203,25 @@ impl Drop for Relay {
     }
 }
 
-async fn serve(listener: TcpListener, core: Arc<Core>, mut stopping: watch::Receiver<bool>) {
-    use axum::serve::ListenerExt;
-    let listener = listener.tap_io(|stream| {
-        // without it small messages wait for the peer's delayed ack
-        if let Err(e) = stream.set_nodelay(true) {
-            tracing::debug!("nodelay was refused: {e}");
-        }
-    });
+/// What connections come in by.
+struct Door(net::Listener);
+
+impl axum::serve::Listener for Door {
+    type Io = net::Stream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (net::Stream, SocketAddr) {
+        self.0.accept().await
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+async fn serve(listener: net::Listener, core: Arc<Core>, mut stopping: watch::Receiver<bool>) {
     let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
-    let served = axum::serve(listener, http::router(core)).with_graceful_shutdown(stop).await;
+    let served = axum::serve(Door(listener), http::router(core)).with_graceful_shutdown(stop).await;
     if let Err(e) = served {
         tracing::error!("the listener failed: {e}");
     }

@@ -62,7 +62,8 @@ pub(crate) enum Verdict {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     pub(crate) now: Timestamp,
-    pub(crate) lease_ms: i64,
+    /// Until when whoever is heard now need not be heard again, by the clock of leases.
+    pub(crate) lease_end: Timestamp,
     /// In 0..1; spreads retries.
     pub(crate) jitter: f64,
 }
@@ -83,7 +84,7 @@ pub(crate) fn subject(message: &FromDaemon) -> Option<hayward_shared::id::TaskId
 /// What `message` means for `row`.
 pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Moment) -> Verdict {
     let epoch = row.task.holding.lease_epoch;
-    let former = from.epoch.filter(|told| *told < epoch);
+    let former = from.epoch.filter(|told| lease::is_former(*told, epoch));
     if let Some(told) = former.filter(|_| !aftermath::is_part(&message)) {
         return Verdict::Stale(told);
     }
@@ -106,7 +107,7 @@ pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Mome
             status(change, &by, report, from, moment)
         }
         FromDaemon::TaskProgress { summary, .. } => {
-            lease::heard(&mut change, &by, moment.now, moment.lease_ms);
+            lease::heard(&mut change, &by, moment.now, moment.lease_end);
             let summary = bounded(&summary, MAX_SUMMARY).0.to_owned();
             change.row.task.version += 1;
             change.say(Kind::TaskProgress, &by, moment.now, json!({ "summary": summary }));
@@ -114,7 +115,7 @@ pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Mome
             Verdict::Apply(Box::new(change))
         }
         FromDaemon::TaskOutput { output, .. } => {
-            lease::heard(&mut change, &by, moment.now, moment.lease_ms);
+            lease::heard(&mut change, &by, moment.now, moment.lease_end);
             let (text, cut) = bounded(&output, MAX_TEXT);
             change.say(
                 Kind::SessionOutput,
@@ -153,7 +154,7 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
         return Verdict::Stale(holding.lease_epoch);
     }
     let epoch = holding.lease_epoch;
-    lease::heard(&mut change, by, moment.now, moment.lease_ms);
+    lease::heard(&mut change, by, moment.now, moment.lease_end);
     let usage = (event.event == Kind::UsageReported)
         .then(|| serde_json::from_value::<Usage>(event.payload.clone()).ok())
         .flatten();
@@ -262,13 +263,13 @@ fn status(
         if merged {
             change.updated(&["results"], by, now);
         }
-        lease::heard(&mut change, by, now, moment.lease_ms);
+        lease::heard(&mut change, by, now, moment.lease_end);
         return Verdict::Apply(Box::new(change));
     }
     if !old.is_held() {
         return Verdict::Pass("the task is not held by anyone");
     }
-    lease::heard(&mut change, by, now, moment.lease_ms);
+    lease::heard(&mut change, by, now, moment.lease_end);
     let plain = from.epoch.is_none();
     // a plain peer may end a run that it never said was begun
     let skipped = plain && change.row.task.status == Status::Dispatched && to.is_final();
@@ -290,14 +291,20 @@ fn advance(
     let holding = &change.row.task.holding;
     let attempt = holding.attempt;
     let spent = attempt >= change.row.task.order.max_attempts;
+    // a newer daemon may know a reason that we do not
+    let in_vain = report
+        .reason
+        .is_some_and(|reason| reason != Reason::Unknown && reason.retry() == Retry::Never);
     match report.new_status {
-        Status::Deferred if spent => change.step(Status::Failed, report.reason, by, moment.now),
+        Status::Deferred if spent || in_vain => {
+            change.step(Status::Failed, report.reason, by, moment.now)
+        }
         Status::Deferred => {
             change.step(Status::Deferred, report.reason, by, moment.now)?;
-            let due = report
-                .next_retry_at
-                .unwrap_or_else(|| moment.now.plus_millis(retry_delay_ms(attempt, moment.jitter)));
-            change.row.task.holding.next_retry_at = Some(due);
+            // how long counts, not when: the daemon's clock may be wrong
+            let told = report.next_retry_at.zip(report.at).map(|(due, at)| due.since(at).max(0));
+            let wait = told.unwrap_or_else(|| retry_delay_ms(attempt, moment.jitter));
+            change.row.task.holding.next_retry_at = Some(moment.now.plus_millis(wait));
             if report.reason.is_some_and(|reason| reason.retry() == Retry::Fresh) {
                 change.row.task.results.session_id = None;
             }
@@ -347,10 +354,10 @@ fn take<T: Clone>(known: &mut Option<T>, told: Option<&T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::tests::{at, running};
+    use crate::lease::tests::{at, both, running};
     use hayward_shared::task::{FollowUp, Order};
 
-    const MOMENT: fn() -> Moment = || Moment { now: at(9_000), lease_ms: 60_000, jitter: 0.0 };
+    const MOMENT: fn() -> Moment = || Moment { now: at(9_000), lease_end: at(69_000), jitter: 0.0 };
 
     fn report(row: &Stored, to: Status) -> FromDaemon {
         FromDaemon::TaskStatusChange(StatusReport {
@@ -399,7 +406,7 @@ mod tests {
         assert!(matches!(judge(sent.row.clone(), from, told(run), MOMENT()), Verdict::Pass(_)));
         // it waits for the one daemon that can go on with it
         assert!(
-            lease::overdue(&sent.row, at(i64::MAX), &crate::config::Timing::default()).is_none()
+            lease::overdue(&sent.row, both(i64::MAX), &crate::config::Timing::default()).is_none()
         );
     }
 
@@ -418,7 +425,8 @@ mod tests {
     fn f29_a_late_end_restores_the_run_and_ends_it() {
         let me = DaemonId::fresh();
         let row = running(Order::default(), me);
-        let away = lease::overdue(&row, at(99_000), &crate::config::Timing::default()).unwrap().row;
+        let away =
+            lease::overdue(&row, both(99_000), &crate::config::Timing::default()).unwrap().row;
         let from = Sender { daemon: me, epoch: Some(1) };
         let change = applied(judge(away, from, report(&row, Status::Completed), MOMENT()));
         assert_eq!(change.row.task.status, Status::Completed);
@@ -453,6 +461,33 @@ mod tests {
             assert_eq!(change.row.task.status, expected);
             let due = change.row.task.holding.next_retry_at;
             assert_eq!(due.is_some(), expected == Status::Deferred);
+        }
+    }
+
+    #[test]
+    fn a_retry_is_due_by_the_relays_clock_and_only_after_a_failure_that_may_pass() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let row = running(Order { max_attempts: 3, ..Order::default() }, me);
+        let told = |reason| {
+            let FromDaemon::TaskStatusChange(mut told) = report(&row, Status::Deferred) else {
+                panic!()
+            };
+            // a daemon whose clock is an hour ahead
+            told.at = Some(at(3_600_000));
+            told.next_retry_at = Some(at(3_601_500));
+            told.reason = Some(reason);
+            let message = FromDaemon::TaskStatusChange(told);
+            applied(judge(row.clone(), from, message, MOMENT())).row.task
+        };
+        let later = told(Reason::ProviderNetwork);
+        assert_eq!(later.holding.next_retry_at, Some(MOMENT().now.plus_millis(1_500)));
+        for reason in hayward_shared::task::REASONS {
+            let expected = match reason.retry() {
+                Retry::Never => Status::Failed,
+                Retry::Again | Retry::Fresh => Status::Deferred,
+            };
+            assert_eq!(told(*reason).status, expected, "{reason}");
         }
     }
 

@@ -1,13 +1,12 @@
-//! What happens by time alone, and who is told that there may be work. Two small loops, both owned
+//! What happens by time alone, and who is told that there may be work. Three small loops, all owned
 //! by the relay.
 
 use crate::core::Core;
-use crate::lease;
+use crate::lease::{self, Now};
 use crate::store::{Heard, StoreError, tasks};
 use hayward_shared::event::{Envelope, Kind};
 use hayward_shared::id::{TaskId, WorkspaceId};
 use hayward_shared::task::Status;
-use hayward_shared::time::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -21,19 +20,32 @@ pub(crate) async fn run(core: Arc<Core>) {
     let every = u64::try_from(core.timing.sweep_ms).unwrap_or(1).max(1);
     let mut ticks = interval(Duration::from_millis(every));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked = core.steady.now();
     loop {
         ticks.tick().await;
-        if let Err(e) = sweep(&core, crate::clock::now()).await {
+        let pause = core.steady.now().since(looked);
+        looked = core.steady.now();
+        if pause > core.timing.sweep_ms + core.timing.lease_ms / 2 {
+            tracing::warn!(pause, "this relay stood still: every lease begins anew");
+            if let Err(e) = begin_leases_anew(&core).await {
+                tracing::error!(error = &e as &dyn std::error::Error, "no lease was renewed");
+            }
+        }
+        if let Err(e) = sweep(&core, now(&core)).await {
             tracing::error!(error = &e as &dyn std::error::Error, "a sweep failed");
         }
     }
 }
 
-async fn sweep(core: &Core, now: Timestamp) -> Result<(), StoreError> {
-    let queued_before = now.plus_millis(-core.timing.queue_ms);
+fn now(core: &Core) -> Now {
+    Now { wall: crate::clock::now(), steady: core.steady.now() }
+}
+
+async fn sweep(core: &Core, now: Now) -> Result<(), StoreError> {
+    let queued_before = now.wall.plus_millis(-core.timing.queue_ms);
     loop {
         let mut reader = core.store.read().await?;
-        let due = tasks::overdue(&mut reader, now, queued_before, PAGE).await?;
+        let due = tasks::overdue(&mut reader, now.steady, queued_before, PAGE).await?;
         drop(reader);
         let mut moved = 0;
         for key in &due {
@@ -46,7 +58,7 @@ async fn sweep(core: &Core, now: Timestamp) -> Result<(), StoreError> {
     let mut after = String::new();
     loop {
         let mut reader = core.store.read().await?;
-        let away = tasks::abandoned(&mut reader, now, &after, PAGE).await?;
+        let away = tasks::abandoned(&mut reader, now.steady, &after, PAGE).await?;
         drop(reader);
         for key in &away {
             settle(core, *key, now).await?;
@@ -64,7 +76,7 @@ async fn sweep(core: &Core, now: Timestamp) -> Result<(), StoreError> {
 async fn settle(
     core: &Core,
     (workspace, id): (WorkspaceId, TaskId),
-    now: Timestamp,
+    now: Now,
 ) -> Result<bool, StoreError> {
     let mut tx = core.store.write().await?;
     let Some(row) = tasks::find(tx.conn(), workspace, id).await? else { return Ok(false) };
@@ -74,12 +86,69 @@ async fn settle(
     Ok(true)
 }
 
+/// Lets every lease begin anew: nobody could be heard while the relay was away, and its clock may
+/// have been set meanwhile.
+pub(crate) async fn begin_leases_anew(core: &Core) -> Result<(), StoreError> {
+    let mut tx = core.store.write().await?;
+    tasks::renew_all(tx.conn(), core.lease_end()).await?;
+    tx.commit().await
+}
+
+/// Queues what was deferred as soon as it is due. Ends when it is aborted.
+pub(crate) async fn retry(core: Arc<Core>) {
+    let mut live = core.store.listen();
+    loop {
+        let pause = match retry_due(&core).await {
+            Ok(pause) => pause,
+            Err(e) => {
+                tracing::error!(error = &e as &dyn std::error::Error, "a look for retries failed");
+                Some(core.timing.sweep_ms)
+            }
+        };
+        // a wall clock that is set anew is noticed with the next sweep
+        let pause = pause.unwrap_or(core.timing.sweep_ms).clamp(1, core.timing.sweep_ms);
+        let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(1));
+        let deferred = async {
+            loop {
+                match live.recv().await {
+                    Ok(Heard::Event(event)) if !becomes(&event, Status::Deferred) => {}
+                    Ok(Heard::Event(_) | Heard::Look(..)) | Err(RecvError::Lagged(_)) => return,
+                    Err(RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        };
+        // either way the store is asked again
+        drop(tokio::time::timeout(pause, deferred).await);
+    }
+}
+
+/// Queues all that is due; milliseconds until the next one is.
+async fn retry_due(core: &Core) -> Result<Option<i64>, StoreError> {
+    loop {
+        let now = now(core);
+        let mut reader = core.store.read().await?;
+        let due = tasks::retries(&mut reader, now.wall, PAGE).await?;
+        if due.is_empty() {
+            let next = tasks::next_retry(&mut reader).await?;
+            return Ok(next.map(|at| at.since(now.wall)));
+        }
+        drop(reader);
+        let mut moved = 0;
+        for key in due {
+            moved += u32::from(settle(core, key, now).await?);
+        }
+        if moved == 0 {
+            return Ok(None);
+        }
+    }
+}
+
 /// Tells daemons of each task that becomes queued. Ends when it is aborted.
 pub(crate) async fn hint(core: Arc<Core>) {
     let mut live = core.store.listen();
     loop {
         match live.recv().await {
-            Ok(Heard::Event(event)) if becomes_queued(&event) => {
+            Ok(Heard::Event(event)) if becomes(&event, Status::Queued) => {
                 core.registry.hint(event.workspace_id);
             }
             Ok(Heard::Event(_)) => {}
@@ -90,11 +159,11 @@ pub(crate) async fn hint(core: Arc<Core>) {
     }
 }
 
-fn becomes_queued(event: &Envelope) -> bool {
+fn becomes(event: &Envelope, wanted: Status) -> bool {
     let status = match event.kind {
         Kind::TaskCreated => event.payload.get("status"),
         Kind::TaskStatusChanged => event.payload.get("newStatus"),
         _ => None,
     };
-    status.is_some_and(|status| status == Status::Queued.name())
+    status.is_some_and(|status| status == wanted.name())
 }

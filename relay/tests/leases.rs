@@ -118,6 +118,187 @@ async fn f29_beats_keep_a_lease_alive() {
 }
 
 #[tokio::test]
+async fn f59_a_run_whose_daemon_is_away_for_many_leases_is_nobody_elses_and_its_late_end_is_taken()
+{
+    let house = quick_house().await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    let id = house.make(json!({"plan": "x"})).await;
+    let mut daemon = house.daemon(machine, &token, &[]).await;
+    let run = daemon.claim_one().await;
+    daemon.store(run.status("dispatched", "running")).await;
+    drop(daemon);
+    house.until(&id, "waiting").await;
+    let mut other = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    other.claim(8).await;
+    // five leases long
+    assert!(other.socket.silent_of("spawnTask", Duration::from_secs(3)).await);
+    let waiting = house.task(&id).await;
+    assert_eq!((&waiting["status"], &waiting["leaseEpoch"]), (&json!("waiting"), &json!(1)));
+    let mut back = house.daemon(machine, &token, &[run.key()]).await;
+    back.store(run.status("running", "completed")).await;
+    let done = house.until(&id, "completed").await;
+    assert_eq!((&done["attempt"], &done["runId"]), (&json!(1), &json!(run.run)));
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f59_a_quiet_run_is_kept_while_its_daemon_beats() {
+    let house = quick_house().await;
+    let id = house.make(json!({"plan": "x", "requeueAfter": 1})).await;
+    let token = house.daemon_token().await;
+    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let run = daemon.claim_one().await;
+    daemon.store(run.status("dispatched", "running")).await;
+    for _ in 0..20 {
+        daemon.beat(&[&id]).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let changes = house.events(&id).await;
+    let moved = changes.iter().filter(|event| event["type"] == "task.status_changed").count();
+    assert_eq!(moved, 2, "dispatched and running, nothing since: {changes:#?}");
+    house.stop().await;
+}
+
+/// A relay that hands over half a second after the end of a lease.
+async fn handing_over() -> House {
+    house_with(|config| {
+        config.timing = hayward_relay::Timing { requeue_unit_ms: 500, ..quick() };
+    })
+    .await
+}
+
+#[tokio::test]
+async fn f28_only_requeue_after_hands_a_silent_run_over_and_the_former_daemon_is_refused() {
+    let house = handing_over().await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    let id = house.make(json!({"plan": "x", "requeueAfter": 1, "repositoryUrl": "/r"})).await;
+    let kept = house.make(json!({"plan": "y"})).await;
+    let mut first = house.daemon(machine, &token, &[]).await;
+    let mut runs = Vec::new();
+    for _ in 0..2 {
+        let run = first.claim_one().await;
+        first.store(run.status("dispatched", "running")).await;
+        runs.push(run);
+    }
+    let run = runs.iter().find(|run| run.task == id).unwrap().clone();
+    drop(first);
+    let queued = house.until(&id, "queued").await;
+    assert_eq!((&queued["leaseEpoch"], &queued["daemonId"]), (&json!(2), &json!(null)));
+    let mut second = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let new = second.claim_one().await;
+    assert_eq!((new.task.as_str(), new.epoch), (id.as_str(), 3));
+    second.claim(8).await;
+    assert!(second.socket.silent_of("spawnTask", Duration::from_millis(200)).await);
+    // the former one comes back: its agent must end, and what it says of it changes nothing
+    let keys: Vec<_> = runs.iter().map(Run::key).collect();
+    let mut back = house.daemon(machine, &token, &keys).await;
+    let refused = back.socket.until("error").await;
+    assert_eq!((&refused["code"], &refused["taskId"]), (&json!("stale_lease"), &json!(id)));
+    back.report(run.status("running", "completed")).await;
+    assert_eq!(back.socket.until("error").await["code"], "stale_lease");
+    assert_eq!(house.task(&id).await["runId"], json!(new.run));
+    assert_eq!(house.until(&kept, "running").await["leaseEpoch"], 1);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f28_a_beat_is_acknowledged_with_what_it_renewed_and_the_run_is_told_when_it_must_end() {
+    let house = house().await;
+    let id = house.make(json!({"plan": "x", "requeueAfter": 2})).await;
+    let plain = house.make(json!({"plan": "y"})).await;
+    let token = house.daemon_token().await;
+    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let mut runs = [daemon.claim_one().await, daemon.claim_one().await];
+    runs.sort_by_key(|run| run.task != id);
+    // a lease of 60 s, two minutes, less 30 s and a thousandth
+    assert_eq!(runs[0].spawn["run"]["fenceAfterMs"], 180_000 - 30_000 - 180);
+    assert_eq!(runs[1].spawn["run"]["fenceAfterMs"], json!(null));
+    let beat = json!({"type": "heartbeat", "activeTasks": [id, plain], "beat": 41});
+    daemon.socket.say(beat).await;
+    let ack = daemon.socket.until("heartbeatAck").await;
+    assert_eq!((&ack["beat"], &ack["renewed"]), (&json!(41), &json!([id])));
+    assert_eq!(ack["spreadMs"], 1_000);
+    // what has ended, or is somebody else's, is not renewed
+    house.call("POST", &format!("/api/v1/tasks/{id}/cancel"), None).await;
+    let beat = json!({"type": "heartbeat", "activeTasks": [id, Uuid::now_v7()], "beat": 42});
+    daemon.socket.say(beat).await;
+    let ack = daemon.socket.until("heartbeatAck").await;
+    assert_eq!((&ack["beat"], &ack["renewed"]), (&json!(42), &json!([])));
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f28_a_daemon_that_would_not_end_its_agent_gets_no_task_that_may_be_handed_over() {
+    let house = house().await;
+    let token = house.daemon_token().await;
+    let mut socket = house.socket("/api/v1/ws/daemon", &[]).await.unwrap();
+    let mut older = harness::hello(Uuid::now_v7(), &token, &[]);
+    older["capabilities"] = json!(["outbox", "claim", "outputFrames", "replies"]);
+    socket.say(older).await;
+    socket.until("authenticated").await;
+    house.make(json!({"plan": "x", "requeueAfter": 5})).await;
+    socket.say(json!({"type": "claim", "slots": 1})).await;
+    assert!(socket.silent_of("spawnTask", Duration::from_millis(300)).await);
+    let plain = house.make(json!({"plan": "y"})).await;
+    socket.say(json!({"type": "claim", "slots": 1})).await;
+    assert_eq!(socket.until("spawnTask").await["taskId"], json!(plain));
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_restarted_relay_lets_leases_begin_anew_and_runs_a_retry_when_it_is_due() {
+    let timing = hayward_relay::Timing { requeue_unit_ms: 1, ..quick() };
+    let mut house = house_with(|config| config.timing = timing).await;
+    let token = house.daemon_token().await;
+    let id = house.make(json!({"plan": "x", "requeueAfter": 1})).await;
+    let failing = house.make(json!({"plan": "y", "maxAttempts": 3})).await;
+    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let mut runs = [daemon.claim_one().await, daemon.claim_one().await];
+    runs.sort_by_key(|run| run.task != id);
+    daemon.store(runs[0].status("dispatched", "running")).await;
+    let mut report = runs[1].status("dispatched", "deferred");
+    report["reason"] = "provider_network".into();
+    // the daemon's clock is years behind: how long counts
+    report["at"] = "2020-01-01T00:00:00.000Z".into();
+    report["nextRetryAt"] = "2020-01-01T00:00:03.000Z".into();
+    daemon.store(report).await;
+    let deferred = house.until(&failing, "deferred").await;
+    house.away().await;
+    // as long as a lease lasts
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    house.come_back(timing).await;
+    let task = house.task(&id).await;
+    assert_eq!(task["status"], "running", "its daemon could not be heard");
+    assert_eq!(house.task(&failing).await["nextRetryAt"], deferred["nextRetryAt"]);
+    let due = deferred["nextRetryAt"].as_str().unwrap().to_owned();
+    house.until(&failing, "queued").await;
+    let events = house.events(&failing).await;
+    let at = events.last().unwrap()["at"].as_str().unwrap().to_owned();
+    let late = harness::millis_between(&due, &at);
+    assert!((0..=1_000).contains(&late), "due at {due}, queued at {at}");
+    house.until(&id, "queued").await;
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_is_queued_within_a_second_however_seldom_leases_are_looked_at() {
+    let house = house().await;
+    let token = house.daemon_token().await;
+    let id = house.make(json!({"plan": "x", "maxAttempts": 2})).await;
+    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let run = daemon.claim_one().await;
+    let mut report = run.status("dispatched", "deferred");
+    report["reason"] = "provider_overloaded".into();
+    report["at"] = "2020-01-01T00:00:00.000Z".into();
+    report["nextRetryAt"] = "2020-01-01T00:00:00.400Z".into();
+    daemon.store(report).await;
+    let begun = tokio::time::Instant::now();
+    house.until(&id, "queued").await;
+    assert!(begun.elapsed() < Duration::from_millis(1_400), "{:?}", begun.elapsed());
+    house.stop().await;
+}
+
+#[tokio::test]
 async fn f31_a_task_cancelled_during_a_partition_is_cancelled_at_the_next_hello() {
     let house = house().await;
     let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
@@ -172,6 +353,34 @@ async fn f33_a_link_after_a_broken_one_gets_nothing_before_it_has_settled() {
     assert!(back.socket.silent_of("spawnTask", Duration::from_millis(100)).await);
     back.socket.until("workAvailable").await;
     back.claim_one().await;
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn f33_a_flapping_link_gets_no_work_and_its_run_does_not_change_hands_or_status() {
+    let house = house_with(|config| {
+        config.timing = hayward_relay::Timing { requeue_unit_ms: 500, lease_ms: 2_000, ..quick() };
+    })
+    .await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    let id = house.make(json!({"plan": "x", "requeueAfter": 1})).await;
+    let mut daemon = house.daemon(machine, &token, &[]).await;
+    let run = daemon.claim_one().await;
+    daemon.store(run.status("dispatched", "running")).await;
+    drop(daemon);
+    house.make(json!({"plan": "y"})).await;
+    // longer than lease and hand-over, in links that each end before they have settled
+    for _ in 0..20 {
+        let mut back = house.daemon(machine, &token, &[run.key()]).await;
+        back.claim(8).await;
+        assert!(back.socket.silent_of("spawnTask", Duration::from_millis(150)).await);
+        drop(back);
+    }
+    let task = house.task(&id).await;
+    assert_eq!((&task["status"], &task["leaseEpoch"]), (&json!("running"), &json!(1)));
+    let events = house.events(&id).await;
+    let moved = events.iter().filter(|event| event["type"] == "task.status_changed").count();
+    assert_eq!(moved, 2, "{events:#?}");
     house.stop().await;
 }
 

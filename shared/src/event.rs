@@ -107,6 +107,9 @@ kinds! {
     /// Its branch was sent back: it alone caused it. Payload: `{entryId, target, branch, why, files,
     /// checkTail}`, `why` being `conflict` or `failed`.
     QueueRejected = "queue.rejected";
+    /// Background work for the task took a turn. Payload: `{jobId, kind, name, phase, status,
+    /// attempt, maxAttempts, nextRetryAt, detail}`.
+    JobTransition = "job.transition";
     /// A daemon connected. Payload: `{hostname}`.
     DaemonOnline = "daemon.online";
     /// A daemon's link ended. Payload: `{hostname}`.

@@ -73,6 +73,8 @@ ids! {
     RequestId,
     /// One entry of a merge queue.
     EntryId,
+    /// One piece of background work of a daemon.
+    JobId,
     /// One viewer's subscription to the output of a run.
     WatchId,
 }

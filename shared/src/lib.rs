@@ -5,10 +5,12 @@
 
 pub mod address;
 pub mod api;
+pub mod backoff;
 pub mod event;
 pub mod fault;
 pub mod git;
 pub mod id;
+pub mod job;
 pub mod merge;
 pub mod path;
 pub mod protocol;

@@ -20,6 +20,28 @@ pub const QUEUE_MS: i64 = 24 * 3_600_000;
 /// take work to sleep with.
 pub const SETTLE_MS: i64 = 5_000;
 
+/// How long before a hand-over the former daemon has begun to end its agent: asking it, making it
+/// and looking whether all of it is gone take half of that at the worst.
+pub const FENCE_MS: i64 = 30_000;
+
+/// Of the time until a hand-over this part is given away besides, since two clocks do not run
+/// alike: each is kept right by at most one part in two thousand.
+const DRIFT: i64 = 1_000;
+
+/// The fewest minutes that `requeueAfter` takes: with fewer a daemon would have to end its agent
+/// for a link that was away no longer than a restart of the relay takes.
+pub const REQUEUE_LEAST: u32 = 1;
+
+/// What `requeueAfter` counts.
+pub const REQUEUE_UNIT_MS: i64 = 60_000;
+
+/// Milliseconds from the sending of the last beat that was acknowledged until a daemon begins to end
+/// the agent of a run that the relay hands over `hand_over_ms` after the last beat that it heard.
+#[must_use]
+pub fn fence_after_ms(hand_over_ms: i64) -> u64 {
+    u64::try_from(hand_over_ms - FENCE_MS - hand_over_ms / DRIFT).unwrap_or(0)
+}
+
 /// One attempt, as daemon and relay name it to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -56,5 +78,17 @@ mod tests {
     fn a_lease_outlives_three_lost_beats_and_its_end_is_seen_in_time() {
         const { assert!(LEASE_MS >= 4 * HEARTBEAT_MS) };
         const { assert!(SWEEP_MS < HEARTBEAT_MS) };
+    }
+
+    #[test]
+    fn f28_an_agent_is_ended_well_before_another_may_begin_and_not_for_a_lost_beat() {
+        for minutes in [REQUEUE_LEAST, 5, 60, 24 * 60, u32::MAX] {
+            let whole = LEASE_MS + i64::from(minutes) * REQUEUE_UNIT_MS;
+            let fence = i64::try_from(fence_after_ms(whole)).unwrap();
+            assert!(whole - fence >= FENCE_MS, "{minutes}");
+            // as much as the fastest and the slowest clock that is kept right may differ
+            assert!(whole - fence - FENCE_MS >= whole / 1_000, "{minutes}");
+            assert!(fence > LEASE_MS, "{minutes}: it would be ended while its lease holds");
+        }
     }
 }

@@ -225,8 +225,12 @@ reasons! {
     OnlyWithheld = "only_withheld", Never;
     /// The agent's work could not be committed.
     CommitFailed = "commit_failed", Never;
+    /// A person cancelled the background work that it needed.
+    JobCancelled = "job_cancelled", Never;
     /// The branch could not be pushed.
     PushFailed = "push_failed", Never;
+    /// What is to be fetched from or pushed to did not answer, however often it was asked.
+    RemoteUnreachable = "remote_unreachable", Never;
     /// The commits hold a secret or blob that must not be published: nothing was pushed.
     SecretsExposed = "secrets_exposed", Never;
     /// The pull request could not be opened.
@@ -374,7 +378,8 @@ pub struct Order {
     pub merge_mode: Option<String>,
     /// The task of which this is a new try by hand.
     pub retry_of: Option<TaskId>,
-    /// Minutes after which another daemon may take over from one that is away.
+    /// Minutes after the end of its lease at which another daemon may take over from one that is
+    /// away; see [`crate::run::REQUEUE_LEAST`].
     pub requeue_after: Option<u32>,
     /// Executions at the most.
     #[serde(default = "one")]
@@ -563,14 +568,15 @@ impl Task {
 /// Milliseconds before attempt `attempt + 1`, when attempt `attempt` (from 1) failed.
 ///
 /// Doubles from 2 s to 5 min: a provider's rate window is a minute, a reboot takes a few.
-/// `jitter` in 0..1 takes off up to half, so that tasks that failed together do not return together.
+/// `jitter` in 0..1 takes off up to all of it, so that tasks that failed together do not return
+/// together.
 #[must_use]
 pub fn retry_delay_ms(attempt: u32, jitter: f64) -> i64 {
     const BASE_MS: i64 = 2_000;
     const MOST_MS: i64 = 300_000;
     let full = BASE_MS.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(MOST_MS);
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "below 2^53")]
-    let off = (full as f64 / 2.0 * jitter.clamp(0.0, 1.0)) as i64;
+    let off = (full as f64 * jitter.clamp(0.0, 1.0)) as i64;
     full - off
 }
 
@@ -683,8 +689,10 @@ mod tests {
         #[test]
         fn delays_grow_to_their_bound(attempt in 1u32..100, jitter in 0.0f64..1.0) {
             let delay = retry_delay_ms(attempt, jitter);
-            prop_assert!((1_000..=300_000).contains(&delay));
-            prop_assert!(retry_delay_ms(attempt + 1, 0.0) >= retry_delay_ms(attempt, 0.0));
+            let most = retry_delay_ms(attempt, 0.0);
+            prop_assert!((0..=most).contains(&delay));
+            prop_assert!((2_000..=300_000).contains(&most));
+            prop_assert!(retry_delay_ms(attempt + 1, 0.0) >= most);
         }
     }
 }

@@ -96,6 +96,8 @@ fn is_optional(kind: &str, field: &str) -> bool {
         "readOverlap" | "listWorktrees" => &["taskId"],
         "pruneWorktrees" => &["force"],
         "queueAdd" => &["target", "timeoutSeconds"],
+        "heartbeat" => &["beat"],
+        "heartbeatAck" => &["spreadMs"],
         "reply" | "error" => &["error", "taskId"],
         _ => &[],
     };

@@ -75,6 +75,15 @@ impl Search {
         Self { path, roster, _task: task }
     }
 
+    /// A search that found nothing, at once: for a simulation, whose agents are its own.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn none() -> Self {
+        let (_, path) = watch::channel(Some(String::new()));
+        let (_, roster) = watch::channel(Some(Roster::default()));
+        Self { path, roster, _task: Kept::of(tokio::spawn(std::future::ready(()))) }
+    }
+
     /// The search path, once the login shell has answered or its time is up.
     pub async fn path(&self) -> String {
         let mut path = self.path.clone();

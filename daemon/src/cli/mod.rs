@@ -10,6 +10,7 @@ mod daemon;
 mod demo;
 mod detach;
 mod down;
+mod job;
 mod logs;
 mod merge;
 mod overlap;
@@ -81,6 +82,8 @@ enum Command {
     Overlap(overlap::OverlapArgs),
     /// Look at worktrees, copy one out, remove those that nobody needs
     Worktree(worktree::WorktreeArgs),
+    /// Look at background work, and try, pause or end it
+    Job(job::JobArgs),
     /// Show which agents there are
     Agent(agent::AgentArgs),
     /// See the main job done on a throw-away repository, without model or network
@@ -157,6 +160,7 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Search(args) => asking(interruptible(search::run(args, context))),
         Command::Overlap(args) => asking(interruptible(overlap::run(args, context))),
         Command::Worktree(args) => asking(interruptible(worktree::run(args, context))),
+        Command::Job(args) => asking(interruptible(job::run(args, context))),
         Command::Agent(args) => asking(interruptible(agent::run(args, context))),
         Command::Token(args) => asking(interruptible(token::run(args, context))),
         Command::User(args) => asking(interruptible(user::run(args, context))),

@@ -50,12 +50,18 @@ impl Completions {
         Self { journal, turns: Mutex::default() }
     }
 
-    /// Does what is ordered, or goes on with it where an earlier try was cut off.
+    /// Does what is ordered, or goes on with it where an earlier try was cut off. `tell` hears how
+    /// far it is. Dropping the future breaks it off as a crash would.
     ///
     /// # Errors
     /// Why it went no further. What was reached stays and is kept; trying again goes on from what
     /// the refs and the remote say then.
-    pub async fn complete(&self, order: Order, tools: &Tools<'_>) -> Result<Record, Failure> {
+    pub async fn complete(
+        &self,
+        order: Order,
+        tools: &Tools<'_>,
+        tell: impl Fn(&Phase) + Send + Sync,
+    ) -> Result<Record, Failure> {
         let turn = self.turn(order.task);
         let _alone = turn.lock().await;
         let former = self.journal.completion(order.task).await;
@@ -66,7 +72,7 @@ impl Completions {
             return Ok(Record { phase: Phase::Stands, ..Record::new(order) });
         }
         let mut record = Record::resumed(former, order);
-        self.go_on(&mut record, tools).await?;
+        self.go_on(&mut record, tools, tell).await?;
         Ok(record)
     }
 
@@ -122,10 +128,16 @@ impl Completions {
         turns.entry(task).or_default().clone()
     }
 
-    async fn go_on(&self, record: &mut Record, tools: &Tools<'_>) -> Result<(), Failure> {
+    async fn go_on(
+        &self,
+        record: &mut Record,
+        tools: &Tools<'_>,
+        tell: impl Fn(&Phase) + Send + Sync,
+    ) -> Result<(), Failure> {
         record.failure = None;
         while !record.is_done() {
             self.keep(record).await;
+            tell(&record.phase);
             match steps::next(record, tools).await {
                 Ok(phase) => {
                     if matches!(phase, Phase::Landing { .. }) {

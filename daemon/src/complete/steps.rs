@@ -244,6 +244,7 @@ async fn remote(repository: &Repository, order: &Order, name: &str) -> Result<Re
 fn not_pushed(error: &PublishError) -> Failure {
     let reason = match error {
         PublishError::Exposed(_) => Reason::SecretsExposed,
+        PublishError::Unreachable { may_pass: true, .. } => Reason::RemoteUnreachable,
         _ => Reason::PushFailed,
     };
     Failure::new(reason, chain(error))

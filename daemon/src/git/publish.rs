@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::command::{CommandError, Fault, Git, redacted, redacted_words};
 use super::links::Link;
+use super::remote::may_pass;
 use super::remotes::Remote;
 use super::repo::{Closed, CommitId, Repository, read};
 use super::staging::{MAX_FILE, Withheld, exposed_between};
@@ -50,6 +51,9 @@ pub enum PublishError {
         url: String,
         /// What git or ssh said.
         stderr: String,
+        /// Whether trying again may help. Not where it kept silent to the end of its time: whoever
+        /// waits was held up long enough.
+        may_pass: bool,
     },
     /// The remote's branch is not where a push could begin.
     #[error("the remote's '{branch}' holds other work (at {found}): it was not overwritten")]
@@ -294,7 +298,8 @@ impl Repository {
 }
 
 fn unreachable(remote: &Remote, source: &CommandError) -> PublishError {
-    PublishError::Unreachable { url: redacted(&remote.url), stderr: said(source) }
+    let may_pass = matches!(source.fault, Fault::Failed { .. }) && may_pass(source.stderr());
+    PublishError::Unreachable { url: redacted(&remote.url), stderr: said(source), may_pass }
 }
 
 /// What git said, without a credential that a URL in it may hold.

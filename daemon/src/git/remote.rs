@@ -14,9 +14,6 @@ use super::repo::{CommitId, OpenError, Repositories, Repository, ResolveError, r
 /// How long a fetch may take: a first clone of a large project over a slow line.
 const FETCH: Duration = Duration::from_secs(30 * 60);
 
-/// Waits before the second and third try of a fetch.
-const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
-
 /// Where the remote's branches stand in the clone.
 const MIRROR: &str = "+refs/heads/*:refs/remotes/origin/*";
 
@@ -31,7 +28,7 @@ pub enum RemoteError {
     Fetch {
         /// The URL.
         url: String,
-        /// The last command that failed.
+        /// The command that failed.
         #[source]
         source: CommandError,
     },
@@ -57,6 +54,17 @@ pub enum RemoteError {
     },
 }
 
+impl RemoteError {
+    /// Whether trying again may help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Fetch { source, .. } => may_pass(source.stderr()),
+            Self::Clone { .. } | Self::Open { .. } => false,
+        }
+    }
+}
+
 /// The clones of this daemon. It alone knows which of them is being fetched: one fetch of each at
 /// a time.
 #[derive(Debug)]
@@ -72,15 +80,12 @@ impl Clones {
         Self { folder, turns: Mutex::default() }
     }
 
-    /// The clone of `url`, made or brought up to date just now.
+    /// Makes the clone of `url`, or brings it up to date. Dropping the future breaks it off; nothing
+    /// half is left in the clone's place.
     ///
     /// # Errors
-    /// [`RemoteError`] after three tries; a clone that was there stays as it was.
-    pub async fn fetch(
-        &self,
-        url: &str,
-        repositories: &Repositories,
-    ) -> Result<Repository, RemoteError> {
+    /// [`RemoteError`]; a clone that was there stays as it was.
+    pub async fn fetch(&self, url: &str) -> Result<(), RemoteError> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
@@ -89,14 +94,22 @@ impl Clones {
         let _alone = turn.lock().await;
         let path = self.path(url);
         if path.is_dir() {
-            fetch(&path, url).await?;
-        } else {
-            self.make(url, &path).await?;
+            return fetch(&path, url).await;
         }
-        repositories
-            .open(&path)
-            .await
-            .map_err(|source| RemoteError::Open { url: redacted(url), source })
+        self.make(url, &path).await
+    }
+
+    /// The clone of `url`, as it was fetched last.
+    ///
+    /// # Errors
+    /// [`RemoteError::Open`] where it was not fetched, or cannot be used.
+    pub async fn open(
+        &self,
+        url: &str,
+        repositories: &Repositories,
+    ) -> Result<Repository, RemoteError> {
+        let opened = repositories.open(&self.path(url)).await;
+        opened.map_err(|source| RemoteError::Open { url: redacted(url), source })
     }
 
     /// Where the clone of a URL is, or would be.
@@ -142,24 +155,8 @@ impl Clones {
     }
 }
 
-async fn fetch(path: &Path, url: &str) -> Result<(), RemoteError> {
-    let mut waits = AGAIN.iter();
-    loop {
-        match fetch_once(path, url).await {
-            Ok(()) => return Ok(()),
-            Err(source) => match waits.next() {
-                Some(wait) if may_pass(&source) => {
-                    tracing::info!(url = redacted(url), %source, "a fetch is tried again");
-                    tokio::time::sleep(*wait).await;
-                }
-                _ => return Err(RemoteError::Fetch { url: redacted(url), source }),
-            },
-        }
-    }
-}
-
-/// Whether trying again may help: the remote did not say no.
-fn may_pass(error: &CommandError) -> bool {
+/// Whether trying again may help, by what git said: the remote did not say no.
+pub(super) fn may_pass(stderr: &str) -> bool {
     const FINAL: [&str; 6] = [
         "Authentication failed",
         "Permission denied",
@@ -168,7 +165,12 @@ fn may_pass(error: &CommandError) -> bool {
         "not found",
         "does not appear to be a git repository",
     ];
-    !FINAL.iter().any(|words| error.stderr().contains(words))
+    !FINAL.iter().any(|words| stderr.contains(words))
+}
+
+async fn fetch(path: &Path, url: &str) -> Result<(), RemoteError> {
+    let fetched = fetch_once(path, url).await;
+    fetched.map_err(|source| RemoteError::Fetch { url: redacted(url), source })
 }
 
 async fn fetch_once(path: &Path, url: &str) -> Result<(), CommandError> {

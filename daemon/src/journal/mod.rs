@@ -5,6 +5,7 @@
 //! connection, so transactions come one after another, each on disk before its call returns.
 
 mod completions;
+mod jobs;
 mod merges;
 mod outbox;
 mod queue;
@@ -12,14 +13,16 @@ mod removals;
 mod replies;
 mod runs;
 
+pub use jobs::{JobRow, MOST_ENDED_JOBS};
 pub use merges::Answered;
 pub use outbox::Outgoing;
 pub use queue::{QueueRow, QueueStep};
 pub use removals::{Removed, Standing};
 pub use runs::{RunRow, Step};
 
+use hayward_edge::disk::{self, Pool};
+use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, SqlitePool};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -88,7 +91,7 @@ impl JournalError {
 }
 
 /// One layout after the other; a database is brought forward from where it stands.
-const LAYOUTS: [&str; 5] = [
+const LAYOUTS: [&str; 6] = [
     "
     CREATE TABLE runs (
         run_id TEXT PRIMARY KEY,
@@ -111,12 +114,13 @@ const LAYOUTS: [&str; 5] = [
     merges::LAYOUT,
     removals::LAYOUT,
     queue::LAYOUT,
+    jobs::LAYOUT,
 ];
 
 /// The journal. Clones share the one connection.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    pool: SqlitePool,
+    pool: Pool,
     grown: watch::Sender<u64>,
 }
 
@@ -133,13 +137,9 @@ impl Journal {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options)
-            .await
-            .map_err(failed)?;
+        let size =
+            SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let pool = disk::open(size, options).await.map_err(failed)?;
         let found: i64 =
             sqlx::query_scalar("PRAGMA user_version").fetch_one(&pool).await.map_err(failed)?;
         let known = LAYOUTS.len() as i64;

@@ -1,8 +1,9 @@
 //! The outbox: state messages in the order in which they happened, kept until the relay has them.
 
 use super::{Journal, JournalError, next_seq, signed, unsigned};
+use hayward_edge::disk::Work;
 use hayward_shared::protocol::{FromDaemon, Tagged, Tags, encode};
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::Row;
 
 /// A numbered message, as it goes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,17 +73,14 @@ impl Journal {
         work.commit().await.map_err(doing("trim the outbox"))
     }
 
-    pub(super) async fn begin(
-        &self,
-        doing: &'static str,
-    ) -> Result<Transaction<'static, Sqlite>, JournalError> {
+    pub(super) async fn begin(&self, doing: &'static str) -> Result<Work, JournalError> {
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(JournalError::doing(doing))
     }
 }
 
 /// Appends messages of one run within a transaction; answers the last number used.
 pub(super) async fn append(
-    work: &mut Transaction<'static, Sqlite>,
+    work: &mut Work,
     lease_epoch: u64,
     messages: &[FromDaemon],
 ) -> Result<Option<u64>, JournalError> {

@@ -2,10 +2,11 @@
 
 use super::merges::Answered;
 use super::{Journal, JournalError};
+use hayward_edge::disk::Work;
 use hayward_shared::id::RequestId;
 use hayward_shared::protocol::{FromDaemon, Reply};
 use hayward_shared::time::Timestamp;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::Row;
 
 /// Answers are kept for an hour: a relay gives up on a command after seconds, a restarted one
 /// repeats it within minutes.
@@ -59,10 +60,7 @@ impl Journal {
 }
 
 /// Keeps an answer within a transaction.
-pub(super) async fn keep(
-    work: &mut Transaction<'static, Sqlite>,
-    answered: Answered<'_>,
-) -> Result<(), JournalError> {
+pub(super) async fn keep(work: &mut Work, answered: Answered<'_>) -> Result<(), JournalError> {
     let doing = JournalError::doing;
     let body = serde_json::to_string(answered.answer).map_err(JournalError::damaged("answer"))?;
     sqlx::query("DELETE FROM replies WHERE at < $1")

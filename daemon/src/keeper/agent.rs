@@ -7,7 +7,7 @@
 //! the second step makes the session.
 
 use super::descriptor;
-use super::folder::{Launch, LaunchFault, MAX_SIDE, Mode, RUN_VARIABLE, RunFolder};
+use super::folder::{Launch, LaunchFault, MAX_SIDE, Mode, RUN_VARIABLE, Record, RunFolder};
 use crate::process::ProcessId;
 use nix::sys::signal::{SigSet, Signal};
 use portable_pty::{CommandBuilder, PtySize, SlavePty, native_pty_system};
@@ -178,6 +178,11 @@ fn try_become(folder: &RunFolder) -> LaunchFault {
     {
         return no_resources(fault.into());
     }
+    if launch.fenced
+        && let Err(fault) = die_with_keeper(folder)
+    {
+        return no_resources(fault);
+    }
     let defaults = match default_signals() {
         Ok(defaults) => defaults,
         Err(fault) => return no_resources(fault),
@@ -195,6 +200,17 @@ fn try_become(folder: &RunFolder) -> LaunchFault {
         io::ErrorKind::NotFound => LaunchFault::NoProgram { program: program.clone() },
         _ => LaunchFault::NotExecutable { program: program.clone(), detail: fault.to_string() },
     }
+}
+
+/// Lets the agent end at once when its keeper does: nobody else would watch when it must be over.
+fn die_with_keeper(folder: &RunFolder) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let keeper = folder.read::<Record>()?.ok_or(io::ErrorKind::NotFound)?.keeper;
+    // it may have ended before that was asked for
+    if keeper.pid != nix::unistd::getppid().as_raw() {
+        return Err(io::Error::other("its keeper is gone"));
+    }
+    Ok(())
 }
 
 /// Gives the agent every signal as a fresh login has it: none blocked, none ignored.

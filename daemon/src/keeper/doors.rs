@@ -1,6 +1,8 @@
-//! What the keeper's loop waits on: signals, clients and those who want to be one, and output.
+//! What the keeper's loop waits on: signals, clients and those who want to be one, output, and the
+//! moment at which the session must be over.
 
 use super::client::Client;
+use super::fence::Watch;
 use super::streams::Held;
 use super::{KeeperFault, signal_set, while_doing};
 use nix::errno::Errno;
@@ -19,6 +21,7 @@ pub(super) fn watched_signals() -> SigSet {
 pub(super) struct Doors {
     listener: UnixListener,
     signals: SignalFd,
+    fence: Option<Watch>,
     next_client: u64,
 }
 
@@ -28,6 +31,8 @@ pub(super) struct Ready {
     pub(super) knocks: bool,
     pub(super) signals: bool,
     pub(super) output: bool,
+    /// It is time to look whether the session must be over.
+    pub(super) fence: bool,
     /// Those who sent something, or are gone.
     pub(super) clients: Vec<u64>,
 }
@@ -43,11 +48,11 @@ pub(super) struct Signals {
 
 impl Doors {
     /// Opens them. The signals must be blocked.
-    pub(super) fn open(listener: UnixListener) -> Result<Self, KeeperFault> {
+    pub(super) fn open(listener: UnixListener, fence: Option<Watch>) -> Result<Self, KeeperFault> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&watched_signals(), flags)
             .map_err(while_doing("watch signals"))?;
-        Ok(Self { listener, signals, next_client: 0 })
+        Ok(Self { listener, signals, fence, next_client: 0 })
     }
 
     /// Waits for whatever comes first, and no longer than `most`.
@@ -62,6 +67,8 @@ impl Doors {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
         fds.extend(streams.sources().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let sources = fds.len();
+        fds.extend(self.fence.iter().map(|fence| PollFd::new(fence.fd(), PollFlags::POLLIN)));
         let fixed = fds.len();
         for client in clients {
             let wants = if client.is_behind() {
@@ -80,9 +87,15 @@ impl Doors {
         Ok(Ready {
             knocks: ready(&fds[0]),
             signals: ready(&fds[1]),
-            output: fds[2..fixed].iter().any(ready),
+            output: fds[2..sources].iter().any(ready),
+            fence: fds[sources..fixed].iter().any(ready),
             clients: clients.filter(|(_, fd)| ready(fd)).map(|(client, _)| client.id).collect(),
         })
+    }
+
+    /// Whether the session must be over by now.
+    pub(super) fn time_is_over(&self) -> bool {
+        self.fence.as_ref().is_some_and(Watch::is_over)
     }
 
     /// Reads the signals that came.

@@ -160,6 +160,9 @@ pub struct Launch {
     pub mode: Mode,
     /// How much output is kept, in bytes.
     pub ring_bytes: u64,
+    /// Whether the session must be over at the moment that the folder's [`super::Fence`] names.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fenced: bool,
 }
 
 impl Kept for Launch {
@@ -244,6 +247,17 @@ pub struct Exit {
     pub drained: bool,
     /// How many processes the agent left behind, which were ended.
     pub leftovers: u32,
+    /// Whether the keeper ended it because its time was over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fenced: bool,
+}
+
+impl Exit {
+    /// Whether it ended, or never began, because its time was over.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.fenced || matches!(self.how, How::NotStarted { cause: LaunchFault::Fenced })
+    }
 }
 
 impl Kept for Exit {
@@ -304,6 +318,9 @@ pub enum LaunchFault {
         /// What the system said.
         detail: String,
     },
+    /// The session had to be over before it began.
+    #[error("the relay was not heard of in time: another daemon may have the task")]
+    Fenced,
     /// The machine had no terminal, pipe or process left.
     #[error("the machine refused what a session needs: {detail}")]
     NoResources {
@@ -347,6 +364,7 @@ mod tests {
             env: BTreeMap::from([("TOKEN".into(), "s3cret".into())]),
             mode: Mode::Pipe,
             ring_bytes: 1,
+            fenced: false,
         };
         folder.write(&launch).unwrap();
         for _ in 0..2 {
@@ -369,6 +387,7 @@ mod tests {
             stderr_end: 4,
             drained: true,
             leftovers: 5,
+            fenced: false,
         };
         let text = serde_json::to_string(&exit).unwrap();
         assert_eq!(

@@ -10,6 +10,7 @@ mod agent;
 mod client;
 mod descriptor;
 mod doors;
+pub mod fence;
 pub mod folder;
 mod input;
 mod machine;
@@ -21,11 +22,14 @@ mod tree;
 pub mod wire;
 
 pub use agent::{BECOME_AGENT, become_agent};
+pub use fence::Fence;
 pub use folder::{Exit, How, Launch, LaunchFault, Mode, RunFolder};
 
 use crate::process::{self, ProcessId};
 use crate::terminal::ring::RingWriter;
 use crate::{clock, keeper::agent::Agent};
+use doors::Doors;
+use fence::Watch;
 use folder::{Owner, Record};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -81,14 +85,20 @@ pub fn run(path: &Path) -> Result<(), KeeperFault> {
     let record = own(&folder)?;
     let listener = listen()?;
     let rings = Rings::open(&folder, &record.launch)?;
-    let started = agent::start(&record.launch, &folder);
+    let fence = record.launch.fenced.then(|| Watch::begin(&folder)).transpose();
+    let fence = fence.map_err(while_doing("watch when the session must be over"))?;
+    let started = match &fence {
+        Some(fence) if fence.is_over() => Err(LaunchFault::Fenced),
+        _ => agent::start(&record.launch, &folder),
+    };
     let agent = started.as_ref().ok().map(|agent| agent.id);
     let known = Record { agent, ..record.known };
     if let Err(fault) = folder.write(&known) {
         // the agent runs: it is found by its environment if it must be
         eprintln!("the agent's id could not be recorded: {fault}");
     }
-    let mut session = Session::new(folder.clone(), known.run, known.keeper, listener)?;
+    let doors = Doors::open(listener, fence)?;
+    let mut session = Session::new(folder.clone(), known.run, known.keeper, doors);
     match started {
         Ok(Agent { id, streams }) => session.attend(id, streams, rings)?,
         Err(cause) => session.never_started(cause),

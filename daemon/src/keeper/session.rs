@@ -19,13 +19,15 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use std::fs;
 use std::io;
-use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 /// The most clients at once: a daemon needs one, people look with a few more.
 const MAX_CLIENTS: usize = 16;
 /// What an agent gets when the machine goes down, or somebody asks the keeper itself to end.
 const SHUTDOWN_GRACE_MS: u64 = 5000;
+/// What it gets when its time is over: with the 10 s that its leftovers may take, half of what is
+/// left until another daemon may begin.
+const FENCE_GRACE_MS: u64 = 5000;
 
 /// The one owner of everything about a session. Lives on the keeper's main thread.
 pub(super) struct Session {
@@ -41,19 +43,15 @@ pub(super) struct Session {
     doors: Doors,
     clients: Vec<Client>,
     pace: Pace,
+    /// The session was ended because its time was over.
+    fenced: bool,
     exit: Option<Exit>,
 }
 
 impl Session {
     /// A session without an agent yet.
-    pub(super) fn new(
-        folder: RunFolder,
-        run: RunId,
-        keeper: ProcessId,
-        listener: UnixListener,
-    ) -> Result<Self, KeeperFault> {
-        let doors = Doors::open(listener)?;
-        Ok(Self {
+    pub(super) fn new(folder: RunFolder, run: RunId, keeper: ProcessId, doors: Doors) -> Self {
+        Self {
             folder,
             run,
             keeper,
@@ -65,8 +63,9 @@ impl Session {
             doors,
             clients: Vec::new(),
             pace: Pace::default(),
+            fenced: false,
             exit: None,
-        })
+        }
     }
 
     /// Takes over a started agent: from here on its output is read.
@@ -93,6 +92,9 @@ impl Session {
             let ready = self.doors.wait(&self.streams, &self.clients, self.timeout())?;
             if ready.signals {
                 self.read_signals();
+            }
+            if ready.fence && self.doors.time_is_over() {
+                self.fence();
             }
             if ready.knocks {
                 self.accept();
@@ -142,6 +144,15 @@ impl Session {
         }
         if told.child {
             self.reap();
+        }
+    }
+
+    /// Another daemon may soon have the task: nothing of this session may live then.
+    fn fence(&mut self) {
+        if !self.machine.agent_ended() {
+            eprintln!("no word of the relay came in time: the session is ended");
+            self.fenced = true;
+            self.feed(Event::End { grace_ms: FENCE_GRACE_MS });
         }
     }
 
@@ -225,9 +236,18 @@ impl Session {
         let (output_end, stderr_end) = self.streams.ends();
         let recorded_at = clock::now();
         let ended_at = self.ended_at.unwrap_or(recorded_at);
-        let run = self.run;
-        let exit =
-            Exit { run, how, ended_at, recorded_at, output_end, stderr_end, drained, leftovers };
+        let (run, fenced) = (self.run, self.fenced);
+        let exit = Exit {
+            run,
+            how,
+            ended_at,
+            recorded_at,
+            output_end,
+            stderr_end,
+            drained,
+            leftovers,
+            fenced,
+        };
         let written = self.folder.write(&exit);
         if let Err(fault) = &written {
             eprintln!("the end could not be recorded, trying again: {fault}");

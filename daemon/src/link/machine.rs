@@ -4,7 +4,9 @@
 //! is on its way do heartbeat and claim follow. So when the relay hears the first beat of a link
 //! it has heard every end that the daemon knew of.
 
+use hayward_shared::backoff::Backoff;
 use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::TaskId;
 use hayward_shared::protocol::{Capability, Tagged, ToDaemon, missing};
 use hayward_shared::run::HEARTBEAT_MS;
 
@@ -14,12 +16,9 @@ pub(super) const GREETING_MS: u64 = 10_000;
 /// A link on which nothing came for this long is dead: two of the relay's pings (20 s) and some.
 pub(super) const SILENCE_MS: u64 = 45_000;
 
-/// The first wait before a new attempt.
-const BACKOFF_BASE_MS: u64 = 1_000;
-
-/// The longest wait: with full jitter a thousand daemons come back at fifty a second, and a report
-/// that waited is with a relay that returned well within half a minute.
-const BACKOFF_MOST_MS: u64 = 20_000;
+/// A timer that comes later than this after it was due: this process stood still, as one that was
+/// stopped. A machine that sleeps stops this clock too and is not told apart.
+const ASLEEP_MS: u64 = 5_000;
 
 /// What a relay must be able to do for this daemon.
 const NEEDED: [Capability; 3] = [Capability::Outbox, Capability::Claim, Capability::Replies];
@@ -45,6 +44,8 @@ pub(super) enum Event {
     Transmitted(u64),
     /// There is room for so many more runs.
     Room(u32),
+    /// A run waits for the acknowledgement of a beat.
+    BeatWanted,
 }
 
 /// Something to do, in order.
@@ -65,6 +66,8 @@ pub(super) enum Effect {
     },
     /// Send a heartbeat.
     Beat,
+    /// The beat of this number was heard, and renewed the time of these tasks.
+    Renewed(u64, Vec<TaskId>),
     /// Ask for work.
     Claim(u32),
     /// Do what the relay says.
@@ -117,7 +120,9 @@ struct Up {
 pub(super) struct Machine {
     state: State,
     timer: u64,
-    attempt: u32,
+    /// When the present timer is due.
+    due_at: u64,
+    backoff: Backoff,
     heard: u64,
     outbox: u64,
     room: u32,
@@ -127,29 +132,37 @@ impl Machine {
     /// A machine for an outbox that holds messages up to `outbox`.
     #[must_use]
     pub(super) fn new(outbox: u64) -> Self {
-        Self { state: State::Idle, timer: 0, attempt: 0, heard: 0, outbox, room: 0 }
+        let backoff = Backoff::default();
+        Self { state: State::Idle, timer: 0, due_at: u64::MAX, backoff, heard: 0, outbox, room: 0 }
     }
 
     /// Takes an event at `now`; `roll` in 0..1 spreads the waits.
     pub(super) fn on(&mut self, event: Event, now: u64, roll: f64) -> Vec<Effect> {
+        if now > self.due_at.saturating_add(ASLEEP_MS) {
+            // whoever it lost meanwhile, it lost alone
+            self.backoff.alone();
+        }
         match event {
             Event::Start if self.state == State::Idle => self.connect(),
             Event::Start => vec![],
-            Event::Due(id) if id == self.timer => self.due(now, roll),
+            Event::Due(id) if id == self.timer => {
+                self.due_at = u64::MAX;
+                self.due(now, roll)
+            }
             Event::Due(_) => vec![],
             Event::Opened if self.state == State::Connecting => {
                 self.state = State::Greeting;
                 self.heard = now;
-                vec![Effect::Greet, self.arm(GREETING_MS)]
+                vec![Effect::Greet, self.arm(GREETING_MS, now)]
             }
             Event::Opened => vec![],
             Event::Lost if matches!(self.state, State::Idle | State::Waiting) => vec![],
-            Event::Lost => self.fall(Standing::Down, roll),
+            Event::Lost => self.fall(Standing::Down, now, roll),
             Event::Heard => {
                 self.heard = now;
                 vec![]
             }
-            Event::Received(message) => self.received(message, roll),
+            Event::Received(message) => self.received(message, now, roll),
             Event::OutboxGrew(last) => {
                 self.outbox = self.outbox.max(last);
                 self.transmit()
@@ -159,6 +172,10 @@ impl Machine {
                 self.room = slots;
                 self.claim()
             }
+            Event::BeatWanted => match &self.state {
+                State::Up(up) if up.settled => vec![Effect::Beat],
+                _ => vec![],
+            },
         }
     }
 
@@ -171,39 +188,31 @@ impl Machine {
         match &self.state {
             State::Idle | State::Connecting => vec![],
             State::Waiting => self.connect(),
-            State::Greeting => self.fall(Standing::Down, roll),
+            State::Greeting => self.fall(Standing::Down, now, roll),
             State::Up(_) if now.saturating_sub(self.heard) > SILENCE_MS => {
-                self.fall(Standing::Down, roll)
+                self.fall(Standing::Down, now, roll)
             }
             State::Up(_) => {
-                self.attempt = 0;
-                vec![Effect::Beat, self.arm(HEARTBEAT_MS.unsigned_abs())]
+                self.backoff.held();
+                vec![Effect::Beat, self.arm(HEARTBEAT_MS.unsigned_abs(), now)]
             }
         }
     }
 
-    fn fall(&mut self, standing: Standing, roll: f64) -> Vec<Effect> {
+    fn fall(&mut self, standing: Standing, now: u64, roll: f64) -> Vec<Effect> {
         self.state = State::Waiting;
-        let most = BACKOFF_BASE_MS.saturating_mul(1 << self.attempt.min(10)).min(BACKOFF_MOST_MS);
-        self.attempt = self.attempt.saturating_add(1);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "between 0 and 20,000"
-        )]
-        let wait = (most as f64 * roll.clamp(0.0, 1.0)) as u64;
-        vec![Effect::Close, Effect::Report(standing), self.arm(wait)]
+        let wait = self.backoff.wait_ms(roll);
+        vec![Effect::Close, Effect::Report(standing), self.arm(wait, now)]
     }
 
-    fn received(&mut self, message: Tagged<ToDaemon>, roll: f64) -> Vec<Effect> {
+    fn received(&mut self, message: Tagged<ToDaemon>, now: u64, roll: f64) -> Vec<Effect> {
         match (&mut self.state, &message.body) {
             (State::Greeting, ToDaemon::Authenticated(welcome)) => {
                 let lacks = missing(&NEEDED, &welcome.capabilities);
                 if !lacks.is_empty() {
                     let theirs = welcome.version.as_deref().unwrap_or("unknown");
                     let fault = incompatible(theirs, &lacks);
-                    return self.fall(Standing::Refused(fault), roll);
+                    return self.fall(Standing::Refused(fault), now, roll);
                 }
                 let acked = welcome.acked_seq.unwrap_or(0);
                 let standing = Standing::Up(welcome.daemon_id);
@@ -214,7 +223,7 @@ impl Machine {
                     settled: false,
                     owes_claim: false,
                 });
-                let beat = self.arm(HEARTBEAT_MS.unsigned_abs());
+                let beat = self.arm(HEARTBEAT_MS.unsigned_abs(), now);
                 let mut effects = vec![Effect::Acked(acked), Effect::Report(standing), beat];
                 effects.extend(self.transmit());
                 effects.extend(self.settle());
@@ -223,9 +232,15 @@ impl Machine {
             (State::Greeting, ToDaemon::Error { code, message, .. }) => {
                 let code = serde_json::from_value(code.as_str().into()).unwrap_or(Code::Internal);
                 let fault = Fault::new(code, message.clone());
-                self.fall(Standing::Refused(fault), roll)
+                self.fall(Standing::Refused(fault), now, roll)
             }
             (State::Up(_), ToDaemon::Ack { seq }) => vec![Effect::Acked(*seq)],
+            (State::Up(_), ToDaemon::HeartbeatAck { beat, renewed, spread_ms }) => {
+                if let Some(ms) = spread_ms {
+                    self.backoff.spread_over(*ms);
+                }
+                vec![Effect::Renewed(*beat, renewed.clone())]
+            }
             (State::Up(_), ToDaemon::WorkAvailable {}) => self.claim(),
             (State::Up(_), ToDaemon::Authenticated(_)) => vec![],
             (State::Up(_), _) => vec![Effect::Command(message)],
@@ -281,8 +296,9 @@ impl Machine {
         }
     }
 
-    fn arm(&mut self, ms: u64) -> Effect {
+    fn arm(&mut self, ms: u64, now: u64) -> Effect {
         self.timer += 1;
+        self.due_at = now.saturating_add(ms);
         Effect::Arm { id: self.timer, ms }
     }
 }
@@ -398,6 +414,42 @@ mod tests {
         assert_eq!(machine.on(Event::Room(0), 6, 0.0), []);
     }
 
+    #[test]
+    fn f34_a_loss_is_spread_as_the_relay_told_but_for_one_that_slept_alone() {
+        let told = |spread_ms| {
+            let ack = ToDaemon::HeartbeatAck { beat: 1, renewed: vec![], spread_ms };
+            Event::Received(ack.into())
+        };
+        let wait = |effects: &[Effect]| match effects[2] {
+            Effect::Arm { ms, .. } => ms,
+            _ => panic!("{effects:?}"),
+        };
+        let (mut machine, _) = greeted(0, 0);
+        assert_eq!(machine.on(told(Some(30_000)), 3, 0.0), [Effect::Renewed(1, vec![])]);
+        assert_eq!(machine.on(told(None), 3, 0.0), [Effect::Renewed(1, vec![])]);
+        assert_eq!(wait(&machine.on(Event::Lost, 10, 0.9)), 27_000);
+        let (mut machine, effects) = greeted(0, 0);
+        machine.on(told(Some(30_000)), 3, 0.0);
+        // stopped for five minutes: the relay hung up long ago
+        let woken = machine.on(Event::Due(timer(&effects)), 300_000, 1.0);
+        assert_eq!(wait(&woken), 1_000);
+        // a relay that does not answer for long is no sleep
+        let (mut machine, effects) = greeted(0, 0);
+        machine.on(told(Some(30_000)), 3, 0.0);
+        let lost = machine.on(Event::Lost, 10, 0.0);
+        assert_eq!(timer(&lost), timer(&effects) + 1);
+        machine.on(Event::Due(timer(&lost)), 10, 0.0);
+        assert_eq!(wait(&machine.on(Event::Lost, 20_000, 0.5)), 15_000);
+    }
+
+    #[test]
+    fn a_beat_that_a_run_waits_for_goes_out_behind_the_outbox_and_moves_no_timer() {
+        let (mut machine, _) = greeted(9, 4);
+        assert_eq!(machine.on(Event::BeatWanted, 3, 0.0), []);
+        machine.on(Event::Transmitted(9), 4, 0.0);
+        assert_eq!(machine.on(Event::BeatWanted, 5, 0.0), [Effect::Beat]);
+    }
+
     proptest! {
         #[test]
         fn waits_grow_to_their_bound_and_are_spread(falls in 1u32..40, roll in 0.0f64..1.0) {
@@ -407,7 +459,7 @@ mod tests {
             for _ in 0..falls {
                 let effects = machine.on(Event::Lost, 0, roll);
                 let Effect::Arm { id, ms } = effects[2] else { panic!() };
-                prop_assert!(ms <= BACKOFF_MOST_MS);
+                prop_assert!(ms <= 30_000);
                 prop_assert!(ms >= last || ms == 0);
                 last = ms;
                 prop_assert_eq!(machine.on(Event::Due(id), 0, roll), vec![Effect::Connect]);

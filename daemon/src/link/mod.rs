@@ -9,9 +9,10 @@ mod socket;
 pub use lane::{Lane, LaneEnd};
 pub use machine::Standing;
 
-use crate::clock::roll;
+use crate::clock::{self, roll};
 use crate::journal::{Journal, JournalError};
 use crate::kept::Kept;
+use crate::lease::{Leases, Renewal};
 use bytes::Bytes;
 use hayward_shared::api::Runtime;
 use hayward_shared::fault::{Code, Fault};
@@ -22,10 +23,14 @@ use hayward_shared::protocol::{
 };
 use machine::{Effect, Event, Machine};
 use socket::{Incoming, Socket};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+
+/// Beats whose acknowledgement may be awaited at once. A relay that answers none of so many is cut
+/// off for its silence first.
+const UNHEARD: usize = 8;
 
 /// Messages of the outbox that are read at once.
 const BATCH: u32 = 128;
@@ -116,6 +121,7 @@ pub async fn start(
     identity: Identity,
     journal: Journal,
     facts: Facts,
+    leases: Leases,
 ) -> Result<(Link, Kept, Commands), JournalError> {
     let (say, said) = mpsc::channel(QUEUE);
     let (commands_in, commands) = mpsc::channel(QUEUE);
@@ -129,6 +135,9 @@ pub async fn start(
         identity,
         journal,
         facts,
+        leases,
+        beats: VecDeque::new(),
+        beat: 0,
         socket: None,
         commands: commands_in,
         standing: standing_in,
@@ -145,6 +154,11 @@ struct Actor {
     identity: Identity,
     journal: Journal,
     facts: Facts,
+    leases: Leases,
+    /// The last beats of this link, and when each was sent.
+    beats: VecDeque<(u64, u64)>,
+    /// The number of the last beat.
+    beat: u64,
     socket: Option<Socket>,
     commands: mpsc::Sender<Command>,
     standing: watch::Sender<Standing>,
@@ -242,12 +256,15 @@ impl Actor {
                 None => std::future::pending().await,
             }
         };
+        // a beat is never late; what the relay says goes before more of our own
         tokio::select! {
-            incoming = incoming => woken_by(incoming),
+            biased;
             id = due => Woken::Event(Event::Due(id)),
+            incoming = incoming => woken_by(incoming),
             Ok(()) = grown.changed() => {
                 Woken::Event(Event::OutboxGrew(*grown.borrow_and_update()))
             }
+            () = self.leases.wanted() => Woken::Event(Event::BeatWanted),
             Ok(()) = self.facts.room.changed() => Woken::Room,
             Ok(()) = self.facts.runtimes.changed() => Woken::Runtimes,
             message = said.recv() => message.map_or(Woken::Over, Woken::Say),
@@ -285,6 +302,7 @@ impl Actor {
             },
             Effect::Close => {
                 self.socket = None;
+                self.beats.clear();
                 self.output.send_replace(None);
                 drop(self.commands.send(Command::LinkLost).await);
             }
@@ -299,8 +317,21 @@ impl Actor {
                 next.push(Event::Transmitted(self.transmit(after).await?))
             }
             Effect::Beat => {
+                self.beat += 1;
+                if self.beats.len() == UNHEARD {
+                    self.beats.pop_front();
+                }
+                // before it is sent: the relay cannot hear it earlier
+                self.beats.push_back((self.beat, clock::since_boot()));
                 let active_tasks = self.facts.active.borrow().clone();
-                self.send(FromDaemon::Heartbeat { active_tasks }.into()).await;
+                let beat = Some(self.beat);
+                self.send(FromDaemon::Heartbeat { active_tasks, beat }.into()).await;
+            }
+            Effect::Renewed(beat, tasks) => {
+                let sent = self.beats.iter().find(|(number, _)| *number == beat);
+                if let Some((_, sent_ms)) = sent.copied() {
+                    self.leases.renew(Renewal { sent_ms, tasks });
+                }
             }
             Effect::Claim(slots) => self.send(FromDaemon::Claim { slots }.into()).await,
             Effect::Command(message) => {

@@ -4,14 +4,15 @@
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
+use hayward_edge::net;
 use hayward_shared::protocol::{MAX_TEXT, READ_AT_ONCE, Tagged, ToDaemon, decode};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 /// State messages that wait for the socket. A full queue holds the sender up: none is dropped.
 const STATE_QUEUE: usize = 64;
@@ -50,7 +51,7 @@ pub(super) struct Socket {
     _tasks: JoinSet<()>,
 }
 
-type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Stream = WebSocketStream<MaybeTlsStream<net::Stream>>;
 
 impl Socket {
     /// Connects to the relay's daemon endpoint.
@@ -62,8 +63,7 @@ impl Socket {
             .max_frame_size(Some(2 * MAX_TEXT))
             .read_buffer_size(READ_AT_ONCE)
             .write_buffer_size(0);
-        let connecting = connect_async_with_config(url, Some(config), true);
-        let (stream, _) = tokio::time::timeout(CONNECT_LIMIT, connecting)
+        let stream = tokio::time::timeout(CONNECT_LIMIT, connect(url, config))
             .await
             .map_err(|_| tungstenite::Error::Io(std::io::ErrorKind::TimedOut.into()))??;
         let (writer, reader) = stream.split();
@@ -75,6 +75,17 @@ impl Socket {
         tasks.spawn(write(writer, states, outputs));
         Ok(Self { state, output, incoming, _tasks: tasks })
     }
+}
+
+async fn connect(url: String, config: WebSocketConfig) -> Result<Stream, tungstenite::Error> {
+    let request = url.into_client_request()?;
+    let uri = request.uri();
+    let host = uri.host().ok_or(tungstenite::error::UrlError::NoHostName)?;
+    // an IPv6 address stands in brackets in a URL alone
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
+    let dialled = net::dial(host, port).await?;
+    Ok(client_async_tls_with_config(request, dialled, Some(config), None).await?.0)
 }
 
 async fn read(mut reader: SplitStream<Stream>, heard: mpsc::Sender<Incoming>) {

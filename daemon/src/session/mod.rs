@@ -3,11 +3,15 @@
 
 mod actor;
 pub mod adopt;
+#[cfg(feature = "simulation")]
+mod apart;
 mod find;
 mod link;
 mod screen;
 mod viewers;
 
+#[cfg(feature = "simulation")]
+pub use apart::Apart;
 pub use find::{Doubt, Found, find};
 pub use screen::{Look, Present, Seat, Terminal};
 

@@ -9,6 +9,7 @@ use super::prepare::{self, Past, Start};
 use super::shop::Shop;
 use super::state::{ExitFacts, Phase, RunState, Terms, Unwritten, Wish};
 use super::telling::{seen_from, tell};
+use super::time::Time;
 use super::{furnish, order::RunOrder};
 use crate::agent::ending::{Ending, Exit};
 use crate::agent::event::AgentEvent;
@@ -45,6 +46,7 @@ pub(super) struct Actor {
     pub(super) session: watch::Sender<Option<Session>>,
     pub(super) alarm: Option<Timestamp>,
     pub(super) present: Option<Present>,
+    pub(super) time: Option<Time>,
     pub(super) over: bool,
 }
 
@@ -56,8 +58,8 @@ pub(super) enum Done {
     Started(Result<Session, StartError>),
     /// What was found of a session.
     Found(Found),
-    /// How to start.
-    Ready(Box<Result<Start, Failure>>),
+    /// How to start, and when the beat was sent that acknowledged the run.
+    Ready(Box<Result<(Start, Option<u64>), Failure>>),
     /// The session did what a person ordered, or refused.
     Asked(Option<Event>, oneshot::Sender<Result<(), Fault>>, Result<(), Fault>),
     /// Input was written to the agent, as far as it went.
@@ -72,6 +74,8 @@ enum Woken {
     Order(RunOrder),
     Seen(std::io::Result<Seen>),
     TimeUp,
+    /// The relay heard a beat that names the run.
+    Renewed,
     Abandoned,
 }
 
@@ -96,6 +100,14 @@ impl Actor {
         if let Some(first) = state.place.as_ref().and_then(|place| place.first_port) {
             shop.ports.restore(key.run_id, first);
         }
+        let time = spawn.run.as_ref().and_then(|run| run.fence_after_ms).map(|after_ms| {
+            Time::begin(
+                key.task_id,
+                after_ms,
+                &shop.leases,
+                &run_folder(&shop.home, key.run_id, &state),
+            )
+        });
         Self {
             shop,
             key,
@@ -108,6 +120,7 @@ impl Actor {
             session: watch::Sender::new(None),
             alarm: None,
             present: None,
+            time,
             over: false,
         }
     }
@@ -142,6 +155,7 @@ impl Actor {
                     self.alarm = None;
                     self.take(Event::TimeUp).await;
                 }
+                Woken::Renewed => self.write_time(),
                 Woken::Abandoned => return,
             }
         }
@@ -152,7 +166,8 @@ impl Actor {
     async fn leave(&self) {
         let state = self.machine.state();
         if let Some(place) = &state.place
-            && state.wish != Some(Wish::Fenced)
+            && self.shop.stage.is_none()
+            && !matches!(state.wish, Some(Wish::Fenced | Wish::Expired))
         {
             furnish::mend(&self.shop, self.key, place).await;
             furnish::tear_down(&self.shop, self.key, &self.order, place).await;
@@ -178,8 +193,18 @@ impl Actor {
                 None => std::future::pending().await,
             }
         };
+        let time = self.time.as_mut();
+        let renewed = async {
+            match time {
+                Some(time) => time.renewed().await,
+                None => std::future::pending().await,
+            }
+        };
+        // orders before all else; output, which may come without end, behind all else
         tokio::select! {
+            biased;
             order = orders.recv() => order.map_or(Woken::Abandoned, Woken::Order),
+            () = due => Woken::TimeUp,
             Some(done) = self.work.join_next() => match done {
                 Ok(done) => Woken::Done(done),
                 Err(error) => Woken::Done(Done::Event(Event::Failed(Failure::new(
@@ -187,8 +212,8 @@ impl Actor {
                     format!("a step of the run broke: {error}"),
                 )))),
             },
+            () = renewed => Woken::Renewed,
             seen = seen => Woken::Seen(seen),
-            () = due => Woken::TimeUp,
         }
     }
 
@@ -235,7 +260,7 @@ impl Actor {
                 self.take(Event::Failed(Failure::new(Reason::Internal, text))).await;
             }
             Done::Ready(ready) => match *ready {
-                Ok(start) => self.launch(start).await,
+                Ok((start, sent_ms)) => self.launch(start, sent_ms).await,
                 Err(failure) => self.take(Event::Failed(failure)).await,
             },
             Done::Started(Ok(session)) => {
@@ -307,6 +332,7 @@ impl Actor {
             Some(decoder) => decoder.finish(&exit),
             None => Ending::Finished,
         };
+        let fenced = matches!(end, End::Exited(exit) if exit.is_fenced());
         let facts = ExitFacts {
             code: if let Exit::Code(code) = exit { Some(code) } else { None },
             signal: if let Exit::Signal(signal) = exit { Some(signal) } else { None },
@@ -316,7 +342,8 @@ impl Actor {
             Ending::Finished => Ok(()),
             Ending::Failed { reason, message } => Err(Failure::new(reason, message)),
         };
-        self.take(Event::Exited(facts, ending)).await;
+        let event = if fenced { Event::Expired(Some(facts)) } else { Event::Exited(facts, ending) };
+        self.take(event).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::aim::target;
 use super::deliver::{at_home, completion, open, tools};
+use super::jobs::bring_home;
 use super::prepare::{chain, order_of};
 use super::shop::Shop;
 use super::standing::{standing, tip};
@@ -52,7 +53,7 @@ pub async fn complete(
         }
     };
     let wanted = completion(shop, task, &order, &place, (&branch, &head, &target));
-    shop.completions.complete(wanted, &tools(shop).await).await.map_err(fault)
+    bring_home(shop, row.key, wanted).await.map_err(fault)
 }
 
 /// Takes back what the task's last completion did.
@@ -77,10 +78,9 @@ pub async fn resume(shop: &Shop) {
         let task = record.order.task;
         let Ok(row) = ended(shop, task).await else { continue };
         let goes_back = record.is_going_back();
-        let tools = tools(shop).await;
         let ended = match goes_back {
-            true => shop.completions.undo(task, &tools).await,
-            false => shop.completions.complete(record.order, &tools).await,
+            true => shop.completions.undo(task, &tools(shop).await).await,
+            false => bring_home(shop, row.key, record.order).await,
         };
         match &ended {
             Ok(record) => {

@@ -123,6 +123,7 @@ impl Attended {
             std::future::pending().await
         };
         tokio::select! {
+            biased;
             () = growth => {}
             end = session.exited() => self.end = end,
         }

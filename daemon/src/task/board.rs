@@ -169,7 +169,17 @@ struct Live {
 impl Owner {
     async fn run(mut self, mut asked: mpsc::Receiver<Ask>) {
         loop {
+            // ends before orders: a place that is free is known as free
             tokio::select! {
+                biased;
+                Some(ended) = self.runs.join_next() => match ended {
+                    Ok(task) => self.ended(task).await,
+                    Err(error) => {
+                        tracing::error!(%error, "the actor of a run broke; it is adopted at the next start");
+                        self.live.retain(|_, live| live.waiting.is_some() || !live.orders.is_closed());
+                        self.admit();
+                    }
+                },
                 ask = asked.recv() => match ask {
                     Some(Ask::Spawn(spawn)) => self.spawn(*spawn).await,
                     Some(Ask::Command(task, command, reply)) => {
@@ -181,14 +191,6 @@ impl Owner {
                         }
                     }
                     None => return,
-                },
-                Some(ended) = self.runs.join_next() => match ended {
-                    Ok(task) => self.ended(task).await,
-                    Err(error) => {
-                        tracing::error!(%error, "the actor of a run broke; it is adopted at the next start");
-                        self.live.retain(|_, live| live.waiting.is_some() || !live.orders.is_closed());
-                        self.admit();
-                    }
                 },
             }
             self.publish();

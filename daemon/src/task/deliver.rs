@@ -2,6 +2,7 @@
 
 use super::aim::target;
 use super::furnish::{section_of, whose};
+use super::jobs::bring_home;
 use super::prepare::{chain, is_disk_full};
 use super::shop::Shop;
 use super::state::{Place, Work};
@@ -13,7 +14,7 @@ use crate::git::diff::Side;
 use crate::git::staging::Withheld;
 use crate::git::{CommitId, Repository, commit};
 use hayward_shared::id::TaskId;
-use hayward_shared::run::Failure;
+use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{CompletionAction, DiffStat, Order, Outcome, Reason, WithheldFile};
 
 /// The longest subject line: what one-line logs show whole.
@@ -28,10 +29,11 @@ const MOST_NAMED: usize = 200;
 /// Doing it again after a crash finds what was done and goes on.
 pub(super) async fn deliver(
     shop: &Shop,
-    task: TaskId,
+    key: RunKey,
     order: &Order,
     place: &Place,
 ) -> Result<(Work, Option<Failure>), Failure> {
+    let task = key.task_id;
     let repository = open(shop, place).await?;
     let base: CommitId =
         place.base_commit.parse().map_err(|error| Failure::new(Reason::Internal, chain(&error)))?;
@@ -52,7 +54,7 @@ pub(super) async fn deliver(
         Err(failure) => return Ok((work, Some(failure))),
     };
     let wanted = completion(shop, task, order, place, (branch, &head, &target));
-    match shop.completions.complete(wanted, &tools(shop).await).await {
+    match bring_home(shop, key, wanted).await {
         Ok(record) => {
             work.completed = Some(record.told());
             work.pr_url = record.pr_url().map(str::to_owned);

@@ -6,10 +6,12 @@ use super::deliver;
 use super::input::text;
 use super::machine::{Effect, Event, GRACE_MS};
 use super::prepare::{self, Start};
+use super::shop::Shop;
 use super::state::Phase;
+use super::time::Time;
 use crate::keeper::RunFolder;
 use crate::session::{self, End, Found, Session};
-use hayward_shared::run::Failure;
+use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::Reason;
 use std::time::Duration;
 
@@ -21,10 +23,20 @@ impl Actor {
         let (shop, key, order) = (self.shop.clone(), self.key, self.order.clone());
         let state = self.machine.state();
         match effect {
+            Effect::Prepare if self.is_unfenced() => {
+                // it would have to end its own agent before another daemon may begin
+                let text = "the relay does not say when this daemon would have to end the agent for \
+                            another to take over: upgrade it, or leave requeueAfter out";
+                let failure = Failure::new(Reason::ActionUnsupported, text);
+                self.take_later(Event::Failed(failure));
+            }
             Effect::Prepare => {
                 let past = self.past.clone();
                 self.work.spawn(async move {
-                    let made = prepare::prepare(&shop, key, &order, &past).await;
+                    let made = match &shop.stage {
+                        Some(stage) => stage.prepare(key).await,
+                        None => prepare::prepare(&shop, key, &order, &past).await,
+                    };
                     Done::Event(made.map_or_else(Event::Failed, |(place, chosen)| {
                         Event::Prepared(place, chosen)
                     }))
@@ -33,30 +45,46 @@ impl Actor {
             Effect::Start => {
                 let (place, chosen) = (state.place.clone(), state.agent.clone());
                 let past = self.past.clone();
+                let acknowledged = self.time.as_ref().map(Time::acknowledged);
                 self.work.spawn(async move {
+                    let mut sent_ms = None;
+                    if let Some(acknowledged) = acknowledged {
+                        sent_ms = acknowledged.wait().await;
+                        if sent_ms.is_none() {
+                            return Done::Event(Event::Expired(None));
+                        }
+                    }
                     let ready = match (&place, &chosen) {
+                        (Some(place), Some(_)) if shop.stage.is_some() => {
+                            Ok(Start::elsewhere(key, place))
+                        }
                         (Some(place), Some(chosen)) => {
                             let what = (place, chosen);
                             prepare::start(&shop, key, &order, what, &past).await
                         }
                         _ => Err(Failure::new(Reason::Internal, "the run has no worktree")),
                     };
-                    Done::Ready(Box::new(ready))
+                    Done::Ready(Box::new(ready.map(|start| (start, sent_ms))))
                 });
             }
             Effect::Find => {
                 let folder = self.folder();
-                self.work.spawn(async move { Done::Found(find(&folder).await) });
+                self.work.spawn(async move { Done::Found(find(&shop, key, folder).await) });
             }
             Effect::Attend | Effect::Arm(_) | Effect::End | Effect::Over => {
                 self.begin_here(effect).await;
             }
+            Effect::Deliver if self.time.as_ref().is_some_and(Time::is_over) => {
+                // another daemon may be at the same work by now
+                self.take_later(Event::Expired(None));
+            }
             Effect::Deliver => {
                 let place = state.place.clone();
                 self.work.spawn(async move {
-                    let delivered = match &place {
-                        Some(place) => deliver::deliver(&shop, key.task_id, &order, place).await,
-                        None => Err(Failure::new(Reason::Internal, "the run has no worktree")),
+                    let delivered = match (&place, &shop.stage) {
+                        (Some(_), Some(stage)) => stage.deliver(key).await.map(|work| (work, None)),
+                        (Some(place), None) => deliver::deliver(&shop, key, &order, place).await,
+                        (None, _) => Err(Failure::new(Reason::Internal, "the run has no worktree")),
                     };
                     Done::Event(match delivered {
                         Ok((work, None)) => Event::Delivered(work),
@@ -87,16 +115,43 @@ impl Actor {
         }
     }
 
-    /// The decoder is on disk before the agent can say anything.
-    pub(super) async fn launch(&mut self, start: Start) {
+    /// Whether its task may be handed over, and nobody said when its agent would have to be ended.
+    fn is_unfenced(&self) -> bool {
+        self.order.requeue_after.is_some() && self.time.is_none() && self.past.follow_up.is_none()
+    }
+
+    /// The decoder is on disk before the agent can say anything. `sent_ms` is when the beat was sent
+    /// that acknowledged the run, where it lives by that.
+    pub(super) async fn launch(&mut self, start: Start, sent_ms: Option<u64>) {
+        let mut launch = start.launch;
+        if let Some(sent_ms) = sent_ms {
+            launch.fenced = true;
+            match self.begin_time(sent_ms) {
+                Ok(true) => {}
+                Ok(false) => return self.take_later(Event::Expired(None)),
+                Err(error) => {
+                    let text = format!("the run folder cannot be written: {error}");
+                    let failure = Failure::new(Reason::SpawnFailed, text);
+                    return self.take_later(Event::Failed(failure));
+                }
+            }
+        }
         let reading = self.machine.reading();
         reading.decoder = Some(start.decoder);
         reading.unwritten = start.first_input.map(text).into_iter().collect();
         self.write_down(&[]).await;
-        let (folder, keeper) = (self.folder(), self.shop.keeper.clone());
+        let (folder, key, shop) = (self.folder(), self.key, self.shop.clone());
         self.work.spawn(async move {
-            Done::Started(session::start(&folder, &start.launch, &keeper).await)
+            Done::Started(match &shop.stage {
+                Some(stage) => stage.start(key, folder).await,
+                None => session::start(&folder, &launch, &shop.keeper).await,
+            })
         });
+    }
+
+    /// Has an event taken when the present one has been.
+    fn take_later(&mut self, event: Event) {
+        self.work.spawn(async move { Done::Event(event) });
     }
 
     pub(super) async fn found(&mut self, found: Found) {
@@ -128,24 +183,27 @@ impl Actor {
     }
 
     fn find_later(&mut self) {
-        let folder = self.folder();
+        let (folder, key, shop) = (self.folder(), self.key, self.shop.clone());
         self.work.spawn(async move {
             tokio::time::sleep(ASK_AGAIN).await;
-            Done::Found(find(&folder).await)
+            Done::Found(find(&shop, key, folder).await)
         });
     }
 
-    fn folder(&self) -> RunFolder {
+    pub(super) fn folder(&self) -> RunFolder {
         run_folder(&self.shop.home, self.key.run_id, self.machine.state())
     }
 }
 
 /// A folder that was never made is one in which no agent started: it is made, to be barred.
-async fn find(folder: &RunFolder) -> Found {
+async fn find(shop: &Shop, key: RunKey, folder: RunFolder) -> Found {
+    if let Some(stage) = &shop.stage {
+        return stage.find(key, folder).await;
+    }
     if let Err(error) = folder.create() {
         tracing::warn!(%error, folder = %folder.path().display(), "a run folder cannot be made");
     }
-    session::find(folder).await
+    session::find(&folder).await
 }
 
 /// Asks until it is heard: a cancelled agent must not go on because its keeper was slow once.

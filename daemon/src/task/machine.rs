@@ -46,6 +46,9 @@ pub enum Event {
     Delivered(Work),
     /// The work is on its branch, and went no further.
     Stuck(Work, Failure),
+    /// No word of the relay came in time. Nothing of its session lives: how it ended, where there
+    /// was one.
+    Expired(Option<ExitFacts>),
     /// Its time ran out.
     TimeUp,
     /// A person cancelled the task.
@@ -167,6 +170,7 @@ impl Machine {
                     None => self.fail_with(failure, details_of(&work), now, roll, &mut turn),
                 }
             }
+            Event::Expired(exit) => self.expired(exit, now, &mut turn),
             Event::TimeUp if phase == Phase::Running => {
                 self.wish(Wish::TimedOut, now, &mut turn);
             }
@@ -302,6 +306,24 @@ impl Machine {
         }
     }
 
+    fn expired(&mut self, exit: Option<ExitFacts>, now: Timestamp, turn: &mut Turn) {
+        if let Some(exit) = exit {
+            let payload = json!({
+                "exitCode": exit.code,
+                "signal": exit.signal,
+                "outputBytes": exit.output_bytes,
+                "fenced": true,
+            });
+            self.tell(Kind::SessionExited, Some(Channel::Status), payload, now, turn);
+            // a run after it may go on with the agent's session
+            self.state.failed = Some(Reason::SessionLost);
+            self.state.exit = Some(exit);
+        }
+        self.state.broken = None;
+        self.state.wish.get_or_insert(Wish::Expired);
+        self.finish_wish(now, Details::default(), turn);
+    }
+
     fn committed(&mut self, work: &Work, now: Timestamp, turn: &mut Turn) {
         let payload = json!({
             "branch": work.branch,
@@ -342,6 +364,7 @@ impl Machine {
                 };
                 self.report(Status::TimedOut, Some(Reason::Timeout), details, now, turn);
             }
+            Some(Wish::Expired) => self.report(Status::Queued, None, details, now, turn),
             Some(Wish::Fenced) | None => {}
         }
         self.end(turn);

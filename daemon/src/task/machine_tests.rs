@@ -166,6 +166,39 @@ fn f28_a_fenced_run_ends_its_agent_and_reports_no_status() {
 }
 
 #[test]
+fn f28_a_run_whose_time_is_over_is_given_back_and_may_go_on_with_its_session() {
+    let signalled = ExitFacts { code: None, signal: Some(9), output_bytes: 3 };
+    let mut machine = running(terms());
+    let turn = machine.on(Event::Expired(Some(signalled)), at(4), 0.0);
+    assert_eq!(statuses(&turn), [(Status::Running, Status::Queued)]);
+    assert_eq!(turn.effects, [Effect::Over]);
+    assert_eq!(machine.state().failed, Some(Reason::SessionLost));
+    let FromDaemon::TaskEvent(told) = &turn.messages[0] else { panic!("{turn:?}") };
+    assert_eq!((&told.event, &told.payload["fenced"]), (&Kind::SessionExited, &true.into()));
+
+    let mut unstarted = Machine::new(terms(), RunState::default());
+    unstarted.on(Event::Prepared(place(), chosen()), at(1), 0.0);
+    let turn = unstarted.on(Event::Expired(None), at(2), 0.0);
+    assert_eq!(statuses(&turn), [(Status::Dispatched, Status::Queued)]);
+    assert_eq!(unstarted.state().failed, None);
+}
+
+#[test]
+fn f28_a_run_whose_time_is_over_says_nothing_of_what_was_decided_before() {
+    for (wish, said) in [
+        (Event::Cancel, vec![(Status::Running, Status::Cancelled)]),
+        (Event::TimeUp, vec![(Status::Running, Status::TimedOut)]),
+        (Event::Fence, vec![]),
+    ] {
+        let mut machine = running(terms());
+        machine.on(wish, at(3), 0.0);
+        let turn = machine.on(Event::Expired(Some(exit(0))), at(4), 0.0);
+        assert_eq!(statuses(&turn), said);
+        assert_eq!(turn.effects, [Effect::Over]);
+    }
+}
+
+#[test]
 fn only_a_passing_failure_with_attempts_left_is_deferred() {
     let overloaded = Failure::new(Reason::ProviderOverloaded, "529");
     for (attempt, reason, status) in [

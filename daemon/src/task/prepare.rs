@@ -2,6 +2,7 @@
 
 use super::aim;
 use super::furnish::{facts, furnish, section_of, worktree_of};
+use super::jobs::fetched;
 use super::shop::Shop;
 use super::state::{Chosen, Place, RunState};
 use crate::agent::discover::resolve;
@@ -20,6 +21,7 @@ use hayward_shared::path::is_url;
 use hayward_shared::protocol::SpawnTask;
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{CompletionAction, FollowUp, Order, Reason, Retry};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
@@ -86,6 +88,23 @@ pub(super) struct Start {
     pub(super) first_input: Option<Vec<u8>>,
 }
 
+impl Start {
+    /// A command whose program is nothing to this machine.
+    pub(super) fn elsewhere(key: RunKey, place: &Place) -> Self {
+        let launch = Launch {
+            run: key.run_id,
+            task: key.task_id,
+            argv: Vec::new(),
+            cwd: place.path.clone(),
+            env: BTreeMap::new(),
+            mode: Mode::Pipe,
+            ring_bytes: 0,
+            fenced: false,
+        };
+        Self { launch, decoder: Decoder::Command(Default::default()), first_input: None }
+    }
+}
+
 /// The order behind a message of the wire; a plain peer sends only the seed's fields.
 pub(crate) fn order_of(spawn: &SpawnTask) -> Order {
     if let Some(run) = &spawn.run {
@@ -113,11 +132,6 @@ pub(super) async fn prepare(
     order: &Order,
     past: &Past,
 ) -> Result<(Place, Chosen), Failure> {
-    if order.requeue_after.is_some() {
-        // it would have to end its own agent before another daemon may begin
-        let text = "no daemon of this version hands a run over to another daemon";
-        return Err(Failure::new(Reason::ActionUnsupported, text));
-    }
     let chosen = choose(shop, order).await?;
     let first_port = shop.ports.reserve(key.run_id);
     if let Some(place) = past.former.as_ref().and_then(|row| row.state.place.clone())
@@ -133,7 +147,7 @@ pub(super) async fn prepare(
         let text = "its agent was to go on in its worktree, which is gone";
         return Err(Failure::new(Reason::WorktreeFailed, text));
     }
-    let repository = open(shop, order).await?;
+    let repository = open(shop, key, order).await?;
     aim::check(&repository, order).await?;
     let commit = base(shop, &repository, order).await?;
     let name = folder_name(order, key);
@@ -243,6 +257,7 @@ pub(super) async fn start(
             AgentMode::Pipe => Mode::Pipe,
         },
         ring_bytes: shop.config.terminal.ring_bytes,
+        fenced: false,
     };
     Ok(Start { launch, decoder: driver.decoder(&agent_order), first_input: plan.first_input })
 }
@@ -313,7 +328,7 @@ fn resolve_in(program: &str, worktree: &Path) -> Option<std::path::PathBuf> {
     inside.then(|| worktree.join(program)).filter(|path| path.is_file())
 }
 
-async fn open(shop: &Shop, order: &Order) -> Result<Repository, Failure> {
+async fn open(shop: &Shop, key: RunKey, order: &Order) -> Result<Repository, Failure> {
     let unavailable = |text| Failure::new(Reason::RepositoryUnavailable, text);
     let place = order.repository_url.as_deref().unwrap_or_default();
     if place.starts_with('/') {
@@ -321,8 +336,7 @@ async fn open(shop: &Shop, order: &Order) -> Result<Repository, Failure> {
         return opened.map_err(|error: OpenError| unavailable(chain(&error)));
     }
     if is_url(place) {
-        let fetched = shop.clones.fetch(place, &shop.repositories).await;
-        return fetched.map_err(|error| unavailable(chain(&error)));
+        return fetched(shop, key, place).await;
     }
     let what = if place.is_empty() { "no repository was given" } else { place };
     Err(unavailable(format!("{what}: name a folder of this machine by its whole path, or a URL")))

@@ -37,6 +37,8 @@ pub enum Wish {
     TimedOut,
     /// Another daemon has the task now: nothing of this run counts any more.
     Fenced,
+    /// No word of the relay came in time, and another daemon may get the task: it is given back.
+    Expired,
 }
 
 /// The worktree of a run.

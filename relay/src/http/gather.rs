@@ -1,12 +1,15 @@
 //! One question to all daemons of a workspace that are online, their answers put together.
 
 use super::fault::Refusal;
+use super::params::Id;
 use crate::core::Core;
 use crate::store::daemons;
 use futures_util::future::join_all;
+use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, WorkspaceId};
 use hayward_shared::protocol::ToDaemon;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// Daemons read at once.
 const PAGE: u32 = 200;
@@ -59,6 +62,29 @@ pub(super) fn of_daemon(daemon: DaemonId, part: Value) -> impl Iterator<Item = V
 }
 
 impl Gathered {
+    /// The one row of a list that the id names, with its daemon.
+    pub(super) fn find(
+        &mut self,
+        list: &str,
+        what: &str,
+        id: &Id,
+    ) -> Result<(DaemonId, Uuid, Value), Fault> {
+        let read = |row: &Value| serde_json::from_value(row.get("id")?.clone()).ok();
+        let mut found = Vec::new();
+        for said in &mut self.answers {
+            let rows = said.own_rows(list).filter_map(|row| Some((read(&row)?, row)));
+            let named = rows.filter(|(one, _)| id.fragment.matches(one));
+            found.extend(named.map(|(one, row)| (said.daemon, one, row)));
+        }
+        if found.is_empty() && !self.silent.is_empty() {
+            let text = format!("no {what} {}, but not every daemon answered", id.typed);
+            return Err(Fault::new(Code::DaemonOffline, text));
+        }
+        let ids: Vec<Uuid> = found.iter().map(|(_, one, _)| *one).collect();
+        id.only(what, &ids)?;
+        found.pop().ok_or_else(|| Fault::not_found(what, &id.typed))
+    }
+
     /// Asks all at once; each has the time of a reply.
     pub(super) async fn of(
         core: &Core,

@@ -8,7 +8,9 @@ mod events;
 mod fault;
 pub(crate) mod gate;
 mod gather;
+mod jobs;
 mod merge;
+mod metrics;
 mod order;
 mod overlap;
 mod params;
@@ -39,7 +41,7 @@ use std::sync::Arc;
 /// The most bytes of a request's body.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// All routes. Every one but `/health` and the daemons' socket, which has its own hello, asks for
+/// All routes. Every one but `/health`, `/metrics` and the daemons' socket, which has its own hello, asks for
 /// a token; every one passes the gate first.
 pub(crate) fn router(core: Arc<Core>) -> Router {
     let api = Router::new()
@@ -76,6 +78,12 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/daemons/{id}/worktrees/prune", post(worktrees::prune))
         .route("/api/v1/queue", get(queue::list).post(queue::add))
         .route("/api/v1/queue/{id}", delete(queue::remove))
+        .route("/api/v1/jobs", get(jobs::list))
+        .route("/api/v1/jobs/{id}", get(jobs::show))
+        .route("/api/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/api/v1/jobs/{id}/pause", post(jobs::pause))
+        .route("/api/v1/jobs/{id}/resume", post(jobs::resume))
+        .route("/api/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
         .route("/api/v1/users", get(users::list).post(users::create))
@@ -87,11 +95,13 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .layer(middleware::from_fn_with_state(core.clone(), caller::require));
     Router::new()
         .route("/health", get(health))
+        .route("/metrics", get(metrics::tell))
         .route("/api/v1/ws/daemon", get(daemon_socket))
         .method_not_allowed_fallback(wrong_method)
         .merge(api)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(core.clone(), gate::pass))
+        .layer(middleware::from_fn_with_state(core.clone(), metrics::count))
         .with_state(core)
 }
 

@@ -4,6 +4,7 @@ use super::fault::invalid;
 use hayward_shared::address::holds_password;
 use hayward_shared::fault::Fault;
 use hayward_shared::path::{inside, is_url};
+use hayward_shared::run::REQUEUE_LEAST;
 use hayward_shared::task::{CompletionAction, Order};
 use serde::Serialize;
 use serde_json::Value;
@@ -97,9 +98,7 @@ fn check(mut order: Order) -> Result<Order, Fault> {
         let text = format!("copyFiles: '{odd}' must be a path inside the repository, without '..'");
         return Err(invalid(text));
     }
-    if order.requeue_after == Some(0) {
-        return Err(invalid("requeueAfter: 1 minute at least"));
-    }
+    requeue_after(&order)?;
     if order.name.trim().is_empty() {
         order.name = made_name(&order.plan);
     }
@@ -111,6 +110,23 @@ fn check(mut order: Order) -> Result<Order, Fault> {
         return Err(invalid("the order is over 400 KiB of JSON: put what is long into a file"));
     }
     Ok(order)
+}
+
+fn requeue_after(order: &Order) -> Result<(), Fault> {
+    let Some(minutes) = order.requeue_after else { return Ok(()) };
+    if minutes < REQUEUE_LEAST {
+        let text = format!(
+            "requeueAfter: {minutes} is too few: {REQUEUE_LEAST} minute at least, for the daemon \
+             that is away must have ended its agent before another may begin"
+        );
+        return Err(invalid(text));
+    }
+    if order.wanted_daemon_id.is_some() {
+        let text = "requeueAfter: the task names the one daemon that may run it (wantedDaemonId), \
+                    so nobody could take it over: leave one of the two out";
+        return Err(invalid(text));
+    }
+    Ok(())
 }
 
 /// Whether a path is none below the repository. A NUL in it is the daemon's to refuse: the task is
@@ -202,6 +218,13 @@ mod tests {
             (
                 json!({"plan": "x", "completionAction": "merge", "repositoryUrl": "git@host:o/r"}),
                 "targetBranch",
+            ),
+            (json!({"plan": "x", "requeueAfter": 0}), "1 minute at least"),
+            (json!({"plan": "x", "requeueAfter": 0.5}), "order"),
+            (
+                json!({"plan": "x", "requeueAfter": 5,
+                    "wantedDaemonId": hayward_shared::id::DaemonId::fresh()}),
+                "wantedDaemonId",
             ),
             (json!([]), "object"),
         ];

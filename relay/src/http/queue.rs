@@ -75,29 +75,9 @@ pub(super) async fn remove(
 ) -> Answer {
     caller.commands()?;
     let mut all = Gathered::of(&core, caller.workspace, &ToDaemon::QueueList {}).await?;
-    let entry = |row: &Value| {
-        let entry: EntryId = serde_json::from_value(row.get("id")?.clone()).ok()?;
-        id.fragment.matches(&entry.0).then_some(entry)
-    };
-    let mut found = Vec::new();
-    for said in &mut all.answers {
-        found.extend(said.rows("queue").iter().filter_map(entry).map(|entry| (said.daemon, entry)));
-    }
-    match found.as_slice() {
-        [(daemon, entry)] => {
-            let command = ToDaemon::QueueRemove { entry_id: *entry };
-            Ok(Json(ask(&core, *daemon, command).await?))
-        }
-        [] if all.silent.is_empty() => Err(Fault::not_found("entry", &id.typed).into()),
-        [] => {
-            let text = format!("no entry {}, but not every daemon answered", id.typed);
-            Err(Fault::new(Code::DaemonOffline, text).into())
-        }
-        many => {
-            let text = format!("{} names {} entries: give more of it", id.typed, many.len());
-            Err(Fault::new(Code::Ambiguous, text).into())
-        }
-    }
+    let (daemon, entry, _) = all.find("queue", "entry", &id)?;
+    let command = ToDaemon::QueueRemove { entry_id: EntryId(entry) };
+    Ok(Json(ask(&core, daemon, command).await?))
 }
 
 async fn ask(core: &Core, daemon: DaemonId, command: ToDaemon) -> Result<Value, Fault> {

@@ -150,6 +150,7 @@ mod tests {
     use crate::config::{Config, Timing};
     use crate::core::Links;
     use crate::http::gate::Gate;
+    use crate::metrics::Metrics;
     use crate::store::Store;
     use axum::extract::ws::Message;
     use hayward_shared::id::WorkspaceId;
@@ -165,7 +166,9 @@ mod tests {
             store: Store::open(&config.database).await.unwrap(),
             registry: Registry::default(),
             timing: config.timing,
+            steady: crate::clock::Steady::from(Timestamp::from_millis(0)),
             gate: Gate::new(&config, true),
+            metrics: Metrics::default(),
             stopping: watch::channel(false).1,
             links: Links::default(),
         })

@@ -96,6 +96,8 @@ pub(super) struct Peer {
     pub(super) workspace: WorkspaceId,
     pub(super) token: TokenId,
     pub(super) plain: bool,
+    /// It ends agents by itself before their tasks are handed over.
+    pub(super) fences: bool,
     pub(super) profile: daemons::Profile,
 }
 
@@ -181,7 +183,10 @@ impl Connection {
                     }
                     Taken::Nothing => {}
                 },
-                Message::Binary(bytes) => self.core.registry.frame(self.peer.daemon, bytes),
+                Message::Binary(bytes) => {
+                    self.core.metrics.output_bytes.inc_by(bytes.len() as u64);
+                    self.core.registry.frame(self.peer.daemon, bytes);
+                }
                 Message::Close(_) => {
                     self.store(batch).await?;
                     return Err(End::Farewell);
@@ -222,7 +227,7 @@ impl Connection {
     async fn message(&mut self, message: Tagged<FromDaemon>) -> Result<(), End> {
         let Tagged { body, tags } = message;
         match body {
-            FromDaemon::Heartbeat { active_tasks } => self.beat(&active_tasks).await,
+            FromDaemon::Heartbeat { active_tasks, beat } => self.beat(&active_tasks, beat).await,
             FromDaemon::Claim { slots } => {
                 self.settle_unnamed(&[]).await?;
                 self.claim(slots).await

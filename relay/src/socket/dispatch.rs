@@ -3,6 +3,7 @@
 use super::connection::{Connection, End, Peer};
 use crate::auth::Who;
 use crate::change::Change;
+use crate::config::Timing;
 use crate::lease;
 use crate::placement::{self, Candidate};
 use crate::routing::Sender;
@@ -67,13 +68,13 @@ impl Connection {
         loop {
             let Some(row) = self.best(&mut tx, &mut last).await? else { return Ok(None) };
             let mut change = Change::of(row);
-            let lease_ms = self.core.timing.lease_ms;
-            if let Err(e) = lease::claim(&mut change, self.peer.daemon, &by, now, lease_ms) {
+            let lease_end = self.core.lease_end();
+            if let Err(e) = lease::claim(&mut change, self.peer.daemon, &by, now, lease_end) {
                 tracing::error!(task = %change.row.task.id, "a queued task cannot be claimed: {e}");
                 continue;
             }
             let task = tasks::apply(&mut tx, change).await?;
-            let spawn = order(&mut tx, &task, now).await?;
+            let spawn = order(&mut tx, &task, &self.core.timing, now).await?;
             tx.commit().await?;
             return Ok(Some(spawn));
         }
@@ -85,9 +86,9 @@ impl Connection {
         tx: &mut Tx,
         last: &mut Option<Stored>,
     ) -> Result<Option<Stored>, StoreError> {
-        let Peer { workspace, daemon, plain, .. } = self.peer;
+        let Peer { workspace, daemon, plain, fences, .. } = self.peer;
         let runtimes = self.peer.profile.runtimes.clone();
-        let candidate = Candidate { id: daemon, plain, runtimes };
+        let candidate = Candidate { id: daemon, plain, fences, runtimes };
         loop {
             let after = last.as_ref();
             let page = tasks::queue(tx.conn(), workspace, daemon, after, QUEUE_PAGE).await?;
@@ -119,6 +120,7 @@ impl Connection {
 pub(super) async fn order(
     tx: &mut Tx,
     task: &Task,
+    timing: &Timing,
     now: Timestamp,
 ) -> Result<Tagged<ToDaemon>, StoreError> {
     let issue = Issue {
@@ -129,10 +131,11 @@ pub(super) async fn order(
     };
     let (secret, _) = tokens::issue(tx.conn(), issue, now).await?;
     let parts = tasks::has_parts(tx.conn(), task.workspace_id, task.id).await?;
-    Ok(spawn(task, parts, secret.expose().to_owned()))
+    let fence_after_ms = lease::fence_after(task, timing);
+    Ok(spawn(task, parts, fence_after_ms, secret.expose().to_owned()))
 }
 
-fn spawn(task: &Task, parts: bool, token: String) -> Tagged<ToDaemon> {
+fn spawn(task: &Task, parts: bool, fence_after_ms: Option<u64>, token: String) -> Tagged<ToDaemon> {
     let order = &task.order;
     let acts = order.completion_action != CompletionAction::None;
     let local = order.repository_url.clone().filter(|url| acts && placement::is_local(url));
@@ -142,6 +145,7 @@ fn spawn(task: &Task, parts: bool, token: String) -> Tagged<ToDaemon> {
         order: order.clone(),
         resume_session_id: task.results.session_id.clone(),
         follow_up: task.holding.follow_up.clone(),
+        fence_after_ms,
         task_token: Some(token),
     });
     let mut message: Tagged<ToDaemon> = ToDaemon::SpawnTask(Box::new(SpawnTask {

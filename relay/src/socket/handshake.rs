@@ -21,6 +21,8 @@ pub(crate) struct Manners {
     pub(crate) terminals: bool,
     /// It sends what a search finds as it finds it, and ends one that is called off.
     pub(crate) streams: bool,
+    /// It ends agents by itself before their tasks are handed over.
+    pub(crate) fences: bool,
 }
 
 /// Reads the first frame: an `authenticate` of a peer that we can serve, or why not.
@@ -48,12 +50,13 @@ fn manners(hello: &Authenticate) -> Result<Manners, Fault> {
     let can = |ability| hello.capabilities.contains(&ability);
     let (replies, terminals) = (can(Capability::Replies), can(Capability::Terminals));
     let streams = replies && can(Capability::SearchStreams);
+    let fences = can(Capability::SelfFence);
     let Some(version) = hello.protocol_version else {
-        return Ok(Manners { plain: true, replies, terminals, streams });
+        return Ok(Manners { plain: true, replies, terminals, streams, fences });
     };
     let lacking = missing(&NEEDED, &hello.capabilities);
     if lacking.is_empty() {
-        return Ok(Manners { plain: false, replies, terminals, streams });
+        return Ok(Manners { plain: false, replies, terminals, streams, fences });
     }
     let names: Vec<_> = lacking.iter().map(|c| format!("{c:?}").to_lowercase()).collect();
     Err(Fault::new(

@@ -28,8 +28,9 @@ pub(super) async fn greet(
 ) -> Result<Connection, End> {
     let mut stopping = core.stopping.clone();
     let text = tokio::select! {
-        text = timeout(core.timing.hello, first(stream)) => text.map_err(|_| late())??,
+        biased;
         _ = stopping.wait_for(|stop| *stop) => return Err(End::Stopping),
+        text = timeout(core.timing.hello, first(stream)) => text.map_err(|_| late())??,
     };
     let (hello, manners) = handshake::read(&text).map_err(End::Refused)?;
     let (workspace, token) = admit(core, &hello.api_key).await?;
@@ -106,8 +107,14 @@ async fn enter(
     let acked = daemons::acked(&mut *core.store.read().await?, daemon.id).await?;
     let settle = if joined.after_break { core.timing.settle_ms } else { 0 };
     let settle = Duration::from_millis(u64::try_from(settle).unwrap_or(0));
-    let peer =
-        Peer { daemon: daemon.id, workspace, token, plain: manners.plain, profile: daemon.profile };
+    let peer = Peer {
+        daemon: daemon.id,
+        workspace,
+        token,
+        plain: manners.plain,
+        fences: manners.fences,
+        profile: daemon.profile,
+    };
     let mut connection = Connection {
         core: core.clone(),
         peer,

@@ -12,9 +12,10 @@ use crate::routing::Sender;
 use crate::store::events::{self, Draft, Stream};
 use crate::store::tasks::{self, Stored};
 use crate::store::{StoreError, daemons, tokens};
+use hayward_shared::backoff;
 use hayward_shared::event::{Kind, Subject};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{DaemonId, TaskId};
+use hayward_shared::id::{DaemonId, RunId, TaskId};
 use hayward_shared::protocol::{Tagged, ToDaemon};
 use hayward_shared::run::RunKey;
 use hayward_shared::task::Status;
@@ -47,6 +48,11 @@ pub(super) async fn tell_presence(
     tx.commit().await
 }
 
+/// Whether nothing was ever heard of a claimed run.
+fn is_undelivered(row: &Stored) -> bool {
+    row.task.status == Status::Dispatched && row.heard_epoch < row.task.holding.lease_epoch
+}
+
 /// What a daemon must be told of a run that it names.
 enum Answer {
     GoesOn,
@@ -73,10 +79,7 @@ impl Connection {
             let Some(run) = run.filter(|run| !named.iter().any(|key| key.run_id == *run)) else {
                 continue;
             };
-            let unheard = row.heard_epoch < row.task.holding.lease_epoch;
-            if row.task.status == Status::Dispatched && unheard {
-                self.deliver_again(row).await?;
-            } else {
+            if !is_undelivered(&row) || !self.deliver_again(row.task.id, run).await? {
                 self.unnamed.push((row.task.id, run));
             }
         }
@@ -101,7 +104,7 @@ impl Connection {
             return Ok(Answer::Ends);
         };
         let holding = &row.task.holding;
-        if key.lease_epoch < holding.lease_epoch {
+        if lease::is_former(key.lease_epoch, holding.lease_epoch) {
             return Ok(Answer::Stale);
         }
         if holding.run_id != Some(key.run_id) || holding.daemon_id != Some(self.peer.daemon) {
@@ -112,27 +115,28 @@ impl Connection {
         }
         let mut change = Change::of(row);
         change.row.heard_epoch = key.lease_epoch;
-        lease::heard(
-            &mut change,
-            &sender(self.peer.daemon).actor(),
-            now,
-            self.core.timing.lease_ms,
-        );
+        lease::heard(&mut change, &sender(self.peer.daemon).actor(), now, self.core.lease_end());
         tasks::apply(&mut tx, change).await?;
         tx.commit().await?;
         Ok(Answer::GoesOn)
     }
 
-    async fn deliver_again(&self, mut row: Stored) -> Result<(), End> {
+    /// Delivers a run whose first delivery was lost, if that is still so now that nothing else is
+    /// written: it may have been cancelled since it was read.
+    async fn deliver_again(&self, task: TaskId, run: RunId) -> Result<bool, End> {
         let now = crate::clock::now();
         let mut tx = self.core.store.write().await?;
+        let found = tasks::find(tx.conn(), self.peer.workspace, task).await?;
+        let still = found.filter(|row| row.task.holding.run_id == Some(run) && is_undelivered(row));
+        let Some(mut row) = still else { return Ok(false) };
         // the secret of the first delivery is not known any more
         tokens::drop_of_task(tx.conn(), row.task.workspace_id, row.task.id).await?;
-        row.lease_expires_at = Some(now.plus_millis(self.core.timing.lease_ms));
+        row.lease_expires_at = Some(self.core.lease_end());
         tasks::save(tx.conn(), &row).await?;
-        let spawn = super::dispatch::order(&mut tx, &row.task, now).await?;
+        let spawn = super::dispatch::order(&mut tx, &row.task, &self.core.timing, now).await?;
         tx.commit().await?;
-        self.say(&spawn).await
+        self.say(&spawn).await?;
+        Ok(true)
     }
 
     /// Gives up the runs that the daemon named neither in its hello nor in this beat.
@@ -159,16 +163,18 @@ impl Connection {
         Ok(())
     }
 
-    /// A beat: the named runs are alive, and so is the daemon.
-    pub(super) async fn beat(&mut self, active: &[TaskId]) -> Result<(), End> {
+    /// A beat: the named runs are alive, and so is the daemon. One with a number is acknowledged
+    /// once all that it renewed is stored.
+    pub(super) async fn beat(&mut self, active: &[TaskId], number: Option<u64>) -> Result<(), End> {
         let now = crate::clock::now();
         let Peer { workspace, daemon, token, .. } = self.peer;
-        let mut ended = Vec::new();
+        let (mut ended, mut renewed) = (Vec::new(), Vec::new());
         let mut tx = self.core.store.write().await?;
         if !tokens::is_good(tx.conn(), token, now).await? {
             return Err(End::Refused(Fault::new(Code::Unauthorized, "the token was revoked")));
         }
         daemons::seen(tx.conn(), daemon, now).await?;
+        let lease_end = self.core.lease_end();
         for task in active {
             let Some(row) = tasks::find(tx.conn(), workspace, *task).await? else { continue };
             if row.task.holding.daemon_id != Some(daemon) {
@@ -178,14 +184,25 @@ impl Connection {
                 ended.push(*task);
                 continue;
             }
-            let mut change = Change::of(row);
-            lease::heard(&mut change, &sender(daemon).actor(), now, self.core.timing.lease_ms);
-            tasks::apply(&mut tx, change).await?;
+            if lease::is_fenced(&row, &self.core.timing) {
+                renewed.push(*task);
+            }
+            if lease::is_away(&row) {
+                let mut change = Change::of(row);
+                lease::heard(&mut change, &sender(daemon).actor(), now, lease_end);
+                tasks::apply(&mut tx, change).await?;
+            } else {
+                tasks::renew(tx.conn(), workspace, *task, lease_end).await?;
+            }
         }
         tx.commit().await?;
         for task_id in ended {
             // it was cancelled, and the word was lost
             self.say(&Tagged::from(ToDaemon::CancelTask { task_id })).await?;
+        }
+        if let Some(beat) = number {
+            let spread_ms = Some(backoff::spread_ms(self.core.registry.online()));
+            self.say(&ToDaemon::HeartbeatAck { beat, renewed, spread_ms }.into()).await?;
         }
         self.settle_unnamed(active).await
     }

@@ -6,10 +6,11 @@ use crate::change::Change;
 use crate::routing::{self, Moment, Sender, Verdict};
 use crate::store::tasks::{self, Stored};
 use crate::store::{StoreError, Tx, daemons};
+use hayward_edge::planted;
 use hayward_shared::api::Directories;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{TaskId, WorkspaceId};
-use hayward_shared::protocol::{FromDaemon, Tags};
+use hayward_shared::protocol::{FromDaemon, Tags, ToDaemon};
 use std::collections::BTreeMap;
 
 /// What the daemon is told of a report that was not applied.
@@ -84,6 +85,7 @@ impl Connection {
         let acked = daemons::acked(tx.conn(), self.peer.daemon).await?;
         let (mut last, mut sheet, mut answers, mut cut) =
             (acked, Sheet::default(), Vec::new(), None);
+        let mut fresh = 0;
         for Numbered { seq, tags, body } in batch {
             if let Some(acked) = last {
                 if seq <= acked {
@@ -108,11 +110,16 @@ impl Connection {
                 }
             }
             last = Some(seq);
+            fresh += 1;
         }
         if let Some(seq) = last.filter(|_| last != acked) {
             sheet.store(&mut tx).await?;
             daemons::set_acked(tx.conn(), self.peer.daemon, seq).await?;
+            if planted("ack_before_commit") {
+                self.say(&ToDaemon::Ack { seq }.into()).await?;
+            }
             tx.commit().await?;
+            self.core.metrics.reports.inc_by(fresh);
         }
         if let Some(seq) = last {
             self.stored = (seq, self.stored.1.saturating_add(count));
@@ -193,7 +200,7 @@ impl Connection {
         let from = Sender { daemon, epoch: tags.lease_epoch };
         let moment = Moment {
             now: crate::clock::now(),
-            lease_ms: self.core.timing.lease_ms,
+            lease_end: self.core.lease_end(),
             jitter: self.core.jitter(),
         };
         match routing::judge(row, from, body, moment) {

@@ -87,6 +87,7 @@ contract! {
     a_message_of_a_daemon_is_stored_once_whoever_brings_it
     a_machine_is_one_daemon_even_if_two_relays_welcome_it
     a_chosen_id_makes_one_task_whoever_asks
+    leases_begin_anew_and_what_is_due_is_found
     what_is_discarded_is_gone_and_usage_is_summed
     tokens_and_users_are_kept_by_their_names
     a_newer_relays_database_is_refused
@@ -290,7 +291,7 @@ async fn f28_a_task_is_claimed_once_whoever_asks(place: Place) {
                     let taken = tasks::take(tx.conn(), place.workspace, row.task.id);
                     let Some(row) = taken.await.unwrap() else { continue };
                     let mut change = Change::of(row);
-                    lease::claim(&mut change, daemon, &system(), at(5), 60_000).unwrap();
+                    lease::claim(&mut change, daemon, &system(), at(5), at(60_005)).unwrap();
                     claimed.push(change.row.task.id);
                     tasks::apply(&mut tx, change).await.unwrap();
                     break;
@@ -397,6 +398,63 @@ async fn a_chosen_id_makes_one_task_whoever_asks(place: Place) {
         done.unwrap();
     }
     assert_eq!(place.events(row.task.id).await.len(), 1);
+}
+
+async fn leases_begin_anew_and_what_is_due_is_found(place: Place) {
+    let daemon = place.welcome(MachineId::fresh()).await;
+    let stand = async |status: Status, ends: Option<i64>, retry: Option<i64>| {
+        let mut row = place.row(Order::default());
+        row.task.status = status;
+        row.queued_at = Some(at(0));
+        row.lease_expires_at = ends.map(at);
+        row.task.holding.next_retry_at = retry.map(at);
+        row.task.holding.daemon_id = Some(daemon);
+        place.store(row).await
+    };
+    let mut reader = place.store.read().await.unwrap();
+    assert_eq!(tasks::next_retry(&mut reader).await.unwrap(), None);
+    drop(reader);
+    let running = stand(Status::Running, Some(10), None).await;
+    let paused = stand(Status::Paused, Some(10), None).await;
+    let waits = stand(Status::Queued, None, None).await;
+    let late = stand(Status::Deferred, None, Some(50)).await;
+    let soon = stand(Status::Deferred, None, Some(40)).await;
+    let done = stand(Status::Completed, Some(10), None).await;
+
+    let mut reader = place.store.read().await.unwrap();
+    let standing = tasks::standing(&mut reader).await.unwrap();
+    for (status, count) in
+        [(Status::Running, 1), (Status::Deferred, 2), (Status::Queued, 1), (Status::Dispatched, 0)]
+    {
+        assert!(standing.contains(&(status.name().to_owned(), count)), "{status:?}: {standing:?}");
+    }
+    assert!(standing.iter().all(|(name, _)| name != Status::Completed.name()));
+    let key = |id| (place.workspace, id);
+    assert_eq!(tasks::next_retry(&mut reader).await.unwrap(), Some(at(40)));
+    assert_eq!(tasks::retries(&mut reader, at(39), 9).await.unwrap(), []);
+    let due = tasks::retries(&mut reader, at(50), 9).await.unwrap();
+    assert_eq!(due, [key(soon), key(late)]);
+    assert_eq!(tasks::retries(&mut reader, at(50), 1).await.unwrap(), [key(soon)]);
+    let overdue = tasks::overdue(&mut reader, at(10), at(-1), 9).await.unwrap();
+    assert_eq!(overdue, [key(running)]);
+    let overdue = tasks::overdue(&mut reader, at(9), at(0), 9).await.unwrap();
+    assert_eq!(overdue, [key(waits)]);
+    assert_eq!(tasks::abandoned(&mut reader, at(10), "", 9).await.unwrap(), [key(paused)]);
+    drop(reader);
+
+    let mut tx = place.store.write().await.unwrap();
+    tasks::renew(tx.conn(), place.workspace, running, at(20)).await.unwrap();
+    tasks::renew(tx.conn(), place.workspace, done, at(20)).await.unwrap();
+    tx.commit().await.unwrap();
+    let ends = async |id| place.find(id).await.unwrap().lease_expires_at;
+    assert_eq!(ends(running).await, Some(at(20)));
+    assert_eq!(ends(paused).await, Some(at(10)));
+    assert_eq!(ends(done).await, Some(at(10)), "it is held by nobody");
+    let mut tx = place.store.write().await.unwrap();
+    tasks::renew_all(tx.conn(), at(30)).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((ends(running).await, ends(paused).await), (Some(at(30)), Some(at(30))));
+    assert_eq!((ends(waits).await, ends(done).await), (None, Some(at(10))));
 }
 
 async fn what_is_discarded_is_gone_and_usage_is_summed(place: Place) {

@@ -174,8 +174,7 @@ pub async fn migrate(from: &Database, to: &Database) -> Result<Moved, MoveError>
 }
 
 async fn run(file: &Path, to: &database::Postgres) -> Result<Moved, MoveError> {
-    let pools = sqlite::open(file).await?;
-    let mut source = pools.writer.acquire().await.doing("be opened")?;
+    let mut source = sqlite::alone(file).await?;
     let mut target = postgres::alone(to).await?;
     // nobody writes to the source meanwhile
     let mut source = source.begin_with("BEGIN IMMEDIATE").await.doing("begin to read")?;
@@ -301,13 +300,12 @@ mod tests {
     #[tokio::test]
     async fn every_table_and_column_of_this_version_is_moved() {
         let folder = tempfile::tempdir().unwrap();
-        let pools = sqlite::open(&folder.path().join("relay.db")).await.unwrap();
-        let mut source = pools.writer.acquire().await.unwrap();
+        let mut source = sqlite::alone(&folder.path().join("relay.db")).await.unwrap();
         all_known(&mut source).await.unwrap();
         for table in TABLES {
             let sql = format!("SELECT name FROM pragma_table_info('{}') ORDER BY cid", table.name);
             let names: Vec<String> =
-                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut *source).await.unwrap();
+                sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut source).await.unwrap();
             assert!(names.iter().eq(table.columns.iter().map(|(name, _)| *name)), "{}", table.name);
         }
     }

@@ -3,7 +3,6 @@
 use super::StoreError;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::PgConnection;
-use sqlx::sqlite::SqlitePool;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 /// Every migration that this version knows: number, name, statements. Never edited once released.
@@ -73,12 +72,12 @@ CREATE TABLE discards (
 CREATE INDEX discards_of_daemon ON discards (daemon_id);
 ";
 
-/// Brings the database to this version; refuses one that knows a migration we do not.
-pub(super) async fn migrate_sqlite(pool: &SqlitePool) -> Result<(), StoreError> {
-    migrator(SqlSafeStr::into_sql_str).run(pool).await.map_err(StoreError::Migrate)
+/// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
+pub(super) fn for_sqlite() -> Migrator {
+    migrator(SqlSafeStr::into_sql_str)
 }
 
-/// The same for PostgreSQL; of relays that start at once one does it, and the others wait.
+/// Brings a PostgreSQL database to this version; of relays that start at once one does it, and the others wait.
 pub(super) async fn migrate_postgres(conn: &mut PgConnection) -> Result<(), StoreError> {
     migrator(for_postgres).run(conn).await.map_err(StoreError::Migrate)
 }

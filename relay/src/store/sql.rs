@@ -3,6 +3,7 @@
 //! What differs between the two is here and in the files of each: the rest of the store knows
 //! neither.
 
+use hayward_edge::disk;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
@@ -17,7 +18,7 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// A connection, or a transaction on one.
 pub(crate) enum Conn {
     /// SQLite's: one that reads, or the one that writes.
-    Sqlite(PoolConnection<Sqlite>),
+    Sqlite(disk::Reader),
     /// PostgreSQL's that reads.
     Reading(PoolConnection<Postgres>),
     /// PostgreSQL's that writes; undone when dropped.

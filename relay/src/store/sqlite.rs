@@ -1,9 +1,9 @@
 //! SQLite: the file, and how its connections are made.
 
-use super::{Doing, StoreError};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use super::{Doing, StoreError, schema};
+use hayward_edge::disk::{self, Pool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, SqliteConnection};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,14 +23,32 @@ const STATEMENTS: usize = 256;
 /// The connections of a relay: one that writes, and those that read.
 #[derive(Debug)]
 pub(super) struct Pools {
-    pub(super) readers: SqlitePool,
-    pub(super) writer: SqlitePool,
+    pub(super) readers: Pool,
+    pub(super) writer: Pool,
 }
 
 /// Opens the file at `path`, makes it when it is absent, and brings it to this version.
 pub(super) async fn open(path: &Path) -> Result<Pools, StoreError> {
     private_file(path).map_err(StoreError::File)?;
-    let options = SqliteConnectOptions::new()
+    let options = options(path);
+    let size = |most| SqlitePoolOptions::new().max_connections(most);
+    let writer = disk::open(size(1), options.clone()).await.doing("be opened")?;
+    disk::migrate(&writer, &schema::for_sqlite()).await.map_err(StoreError::Migrate)?;
+    let readers = disk::open(size(READERS), options.read_only(true));
+    let readers = readers.await.doing("be opened for reading")?;
+    Ok(Pools { readers, writer })
+}
+
+/// A connection that no pool keeps, on which the tables are as this version has them.
+pub(super) async fn alone(path: &Path) -> Result<SqliteConnection, StoreError> {
+    private_file(path).map_err(StoreError::File)?;
+    let mut conn = options(path).connect().await.doing("be opened")?;
+    schema::for_sqlite().run(&mut conn).await.map_err(StoreError::Migrate)?;
+    Ok(conn)
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
@@ -38,19 +56,7 @@ pub(super) async fn open(path: &Path) -> Result<Pools, StoreError> {
         .foreign_keys(true)
         .pragma("wal_autocheckpoint", CHECKPOINT)
         .statement_cache_capacity(STATEMENTS)
-        .busy_timeout(BUSY);
-    let writer = SqlitePoolOptions::new()
-        .max_connections(1)
-        .connect_with(options.clone())
-        .await
-        .doing("be opened")?;
-    super::schema::migrate_sqlite(&writer).await?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS)
-        .connect_with(options.read_only(true))
-        .await
-        .doing("be opened for reading")?;
-    Ok(Pools { readers, writer })
+        .busy_timeout(BUSY)
 }
 
 /// Makes the file readable by its owner alone before SQLite makes it for all.

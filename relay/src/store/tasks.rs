@@ -9,7 +9,7 @@ use super::{
 };
 use crate::change::Change;
 use hayward_shared::id::{DaemonId, RunId, TaskId, WorkspaceId};
-use hayward_shared::task::{Status, Task, Usage};
+use hayward_shared::task::{STATUSES, Status, Task, Usage};
 use hayward_shared::time::Timestamp;
 
 /// A task, and what of it only the relay knows.
@@ -123,6 +123,20 @@ pub(crate) async fn find(
         .await
         .doing("read a task")?;
     row.map(stored).transpose()
+}
+
+/// How many tasks stand so, of each status that is not final, over all workspaces.
+pub(crate) async fn standing(conn: &mut Conn) -> Result<Vec<(String, i64)>, StoreError> {
+    let mut all = Vec::new();
+    for status in STATUSES.into_iter().filter(|status| !status.is_final()) {
+        let count: i64 = query_scalar("SELECT COUNT(*) FROM tasks WHERE status = $1")
+            .bind(status.name())
+            .fetch_one(&mut *conn)
+            .await
+            .doing("count tasks")?;
+        all.push((status.name().to_owned(), count));
+    }
+    Ok(all)
 }
 
 /// Ids of a workspace's tasks that begin or end with `fragment` (hex digits); two at the most.
@@ -269,22 +283,85 @@ pub(crate) async fn held_by(
     rows.into_iter().map(stored).collect()
 }
 
-/// At most `limit` tasks of any workspace that may be overdue at `now`, oldest first.
+/// Lets the lease of a task that is held last until `lease_end`; nothing else changes.
+pub(crate) async fn renew(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    id: TaskId,
+    lease_end: Timestamp,
+) -> Result<(), StoreError> {
+    query(
+        "UPDATE tasks SET lease_expires_at = $3 WHERE workspace_id = $1 AND id = $2 \
+         AND status IN ('dispatched', 'waiting', 'running', 'paused')",
+    )
+    .bind(text(workspace.0))
+    .bind(text(id.0))
+    .bind(lease_end.millis())
+    .execute(conn)
+    .await
+    .doing("renew a lease")?;
+    Ok(())
+}
+
+/// Lets every lease begin anew: how long the relay was away, and what its clock did meanwhile, is
+/// not held against anyone. Relays that share a database do so for each other's daemons too: what
+/// is to be handed over waits for one more lease at the most.
+pub(crate) async fn renew_all(conn: &mut Conn, lease_end: Timestamp) -> Result<(), StoreError> {
+    query(
+        "UPDATE tasks SET lease_expires_at = $1 \
+         WHERE status IN ('dispatched', 'waiting', 'running', 'paused')",
+    )
+    .bind(lease_end.millis())
+    .execute(conn)
+    .await
+    .doing("renew the leases")?;
+    Ok(())
+}
+
+/// When the next retry is due; none when no task is deferred.
+pub(crate) async fn next_retry(conn: &mut Conn) -> Result<Option<Timestamp>, StoreError> {
+    let at: Option<i64> =
+        query_scalar("SELECT MIN(COALESCE(next_retry_at, 0)) FROM tasks WHERE status = 'deferred'")
+            .fetch_one(conn)
+            .await
+            .doing("look for the next retry")?;
+    Ok(moment(at))
+}
+
+/// At most `limit` deferred tasks of any workspace whose retry is due at `now`, longest due first.
+pub(crate) async fn retries(
+    conn: &mut Conn,
+    now: Timestamp,
+    limit: u32,
+) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
+    let rows: Vec<(String, String)> = query(
+        "SELECT workspace_id, id FROM tasks WHERE status = 'deferred' \
+         AND COALESCE(next_retry_at, 0) <= $1 ORDER BY next_retry_at, id LIMIT $2",
+    )
+    .bind(now.millis())
+    .bind(i64::from(limit))
+    .fetch_all(conn)
+    .await
+    .doing("look for retries that are due")?;
+    keys(&rows)
+}
+
+/// At most `limit` tasks of any workspace whose lease ran out by the clock of leases, or that were
+/// never claimed, oldest first.
 ///
 /// `queued_before` is when a task must have been queued to have expired.
 pub(crate) async fn overdue(
     conn: &mut Conn,
-    now: Timestamp,
+    steady: Timestamp,
     queued_before: Timestamp,
     limit: u32,
 ) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
     let rows: Vec<(String, String)> = query(
         "SELECT workspace_id, id FROM tasks WHERE \
          (status IN ('dispatched', 'running') AND lease_expires_at <= $1) \
-         OR (status = 'deferred' AND (next_retry_at IS NULL OR next_retry_at <= $1)) \
          OR (status = 'queued' AND queued_at <= $2) ORDER BY created_at, id LIMIT $3",
     )
-    .bind(now.millis())
+    .bind(steady.millis())
     .bind(queued_before.millis())
     .bind(i64::from(limit))
     .fetch_all(conn)
@@ -293,10 +370,10 @@ pub(crate) async fn overdue(
     keys(&rows)
 }
 
-/// Tasks of any workspace whose holder was not heard since before `now`, after the one named.
+/// Tasks of any workspace whose holder was not heard since before `steady`, after the one named.
 pub(crate) async fn abandoned(
     conn: &mut Conn,
-    now: Timestamp,
+    steady: Timestamp,
     after: &str,
     limit: u32,
 ) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
@@ -304,7 +381,7 @@ pub(crate) async fn abandoned(
         "SELECT workspace_id, id FROM tasks WHERE status IN ('waiting', 'paused') \
          AND lease_expires_at <= $1 AND id > $2 ORDER BY id LIMIT $3",
     )
-    .bind(now.millis())
+    .bind(steady.millis())
     .bind(after)
     .bind(i64::from(limit))
     .fetch_all(conn)

@@ -8,9 +8,8 @@
 
 use super::sql::Conn;
 use super::{Heard, StoreError};
+use hayward_edge::disk::{self, Pool};
 use hayward_shared::event::Envelope;
-use sqlx::Executor;
-use sqlx::sqlite::SqlitePool;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard, broadcast, mpsc, oneshot};
@@ -53,7 +52,7 @@ pub(super) struct Turn {
 
 impl Writer {
     /// Begins to lend the pool's one connection.
-    pub(super) fn start(pool: SqlitePool, live: broadcast::Sender<Heard>) -> Self {
+    pub(super) fn start(pool: Pool, live: broadcast::Sender<Heard>) -> Self {
         let (asks, queue) = mpsc::channel(WAITING);
         let task = tokio::spawn(lend(pool, queue, live));
         Self { asks, task }
@@ -99,7 +98,7 @@ impl Turn {
     }
 }
 
-async fn lend(pool: SqlitePool, mut queue: mpsc::Receiver<Ask>, live: broadcast::Sender<Heard>) {
+async fn lend(pool: Pool, mut queue: mpsc::Receiver<Ask>, live: broadcast::Sender<Heard>) {
     while let Some(first) = queue.recv().await {
         if first.is_closed() {
             continue;
@@ -133,6 +132,7 @@ async fn begin(
     queue: &mut mpsc::Receiver<Ask>,
     live: &broadcast::Sender<Heard>,
 ) -> Result<(), (Option<Ask>, sqlx::Error)> {
+    wait(conn).await;
     if let Err(source) = run(conn, "BEGIN IMMEDIATE; SAVEPOINT turn").await {
         return Err((Some(first), source));
     }
@@ -154,12 +154,19 @@ async fn begin(
             (false, false, false) => "ROLLBACK TO turn; RELEASE turn; COMMIT",
             (false, false, true) => "ROLLBACK",
         };
+        let last = next.is_none() && !changes.is_empty();
+        if last {
+            wait(conn).await;
+        }
         if let Err(source) = run(conn, step).await {
             let source = Arc::new(source);
             for change in changes {
                 drop(change.told.send(Err(StoreError::Commit(source.clone()))));
             }
             return Err((next, sqlx::Error::Io(std::io::Error::other(source))));
+        }
+        if last {
+            wait(conn).await;
         }
     }
     for change in changes {
@@ -190,8 +197,15 @@ async fn turn(conn: &Arc<Mutex<Conn>>, ask: Ask) -> Option<Change> {
 
 async fn run(conn: &Arc<Mutex<Conn>>, sql: &'static str) -> Result<(), sqlx::Error> {
     match &mut *conn.lock().await {
-        Conn::Sqlite(conn) => conn.execute(sqlx::raw_sql(sql)).await.map(drop),
+        Conn::Sqlite(conn) => sqlx::raw_sql(sql).execute(&mut **conn).await.map(drop),
         Conn::Reading(_) | Conn::Writing(_) => Err(sqlx::Error::WorkerCrashed),
+    }
+}
+
+/// Where a simulated disk is slow, it is so before a transaction begins and around its commit.
+async fn wait(conn: &Arc<Mutex<Conn>>) {
+    if let Conn::Sqlite(conn) = &mut *conn.lock().await {
+        disk::wait(conn).await;
     }
 }
 

@@ -164,16 +164,37 @@ impl House {
         Daemon { socket, next: acked.map_or(0, |seq| seq + 1), welcome }
     }
 
+    /// Stops the relay; its database stays.
+    pub async fn away(&mut self) {
+        self.relay.take().unwrap().stop().await;
+    }
+
+    /// Starts it again on its database.
+    pub async fn come_back(&mut self, timing: Timing) {
+        let database = self.folder.path().join("relay.db");
+        let mut config = Config::new(database, "127.0.0.1:0".parse().unwrap());
+        config.timing = timing;
+        let relay = Relay::start(config).await.unwrap();
+        self.base = format!("http://{}", relay.address());
+        self.relay = Some(relay);
+    }
+
     pub async fn stop(mut self) {
         self.relay.take().unwrap().stop().await;
     }
+}
+
+/// Milliseconds from one moment to a later one, both in RFC 3339.
+pub fn millis_between(from: &str, to: &str) -> i64 {
+    let read = |text: &str| text.parse::<hayward_shared::time::Timestamp>().unwrap();
+    read(to).since(read(from))
 }
 
 pub fn hello(machine: Uuid, token: &str, resume: &[Value]) -> Value {
     json!({
         "type": "authenticate", "apiKey": token, "machineId": machine, "hostname": "box",
         "maxConcurrentTasks": 64, "protocolVersion": 1, "version": "0.1.0",
-        "capabilities": ["outbox", "claim", "outputFrames", "replies"],
+        "capabilities": ["outbox", "claim", "outputFrames", "replies", "selfFence"],
         "runtimes": [{"name": "claude", "version": "2", "healthy": true}],
         "resume": {"nextSeq": 0, "runs": resume},
     })

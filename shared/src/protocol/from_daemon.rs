@@ -43,6 +43,9 @@ from_daemon! {
     Heartbeat {
         /// The tasks whose runs it holds.
         active_tasks: Vec<TaskId>,
+        /// Its number, where an acknowledgement is asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        beat: Option<u64>,
     } = "heartbeat",
     /// Text of an agent, from a peer without output frames.
     TaskOutput {

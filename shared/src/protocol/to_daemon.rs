@@ -2,7 +2,8 @@
 
 use super::hello::Authenticated;
 use super::view::{OutputView, TerminalView};
-use crate::id::{EntryId, RequestId, RunId, TaskId, WatchId};
+use crate::id::{EntryId, JobId, RequestId, RunId, TaskId, WatchId};
+use crate::job::JobOrder;
 use crate::search::SearchQuery;
 use crate::task::{CompletionAction, FollowUp, Order};
 use serde::{Deserialize, Serialize};
@@ -173,6 +174,18 @@ to_daemon! {
         #[serde(rename = "upTo")]
         seq: u64,
     } = "ack",
+    /// A heartbeat that carried a number was heard, and what it renewed is stored.
+    HeartbeatAck {
+        /// Its number.
+        beat: u64,
+        /// Those of its tasks that may be handed over when no more beats come: their time begins
+        /// anew with this beat.
+        renewed: Vec<TaskId>,
+        /// The next reconnect is spread over so many milliseconds, so that all who lose this relay
+        /// together do not come back together.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        spread_ms: Option<u64>,
+    } = "heartbeatAck",
     /// There may be work; claim if there is room.
     WorkAvailable {} = "workAvailable",
     /// End its agent and keep what it made.
@@ -257,6 +270,16 @@ to_daemon! {
         /// The entry.
         entry_id: EntryId,
     } = "queueRemove",
+    /// Which background work is there, and was there lately? Answered with `reply`, payload
+    /// `{jobs}`: a [`crate::job::Job`] of each, the newest first, at most 500.
+    ListJobs {} = "listJobs",
+    /// Do something with a job. Answered with `reply`, payload `{job}`.
+    OrderJob {
+        /// The job.
+        job_id: JobId,
+        /// What to do.
+        order: JobOrder,
+    } = "orderJob",
     /// Search what agents printed. Answered with `reply`, payload a [`crate::search::SearchReport`].
     /// With `stream`, pages of it come before that as `searchFound`, two at the most before the
     /// first is said to be taken.
@@ -397,6 +420,10 @@ pub struct RunOrder {
     /// completed: the agent's session goes on with it, in the same worktree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow_up: Option<FollowUp>,
+    /// Where the relay may hand the task over to another daemon: this one begins to end its agent
+    /// so many milliseconds after it sent the last beat that was acknowledged for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence_after_ms: Option<u64>,
     /// A credential for the agent, good for this task alone (`hwt_`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_token: Option<String>,

@@ -26,19 +26,23 @@ pub enum Capability {
     /// Sends what a search finds while it goes on, and ends one that is called off.
     #[serde(rename = "searchStreams")]
     SearchStreams,
+    /// Ends an agent by itself before the relay may hand its task over, and numbers its beats.
+    #[serde(rename = "selfFence")]
+    SelfFence,
     /// One of a newer peer.
     #[serde(untagged)]
     Other(String),
 }
 
 /// What this version can do.
-pub const OURS: [Capability; 6] = [
+pub const OURS: [Capability; 7] = [
     Capability::Outbox,
     Capability::Claim,
     Capability::OutputFrames,
     Capability::Replies,
     Capability::Terminals,
     Capability::SearchStreams,
+    Capability::SelfFence,
 ];
 
 /// Those of `needed` that `offered` lacks.

@@ -237,3 +237,25 @@ fn f47_a_foreign_id_and_one_that_never_was_look_alike_at_every_door() {
     home.open_gate("gate");
     home.reaches(&task, "completed");
 }
+
+#[test]
+fn metrics_count_what_happened_and_name_nobody() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let daemon = home.up();
+    home.follow(repo.path(), &[], &Script::new().write("work", "work\n")).expect(0);
+    let stranger = home.api(&daemon).as_other("none");
+    let reply = stranger.get("/metrics");
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let value = |name: &str| {
+        let line = reply.body.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} in:\n{}", reply.body)).trim().parse::<f64>().unwrap()
+    };
+    assert!(value("hayward_relay_daemons_online") == 1.0);
+    assert!(value("hayward_relay_tasks{status=\"running\"}") == 0.0);
+    assert!(value("hayward_relay_state_messages_total") >= 4.0);
+    let made =
+        "hayward_relay_http_requests_total{method=\"POST\",route=\"/api/v1/tasks\",status=\"201\"}";
+    assert!(value(made) >= 1.0);
+    let daemon = daemon.told["daemonId"].as_str().unwrap();
+    assert!(!reply.body.contains(daemon) && !reply.body.contains(repo.path().to_str().unwrap()));
+}

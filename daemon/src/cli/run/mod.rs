@@ -18,6 +18,7 @@ use follow::Ended;
 use hayward_shared::api::DaemonView;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, TaskId};
+use hayward_shared::run::REQUEUE_LEAST;
 use hayward_shared::task::{CompletionAction, Order, Status, Task};
 use order::{Place, label};
 use std::path::PathBuf;
@@ -103,6 +104,11 @@ pub(crate) struct RunArgs {
     /// How often to start the agent at the most, when what went wrong may pass
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
     max_attempts: u32,
+
+    /// Let another daemon begin anew when the one that has it was away for so many minutes; its own
+    /// agent is ended before that
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(i64::from(REQUEUE_LEAST)..))]
+    requeue_after: Option<u32>,
 
     /// Make so many tasks of it
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST)))]

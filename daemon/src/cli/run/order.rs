@@ -102,6 +102,7 @@ pub(super) fn orders(args: &RunArgs, plan: String, place: &Place) -> Vec<Order> 
         completion_action: args.on.into(),
         max_attempts: args.max_attempts,
         timeout_seconds: args.timeout,
+        requeue_after: args.requeue_after,
         require_changes: args.require_changes,
         wanted_daemon_id: place.daemon,
         continue_from_task_id: place.go_on,
@@ -178,6 +179,8 @@ mod tests {
             "90",
             "--max-attempts",
             "3",
+            "--requeue-after",
+            "5",
             "--require-changes",
             "fix it",
         ];
@@ -188,6 +191,7 @@ mod tests {
         assert_eq!((order.labels["a"].as_str(), order.labels["d"].as_str()), ("b=c", ""));
         assert_eq!(order.copy_files, [".env", "x"]);
         assert_eq!((order.priority, order.timeout_seconds, order.max_attempts), (-5, Some(90), 3));
+        assert_eq!(order.requeue_after, Some(5));
         assert!(order.require_changes && order.wanted_daemon_id.is_some());
         assert_eq!(order.base_commit.as_deref(), Some("c0ffee"));
     }
@@ -217,6 +221,7 @@ mod tests {
         assert!(parse(&["prompt", "--prompt-file", "f"]).is_err());
         assert!(parse(&["--agent", "claude", "--", "command"]).is_err());
         assert!(parse(&["--max-attempts", "0", "x"]).is_err());
+        assert!(parse(&["--requeue-after", "0", "x"]).is_err());
         assert!(parse(&["--label", "x", "y"]).is_err());
         for nothing in [&[][..], &["  "], &["--prompt-file", "/no/such/file"]] {
             let fault = prompt(&parse(nothing).unwrap()).unwrap_err();

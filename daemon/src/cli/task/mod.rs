@@ -186,7 +186,8 @@ pub(crate) async fn run(args: TaskArgs, context: &Context) -> Outcome {
     }
 }
 
-fn status(text: &str) -> Result<Status, String> {
+/// Reads the name of a status.
+pub(crate) fn status(text: &str) -> Result<Status, String> {
     let named = |status: &&Status| {
         status.name() == text || (text == "done" && **status == Status::Completed)
     };

@@ -115,7 +115,13 @@ impl Plan {
         let made = fs::symlink_metadata(path.join(".git")).and_then(|made| made.modified());
         let (true, Ok(made)) = (is_plain(path, &repository)?, made) else { return Ok(None) };
         let tree = repository.find_commit(commit.oid()?)?.tree()?;
-        let checkout = Checkout::of(&repository);
+        let (checkout, index) = std::thread::scope(|scope| {
+            let checkout = scope.spawn(|| Checkout::of(&common));
+            let mut index = git2::Index::new()?;
+            index.read_tree(&tree)?;
+            // without what the checkout vouches for, all is left to git
+            Ok::<_, git2::Error>((checkout.join().ok().flatten(), index))
+        })?;
         let (checkout, vouched) = checkout.map(|it| (it.root, it.vouched)).unzip();
         let mut vouched = vouched.unwrap_or_default().into_iter().peekable();
         let mut plan = Self {
@@ -129,8 +135,6 @@ impl Plan {
             submodules: Vec::new(),
             modified: made.checked_sub(AGE).unwrap_or(made),
         };
-        let mut index = git2::Index::new()?;
-        index.read_tree(&tree)?;
         let objects = repository.odb()?;
         for entry in index.iter() {
             let lower = entry.path.to_ascii_lowercase();
@@ -311,7 +315,8 @@ impl Checkout {
     /// None where there is none, or its index is of a kind that libgit2 does not read. One that is
     /// elsewhere than its repository is not used: whoever can write the configuration could name any
     /// folder.
-    fn of(repository: &git2::Repository) -> Option<Self> {
+    fn of(common: &Path) -> Option<Self> {
+        let repository = git2::Repository::open(common).ok()?;
         let root = repository.workdir()?.canonicalize().ok()?;
         if repository.path().canonicalize().ok()? != root.join(".git") {
             return None;
