@@ -405,7 +405,7 @@ async fn leases_begin_anew_and_what_is_due_is_found(place: Place) {
     let stand = async |status: Status, ends: Option<i64>, retry: Option<i64>| {
         let mut row = place.row(Order::default());
         row.task.status = status;
-        row.queued_at = Some(at(0));
+        row.queued_at = Some(at(5));
         row.lease_expires_at = ends.map(at);
         row.task.holding.next_retry_at = retry.map(at);
         row.task.holding.daemon_id = Some(daemon);
@@ -435,9 +435,9 @@ async fn leases_begin_anew_and_what_is_due_is_found(place: Place) {
     let due = tasks::retries(&mut reader, at(50), 9).await.unwrap();
     assert_eq!(due, [key(soon), key(late)]);
     assert_eq!(tasks::retries(&mut reader, at(50), 1).await.unwrap(), [key(soon)]);
-    let overdue = tasks::overdue(&mut reader, at(10), at(-1), 9).await.unwrap();
+    let overdue = tasks::overdue(&mut reader, at(10), at(4), 9).await.unwrap();
     assert_eq!(overdue, [key(running)]);
-    let overdue = tasks::overdue(&mut reader, at(9), at(0), 9).await.unwrap();
+    let overdue = tasks::overdue(&mut reader, at(9), at(5), 9).await.unwrap();
     assert_eq!(overdue, [key(waits)]);
     assert_eq!(tasks::abandoned(&mut reader, at(10), "", 9).await.unwrap(), [key(paused)]);
     drop(reader);
