@@ -1,5 +1,6 @@
 //! What a relay is told when it starts.
 
+use crate::database::Database;
 use hayward_shared::run::{LEASE_MS, QUEUE_MS, REQUEUE_UNIT_MS, SETTLE_MS, SWEEP_MS};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,8 +9,11 @@ use std::time::Duration;
 /// Where a relay keeps its data, where it listens and whom it lets in.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The SQLite file; made, with mode 0600, when it is absent. Its folder must be there.
-    pub database: PathBuf,
+    /// Where its data is.
+    pub database: Database,
+    /// The file for the token of a new database's first owner. None: `owner.token` beside the
+    /// SQLite file, or for PostgreSQL in the working directory.
+    pub owner_token: Option<PathBuf>,
     /// The address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
     /// Origins of web pages that may call, exactly as browsers send them. Empty: no page may.
@@ -23,9 +27,10 @@ pub struct Config {
 impl Config {
     /// A relay with the usual bounds that lets no web page in.
     #[must_use]
-    pub fn new(database: impl Into<PathBuf>, listen: SocketAddr) -> Self {
+    pub fn new(database: impl Into<Database>, listen: SocketAddr) -> Self {
         Self {
             database: database.into(),
+            owner_token: None,
             listen,
             allowed_origins: Vec::new(),
             public_name: None,

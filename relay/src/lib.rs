@@ -8,6 +8,7 @@ mod change;
 mod clock;
 mod config;
 mod core;
+mod database;
 mod discards;
 mod http;
 mod lease;
@@ -22,5 +23,6 @@ mod sweep;
 
 pub use auth::Secret;
 pub use config::{Config, Timing};
+pub use database::{Database, NotADatabase, Postgres};
 pub use relay::{Bootstrap, Relay, StartError};
-pub use store::StoreError;
+pub use store::{MoveError, Moved, StoreError, migrate};

@@ -1,8 +1,9 @@
 //! `hayward-relay`: a relay of its own, for a team.
 
 use clap::{Parser, Subcommand};
-use hayward_relay::{Config, Relay};
+use hayward_relay::{Config, Database, Relay};
 use std::error::Error;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,15 +25,32 @@ enum Command {
         /// The address to listen on.
         #[arg(long, env = "HAYWARD_RELAY_LISTEN", default_value = "127.0.0.1:7420")]
         listen: SocketAddr,
-        /// The database file; made when it is absent.
-        #[arg(long, env = "HAYWARD_RELAY_DATABASE", default_value = "relay.db")]
-        database: PathBuf,
+        /// The database: a SQLite file, made when it is absent, or postgres://USER:PASSWORD@HOST/NAME.
+        #[arg(
+            long,
+            env = "HAYWARD_RELAY_DATABASE",
+            default_value = "relay.db",
+            hide_env_values = true
+        )]
+        database: String,
+        /// Where a new database's first token is written [default: owner.token beside the file].
+        #[arg(long, value_name = "FILE")]
+        owner_token: Option<PathBuf>,
         /// An origin whose web pages may call; may be repeated.
         #[arg(long = "allow-origin")]
         origins: Vec<String>,
         /// The name that a proxy on this machine calls the relay by.
         #[arg(long)]
         public_name: Option<String>,
+    },
+    /// Moves all data of a stopped relay from its SQLite file into an empty PostgreSQL database.
+    Migrate {
+        /// Where it is: sqlite:FILE.
+        #[arg(long)]
+        from: String,
+        /// Where it goes: postgres://USER:PASSWORD@HOST/NAME.
+        #[arg(long, env = "HAYWARD_RELAY_DATABASE", hide_env_values = true)]
+        to: String,
     },
 }
 
@@ -56,8 +74,25 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
-    let Command::Serve { listen, database, origins, public_name } = command;
-    let config = Config { allowed_origins: origins, public_name, ..Config::new(database, listen) };
+    let (listen, database, owner_token, origins, public_name) = match command {
+        Command::Serve { listen, database, owner_token, origins, public_name } => {
+            (listen, database, owner_token, origins, public_name)
+        }
+        Command::Migrate { from, to } => {
+            let moved = hayward_relay::migrate(&from.parse()?, &to.parse()?).await?;
+            for (table, rows) in moved.tables {
+                writeln!(std::io::stdout(), "{table} {rows}")?;
+            }
+            return Ok(());
+        }
+    };
+    let database: Database = database.parse()?;
+    let config = Config {
+        owner_token,
+        allowed_origins: origins,
+        public_name,
+        ..Config::new(database, listen)
+    };
     let relay = Relay::start(config).await?;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {

@@ -4,6 +4,7 @@ use crate::auth::{Secret, Who};
 use crate::clock::Steady;
 use crate::config::Config;
 use crate::core::{Core, Links};
+use crate::database::Database;
 use crate::http;
 use crate::http::gate::Gate;
 use crate::metrics::Metrics;
@@ -26,7 +27,7 @@ use tokio::time::timeout;
 /// A stopping relay waits this long for requests and links to end.
 const STOPPING: Duration = Duration::from_secs(5);
 
-/// The file beside a new database that holds the first owner's token.
+/// The file that holds the first owner's token.
 const OWNER_FILE: &str = "owner.token";
 
 /// The relay could not start.
@@ -34,10 +35,10 @@ const OWNER_FILE: &str = "owner.token";
 #[non_exhaustive]
 pub enum StartError {
     /// The database cannot be used.
-    #[error("cannot open the database {path}")]
+    #[error("cannot open the database {database}")]
     Store {
-        /// Its file.
-        path: PathBuf,
+        /// Its file, or its address without a password.
+        database: String,
         /// Why.
         #[source]
         source: StoreError,
@@ -94,12 +95,12 @@ impl Relay {
     /// Opens the database, listens, and begins to serve.
     ///
     /// A database without a user gets a workspace with one owner, whose token is written to
-    /// `owner.token` beside it (mode 0600).
+    /// [`Config::owner_token`] (mode 0600).
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let failed = |source| StartError::Store { path: config.database.clone(), source };
+        let failed = |source| StartError::Store { database: config.database.to_string(), source };
         let store = Store::open(&config.database).await.map_err(failed)?;
         let refused = |source| StartError::Listen { address: config.listen, source };
         let listener = net::Listener::bind(config.listen).await.map_err(refused)?;
@@ -117,7 +118,7 @@ impl Relay {
         });
         let bootstrap = found(&core).await.map_err(failed)?;
         if let Some(first) = &bootstrap {
-            let path = config.database.with_file_name(OWNER_FILE);
+            let path = owner_file(&config);
             write_token(&path, &first.token)
                 .map_err(|source| StartError::Token { path: path.clone(), source })?;
             tracing::info!(path = %path.display(), "the first owner's token was written");
@@ -129,7 +130,7 @@ impl Relay {
             tokio::spawn(sweep::hint(core.clone())),
         ];
         let server = tokio::spawn(serve(listener, core.clone(), stopping));
-        tracing::info!(%address, database = %config.database.display(), "relay started");
+        tracing::info!(%address, database = %config.database, "relay started");
         Ok(Self { core, address, bootstrap, stop, server, loops })
     }
 
@@ -224,6 +225,14 @@ async fn serve(listener: net::Listener, core: Arc<Core>, mut stopping: watch::Re
     if let Err(e) = served {
         tracing::error!("the listener failed: {e}");
     }
+}
+
+/// Where the first owner's token goes.
+fn owner_file(config: &Config) -> PathBuf {
+    config.owner_token.clone().unwrap_or_else(|| match &config.database {
+        Database::Sqlite(file) => file.with_file_name(OWNER_FILE),
+        Database::Postgres(_) => PathBuf::from(OWNER_FILE),
+    })
 }
 
 /// Founds the first workspace of a database that has no user.

@@ -3,7 +3,7 @@
 
 use crate::core::Core;
 use crate::lease::{self, Now};
-use crate::store::{StoreError, tasks};
+use crate::store::{Heard, StoreError, tasks};
 use hayward_shared::event::{Envelope, Kind};
 use hayward_shared::id::{TaskId, WorkspaceId};
 use hayward_shared::task::Status;
@@ -111,9 +111,8 @@ pub(crate) async fn retry(core: Arc<Core>) {
         let deferred = async {
             loop {
                 match live.recv().await {
-                    Ok(event) if becomes(&event, Status::Deferred) => return,
-                    Ok(_) => {}
-                    Err(RecvError::Lagged(_)) => return,
+                    Ok(Heard::Event(event)) if !becomes(&event, Status::Deferred) => {}
+                    Ok(Heard::Event(_) | Heard::Look(..)) | Err(RecvError::Lagged(_)) => return,
                     Err(RecvError::Closed) => std::future::pending().await,
                 }
             }
@@ -149,8 +148,11 @@ pub(crate) async fn hint(core: Arc<Core>) {
     let mut live = core.store.listen();
     loop {
         match live.recv().await {
-            Ok(event) if becomes(&event, Status::Queued) => core.registry.hint(event.workspace_id),
-            Ok(_) => {}
+            Ok(Heard::Event(event)) if becomes(&event, Status::Queued) => {
+                core.registry.hint(event.workspace_id);
+            }
+            Ok(Heard::Event(_)) => {}
+            Ok(Heard::Look(workspace, _)) => core.registry.hint(workspace),
             Err(RecvError::Lagged(_)) => core.registry.hint_all(),
             Err(RecvError::Closed) => return,
         }

@@ -8,7 +8,7 @@
 
 mod harness;
 
-use harness::{Daemon, House, Run, house, house_with, quick};
+use harness::{Daemon, House, Run, house, house_with, on_postgres, quick};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -194,6 +194,10 @@ async fn every_refusal_has_the_same_shape() {
 
 #[tokio::test]
 async fn a_database_error_is_500_or_503_and_never_404() {
+    if on_postgres() {
+        // it breaks a file by hand; what PostgreSQL does is shown where it goes away
+        return;
+    }
     let house = house().await;
     let id = house.make(json!({"plan": "x"})).await;
     let path = house.folder.path().join("relay.db");

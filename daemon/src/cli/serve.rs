@@ -4,11 +4,10 @@ use super::compose::{self, Ending};
 use super::context::Context;
 use super::print::tone::Tone;
 use crate::exit::{End, Outcome, chain};
-use hayward_relay::{Config, Relay};
+use hayward_relay::{Config, Database, MoveError, Relay};
 use hayward_shared::fault::{Code, Fault};
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 /// What to do with the relay.
 #[derive(clap::Args)]
@@ -21,6 +20,20 @@ pub(crate) struct RelayArgs {
 enum RelayCommand {
     /// Run a relay in the foreground
     Serve(ServeArgs),
+    /// Move all data of a stopped relay from its SQLite file into an empty PostgreSQL database
+    Migrate(MigrateArgs),
+}
+
+/// From where to where.
+#[derive(clap::Args)]
+struct MigrateArgs {
+    /// Where it is [default: relay.db in the state folder]
+    #[arg(long, value_name = "sqlite:FILE")]
+    from: Option<String>,
+
+    /// Where it goes: postgres://USER:PASSWORD@HOST:PORT/NAME
+    #[arg(long, value_name = "URL", env = "HAYWARD_RELAY_DATABASE", hide_env_values = true)]
+    to: String,
 }
 
 /// Where the relay listens and keeps its data.
@@ -30,29 +43,63 @@ struct ServeArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7420")]
     listen: SocketAddr,
 
-    /// The database; made when it is not there [default: relay.db in the state folder]
-    #[arg(long, value_name = "FILE")]
-    database: Option<PathBuf>,
+    /// A SQLite file, made when it is not there, or postgres://USER:PASSWORD@HOST:PORT/NAME
+    /// [default: relay.db in the state folder]
+    #[arg(long, value_name = "FILE|URL", env = "HAYWARD_RELAY_DATABASE", hide_env_values = true)]
+    database: Option<String>,
 }
 
 /// Runs the relay.
 pub(crate) async fn run(args: RelayArgs, context: &Context) -> Outcome {
     match args.command {
         RelayCommand::Serve(args) => serve(args, context).await?,
+        RelayCommand::Migrate(args) => migrate(args, context).await?,
     }
     Ok(End::Done)
 }
 
+async fn migrate(args: MigrateArgs, context: &Context) -> Result<(), Fault> {
+    let from = database(args.from.as_deref(), context)?;
+    let to = database(Some(&args.to), context)?;
+    let moved = hayward_relay::migrate(&from, &to).await.map_err(|error| {
+        let code = match error {
+            MoveError::Kinds => Code::Invalid,
+            MoveError::Absent(_) => Code::NotFound,
+            MoveError::NotEmpty { .. } => Code::Conflict,
+            _ => Code::Failed,
+        };
+        Fault::new(code, chain(&error))
+    })?;
+    if context.out.json() {
+        let tables: serde_json::Map<_, _> =
+            moved.tables.iter().map(|(name, rows)| ((*name).to_owned(), (*rows).into())).collect();
+        context.out.value(&json!({ "moved": tables }))?;
+    } else {
+        for (name, rows) in moved.tables {
+            context.out.line(Tone::Plain, &format!("{name}: {rows}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The named database, or the one in the state folder.
+fn database(named: Option<&str>, context: &Context) -> Result<Database, Fault> {
+    match named {
+        Some(name) => name.parse().map_err(|error| Fault::new(Code::Invalid, chain(&error))),
+        None => Ok(context.home()?.relay_database().into()),
+    }
+}
+
 async fn serve(args: ServeArgs, context: &Context) -> Result<(), Fault> {
     compose::log(context.is_verbose());
-    let database = match args.database {
-        Some(file) => file,
-        None => context.home()?.relay_database(),
-    };
+    let database = database(args.database.as_deref(), context)?;
+    let mut config = Config::new(database, args.listen);
+    if let Database::Postgres(_) = config.database {
+        config.owner_token = Some(context.home()?.root().join("owner.token"));
+    }
     let mut ending = Ending::new()?;
-    let relay = Relay::start(Config::new(database, args.listen))
-        .await
-        .map_err(|error| Fault::new(Code::Failed, chain(&error)))?;
+    let relay =
+        Relay::start(config).await.map_err(|error| Fault::new(Code::Failed, chain(&error)))?;
     let url = format!("http://{}", relay.address());
     if context.out.json() {
         context.out.value(&json!({ "relay": url, "pid": std::process::id() }))?;

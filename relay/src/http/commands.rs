@@ -7,7 +7,7 @@ use super::tasks::{again, find, make};
 use crate::change::Change;
 use crate::core::Core;
 use crate::lease;
-use crate::store::tasks;
+use crate::store::{Heard, tasks};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -85,8 +85,11 @@ async fn freeze(
     ask(core, &task, body).await?;
     let stream = task_stream(task.id);
     let reported = async {
-        while let Ok(event) = live.recv().await {
-            if event.stream == stream && event.kind == Kind::TaskStatusChanged {
+        while let Ok(heard) = live.recv().await {
+            if let Heard::Event(event) = heard
+                && event.stream == stream
+                && event.kind == Kind::TaskStatusChanged
+            {
                 return;
             }
         }

@@ -157,6 +157,9 @@ pub(super) async fn create(
         None => None,
     };
     let mut tx = core.store.write().await?;
+    if let Some(id) = wanted {
+        tasks::reserve(tx.conn(), caller.workspace, id).await?;
+    }
     if let Some(id) = wanted
         && let Some(row) = tasks::find(tx.conn(), caller.workspace, id).await?
     {

@@ -11,12 +11,12 @@ use crate::auth::{Caller, Who};
 use crate::core::Core;
 use crate::registry::{ClientId, NewWatch, notice};
 use crate::store::events::{self, Stream};
-use crate::store::{StoreError, daemons, tasks, tokens};
+use crate::store::{Heard, StoreError, daemons, tasks, tokens};
 use axum::extract::ws::{Message, WebSocket, close_code};
 use futures_util::StreamExt;
 use hayward_shared::event::Envelope;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{DaemonId, TaskId, WatchId};
+use hayward_shared::id::{DaemonId, TaskId, WatchId, WorkspaceId};
 use hayward_shared::protocol::{ClientMessage, ClientNotice, MAX_TEXT, ToDaemon};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -107,7 +107,7 @@ struct Client {
 
 enum Event {
     Frame(Message),
-    Live(Arc<Envelope>),
+    Live(Heard),
     /// Live events were missed.
     Missed,
     Tick,
@@ -148,7 +148,8 @@ impl Client {
     async fn on(&mut self, event: Event) -> Result<(), End> {
         match event {
             Event::Over(end) => Err(end),
-            Event::Live(event) => self.live(&event).await,
+            Event::Live(Heard::Event(event)) => self.live(&event).await,
+            Event::Live(Heard::Look(workspace, stream)) => self.look(workspace, &stream).await,
             Event::Missed => {
                 let streams: Vec<_> = self.next.keys().copied().collect();
                 for stream in streams {
@@ -324,6 +325,15 @@ impl Client {
         match self.next.get(&stream) {
             Some(next) if event.seq == *next => self.send(stream, event).await,
             Some(next) if event.seq > *next => self.replay(stream).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// What may have been stored of a stream is looked for, where the client follows it.
+    async fn look(&mut self, workspace: WorkspaceId, stream: &str) -> Result<(), End> {
+        let followed = Stream::parse(stream).filter(|stream| self.next.contains_key(stream));
+        match followed {
+            Some(stream) if workspace == self.caller.workspace => self.replay(stream).await,
             _ => Ok(()),
         }
     }

@@ -4,13 +4,14 @@
 //! message is stored, so a fast daemon is held back by its own link.
 
 use super::pipe::{Ended, Outlet, Pipe};
+use super::reports::Numbered;
 use super::{hello, reconcile};
 use crate::core::Core;
 use crate::registry::LinkId;
 use crate::store::{StoreError, daemons};
 use axum::extract::ws::{Message, WebSocket, close_code};
-use futures_util::StreamExt;
 use futures_util::stream::SplitStream;
+use futures_util::{FutureExt, StreamExt};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, RunId, TaskId, TokenId, WorkspaceId};
 use hayward_shared::protocol::{
@@ -23,6 +24,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// State messages that are stored before an ack must go out, while more of them are at hand.
 const ACK_EVERY: u32 = 32;
+
+/// Frames that are taken together when they are at hand: what they tell is stored at once.
+const TOGETHER: usize = 64;
+
+/// Bytes past which no more frames are taken together, so that a thousand links hold little.
+const TOGETHER_BYTES: usize = 256 * 1024;
 
 /// Why a link ends.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +116,16 @@ pub(super) struct Connection {
     pub(super) stored: (u64, u32),
 }
 
+/// What a text was.
+enum Taken {
+    Numbered(Box<Numbered>),
+    Other(Box<Tagged<FromDaemon>>),
+    Nothing,
+}
+
 enum Event {
-    Frame(Message),
+    /// One frame, and those that were at hand behind it.
+    Frames(Vec<Message>),
     Gone(End),
     Work,
     Idle,
@@ -150,32 +165,67 @@ impl Connection {
             Event::Gone(end) => return Err(end),
             Event::Idle => return self.ack().await,
             Event::Work => return self.offer().await,
-            Event::Frame(Message::Text(text)) => self.text(text.as_str()).await?,
-            Event::Frame(Message::Binary(bytes)) => {
-                self.core.metrics.output_bytes.inc_by(bytes.len() as u64);
-                self.core.registry.frame(self.peer.daemon, bytes);
-            }
-            Event::Frame(Message::Close(_)) => return Err(End::Farewell),
-            Event::Frame(Message::Ping(_) | Message::Pong(_)) => {}
+            Event::Frames(frames) => self.frames(frames).await?,
         }
         if self.stored.1 >= ACK_EVERY { self.ack().await } else { Ok(()) }
     }
 
-    async fn text(&mut self, text: &str) -> Result<(), End> {
+    /// Handles frames in their order; state messages that follow one another are stored together.
+    async fn frames(&mut self, frames: Vec<Message>) -> Result<(), End> {
+        let mut batch = Vec::new();
+        for frame in frames {
+            match frame {
+                Message::Text(text) => match self.text(text.as_str()).await? {
+                    Taken::Numbered(message) => batch.push(*message),
+                    Taken::Other(message) => {
+                        self.store(std::mem::take(&mut batch)).await?;
+                        self.message(*message).await?;
+                    }
+                    Taken::Nothing => {}
+                },
+                Message::Binary(bytes) => {
+                    self.core.metrics.output_bytes.inc_by(bytes.len() as u64);
+                    self.core.registry.frame(self.peer.daemon, bytes);
+                }
+                Message::Close(_) => {
+                    self.store(batch).await?;
+                    return Err(End::Farewell);
+                }
+                Message::Ping(_) | Message::Pong(_) => {}
+            }
+        }
+        self.store(batch).await
+    }
+
+    async fn store(&mut self, batch: Vec<Numbered>) -> Result<(), End> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if !self.core.registry.is_current(self.peer.daemon, self.link) {
+            return Err(End::Replaced);
+        }
+        self.numbered(batch).await
+    }
+
+    async fn text(&mut self, text: &str) -> Result<Taken, End> {
         if !self.core.registry.is_current(self.peer.daemon, self.link) {
             return Err(End::Replaced);
         }
         match decode::<FromDaemon>(text, MAX_TEXT) {
-            Ok(message) => self.message(message).await,
+            Ok(message) => Ok(match message.tags.seq {
+                Some(seq) => {
+                    let Tagged { body, tags } = message;
+                    Taken::Numbered(Box::new(Numbered { seq, tags, body: Some(body) }))
+                }
+                None => Taken::Other(Box::new(message)),
+            }),
             Err(e) => self.odd(text, &e).await,
         }
     }
 
+    /// A message without a number.
     async fn message(&mut self, message: Tagged<FromDaemon>) -> Result<(), End> {
         let Tagged { body, tags } = message;
-        if let Some(seq) = tags.seq {
-            return self.numbered(seq, tags, Some(body)).await;
-        }
         match body {
             FromDaemon::Heartbeat { active_tasks, beat } => self.beat(&active_tasks, beat).await,
             FromDaemon::Claim { slots } => {
@@ -212,16 +262,18 @@ impl Connection {
 
     /// A message that could not be understood. If it has a number, that is used up: the daemon
     /// would send it again for ever otherwise.
-    async fn odd(&mut self, text: &str, e: &DecodeError) -> Result<(), End> {
+    async fn odd(&mut self, text: &str, e: &DecodeError) -> Result<Taken, End> {
         #[derive(Deserialize)]
         struct Number {
             seq: Option<u64>,
         }
         self.say(&error(&e.fault(), None)).await?;
-        match serde_json::from_str::<Number>(text) {
-            Ok(Number { seq: Some(seq) }) => self.numbered(seq, Tags::default(), None).await,
-            _ => Ok(()),
-        }
+        Ok(match serde_json::from_str::<Number>(text) {
+            Ok(Number { seq: Some(seq) }) => {
+                Taken::Numbered(Box::new(Numbered { seq, tags: Tags::default(), body: None }))
+            }
+            _ => Taken::Nothing,
+        })
     }
 
     /// Tells the daemon up to where its messages are stored.
@@ -257,8 +309,26 @@ impl Connection {
 }
 
 async fn next(stream: &mut SplitStream<WebSocket>, dead_at: Instant) -> Event {
-    match timeout_at(dead_at, stream.next()).await {
-        Ok(Some(Ok(message))) => Event::Frame(message),
-        Ok(Some(Err(_)) | None) | Err(_) => Event::Gone(End::Broken),
+    let Ok(Some(Ok(first))) = timeout_at(dead_at, stream.next()).await else {
+        return Event::Gone(End::Broken);
+    };
+    let mut bytes = size(&first);
+    let mut frames = vec![first];
+    // a break behind them is met again when the next frame is waited for
+    while frames.len() < TOGETHER
+        && bytes < TOGETHER_BYTES
+        && let Some(Some(Ok(frame))) = stream.next().now_or_never()
+    {
+        bytes += size(&frame);
+        frames.push(frame);
+    }
+    Event::Frames(frames)
+}
+
+fn size(frame: &Message) -> usize {
+    match frame {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) => bytes.len(),
+        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
     }
 }

@@ -30,7 +30,7 @@ impl Connection {
         }
         let Peer { workspace, daemon, plain, .. } = self.peer;
         let mut reader = self.core.store.read().await?;
-        if tasks::queue(&mut reader, workspace, daemon, (1, 0)).await?.is_empty() {
+        if tasks::queue(&mut reader, workspace, daemon, None, 1).await?.is_empty() {
             return Ok(());
         }
         if !plain {
@@ -64,9 +64,9 @@ impl Connection {
         let now = crate::clock::now();
         let by = Sender { daemon: self.peer.daemon, epoch: None }.actor();
         let mut tx = self.core.store.write().await?;
-        let mut skip = 0;
+        let mut last = None;
         loop {
-            let Some(row) = self.best(&mut tx, &mut skip).await? else { return Ok(None) };
+            let Some(row) = self.best(&mut tx, &mut last).await? else { return Ok(None) };
             let mut change = Change::of(row);
             let lease_end = self.core.lease_end();
             if let Err(e) = lease::claim(&mut change, self.peer.daemon, &by, now, lease_end) {
@@ -80,18 +80,23 @@ impl Connection {
         }
     }
 
-    /// The best queued task, past the first `skip`, that this daemon may run.
-    async fn best(&self, tx: &mut Tx, skip: &mut u32) -> Result<Option<Stored>, StoreError> {
+    /// The best queued task after `last` that this daemon may run; from now on nobody else takes it.
+    async fn best(
+        &self,
+        tx: &mut Tx,
+        last: &mut Option<Stored>,
+    ) -> Result<Option<Stored>, StoreError> {
         let Peer { workspace, daemon, plain, fences, .. } = self.peer;
         let runtimes = self.peer.profile.runtimes.clone();
         let candidate = Candidate { id: daemon, plain, fences, runtimes };
         loop {
-            let page = tasks::queue(tx.conn(), workspace, daemon, (QUEUE_PAGE, *skip)).await?;
+            let after = last.as_ref();
+            let page = tasks::queue(tx.conn(), workspace, daemon, after, QUEUE_PAGE).await?;
             if page.is_empty() {
                 return Ok(None);
             }
             for row in page {
-                *skip += 1;
+                *last = Some(row.clone());
                 let continued = match row.task.order.continue_from_task_id {
                     Some(id) => tasks::find(tx.conn(), workspace, id)
                         .await?
@@ -99,7 +104,11 @@ impl Connection {
                     None => None,
                 };
                 match placement::explain(&row.task, continued, &candidate) {
-                    Ok(()) => return Ok(Some(row)),
+                    Ok(()) => match tasks::take(tx.conn(), workspace, row.task.id).await? {
+                        Some(row) => return Ok(Some(row)),
+                        // if it was not claimed but changed, it is still to be had
+                        None => self.work.notify_one(),
+                    },
                     Err(why) => tracing::debug!(task = %row.task.id, %daemon, "not placed: {why}"),
                 }
             }

@@ -1,13 +1,17 @@
-//! The state lane: each message of a daemon is stored once, in order, then acked.
+//! The state lane: each message of a daemon is stored once, in order, then acked. Those that are at
+//! hand together are stored together.
 
 use super::connection::{Connection, End, Peer, error};
+use crate::change::Change;
 use crate::routing::{self, Moment, Sender, Verdict};
-use crate::store::{StoreError, Tx, daemons, tasks};
+use crate::store::tasks::{self, Stored};
+use crate::store::{StoreError, Tx, daemons};
 use hayward_edge::planted;
 use hayward_shared::api::Directories;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::TaskId;
+use hayward_shared::id::{TaskId, WorkspaceId};
 use hayward_shared::protocol::{FromDaemon, Tags, ToDaemon};
+use std::collections::BTreeMap;
 
 /// What the daemon is told of a report that was not applied.
 enum Answer {
@@ -15,39 +19,115 @@ enum Answer {
     Absent(TaskId),
 }
 
-impl Connection {
-    /// Stores a state message and its number in one transaction. One that is stored already is
-    /// acked again; one that is too far ahead ends the link, since something was lost.
-    pub(super) async fn numbered(
+/// A state message with its place in the daemon's outbox; without a body it could not be read.
+pub(super) struct Numbered {
+    pub(super) seq: u64,
+    pub(super) tags: Tags,
+    pub(super) body: Option<FromDaemon>,
+}
+
+/// The tasks of which messages tell that are stored together: each is read once and stored once.
+#[derive(Default)]
+struct Sheet(BTreeMap<TaskId, Entry>);
+
+struct Entry {
+    change: Change,
+    changed: bool,
+}
+
+impl Sheet {
+    /// A task as the messages so far left it.
+    async fn find(
         &mut self,
-        seq: u64,
-        tags: Tags,
-        body: Option<FromDaemon>,
-    ) -> Result<(), End> {
+        tx: &mut Tx,
+        workspace: WorkspaceId,
+        task: TaskId,
+    ) -> Result<Option<Stored>, StoreError> {
+        if let Some(entry) = self.0.get(&task) {
+            return Ok(Some(entry.change.row.clone()));
+        }
+        let found = tasks::find(tx.conn(), workspace, task).await?;
+        if let Some(row) = &found {
+            let entry = Entry { change: Change::of(row.clone()), changed: false };
+            self.0.insert(task, entry);
+        }
+        Ok(found)
+    }
+
+    /// Notes what a message made of it.
+    fn note(&mut self, change: Change) {
+        match self.0.get_mut(&change.row.task.id) {
+            Some(entry) => {
+                entry.change.row = change.row;
+                entry.change.drafts.extend(change.drafts);
+                entry.changed = true;
+            }
+            None => {
+                self.0.insert(change.row.task.id, Entry { change, changed: true });
+            }
+        }
+    }
+
+    async fn store(self, tx: &mut Tx) -> Result<(), StoreError> {
+        for entry in self.0.into_values().filter(|entry| entry.changed) {
+            tasks::apply(tx, entry.change).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Connection {
+    /// Stores state messages and the number of the last in one transaction. One that is stored
+    /// already is acked again; one that is too far ahead ends the link, since something was lost.
+    pub(super) async fn numbered(&mut self, batch: Vec<Numbered>) -> Result<(), End> {
+        let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let mut tx = self.core.store.write().await?;
         let acked = daemons::acked(tx.conn(), self.peer.daemon).await?;
-        if let Some(acked) = acked {
-            if seq <= acked {
-                self.stored = (acked, self.stored.1 + 1);
-                return Ok(());
+        let (mut last, mut sheet, mut answers, mut cut) =
+            (acked, Sheet::default(), Vec::new(), None);
+        let mut fresh = 0;
+        for Numbered { seq, tags, body } in batch {
+            if let Some(acked) = last {
+                if seq <= acked {
+                    continue;
+                }
+                if seq != acked + 1 {
+                    let text =
+                        format!("message {seq} came after {acked}: what is between is missing");
+                    cut = Some(End::Refused(Fault::new(Code::Conflict, text)));
+                    break;
+                }
             }
-            if seq != acked + 1 {
-                let text = format!("message {seq} came after {acked}: what is between is missing");
-                return Err(End::Refused(Fault::new(Code::Conflict, text)));
+            if let Some(body) = body {
+                match self.take(&mut tx, &mut sheet, tags, body).await {
+                    Ok(answer) => answers.extend(answer),
+                    // those before it are stored
+                    Err(e @ StoreError::Unreadable { .. }) => {
+                        cut = Some(End::Store(e));
+                        break;
+                    }
+                    Err(e) => return Err(e.into()),
+                }
             }
+            last = Some(seq);
+            fresh += 1;
         }
-        let answer = match body {
-            Some(body) => self.take(&mut tx, tags, body).await?,
-            None => None,
-        };
-        daemons::set_acked(tx.conn(), self.peer.daemon, seq).await?;
-        if planted("ack_before_commit") {
-            self.say(&ToDaemon::Ack { seq }.into()).await?;
+        if let Some(seq) = last.filter(|_| last != acked) {
+            sheet.store(&mut tx).await?;
+            daemons::set_acked(tx.conn(), self.peer.daemon, seq).await?;
+            if planted("ack_before_commit") {
+                self.say(&ToDaemon::Ack { seq }.into()).await?;
+            }
+            tx.commit().await?;
+            self.core.metrics.reports.inc_by(fresh);
         }
-        tx.commit().await?;
-        self.core.metrics.reports.inc();
-        self.stored = (seq, self.stored.1 + 1);
-        self.tell(answer).await
+        if let Some(seq) = last {
+            self.stored = (seq, self.stored.1.saturating_add(count));
+        }
+        for answer in answers {
+            self.tell(answer).await?;
+        }
+        cut.map_or(Ok(()), Err)
     }
 
     /// Stores a state message of a plain peer, which numbers nothing.
@@ -55,18 +135,21 @@ impl Connection {
         let ends =
             matches!(body, FromDaemon::TaskStatusChange(_) | FromDaemon::TaskComplete { .. });
         let mut tx = self.core.store.write().await?;
-        let answer = self.take(&mut tx, tags, body).await?;
+        let mut sheet = Sheet::default();
+        let answer = self.take(&mut tx, &mut sheet, tags, body).await?;
+        sheet.store(&mut tx).await?;
         tx.commit().await?;
-        self.tell(answer).await?;
+        if let Some(answer) = answer {
+            self.tell(answer).await?;
+        }
         // an end makes room, and a plain peer does not ask for more
         if ends && self.peer.plain { self.offer().await } else { Ok(()) }
     }
 
-    async fn tell(&self, answer: Option<Answer>) -> Result<(), End> {
+    async fn tell(&self, answer: Answer) -> Result<(), End> {
         match answer {
-            None => Ok(()),
-            Some(Answer::Stale(task, epoch)) => self.stale(task, epoch).await,
-            Some(Answer::Absent(task)) => {
+            Answer::Stale(task, epoch) => self.stale(task, epoch).await,
+            Answer::Absent(task) => {
                 self.say(&error(&Fault::not_found("task", task), Some(task))).await
             }
         }
@@ -75,6 +158,7 @@ impl Connection {
     async fn take(
         &mut self,
         tx: &mut Tx,
+        sheet: &mut Sheet,
         tags: Tags,
         body: FromDaemon,
     ) -> Result<Option<Answer>, StoreError> {
@@ -96,7 +180,7 @@ impl Connection {
                 Ok(None)
             }
             body => match routing::subject(&body) {
-                Some(task) => self.report(tx, task, tags, body).await,
+                Some(task) => self.report((tx, sheet), task, tags, body).await,
                 None => Ok(None),
             },
         }
@@ -104,13 +188,13 @@ impl Connection {
 
     async fn report(
         &self,
-        tx: &mut Tx,
+        (tx, sheet): (&mut Tx, &mut Sheet),
         task: TaskId,
         tags: Tags,
         body: FromDaemon,
     ) -> Result<Option<Answer>, StoreError> {
         let Peer { workspace, daemon, .. } = self.peer;
-        let Some(row) = tasks::find(tx.conn(), workspace, task).await? else {
+        let Some(row) = sheet.find(tx, workspace, task).await? else {
             return Ok(Some(Answer::Absent(task)));
         };
         let from = Sender { daemon, epoch: tags.lease_epoch };
@@ -122,7 +206,7 @@ impl Connection {
         match routing::judge(row, from, body, moment) {
             Verdict::Apply(change) => {
                 let freed = !change.row.task.status.is_held();
-                tasks::apply(tx, *change).await?;
+                sheet.note(*change);
                 if freed {
                     // a claim that came before this report found the place taken
                     self.work.notify_one();
@@ -132,7 +216,7 @@ impl Connection {
                 let sum = tasks::note_usage(tx.conn(), workspace, (task, run), &usage).await?;
                 change.row.task.results.usage = sum;
                 change.row.task.version += 1;
-                tasks::apply(tx, *change).await?;
+                sheet.note(*change);
             }
             Verdict::Pass(why) => tracing::warn!(%task, %daemon, "a report was not applied: {why}"),
             Verdict::Stale(epoch) => return Ok(Some(Answer::Stale(task, epoch))),

@@ -1,7 +1,7 @@
 //! Events: append-only, one contiguous count per stream.
 
-use super::{Doing, StoreError, Tx, count, from_json, int, json, text};
-use hayward_edge::disk::Connection as SqliteConnection;
+use super::sql::{Parts, query_scalar};
+use super::{Conn, Doing, StoreError, Tx, count, from_json, int, json, text};
 use hayward_shared::event::{
     Actor, Channel, ENVELOPE_VERSION, Envelope, Kind, Subject, task_stream,
 };
@@ -9,6 +9,9 @@ use hayward_shared::id::{DaemonId, EventId, TaskId, WorkspaceId};
 use hayward_shared::time::Timestamp;
 use serde_json::Value;
 use std::sync::Arc;
+
+/// Rows that one statement stores at the most: past it a row's share of the statement is nothing.
+const MOST_ROWS: usize = 64;
 
 /// An event before it has its place in a stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,38 +64,56 @@ pub(crate) async fn append(
         return Ok(());
     }
     let stream = stream.name();
-    let mut seq = next_seq(tx.conn(), workspace, &stream).await?;
-    for draft in drafts {
-        let event = Envelope {
-            v: ENVELOPE_VERSION,
-            id: EventId::fresh(),
-            stream: stream.clone(),
-            seq,
-            kind: draft.kind,
-            at: draft.at,
-            workspace_id: workspace,
-            actor: draft.actor,
-            subject: draft.subject,
-            request_id: None,
-            lease_epoch: draft.lease_epoch,
-            channel: draft.channel,
-            payload: draft.payload,
-        };
-        sqlx::query(
-            "INSERT INTO events (workspace_id, stream, seq, kind, document) \
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(text(workspace.0))
-        .bind(&stream)
-        .bind(int(seq))
-        .bind(column(&event.kind))
-        .bind(json(&event, "event")?)
-        .execute(tx.conn())
-        .await
-        .doing("append an event")?;
-        tx.fresh.push(Arc::new(event));
-        seq += 1;
+    let first = next_seq(tx.conn(), workspace, &stream).await?;
+    let events: Vec<Arc<Envelope>> = drafts
+        .into_iter()
+        .zip(first..)
+        .map(|(draft, seq)| {
+            Arc::new(Envelope {
+                v: ENVELOPE_VERSION,
+                id: EventId::fresh(),
+                stream: stream.clone(),
+                seq,
+                kind: draft.kind,
+                at: draft.at,
+                workspace_id: workspace,
+                actor: draft.actor,
+                subject: draft.subject,
+                request_id: None,
+                lease_epoch: draft.lease_epoch,
+                channel: draft.channel,
+                payload: draft.payload,
+            })
+        })
+        .collect();
+    let mut rest = events.as_slice();
+    while !rest.is_empty() {
+        let (together, after) = rest.split_at(together(rest.len()));
+        insert(tx.conn(), together).await?;
+        rest = after;
     }
+    tx.fresh.extend(events);
+    Ok(())
+}
+
+/// How many of `rows` go into one statement: a power of two, so that few statements serve all
+/// counts and each is prepared once.
+fn together(rows: usize) -> usize {
+    let most = rows.min(MOST_ROWS);
+    1 << most.ilog2()
+}
+
+async fn insert(conn: &mut Conn, events: &[Arc<Envelope>]) -> Result<(), StoreError> {
+    let mut sql =
+        Parts::new("INSERT INTO events (workspace_id, stream, seq, kind, document) VALUES ");
+    for (nth, event) in events.iter().enumerate() {
+        sql.push(if nth == 0 { "(" } else { ", (" }).push_bind(text(event.workspace_id.0));
+        sql.push(", ").push_bind(&event.stream);
+        sql.push(", ").push_bind(int(event.seq));
+        sql.push(", ").push_bind(column(&event.kind));
+        sql.push(", ").push_bind(json(&**event, "event")?).push(")");
+    }
+    sql.done().execute(conn).await.doing("append events")?;
     Ok(())
 }
 
@@ -103,11 +124,11 @@ fn column(kind: &Kind) -> String {
 
 /// The number that the stream's next event will have.
 pub(crate) async fn next_seq(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     stream: &str,
 ) -> Result<u64, StoreError> {
-    let next: i64 = sqlx::query_scalar(
+    let next: i64 = query_scalar(
         "SELECT COALESCE(MAX(seq) + 1, 0) FROM events WHERE workspace_id = $1 AND stream = $2",
     )
     .bind(text(workspace.0))
@@ -120,13 +141,13 @@ pub(crate) async fn next_seq(
 
 /// At most `limit` events of a stream, from number `from` on.
 pub(crate) async fn read(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     stream: &str,
     from: u64,
     limit: u32,
 ) -> Result<Vec<Envelope>, StoreError> {
-    let rows: Vec<String> = sqlx::query_scalar(
+    let rows: Vec<String> = query_scalar(
         "SELECT document FROM events WHERE workspace_id = $1 AND stream = $2 AND seq >= $3 \
          ORDER BY seq LIMIT $4",
     )
@@ -142,13 +163,13 @@ pub(crate) async fn read(
 
 /// One page of a stream's events of one kind, and how many there are in all.
 pub(crate) async fn of_kind(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     stream: &str,
     kind: &Kind,
     (limit, offset): (u32, u64),
 ) -> Result<(Vec<Envelope>, u64), StoreError> {
-    let total: i64 = sqlx::query_scalar(
+    let total: i64 = query_scalar(
         "SELECT COUNT(*) FROM events WHERE workspace_id = $1 AND stream = $2 AND kind = $3",
     )
     .bind(text(workspace.0))
@@ -157,7 +178,7 @@ pub(crate) async fn of_kind(
     .fetch_one(&mut *conn)
     .await
     .doing("count events")?;
-    let rows: Vec<String> = sqlx::query_scalar(
+    let rows: Vec<String> = query_scalar(
         "SELECT document FROM events WHERE workspace_id = $1 AND stream = $2 AND kind = $3 \
          ORDER BY seq LIMIT $4 OFFSET $5",
     )

@@ -1,35 +1,40 @@
-//! The relay's store: SQLite behind statements that PostgreSQL would take as they are.
+//! The relay's store: SQLite or PostgreSQL, by the same statements.
 //!
-//! [`Store`] owns both pools and the live channel. All writes go through the one [`Tx`]: it takes
-//! the write lock at once (`BEGIN IMMEDIATE`), so no read is ever upgraded and nothing is refused
-//! as busy. An event is heard only after the transaction that stored it.
+//! [`Store`] owns the connections and the live channel. All writes go through the one [`Tx`]. On
+//! SQLite its turn comes in order and it is committed with others ([`writer`]); on PostgreSQL it
+//! locks the rows that it changes ([`postgres`]). An event is heard only after the transaction that
+//! stored it.
 
+#[cfg(test)]
+mod contract;
 pub(crate) mod daemons;
 pub(crate) mod discards;
 pub(crate) mod events;
+mod moving;
+mod postgres;
 mod schema;
+mod sql;
+mod sqlite;
 pub(crate) mod tasks;
 pub(crate) mod tokens;
 pub(crate) mod users;
+mod writer;
 
-use hayward_edge::disk::{self, Connection, Pool, Reader, Work};
+pub use moving::{MoveError, Moved, migrate};
+pub(crate) use sql::Conn;
+
+use crate::database::Database;
 use hayward_shared::event::Envelope;
 use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::WorkspaceId;
 use hayward_shared::time::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Postgres, Transaction};
 use std::fmt::Display;
-use std::path::Path;
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::broadcast;
 use uuid::Uuid;
-
-/// How long a statement waits for the lock of another process, such as a backup.
-const BUSY: Duration = Duration::from_secs(5);
-
-/// Connections that only read: as many as a small machine has use for.
-const READERS: u32 = 4;
 
 /// Live events that a slow listener may lag behind; past it, it reads the store again.
 const LIVE: usize = 4096;
@@ -48,6 +53,9 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// The commit failed that this change shared with others.
+    #[error("the database could not store a change")]
+    Commit(#[source] Arc<sqlx::Error>),
     /// A migration failed, or the database was written by a newer relay.
     #[error("the database could not be brought to this version; was it used by a newer relay?")]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -68,25 +76,42 @@ pub enum StoreError {
     File(#[source] std::io::Error),
 }
 
+/// What PostgreSQL answers when another moment would serve: a deadlock or a lost race, a lock that
+/// did not come, no room for a connection, a statement cut off, a server that stops or starts.
+const PASSING: [&str; 9] =
+    ["40001", "40P01", "55P03", "53300", "57014", "57P01", "57P02", "57P03", "25P03"];
+
 impl StoreError {
     /// What a client hears: whether to try again, and nothing of the database's own words.
     pub(crate) fn fault(&self) -> Fault {
         if self.passes() {
-            Fault::new(Code::Unavailable, "the relay's database is busy")
+            Fault::new(Code::Unavailable, "the relay's database is busy or away: try again")
         } else {
             Fault::new(Code::Internal, "the relay's database failed")
         }
     }
 
     fn passes(&self) -> bool {
-        let Self::Database { source, .. } = self else { return false };
+        let source = match self {
+            Self::Database { source, .. } => source,
+            Self::Commit(source) => source,
+            _ => return false,
+        };
         match source {
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
-            // 5 is SQLITE_BUSY and 6 SQLITE_LOCKED; the upper bits say more of the same
-            sqlx::Error::Database(e) => e
-                .code()
-                .and_then(|code| code.parse::<u32>().ok())
-                .is_some_and(|code| matches!(code & 0xff, 5 | 6)),
+            sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            // a link that breaks within a word is told so
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::BeginFailed => true,
+            sqlx::Error::Database(e) => e.code().is_some_and(|code| {
+                let postgres = PASSING.contains(&&*code) || code.starts_with("08");
+                // 5 is SQLITE_BUSY and 6 SQLITE_LOCKED; the upper bits say more of the same
+                let lite = || code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
+                // PostgreSQL's codes are of five letters and digits
+                if code.len() == 5 { postgres } else { lite() }
+            }),
             _ => false,
         }
     }
@@ -104,76 +129,129 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
     }
 }
 
+/// What listeners are told.
+#[derive(Clone, Debug)]
+pub(crate) enum Heard {
+    /// An event was stored.
+    Event(Arc<Envelope>),
+    /// Events of this stream may have been stored: nobody knows, so look.
+    Look(WorkspaceId, Arc<str>),
+}
+
+fn hear(live: &broadcast::Sender<Heard>, fresh: Vec<Arc<Envelope>>) {
+    for event in fresh {
+        // without listeners there is nobody to miss it
+        drop(live.send(Heard::Event(event)));
+    }
+}
+
 /// The store. Owns the database's connections and the channel of live events.
 #[derive(Debug)]
 pub(crate) struct Store {
-    writer: Pool,
-    readers: Pool,
-    live: broadcast::Sender<Arc<Envelope>>,
+    backend: Backend,
+    live: broadcast::Sender<Heard>,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Sqlite(sqlite::Pools, writer::Writer),
+    Postgres(postgres::Pools),
 }
 
 impl Store {
-    /// Opens the database at `path`, makes it when absent, and brings it to this version.
-    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
-        private_file(path).map_err(StoreError::File)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY);
-        let size = |most| SqlitePoolOptions::new().max_connections(most);
-        let writer = disk::open(size(1), options.clone()).await.doing("be opened")?;
-        schema::migrate(&writer).await?;
-        let readers = disk::open(size(READERS), options.read_only(true));
-        let readers = readers.await.doing("be opened for reading")?;
-        Ok(Self { writer, readers, live: broadcast::channel(LIVE).0 })
+    /// Opens the database, makes a SQLite file when it is absent, and brings it to this version.
+    pub(crate) async fn open(database: &Database) -> Result<Self, StoreError> {
+        let live = broadcast::channel(LIVE).0;
+        let backend = match database {
+            Database::Sqlite(path) => {
+                let pools = sqlite::open(path).await?;
+                let writer = writer::Writer::start(pools.writer.clone(), live.clone());
+                Backend::Sqlite(pools, writer)
+            }
+            Database::Postgres(at) => Backend::Postgres(postgres::open(at).await?),
+        };
+        Ok(Self { backend, live })
     }
 
     /// Begins to write. Waits for its turn; undone when dropped before [`Tx::commit`].
     pub(crate) async fn write(&self) -> Result<Tx, StoreError> {
-        let inner = self.writer.begin_with("BEGIN IMMEDIATE").await.doing("begin to write")?;
-        Ok(Tx { inner, live: self.live.clone(), fresh: Vec::new() })
+        let turn = match &self.backend {
+            Backend::Sqlite(_, writer) => Turn::Lent(writer.turn().await?),
+            Backend::Postgres(pools) => {
+                let begun = pools.writers.begin().await.doing("begin to write")?;
+                Turn::Own(Conn::Writing(begun))
+            }
+        };
+        Ok(Tx { turn, live: self.live.clone(), fresh: Vec::new() })
     }
 
     /// A connection that only reads.
     pub(crate) async fn read(&self) -> Result<Reader, StoreError> {
-        self.readers.acquire().await.doing("begin to read")
+        let doing = "begin to read";
+        Ok(Reader(match &self.backend {
+            Backend::Sqlite(pools, _) => Conn::Sqlite(pools.readers.acquire().await.doing(doing)?),
+            Backend::Postgres(pools) => Conn::Reading(pools.readers.acquire().await.doing(doing)?),
+        }))
     }
 
     /// Every event that is stored from now on, each after it was stored.
-    pub(crate) fn listen(&self) -> broadcast::Receiver<Arc<Envelope>> {
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Heard> {
         self.live.subscribe()
     }
 
     /// Closes all connections; what follows is refused as unavailable.
     pub(crate) async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        match &self.backend {
+            Backend::Sqlite(pools, _) => {
+                pools.readers.close().await;
+                pools.writer.close().await;
+            }
+            Backend::Postgres(pools) => {
+                pools.readers.close().await;
+                pools.writers.close().await;
+            }
+        }
     }
 }
 
-/// Makes the file readable by its owner alone before SQLite makes it for all.
-fn private_file(path: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
+/// A connection that only reads, for the statements of the modules below.
+pub(crate) struct Reader(Conn);
+
+impl Deref for Reader {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.0
+    }
+}
+
+impl DerefMut for Reader {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.0
+    }
 }
 
 /// One write transaction, and the events that it will let be heard.
 pub(crate) struct Tx {
-    inner: Work,
-    live: broadcast::Sender<Arc<Envelope>>,
+    turn: Turn,
+    live: broadcast::Sender<Heard>,
     fresh: Vec<Arc<Envelope>>,
+}
+
+enum Turn {
+    /// SQLite's one connection, for now.
+    Lent(writer::Turn),
+    /// A connection of its own.
+    Own(Conn),
 }
 
 impl Tx {
     /// The connection, for the statements of the modules below.
-    pub(crate) fn conn(&mut self) -> &mut Connection {
-        &mut self.inner
+    pub(crate) fn conn(&mut self) -> &mut Conn {
+        match &mut self.turn {
+            Turn::Lent(turn) => turn.conn(),
+            Turn::Own(conn) => conn,
+        }
     }
 
     /// Makes it durable, then lets its events be heard.
@@ -181,20 +259,35 @@ impl Tx {
     /// Once begun it runs to its end even when the caller goes away, so that no stored event stays
     /// unheard.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        let Self { inner, live, fresh } = self;
-        let end = tokio::spawn(async move {
-            inner.commit().await.doing("store a change")?;
-            for event in fresh {
-                // without listeners there is nobody to miss it
-                drop(live.send(event));
-            }
-            Ok(())
-        });
-        end.await.unwrap_or(Err(StoreError::Database {
-            doing: "store a change",
-            source: sqlx::Error::WorkerCrashed,
-        }))
+        let Self { turn, live, fresh } = self;
+        let change = match turn {
+            Turn::Lent(turn) => return turn.commit(fresh).await,
+            Turn::Own(Conn::Writing(change)) => change,
+            Turn::Own(_) => return Err(crashed()),
+        };
+        tokio::spawn(commit(change, live, fresh)).await.unwrap_or_else(|_| Err(crashed()))
     }
+}
+
+async fn commit(
+    change: Transaction<'static, Postgres>,
+    live: broadcast::Sender<Heard>,
+    fresh: Vec<Arc<Envelope>>,
+) -> Result<(), StoreError> {
+    let stored = postgres::commit(change).await;
+    if stored.is_ok() {
+        hear(&live, fresh);
+    } else {
+        // it may be stored although nobody could say so
+        for event in fresh {
+            drop(live.send(Heard::Look(event.workspace_id, event.stream.as_str().into())));
+        }
+    }
+    stored
+}
+
+fn crashed() -> StoreError {
+    StoreError::Database { doing: "store a change", source: sqlx::Error::WorkerCrashed }
 }
 
 /// An id as tables hold it: 32 hex digits, so that text sorts by age and ends can be matched.

@@ -1,9 +1,9 @@
 //! The tables, as a list of migrations that only grows.
 
 use super::StoreError;
-use hayward_edge::disk::{self, Pool};
-use sqlx::SqlSafeStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 /// Every migration that this version knows: number, name, statements. Never edited once released.
 const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", FIRST), (2, "discards", DISCARDS)];
@@ -72,43 +72,26 @@ CREATE TABLE discards (
 CREATE INDEX discards_of_daemon ON discards (daemon_id);
 ";
 
-/// Brings the database to this version; refuses one that knows a migration we do not.
-pub(super) async fn migrate(pool: &Pool) -> Result<(), StoreError> {
-    let migrations = MIGRATIONS
-        .iter()
-        .map(|(version, name, sql)| {
-            Migration::new(
-                *version,
-                (*name).into(),
-                MigrationType::Simple,
-                (*sql).into_sql_str(),
-                false,
-            )
-        })
-        .collect();
-    let migrator = Migrator::with_migrations(migrations);
-    disk::migrate(pool, &migrator).await.map_err(StoreError::Migrate)
+/// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
+pub(super) fn for_sqlite() -> Migrator {
+    migrator(SqlSafeStr::into_sql_str)
 }
 
-#[cfg(test)]
-mod tests {
-    use crate::store::{Store, StoreError};
+/// Brings a PostgreSQL database to this version; of relays that start at once one does it, and the others wait.
+pub(super) async fn migrate_postgres(conn: &mut PgConnection) -> Result<(), StoreError> {
+    migrator(for_postgres).run(conn).await.map_err(StoreError::Migrate)
+}
 
-    #[tokio::test]
-    async fn a_database_of_a_newer_relay_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("relay.db");
-        let store = Store::open(&path).await.unwrap();
-        let mut tx = store.write().await.unwrap();
-        sqlx::query(
-            "INSERT INTO _sqlx_migrations (version, description, success, checksum, \
-             execution_time) VALUES (9999, 'later', TRUE, X'00', 0)",
-        )
-        .execute(tx.conn())
-        .await
-        .unwrap();
-        tx.commit().await.unwrap();
-        store.close().await;
-        assert!(matches!(Store::open(&path).await, Err(StoreError::Migrate(_))));
-    }
+/// In PostgreSQL's words. Texts are compared by their bytes there too, or they would be sorted by
+/// the rules of some language.
+fn for_postgres(sql: &'static str) -> SqlStr {
+    let sql = sql.replace(" BLOB", " BYTEA").replace(" TEXT", " TEXT COLLATE \"C\"");
+    AssertSqlSafe(sql).into_sql_str()
+}
+
+fn migrator(words: fn(&'static str) -> SqlStr) -> Migrator {
+    let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
+        Migration::new(*version, (*name).into(), MigrationType::Simple, words(sql), false)
+    });
+    Migrator::with_migrations(migrations.collect())
 }

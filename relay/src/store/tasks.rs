@@ -3,13 +3,14 @@
 //! Every question names the workspace; a foreign id is not found, exactly as an absent one.
 
 use super::events::{self, Stream};
-use super::{Doing, StoreError, Tx, count, from_json, int, json, moment, read_id, text, tokens};
+use super::sql::{Parts, query, query_scalar};
+use super::{
+    Conn, Doing, StoreError, Tx, count, from_json, int, json, moment, read_id, text, tokens,
+};
 use crate::change::Change;
-use hayward_edge::disk::Connection as SqliteConnection;
 use hayward_shared::id::{DaemonId, RunId, TaskId, WorkspaceId};
 use hayward_shared::task::{STATUSES, Status, Task, Usage};
 use hayward_shared::time::Timestamp;
-use sqlx::{QueryBuilder, Sqlite};
 
 /// A task, and what of it only the relay knows.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,9 +46,9 @@ fn stored((document, queued, lease, heard): Row) -> Result<Stored, StoreError> {
 }
 
 /// Stores a task as it is now, in one statement. Its labels are kept apart: see [`set_labels`].
-pub(crate) async fn save(conn: &mut SqliteConnection, row: &Stored) -> Result<(), StoreError> {
+pub(crate) async fn save(conn: &mut Conn, row: &Stored) -> Result<(), StoreError> {
     let task = &row.task;
-    sqlx::query(
+    query(
         "INSERT INTO tasks (workspace_id, id, status, priority, created_at, queued_at, \
          parent_task_id, wanted_daemon_id, daemon_id, lease_epoch, heard_epoch, \
          lease_expires_at, next_retry_at, version, document) \
@@ -88,15 +89,15 @@ fn label(key: &str, value: &str) -> Result<String, StoreError> {
 }
 
 /// Stores the labels of a task, in place of those it had.
-pub(crate) async fn set_labels(conn: &mut SqliteConnection, task: &Task) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM task_labels WHERE workspace_id = $1 AND task_id = $2")
+pub(crate) async fn set_labels(conn: &mut Conn, task: &Task) -> Result<(), StoreError> {
+    query("DELETE FROM task_labels WHERE workspace_id = $1 AND task_id = $2")
         .bind(text(task.workspace_id.0))
         .bind(text(task.id.0))
         .execute(&mut *conn)
         .await
         .doing("store labels")?;
     for (key, value) in &task.order.labels {
-        sqlx::query("INSERT INTO task_labels (workspace_id, task_id, label) VALUES ($1, $2, $3)")
+        query("INSERT INTO task_labels (workspace_id, task_id, label) VALUES ($1, $2, $3)")
             .bind(text(task.workspace_id.0))
             .bind(text(task.id.0))
             .bind(label(key, value)?)
@@ -107,14 +108,15 @@ pub(crate) async fn set_labels(conn: &mut SqliteConnection, task: &Task) -> Resu
     Ok(())
 }
 
-/// A task of a workspace.
+/// A task of a workspace. Within a change it stays as it is until that ends.
 pub(crate) async fn find(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     id: TaskId,
 ) -> Result<Option<Stored>, StoreError> {
-    let sql = format!("{COLUMNS} WHERE workspace_id = $1 AND id = $2");
-    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+    let locking = conn.locking();
+    let sql = format!("{COLUMNS} WHERE workspace_id = $1 AND id = $2{locking}");
+    let row: Option<Row> = query(sqlx::AssertSqlSafe(sql))
         .bind(text(workspace.0))
         .bind(text(id.0))
         .fetch_optional(conn)
@@ -124,12 +126,10 @@ pub(crate) async fn find(
 }
 
 /// How many tasks stand so, of each status that is not final, over all workspaces.
-pub(crate) async fn standing(
-    conn: &mut SqliteConnection,
-) -> Result<Vec<(String, i64)>, StoreError> {
+pub(crate) async fn standing(conn: &mut Conn) -> Result<Vec<(String, i64)>, StoreError> {
     let mut all = Vec::new();
     for status in STATUSES.into_iter().filter(|status| !status.is_final()) {
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM tasks WHERE status = $1")
+        let count: i64 = query_scalar("SELECT COUNT(*) FROM tasks WHERE status = $1")
             .bind(status.name())
             .fetch_one(&mut *conn)
             .await
@@ -141,11 +141,11 @@ pub(crate) async fn standing(
 
 /// Ids of a workspace's tasks that begin or end with `fragment` (hex digits); two at the most.
 pub(crate) async fn matching(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     fragment: &str,
 ) -> Result<Vec<TaskId>, StoreError> {
-    let ids: Vec<String> = sqlx::query_scalar(
+    let ids: Vec<String> = query_scalar(
         "SELECT id FROM tasks WHERE workspace_id = $1 AND (id LIKE $2 OR id LIKE $3) LIMIT 2",
     )
     .bind(text(workspace.0))
@@ -170,12 +170,12 @@ pub(crate) struct Filter {
 
 /// At most `limit` tasks of a workspace, newest first.
 pub(crate) async fn page(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     filter: &Filter,
     limit: u32,
 ) -> Result<Vec<Task>, StoreError> {
-    let mut sql = QueryBuilder::<Sqlite>::new("SELECT document FROM tasks t WHERE workspace_id = ");
+    let mut sql = Parts::new("SELECT document FROM tasks t WHERE workspace_id = ");
     sql.push_bind(text(workspace.0));
     if let Some(status) = filter.status {
         sql.push(" AND status = ").push_bind(status.name());
@@ -195,41 +195,78 @@ pub(crate) async fn page(
         .push(")");
     }
     if let Some((at, id)) = &filter.before {
-        sql.push(" AND (created_at, id) < (").push_bind(*at).push(", ").push_bind(id.clone());
+        sql.push(" AND (created_at, id) < (").push_bind(*at).push(", ").push_bind(id);
         sql.push(")");
     }
     sql.push(" ORDER BY created_at DESC, id DESC LIMIT ").push_bind(i64::from(limit));
-    let rows: Vec<String> =
-        sql.build_query_scalar().fetch_all(conn).await.doing("read the tasks")?;
+    let rows: Vec<String> = sql.scalar().fetch_all(conn).await.doing("read the tasks")?;
     rows.iter().map(|document| from_json(document, "task")).collect()
 }
 
-/// Queued tasks that are not meant for another daemon, best first; `skip` of them are passed over.
+/// At most `limit` queued tasks that are not meant for another daemon, best first, after `last`.
+/// Others may claim them meanwhile: see [`take`].
 pub(crate) async fn queue(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     daemon: DaemonId,
-    (limit, skip): (u32, u32),
+    last: Option<&Stored>,
+    limit: u32,
 ) -> Result<Vec<Stored>, StoreError> {
-    let sql = format!(
-        "{COLUMNS} WHERE workspace_id = $1 AND status = 'queued' \
-         AND (wanted_daemon_id IS NULL OR wanted_daemon_id = $2) \
-         ORDER BY priority DESC, created_at, id LIMIT $3 OFFSET $4"
-    );
-    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-        .bind(text(workspace.0))
-        .bind(text(daemon.0))
-        .bind(i64::from(limit))
-        .bind(i64::from(skip))
-        .fetch_all(conn)
-        .await
-        .doing("read the queue")?;
+    let mut sql = Parts::new(COLUMNS);
+    sql.push(" WHERE workspace_id = ").push_bind(text(workspace.0));
+    sql.push(" AND status = 'queued' AND (wanted_daemon_id IS NULL OR wanted_daemon_id = ");
+    sql.push_bind(text(daemon.0)).push(")");
+    if let Some(Stored { task, .. }) = last {
+        let priority = i64::from(task.order.priority);
+        sql.push(" AND priority <= ").push_bind(priority);
+        sql.push(" AND (priority < ").push_bind(priority).push(" OR (created_at, id) > (");
+        sql.push_bind(task.created_at.millis()).push(", ").push_bind(text(task.id.0)).push("))");
+    }
+    sql.push(" ORDER BY priority DESC, created_at, id LIMIT ").push_bind(i64::from(limit));
+    let rows: Vec<Row> = sql.done().fetch_all(conn).await.doing("read the queue")?;
     rows.into_iter().map(stored).collect()
+}
+
+/// A task that is to be claimed, kept from all others until this change ends; none when it is
+/// claimed or being changed by somebody else.
+pub(crate) async fn take(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    id: TaskId,
+) -> Result<Option<Stored>, StoreError> {
+    let locking = if conn.is_shared() { " FOR UPDATE SKIP LOCKED" } else { "" };
+    let sql =
+        format!("{COLUMNS} WHERE workspace_id = $1 AND id = $2 AND status = 'queued'{locking}");
+    let row: Option<Row> = query(sqlx::AssertSqlSafe(sql))
+        .bind(text(workspace.0))
+        .bind(text(id.0))
+        .fetch_optional(conn)
+        .await
+        .doing("claim a task")?;
+    row.map(stored).transpose()
+}
+
+/// Keeps an id that a client chose from all others who would make a task of it, until this change
+/// ends.
+pub(crate) async fn reserve(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    id: TaskId,
+) -> Result<(), StoreError> {
+    if !conn.is_shared() {
+        return Ok(());
+    }
+    query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+        .bind(format!("{}/{}", text(workspace.0), text(id.0)))
+        .execute(conn)
+        .await
+        .doing("reserve an id")?;
+    Ok(())
 }
 
 /// The tasks of which a daemon holds a run.
 pub(crate) async fn held_by(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     daemon: DaemonId,
 ) -> Result<Vec<Stored>, StoreError> {
@@ -237,7 +274,7 @@ pub(crate) async fn held_by(
         "{COLUMNS} WHERE workspace_id = $1 AND daemon_id = $2 \
          AND status IN ('dispatched', 'waiting', 'running', 'paused') ORDER BY created_at, id"
     );
-    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+    let rows: Vec<Row> = query(sqlx::AssertSqlSafe(sql))
         .bind(text(workspace.0))
         .bind(text(daemon.0))
         .fetch_all(conn)
@@ -248,12 +285,12 @@ pub(crate) async fn held_by(
 
 /// Lets the lease of a task that is held last until `lease_end`; nothing else changes.
 pub(crate) async fn renew(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     id: TaskId,
     lease_end: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "UPDATE tasks SET lease_expires_at = $3 WHERE workspace_id = $1 AND id = $2 \
          AND status IN ('dispatched', 'waiting', 'running', 'paused')",
     )
@@ -267,12 +304,10 @@ pub(crate) async fn renew(
 }
 
 /// Lets every lease begin anew: how long the relay was away, and what its clock did meanwhile, is
-/// not held against anyone.
-pub(crate) async fn renew_all(
-    conn: &mut SqliteConnection,
-    lease_end: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query(
+/// not held against anyone. Relays that share a database do so for each other's daemons too: what
+/// is to be handed over waits for one more lease at the most.
+pub(crate) async fn renew_all(conn: &mut Conn, lease_end: Timestamp) -> Result<(), StoreError> {
+    query(
         "UPDATE tasks SET lease_expires_at = $1 \
          WHERE status IN ('dispatched', 'waiting', 'running', 'paused')",
     )
@@ -284,25 +319,22 @@ pub(crate) async fn renew_all(
 }
 
 /// When the next retry is due; none when no task is deferred.
-pub(crate) async fn next_retry(
-    conn: &mut SqliteConnection,
-) -> Result<Option<Timestamp>, StoreError> {
-    let at: Option<i64> = sqlx::query_scalar(
-        "SELECT MIN(COALESCE(next_retry_at, 0)) FROM tasks WHERE status = 'deferred'",
-    )
-    .fetch_one(conn)
-    .await
-    .doing("look for the next retry")?;
+pub(crate) async fn next_retry(conn: &mut Conn) -> Result<Option<Timestamp>, StoreError> {
+    let at: Option<i64> =
+        query_scalar("SELECT MIN(COALESCE(next_retry_at, 0)) FROM tasks WHERE status = 'deferred'")
+            .fetch_one(conn)
+            .await
+            .doing("look for the next retry")?;
     Ok(moment(at))
 }
 
 /// At most `limit` deferred tasks of any workspace whose retry is due at `now`, longest due first.
 pub(crate) async fn retries(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     now: Timestamp,
     limit: u32,
 ) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
-    let rows: Vec<(String, String)> = sqlx::query_as(
+    let rows: Vec<(String, String)> = query(
         "SELECT workspace_id, id FROM tasks WHERE status = 'deferred' \
          AND COALESCE(next_retry_at, 0) <= $1 ORDER BY next_retry_at, id LIMIT $2",
     )
@@ -319,12 +351,12 @@ pub(crate) async fn retries(
 ///
 /// `queued_before` is when a task must have been queued to have expired.
 pub(crate) async fn overdue(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     steady: Timestamp,
     queued_before: Timestamp,
     limit: u32,
 ) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
-    let rows: Vec<(String, String)> = sqlx::query_as(
+    let rows: Vec<(String, String)> = query(
         "SELECT workspace_id, id FROM tasks WHERE \
          (status IN ('dispatched', 'running') AND lease_expires_at <= $1) \
          OR (status = 'queued' AND queued_at <= $2) ORDER BY created_at, id LIMIT $3",
@@ -340,12 +372,12 @@ pub(crate) async fn overdue(
 
 /// Tasks of any workspace whose holder was not heard since before `steady`, after the one named.
 pub(crate) async fn abandoned(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     steady: Timestamp,
     after: &str,
     limit: u32,
 ) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
-    let rows: Vec<(String, String)> = sqlx::query_as(
+    let rows: Vec<(String, String)> = query(
         "SELECT workspace_id, id FROM tasks WHERE status IN ('waiting', 'paused') \
          AND lease_expires_at <= $1 AND id > $2 ORDER BY id LIMIT $3",
     )
@@ -364,11 +396,11 @@ fn keys(rows: &[(String, String)]) -> Result<Vec<(WorkspaceId, TaskId)>, StoreEr
 
 /// Whether a task has parts.
 pub(crate) async fn has_parts(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     id: TaskId,
 ) -> Result<bool, StoreError> {
-    let part: Option<i64> = sqlx::query_scalar(
+    let part: Option<i64> = query_scalar(
         "SELECT version FROM tasks WHERE workspace_id = $1 AND parent_task_id = $2 LIMIT 1",
     )
     .bind(text(workspace.0))
@@ -381,12 +413,12 @@ pub(crate) async fn has_parts(
 
 /// Notes what a run used so far, and sums up all runs of its task.
 pub(crate) async fn note_usage(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     (task, run): (TaskId, RunId),
     usage: &Usage,
 ) -> Result<Usage, StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO run_usage (workspace_id, task_id, run_id, document) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (workspace_id, task_id, run_id) DO UPDATE SET document = excluded.document",
     )
@@ -397,7 +429,7 @@ pub(crate) async fn note_usage(
     .execute(&mut *conn)
     .await
     .doing("store usage")?;
-    let rows: Vec<String> = sqlx::query_scalar(
+    let rows: Vec<String> = query_scalar(
         "SELECT document FROM run_usage WHERE workspace_id = $1 AND task_id = $2 ORDER BY run_id",
     )
     .bind(text(workspace.0))
@@ -421,14 +453,14 @@ pub(crate) async fn discard(
         "DELETE FROM tokens WHERE workspace_id = $1 AND task_id = $2",
         "DELETE FROM tasks WHERE workspace_id = $1 AND id = $2",
     ] {
-        sqlx::query(sql)
+        query(sql)
             .bind(text(workspace.0))
             .bind(text(id.0))
             .execute(tx.conn())
             .await
             .doing("discard a task")?;
     }
-    sqlx::query("DELETE FROM events WHERE workspace_id = $1 AND stream = $2")
+    query("DELETE FROM events WHERE workspace_id = $1 AND stream = $2")
         .bind(text(workspace.0))
         .bind(stream)
         .execute(tx.conn())

@@ -1,8 +1,8 @@
 //! Tokens: their hashes, whom they speak for and until when.
 
-use super::{Doing, StoreError, moment, read_id, read_name, text, unreadable};
+use super::sql::{query, query_scalar};
+use super::{Conn, Doing, StoreError, moment, read_id, read_name, text, unreadable};
 use crate::auth::{Credential, Secret, Who, role_name};
-use hayward_edge::disk::Connection as SqliteConnection;
 use hayward_shared::api::{Role, TokenKind, TokenView};
 use hayward_shared::id::{TaskId, TokenId, UserId, WorkspaceId};
 use hayward_shared::time::Timestamp;
@@ -46,7 +46,7 @@ fn read_kind(name: &str) -> Result<TokenKind, StoreError> {
 
 /// Makes a token; its secret is known to the caller alone.
 pub(crate) async fn issue(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     issue: Issue,
     now: Timestamp,
 ) -> Result<(Secret, TokenView), StoreError> {
@@ -57,7 +57,7 @@ pub(crate) async fn issue(
         Who::Task(task) => (None, Some(task)),
         Who::Daemon => (None, None),
     };
-    sqlx::query(
+    query(
         "INSERT INTO tokens (id, workspace_id, kind, role, user_id, task_id, hash, created_at, \
          expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
@@ -102,10 +102,10 @@ type Row = (
 
 /// The token with this hash.
 pub(crate) async fn find(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     hash: &[u8; 32],
 ) -> Result<Option<Credential>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(
+    let row: Option<Row> = query(
         "SELECT t.id, t.workspace_id, t.kind, t.role, t.user_id, t.task_id, t.hash, \
          t.expires_at, t.revoked_at, t.last_used_at, m.role FROM tokens t \
          LEFT JOIN members m ON m.workspace_id = t.workspace_id AND m.user_id = t.user_id \
@@ -149,11 +149,11 @@ pub(crate) fn use_is_news(credential: &Credential, now: Timestamp) -> bool {
 
 /// Writes down that a token was used.
 pub(crate) async fn used(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     token: TokenId,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE tokens SET last_used_at = $2 WHERE id = $1")
+    query("UPDATE tokens SET last_used_at = $2 WHERE id = $1")
         .bind(text(token.0))
         .bind(now.millis())
         .execute(conn)
@@ -164,11 +164,11 @@ pub(crate) async fn used(
 
 /// Whether a token is still good.
 pub(crate) async fn is_good(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     token: TokenId,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let id: Option<String> = sqlx::query_scalar(
+    let id: Option<String> = query_scalar(
         "SELECT id FROM tokens WHERE id = $1 AND revoked_at IS NULL \
          AND (expires_at IS NULL OR expires_at > $2)",
     )
@@ -182,13 +182,13 @@ pub(crate) async fn is_good(
 
 /// Tokens of users and daemons of a workspace, oldest first, after the one that `after` names.
 pub(crate) async fn page(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     after: Option<(i64, String)>,
     limit: u32,
 ) -> Result<Vec<TokenView>, StoreError> {
     let (at, id) = after.unwrap_or((-1, String::new()));
-    let rows: Vec<ViewRow> = sqlx::query_as(
+    let rows: Vec<ViewRow> = query(
         "SELECT id, kind, role, user_id, created_at, expires_at, revoked_at, last_used_at \
          FROM tokens WHERE workspace_id = $1 AND task_id IS NULL \
          AND (created_at, id) > ($2, $3) ORDER BY created_at, id LIMIT $4",
@@ -221,11 +221,11 @@ fn view(row: ViewRow) -> Result<TokenView, StoreError> {
 
 /// Ids of a workspace's tokens that begin or end with `fragment`; two at the most.
 pub(crate) async fn matching(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     fragment: &str,
 ) -> Result<Vec<TokenId>, StoreError> {
-    let ids: Vec<String> = sqlx::query_scalar(
+    let ids: Vec<String> = query_scalar(
         "SELECT id FROM tokens WHERE workspace_id = $1 AND task_id IS NULL \
          AND (id LIKE $2 OR id LIKE $3) LIMIT 2",
     )
@@ -240,12 +240,12 @@ pub(crate) async fn matching(
 
 /// Ends a token of a workspace; a repeated end keeps the first moment.
 pub(crate) async fn revoke(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     token: TokenId,
     now: Timestamp,
 ) -> Result<Option<TokenView>, StoreError> {
-    let row: Option<ViewRow> = sqlx::query_as(
+    let row: Option<ViewRow> = query(
         "UPDATE tokens SET revoked_at = COALESCE(revoked_at, $3) \
          WHERE workspace_id = $1 AND id = $2 \
          RETURNING id, kind, role, user_id, created_at, expires_at, revoked_at, last_used_at",
@@ -261,11 +261,11 @@ pub(crate) async fn revoke(
 
 /// Deletes the tokens of a task's agents.
 pub(crate) async fn drop_of_task(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     task: TaskId,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM tokens WHERE workspace_id = $1 AND task_id = $2")
+    query("DELETE FROM tokens WHERE workspace_id = $1 AND task_id = $2")
         .bind(text(workspace.0))
         .bind(text(task.0))
         .execute(conn)

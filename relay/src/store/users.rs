@@ -1,15 +1,15 @@
 //! Workspaces, users and who belongs where.
 
-use super::{Doing, StoreError, count, read_id, read_name, text};
+use super::sql::{query, query_scalar};
+use super::{Conn, Doing, StoreError, count, read_id, read_name, text};
 use crate::auth::role_name;
-use hayward_edge::disk::Connection as SqliteConnection;
 use hayward_shared::api::{Role, UserView};
 use hayward_shared::id::{UserId, WorkspaceId};
 use hayward_shared::time::Timestamp;
 
 /// How many users there are in all.
-pub(crate) async fn total(conn: &mut SqliteConnection) -> Result<u64, StoreError> {
-    let total: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM users")
+pub(crate) async fn total(conn: &mut Conn) -> Result<u64, StoreError> {
+    let total: i64 = query_scalar("SELECT COUNT(*) FROM users")
         .fetch_one(conn)
         .await
         .doing("count the users")?;
@@ -17,11 +17,9 @@ pub(crate) async fn total(conn: &mut SqliteConnection) -> Result<u64, StoreError
 }
 
 /// The oldest workspace.
-pub(crate) async fn first_workspace(
-    conn: &mut SqliteConnection,
-) -> Result<Option<WorkspaceId>, StoreError> {
+pub(crate) async fn first_workspace(conn: &mut Conn) -> Result<Option<WorkspaceId>, StoreError> {
     let id: Option<String> =
-        sqlx::query_scalar("SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1")
+        query_scalar("SELECT id FROM workspaces ORDER BY created_at, id LIMIT 1")
             .fetch_optional(conn)
             .await
             .doing("read the first workspace")?;
@@ -30,12 +28,12 @@ pub(crate) async fn first_workspace(
 
 /// Adds a workspace.
 pub(crate) async fn add_workspace(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     name: &str,
     now: Timestamp,
 ) -> Result<WorkspaceId, StoreError> {
     let id = WorkspaceId::fresh();
-    sqlx::query("INSERT INTO workspaces (id, name, created_at) VALUES ($1, $2, $3)")
+    query("INSERT INTO workspaces (id, name, created_at) VALUES ($1, $2, $3)")
         .bind(text(id.0))
         .bind(name)
         .bind(now.millis())
@@ -47,14 +45,14 @@ pub(crate) async fn add_workspace(
 
 /// Adds a user to a workspace; `None` when the name is taken.
 pub(crate) async fn add(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     name: &str,
     role: Role,
     now: Timestamp,
 ) -> Result<Option<UserView>, StoreError> {
     let id = UserId::fresh();
-    let added = sqlx::query(
+    let added = query(
         "INSERT INTO users (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO NOTHING",
     )
     .bind(text(id.0))
@@ -63,10 +61,10 @@ pub(crate) async fn add(
     .execute(&mut *conn)
     .await
     .doing("add a user")?;
-    if added.rows_affected() == 0 {
+    if added == 0 {
         return Ok(None);
     }
-    sqlx::query("INSERT INTO members (workspace_id, user_id, role) VALUES ($1, $2, $3)")
+    query("INSERT INTO members (workspace_id, user_id, role) VALUES ($1, $2, $3)")
         .bind(text(workspace.0))
         .bind(text(id.0))
         .bind(role_name(role))
@@ -78,13 +76,13 @@ pub(crate) async fn add(
 
 /// The members of a workspace, oldest first, after the one that `after` names.
 pub(crate) async fn page(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     after: Option<(i64, String)>,
     limit: u32,
 ) -> Result<Vec<UserView>, StoreError> {
     let (at, id) = after.unwrap_or((-1, String::new()));
-    let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
+    let rows: Vec<(String, String, String, i64)> = query(
         "SELECT u.id, u.name, m.role, u.created_at FROM members m \
          JOIN users u ON u.id = m.user_id \
          WHERE m.workspace_id = $1 AND (u.created_at, u.id) > ($2, $3) \
@@ -111,12 +109,12 @@ pub(crate) async fn page(
 
 /// The role of a user in a workspace; `None` for one who is no member.
 pub(crate) async fn role(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     workspace: WorkspaceId,
     user: UserId,
 ) -> Result<Option<Role>, StoreError> {
     let role: Option<String> =
-        sqlx::query_scalar("SELECT role FROM members WHERE workspace_id = $1 AND user_id = $2")
+        query_scalar("SELECT role FROM members WHERE workspace_id = $1 AND user_id = $2")
             .bind(text(workspace.0))
             .bind(text(user.0))
             .fetch_optional(conn)

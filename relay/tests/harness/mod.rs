@@ -2,7 +2,7 @@
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
 use futures_util::{SinkExt, StreamExt};
-use hayward_relay::{Bootstrap, Config, Relay, Timing};
+use hayward_relay::{Bootstrap, Config, Database, Relay, Timing};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -34,12 +34,38 @@ pub async fn house() -> House {
 pub async fn house_with(change: impl FnOnce(&mut Config)) -> House {
     drop(rustls::crypto::ring::default_provider().install_default());
     let folder = tempfile::tempdir().unwrap();
-    let mut config = Config::new(folder.path().join("relay.db"), "127.0.0.1:0".parse().unwrap());
+    let mut config = Config::new(database(&folder).await, "127.0.0.1:0".parse().unwrap());
+    config.owner_token = Some(folder.path().join("owner.token"));
     change(&mut config);
     let relay = Relay::start(config).await.unwrap();
     let owner = relay.bootstrap().unwrap().clone();
     let base = format!("http://{}", relay.address());
     House { relay: Some(relay), folder, owner, http: reqwest::Client::new(), base }
+}
+
+/// Whether the tests run on PostgreSQL: `HAYWARD_TEST_STORE=postgres`.
+pub fn on_postgres() -> bool {
+    std::env::var("HAYWARD_TEST_STORE").is_ok_and(|store| store == "postgres")
+}
+
+/// A database of its own: a file, or a schema on the server that `HAYWARD_TEST_POSTGRES` names.
+async fn database(folder: &tempfile::TempDir) -> Database {
+    if on_postgres() {
+        schema().await.parse().unwrap()
+    } else {
+        folder.path().join("relay.db").into()
+    }
+}
+
+/// The address of a new, empty schema.
+pub async fn schema() -> String {
+    let server = std::env::var("HAYWARD_TEST_POSTGRES").expect("HAYWARD_TEST_POSTGRES is not set");
+    let name = format!("t{}", Uuid::now_v7().simple());
+    let options: sqlx::postgres::PgConnectOptions = server.parse().unwrap();
+    let mut side = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let sql = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {name}"));
+    sqlx::query(sql).execute(&mut side).await.unwrap();
+    format!("{server}?options[search_path]={name}")
 }
 
 impl House {

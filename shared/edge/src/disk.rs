@@ -37,6 +37,14 @@ pub async fn migrate(pool: &Pool, migrator: &Migrator) -> Result<(), MigrateErro
     migrator.run(pool).await
 }
 
+/// Waits for the disk of a simulated world, as a transaction does that is begun and committed by
+/// statements of its own: before it begins, before its commit, and after. Elsewhere over at once.
+#[cfg_attr(not(feature = "simulation"), expect(clippy::unused_async, reason = "a world may wait"))]
+pub async fn wait(_connection: &mut Reader) {
+    #[cfg(feature = "simulation")]
+    _connection.wait().await;
+}
+
 #[cfg(not(feature = "simulation"))]
 mod plain {
     /// The connections of one database.

@@ -148,12 +148,35 @@ impl Work {
 impl Drop for Work {
     fn drop(&mut self) {
         let Some(Connection(Held::Simulated(held, disk))) = &mut self.connection else { return };
-        if disk.is_off() {
-            return;
+        undo(held, &**disk);
+    }
+}
+
+fn undo(connection: &mut SqliteConnection, disk: &dyn Disk) {
+    if disk.is_off() {
+        return;
+    }
+    let undone = AtOnce::new(sqlx::raw_sql("ROLLBACK").execute(connection), None);
+    // where it cannot be undone the next one cannot begin, and says so
+    drop(std::pin::pin!(undone).as_mut().poll(&mut Context::from_waker(Waker::noop())));
+}
+
+impl Reader {
+    pub(super) async fn wait(&mut self) {
+        let (_, disk) = self.0.parts();
+        if let Some(disk) = disk {
+            disk.wait().await;
         }
-        let undone = AtOnce::new(sqlx::raw_sql("ROLLBACK").execute(&mut **held), None);
-        // where it cannot be undone the next one cannot begin, and says so
-        drop(std::pin::pin!(undone).as_mut().poll(&mut Context::from_waker(Waker::noop())));
+    }
+
+    /// Undoes what was begun on it: the connection is closed once it is given back, or in a
+    /// simulated world kept.
+    pub fn close_on_drop(&mut self) {
+        match &mut self.0.0 {
+            Held::Pooled(connection) => connection.close_on_drop(),
+            Held::Begun(_) => {}
+            Held::Simulated(held, disk) => undo(held, &**disk),
+        }
     }
 }
 
