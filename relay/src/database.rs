@@ -60,6 +60,10 @@ impl FromStr for Database {
             let options = name.parse::<PgConnectOptions>().map_err(|_| NotADatabase::Postgres)?;
             return Ok(Self::Postgres(Postgres { options: Box::new(options) }));
         }
+        // not names of files, but addresses written otherwise, perhaps with a password
+        if name.starts_with("postgres") && name.contains(':') || name.contains("password=") {
+            return Err(NotADatabase::Postgres);
+        }
         let file = match name.strip_prefix("sqlite:") {
             Some(file) => file.strip_prefix("//").unwrap_or(file),
             None => match name.split_once("://") {
@@ -129,7 +133,13 @@ mod tests {
             assert_eq!(database.to_string(), "postgres://me@db.example:6432/relay");
             assert!(!format!("{database:?}").contains("geheim"));
         }
-        let odd = "postgres://me:geheim@db.example:port/relay".parse::<Database>().unwrap_err();
-        assert!(!format!("{odd} {odd:?}").contains("geheim"));
+        for name in [
+            "postgres://me:geheim@db.example:port/relay",
+            "postgres:me:geheim@db.example/relay",
+            "host=db.example password=geheim",
+        ] {
+            let odd = name.parse::<Database>().unwrap_err();
+            assert!(!format!("{odd} {odd:?}").contains("geheim"), "{name}");
+        }
     }
 }

@@ -23,14 +23,17 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut looked = core.steady.now();
     loop {
         ticks.tick().await;
-        let pause = core.steady.now().since(looked);
-        looked = core.steady.now();
+        let at = core.steady.now();
+        let pause = at.since(looked);
         if pause > core.timing.sweep_ms + core.timing.lease_ms / 2 {
             tracing::warn!(pause, "this relay stood still: every lease begins anew");
             if let Err(e) = begin_leases_anew(&core).await {
                 tracing::error!(error = &e as &dyn std::error::Error, "no lease was renewed");
+                // nobody's lease is judged by that pause
+                continue;
             }
         }
+        looked = at;
         if let Err(e) = sweep(&core, now(&core)).await {
             tracing::error!(error = &e as &dyn std::error::Error, "a sweep failed");
         }

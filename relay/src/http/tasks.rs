@@ -163,6 +163,8 @@ pub(super) async fn create(
     if let Some(id) = wanted
         && let Some(row) = tasks::find(tx.conn(), caller.workspace, id).await?
     {
+        // the first request's may not be on disk yet
+        tx.commit().await?;
         return Ok((StatusCode::OK, Json(row.task)));
     }
     let id = wanted.unwrap_or_else(TaskId::fresh);
@@ -231,6 +233,7 @@ pub(super) async fn patch(
     let mut change = Change::of(row);
     let fields = take_over(&mut change.row.task, patch)?;
     if fields.is_empty() {
+        tx.commit().await?;
         return Ok(Json(change.row.task));
     }
     change.updated(&fields, &caller.actor(), crate::clock::now());

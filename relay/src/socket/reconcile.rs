@@ -98,27 +98,40 @@ impl Connection {
         let now = crate::clock::now();
         let mut tx = self.core.store.write().await?;
         let found = tasks::find(tx.conn(), self.peer.workspace, key.task_id).await?;
-        let Some(row) = found else {
-            // it was cancelled and discarded while the daemon was away; its worktree stays
-            tracing::warn!(task = %key.task_id, "a daemon names a task that is not here");
-            return Ok(Answer::Ends);
+        let row = match self.judged(found, key) {
+            Ok(row) => row,
+            Err(answer) => {
+                // what was read may be another's that is not on disk yet
+                tx.commit().await?;
+                return Ok(answer);
+            }
         };
-        let holding = &row.task.holding;
-        if lease::is_former(key.lease_epoch, holding.lease_epoch) {
-            return Ok(Answer::Stale);
-        }
-        if holding.run_id != Some(key.run_id) || holding.daemon_id != Some(self.peer.daemon) {
-            return Ok(Answer::GoesOn);
-        }
-        if row.task.status.is_final() {
-            return Ok(Answer::Ends);
-        }
         let mut change = Change::of(row);
         change.row.heard_epoch = key.lease_epoch;
         lease::heard(&mut change, &sender(self.peer.daemon).actor(), now, self.core.lease_end());
         tasks::apply(&mut tx, change).await?;
         tx.commit().await?;
         Ok(Answer::GoesOn)
+    }
+
+    /// The task of a run that its daemon still has, or what the daemon is told instead.
+    fn judged(&self, found: Option<Stored>, key: &RunKey) -> Result<Stored, Answer> {
+        let Some(row) = found else {
+            // it was cancelled and discarded while the daemon was away; its worktree stays
+            tracing::warn!(task = %key.task_id, "a daemon names a task that is not here");
+            return Err(Answer::Ends);
+        };
+        let holding = &row.task.holding;
+        if lease::is_former(key.lease_epoch, holding.lease_epoch) {
+            return Err(Answer::Stale);
+        }
+        if holding.run_id != Some(key.run_id) || holding.daemon_id != Some(self.peer.daemon) {
+            return Err(Answer::GoesOn);
+        }
+        if row.task.status.is_final() {
+            return Err(Answer::Ends);
+        }
+        Ok(row)
     }
 
     /// Delivers a run whose first delivery was lost, if that is still so now that nothing else is

@@ -118,9 +118,10 @@ impl Connection {
             if planted("ack_before_commit") {
                 self.say(&ToDaemon::Ack { seq }.into()).await?;
             }
-            tx.commit().await?;
-            self.core.metrics.reports.inc_by(fresh);
         }
+        // also where nothing is new: what was read may be another's that is not on disk yet
+        tx.commit().await?;
+        self.core.metrics.reports.inc_by(fresh);
         if let Some(seq) = last {
             self.stored = (seq, self.stored.1.saturating_add(count));
         }
