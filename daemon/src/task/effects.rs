@@ -12,7 +12,7 @@ use super::time::Time;
 use crate::keeper::RunFolder;
 use crate::session::{self, End, Found, Session};
 use hayward_shared::run::{Failure, RunKey};
-use hayward_shared::task::{CompletionAction, Reason};
+use hayward_shared::task::{CompletionAction, Order, Reason};
 use std::time::Duration;
 
 /// A keeper that could not be asked, or speaks another version, is asked again after this long.
@@ -78,32 +78,31 @@ impl Actor {
                 // another daemon may be at the same work by now
                 self.take_later(Event::Expired(None));
             }
-            Effect::Deliver => {
-                let place = state.place.clone();
-                let mut order = order;
-                if state.wish.is_some()
-                    && matches!(
-                        order.completion_action,
-                        CompletionAction::Merge | CompletionAction::Pr
-                    )
-                {
-                    // the work is kept on its branch, and goes nowhere
-                    order.completion_action = CompletionAction::Branch;
-                }
-                self.work.spawn(async move {
-                    let delivered = match (&place, &shop.stage) {
-                        (Some(_), Some(stage)) => stage.deliver(key).await.map(|work| (work, None)),
-                        (Some(place), None) => deliver::deliver(&shop, key, &order, place).await,
-                        (None, _) => Err(Failure::new(Reason::Internal, "the run has no worktree")),
-                    };
-                    Done::Event(match delivered {
-                        Ok((work, None)) => Event::Delivered(work),
-                        Ok((work, Some(failure))) => Event::Stuck(work, failure),
-                        Err(failure) => Event::Failed(failure),
-                    })
-                });
-            }
+            Effect::Deliver => self.deliver(order),
         }
+    }
+
+    fn deliver(&mut self, mut order: Order) {
+        let (shop, key, state) = (self.shop.clone(), self.key, self.machine.state());
+        let place = state.place.clone();
+        let goes_home =
+            matches!(order.completion_action, CompletionAction::Merge | CompletionAction::Pr);
+        if state.wish.is_some() && goes_home {
+            // the work is kept on its branch, and goes nowhere
+            order.completion_action = CompletionAction::Branch;
+        }
+        self.work.spawn(async move {
+            let delivered = match (&place, &shop.stage) {
+                (Some(_), Some(stage)) => stage.deliver(key).await.map(|work| (work, None)),
+                (Some(place), None) => deliver::deliver(&shop, key, &order, place).await,
+                (None, _) => Err(Failure::new(Reason::Internal, "the run has no worktree")),
+            };
+            Done::Event(match delivered {
+                Ok((work, None)) => Event::Delivered(work),
+                Ok((work, Some(failure))) => Event::Stuck(work, failure),
+                Err(failure) => Event::Failed(failure),
+            })
+        });
     }
 
     async fn begin_here(&mut self, effect: Effect) {
