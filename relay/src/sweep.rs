@@ -3,7 +3,7 @@
 
 use crate::core::Core;
 use crate::lease::{self, Now};
-use crate::store::{Heard, StoreError, tasks};
+use crate::store::{Heard, StoreError, due, tasks};
 use hayward_shared::event::{Envelope, Kind};
 use hayward_shared::id::{TaskId, WorkspaceId};
 use hayward_shared::task::Status;
@@ -48,7 +48,7 @@ async fn sweep(core: &Core, now: Now) -> Result<(), StoreError> {
     let queued_before = now.wall.plus_millis(-core.timing.queue_ms);
     loop {
         let mut reader = core.store.read().await?;
-        let due = tasks::overdue(&mut reader, now.steady, queued_before, PAGE).await?;
+        let due = due::overdue(&mut reader, now.steady, queued_before, PAGE).await?;
         drop(reader);
         let mut moved = 0;
         for key in &due {
@@ -61,7 +61,7 @@ async fn sweep(core: &Core, now: Now) -> Result<(), StoreError> {
     let mut after = String::new();
     loop {
         let mut reader = core.store.read().await?;
-        let away = tasks::abandoned(&mut reader, now.steady, &after, PAGE).await?;
+        let away = due::abandoned(&mut reader, now.steady, &after, PAGE).await?;
         drop(reader);
         for key in &away {
             settle(core, *key, now).await?;
@@ -93,7 +93,7 @@ async fn settle(
 /// have been set meanwhile.
 pub(crate) async fn begin_leases_anew(core: &Core) -> Result<(), StoreError> {
     let mut tx = core.store.write().await?;
-    tasks::renew_all(tx.conn(), core.lease_end()).await?;
+    due::renew_all(tx.conn(), core.lease_end()).await?;
     tx.commit().await
 }
 
@@ -130,9 +130,9 @@ async fn retry_due(core: &Core) -> Result<Option<i64>, StoreError> {
     loop {
         let now = now(core);
         let mut reader = core.store.read().await?;
-        let due = tasks::retries(&mut reader, now.wall, PAGE).await?;
+        let due = due::retries(&mut reader, now.wall, PAGE).await?;
         if due.is_empty() {
-            let next = tasks::next_retry(&mut reader).await?;
+            let next = due::next_retry(&mut reader).await?;
             return Ok(next.map(|at| at.since(now.wall)));
         }
         drop(reader);

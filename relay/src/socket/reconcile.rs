@@ -11,7 +11,7 @@ use crate::lease;
 use crate::routing::Sender;
 use crate::store::events::{self, Draft, Stream};
 use crate::store::tasks::{self, Stored};
-use crate::store::{StoreError, daemons, tokens};
+use crate::store::{StoreError, daemons, due, tokens};
 use hayward_shared::backoff;
 use hayward_shared::event::{Kind, Subject};
 use hayward_shared::fault::{Code, Fault};
@@ -205,7 +205,7 @@ impl Connection {
                 lease::heard(&mut change, &sender(daemon).actor(), now, lease_end);
                 tasks::apply(&mut tx, change).await?;
             } else {
-                tasks::renew(tx.conn(), workspace, *task, lease_end).await?;
+                due::renew(tx.conn(), workspace, *task, lease_end).await?;
             }
         }
         tx.commit().await?;

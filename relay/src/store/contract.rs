@@ -1,6 +1,7 @@
 //! What the store promises, whichever database is beneath: every test runs on SQLite, and on
 //! PostgreSQL where `HAYWARD_TEST_POSTGRES` names a server.
 
+use super::due;
 use super::events::{self, Stream};
 use super::tasks::{self, Filter, Stored};
 use super::tokens::{self, Issue};
@@ -412,7 +413,7 @@ async fn leases_begin_anew_and_what_is_due_is_found(place: Place) {
         place.store(row).await
     };
     let mut reader = place.store.read().await.unwrap();
-    assert_eq!(tasks::next_retry(&mut reader).await.unwrap(), None);
+    assert_eq!(due::next_retry(&mut reader).await.unwrap(), None);
     drop(reader);
     let running = stand(Status::Running, Some(10), None).await;
     let paused = stand(Status::Paused, Some(10), None).await;
@@ -430,28 +431,28 @@ async fn leases_begin_anew_and_what_is_due_is_found(place: Place) {
     }
     assert!(standing.iter().all(|(name, _)| name != Status::Completed.name()));
     let key = |id| (place.workspace, id);
-    assert_eq!(tasks::next_retry(&mut reader).await.unwrap(), Some(at(40)));
-    assert_eq!(tasks::retries(&mut reader, at(39), 9).await.unwrap(), []);
-    let due = tasks::retries(&mut reader, at(50), 9).await.unwrap();
+    assert_eq!(due::next_retry(&mut reader).await.unwrap(), Some(at(40)));
+    assert_eq!(due::retries(&mut reader, at(39), 9).await.unwrap(), []);
+    let due = due::retries(&mut reader, at(50), 9).await.unwrap();
     assert_eq!(due, [key(soon), key(late)]);
-    assert_eq!(tasks::retries(&mut reader, at(50), 1).await.unwrap(), [key(soon)]);
-    let overdue = tasks::overdue(&mut reader, at(10), at(4), 9).await.unwrap();
+    assert_eq!(due::retries(&mut reader, at(50), 1).await.unwrap(), [key(soon)]);
+    let overdue = due::overdue(&mut reader, at(10), at(4), 9).await.unwrap();
     assert_eq!(overdue, [key(running)]);
-    let overdue = tasks::overdue(&mut reader, at(9), at(5), 9).await.unwrap();
+    let overdue = due::overdue(&mut reader, at(9), at(5), 9).await.unwrap();
     assert_eq!(overdue, [key(waits)]);
-    assert_eq!(tasks::abandoned(&mut reader, at(10), "", 9).await.unwrap(), [key(paused)]);
+    assert_eq!(due::abandoned(&mut reader, at(10), "", 9).await.unwrap(), [key(paused)]);
     drop(reader);
 
     let mut tx = place.store.write().await.unwrap();
-    tasks::renew(tx.conn(), place.workspace, running, at(20)).await.unwrap();
-    tasks::renew(tx.conn(), place.workspace, done, at(20)).await.unwrap();
+    due::renew(tx.conn(), place.workspace, running, at(20)).await.unwrap();
+    due::renew(tx.conn(), place.workspace, done, at(20)).await.unwrap();
     tx.commit().await.unwrap();
     let ends = async |id| place.find(id).await.unwrap().lease_expires_at;
     assert_eq!(ends(running).await, Some(at(20)));
     assert_eq!(ends(paused).await, Some(at(10)));
     assert_eq!(ends(done).await, Some(at(10)), "it is held by nobody");
     let mut tx = place.store.write().await.unwrap();
-    tasks::renew_all(tx.conn(), at(30)).await.unwrap();
+    due::renew_all(tx.conn(), at(30)).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!((ends(running).await, ends(paused).await), (Some(at(30)), Some(at(30))));
     assert_eq!((ends(waits).await, ends(done).await), (None, Some(at(10))));

@@ -9,6 +9,7 @@
 mod contract;
 pub(crate) mod daemons;
 pub(crate) mod discards;
+pub(crate) mod due;
 pub(crate) mod events;
 mod moving;
 mod postgres;
