@@ -67,19 +67,7 @@ impl Daemon {
         home.furnish()?;
         let parent: Variables = std::env::vars().collect();
         let journal = Journal::open(&home.journal()).await?;
-        let identity = Identity {
-            relay,
-            token,
-            machine: home.machine()?,
-            hostname: hostname(),
-            capacity: config.daemon.max_concurrent_tasks,
-            labels: config.daemon.labels.clone(),
-            directories: Directories {
-                working_directory: text(std::env::current_dir().unwrap_or_default()),
-                home_directory: text(home.clones()),
-                worktrees_directory: text(home.worktrees()),
-            },
-        };
+        let identity = identity(&home, &config, relay, token)?;
         let yard = Yard::new(home.worktrees());
         let repositories = Repositories::with_pool(Pool::new(Terms {
             yard: yard.clone(),
@@ -160,6 +148,27 @@ impl Daemon {
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.link.standing()
     }
+}
+
+fn identity(
+    home: &Home,
+    config: &Config,
+    relay: String,
+    token: String,
+) -> Result<Identity, HomeError> {
+    Ok(Identity {
+        relay,
+        token,
+        machine: home.machine()?,
+        hostname: hostname(),
+        capacity: config.daemon.max_concurrent_tasks,
+        labels: config.daemon.labels.clone(),
+        directories: Directories {
+            working_directory: text(std::env::current_dir().unwrap_or_default()),
+            home_directory: text(home.clones()),
+            worktrees_directory: text(home.worktrees()),
+        },
+    })
 }
 
 async fn tell_runtimes(
