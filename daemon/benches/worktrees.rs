@@ -33,9 +33,10 @@ const LARGE: usize = 20_000;
 /// Once the rounds of a size took so long, no other begins, unless their number was asked for.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Ext4 looks, one by one, at inodes that were freed in the last five seconds before it passes them
-/// over: who writes files just then waits a second for a thousand, whoever it is.
-const FREED: Duration = Duration::from_millis(5_500);
+/// Ext4 without a journal looks, one by one, at inodes that were freed in the last minute before it
+/// passes them over: who makes files within it waits for that, by turns this one or the other. For
+/// five minutes more where it has not written them back.
+const FREED: Duration = Duration::from_secs(62);
 
 /// So long after its files were written an index that is written knows that they are older.
 const SETTLED: Duration = Duration::from_millis(1_100);
@@ -262,6 +263,8 @@ async fn one_round(
     let path = theirs.to_string_lossy().into_owned();
     let add = ["worktree", "add", "-q", "--no-track", "-b", &branch, &path, "main"];
     all.refill().await;
+    nix::unistd::sync();
+    tokio::time::sleep(FREED).await;
     // the order alternates, so that a disk that tires favours none
     for step in [[0, 1, 2, 3, 4, 5], [4, 2, 0, 5, 1, 3], [5, 1, 3, 2, 4, 0]][round % 3] {
         nix::unistd::sync();
@@ -309,7 +312,6 @@ async fn one_round(
     fs::remove_dir_all(&plain)?;
     fs::remove_dir_all(&copies)?;
     all.empty_trash().await;
-    tokio::time::sleep(FREED).await;
     Ok(times)
 }
 
