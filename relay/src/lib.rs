@@ -14,6 +14,7 @@ mod http;
 mod lease;
 mod metrics;
 mod placement;
+mod presence;
 mod registry;
 mod relay;
 mod routing;

@@ -1,9 +1,10 @@
 //! What happens by time alone, and who is told that there may be work. Three small loops, all owned
 //! by the relay.
 
+use crate::config::Timing;
 use crate::core::Core;
 use crate::lease::{self, Now};
-use crate::store::{Heard, StoreError, due, tasks};
+use crate::store::{Heard, Store, StoreError, due, persist, tasks};
 use hayward_shared::event::{Envelope, Kind};
 use hayward_shared::id::{TaskId, WorkspaceId};
 use hayward_shared::task::Status;
@@ -52,7 +53,7 @@ async fn sweep(core: &Core, now: Now) -> Result<(), StoreError> {
         drop(reader);
         let mut moved = 0;
         for key in &due {
-            moved += u32::from(settle(core, *key, now).await?);
+            moved += u32::from(settle(&core.store, &core.timing, *key, now).await?);
         }
         if moved == 0 || u32::try_from(due.len()).is_ok_and(|n| n < PAGE) {
             break;
@@ -64,7 +65,7 @@ async fn sweep(core: &Core, now: Now) -> Result<(), StoreError> {
         let away = due::abandoned(&mut reader, now.steady, &after, PAGE).await?;
         drop(reader);
         for key in &away {
-            settle(core, *key, now).await?;
+            settle(&core.store, &core.timing, *key, now).await?;
         }
         match away.last() {
             Some((_, id)) if u32::try_from(away.len()).is_ok_and(|n| n >= PAGE) => {
@@ -75,18 +76,23 @@ async fn sweep(core: &Core, now: Now) -> Result<(), StoreError> {
     }
 }
 
-/// Does what is due to one task; whether something was.
-async fn settle(
-    core: &Core,
+/// Does what is due to one task; whether something was. The task is looked at as it is by then, so
+/// what several relays see to be due is done once.
+pub(crate) async fn settle(
+    store: &Store,
+    timing: &Timing,
     (workspace, id): (WorkspaceId, TaskId),
     now: Now,
 ) -> Result<bool, StoreError> {
-    let mut tx = core.store.write().await?;
-    let Some(row) = tasks::find(tx.conn(), workspace, id).await? else { return Ok(false) };
-    let Some(change) = lease::overdue(&row, now, &core.timing) else { return Ok(false) };
-    tasks::apply(&mut tx, change).await?;
-    tx.commit().await?;
-    Ok(true)
+    persist(|| async {
+        let mut tx = store.write().await?;
+        let Some(row) = tasks::find(tx.conn(), workspace, id).await? else { return Ok(false) };
+        let Some(change) = lease::overdue(&row, now, timing) else { return Ok(false) };
+        tasks::apply(&mut tx, change).await?;
+        tx.commit().await?;
+        Ok(true)
+    })
+    .await
 }
 
 /// Lets every lease begin anew: nobody could be heard while the relay was away, and its clock may
@@ -138,7 +144,7 @@ async fn retry_due(core: &Core) -> Result<Option<i64>, StoreError> {
         drop(reader);
         let mut moved = 0;
         for key in due {
-            moved += u32::from(settle(core, key, now).await?);
+            moved += u32::from(settle(&core.store, &core.timing, key, now).await?);
         }
         if moved == 0 {
             return Ok(None);

@@ -21,6 +21,7 @@ use hayward_shared::run::RunKey;
 use hayward_shared::task::Status;
 use hayward_shared::time::Timestamp;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 fn sender(daemon: DaemonId) -> Sender {
     Sender { daemon, epoch: None }
@@ -188,24 +189,25 @@ impl Connection {
         }
         daemons::seen(tx.conn(), daemon, now).await?;
         let lease_end = self.core.lease_end();
-        for task in active {
-            let Some(row) = tasks::find(tx.conn(), workspace, *task).await? else { continue };
+        // by id, as whoever needs several tasks takes them
+        for task in &BTreeSet::from_iter(active) {
+            let Some(row) = tasks::find(tx.conn(), workspace, **task).await? else { continue };
             if row.task.holding.daemon_id != Some(daemon) {
                 continue;
             }
             if row.task.status.is_final() {
-                ended.push(*task);
+                ended.push(**task);
                 continue;
             }
             if lease::is_fenced(&row, &self.core.timing) {
-                renewed.push(*task);
+                renewed.push(**task);
             }
             if lease::is_away(&row) {
                 let mut change = Change::of(row);
                 lease::heard(&mut change, &sender(daemon).actor(), now, lease_end);
                 tasks::apply(&mut tx, change).await?;
             } else {
-                due::renew(tx.conn(), workspace, *task, lease_end).await?;
+                due::renew(tx.conn(), workspace, **task, lease_end).await?;
             }
         }
         tx.commit().await?;

@@ -30,10 +30,15 @@ pub(crate) async fn renew(
 /// not held against anyone. Relays that share a database do so for each other's daemons too: what
 /// is to be handed over waits for one more lease at the most.
 pub(crate) async fn renew_all(conn: &mut Conn, lease_end: Timestamp) -> Result<(), StoreError> {
-    query(
-        "UPDATE tasks SET lease_expires_at = $1 \
-         WHERE status IN ('dispatched', 'waiting', 'running', 'paused')",
-    )
+    // by id, as whoever needs several tasks takes them
+    let held = format!(
+        "SELECT workspace_id, id FROM tasks \
+         WHERE status IN ('dispatched', 'waiting', 'running', 'paused') ORDER BY id{}",
+        conn.locking()
+    );
+    query(sqlx::AssertSqlSafe(format!(
+        "UPDATE tasks SET lease_expires_at = $1 WHERE (workspace_id, id) IN ({held})"
+    )))
     .bind(lease_end.millis())
     .execute(conn)
     .await

@@ -6,7 +6,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 /// Every migration that this version knows: number, name, statements. Never edited once released.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", FIRST), (2, "discards", DISCARDS)];
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "first", FIRST), (2, "discards", DISCARDS), (3, "relays", RELAYS)];
 
 const FIRST: &str = "
 CREATE TABLE workspaces (
@@ -70,6 +71,12 @@ CREATE TABLE discards (
     daemon_id TEXT NOT NULL,
     PRIMARY KEY (workspace_id, task_id));
 CREATE INDEX discards_of_daemon ON discards (daemon_id);
+";
+
+const RELAYS: &str = "
+CREATE TABLE relays (
+    id TEXT PRIMARY KEY,
+    address TEXT NOT NULL, version TEXT NOT NULL, bus BIGINT NOT NULL, host TEXT NOT NULL);
 ";
 
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
