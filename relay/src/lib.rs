@@ -13,6 +13,7 @@ mod discards;
 mod http;
 mod lease;
 mod metrics;
+mod mover;
 mod placement;
 mod presence;
 mod registry;

@@ -1,7 +1,6 @@
 //! A running relay: started, asked for credentials by its own process, stopped.
 
 use crate::auth::{Secret, Who};
-use crate::clock::Steady;
 use crate::config::Config;
 use crate::core::{Core, Links};
 use crate::database::Database;
@@ -120,20 +119,20 @@ impl Relay {
         let refused = |source| StartError::Listen { address: config.listen, source };
         let listener = net::Listener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let presence = join(&config, address).await?;
+        let id = RelayId::fresh();
+        let presence = join(&config, id, address).await?;
         let (stop, stopping) = watch::channel(false);
         let core = Arc::new(Core {
+            id,
             store,
             registry: Registry::default(),
             timing: config.timing,
-            steady: Steady::from(crate::clock::now()),
             gate: Gate::new(&config, address.ip().is_loopback()),
             metrics: Metrics::default(),
             stopping: stopping.clone(),
             links: Links::default(),
         });
         let bootstrap = found(&core, &config).await?;
-        sweep::begin_leases_anew(&core).await.map_err(failed)?;
         let loops = [
             tokio::spawn(sweep::run(core.clone())),
             tokio::spawn(sweep::retry(core.clone())),
@@ -254,11 +253,15 @@ fn owner_file(config: &Config) -> PathBuf {
 }
 
 /// Takes this relay's place among those that serve the database.
-async fn join(config: &Config, address: SocketAddr) -> Result<Option<Presence>, StartError> {
+async fn join(
+    config: &Config,
+    id: RelayId,
+    address: SocketAddr,
+) -> Result<Option<Presence>, StartError> {
     let Database::Postgres(at) = &config.database else { return Ok(None) };
     let database = config.database.to_string();
     let card = Card {
-        id: RelayId::fresh(),
+        id,
         address: address.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         // none reaches another yet

@@ -218,8 +218,9 @@ async fn a_server_that_falls_silent_hangs_nobody_and_what_it_held_is_let_go() {
     }
     // it falls silent while changes are under way, and all that come after wait for it
     let (quiet, begun) = (cable.quiet.clone(), Instant::now());
-    let (under_way, ()) =
-        tokio::join!(ask([keys(), keys()].concat()), async { drop(quiet.send_replace(true)) });
+    let (under_way, ()) = tokio::join!(ask([keys(), keys()].concat()), async {
+        quiet.send_replace(true);
+    });
     for (status, answer) in under_way {
         assert!(matches!(status, 201 | 503), "{status} {answer}");
     }

@@ -86,7 +86,7 @@ impl Connection {
                 return Ok((None, passed_over));
             };
             let mut change = Change::of(row);
-            let lease_end = self.core.lease_end();
+            let lease_end = self.core.lease_end(&mut tx).await?;
             if let Err(e) = lease::claim(&mut change, self.peer.daemon, &by, now, lease_end) {
                 tracing::error!(task = %change.row.task.id, "a queued task cannot be claimed: {e}");
                 continue;

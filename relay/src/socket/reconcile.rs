@@ -109,7 +109,8 @@ impl Connection {
         };
         let mut change = Change::of(row);
         change.row.heard_epoch = key.lease_epoch;
-        lease::heard(&mut change, &sender(self.peer.daemon).actor(), now, self.core.lease_end());
+        let lease_end = self.core.lease_end(&mut tx).await?;
+        lease::heard(&mut change, &sender(self.peer.daemon).actor(), now, lease_end);
         tasks::apply(&mut tx, change).await?;
         tx.commit().await?;
         Ok(Answer::GoesOn)
@@ -145,7 +146,7 @@ impl Connection {
         let Some(mut row) = still else { return Ok(false) };
         // the secret of the first delivery is not known any more
         tokens::drop_of_task(tx.conn(), row.task.workspace_id, row.task.id).await?;
-        row.lease_expires_at = Some(self.core.lease_end());
+        row.lease_expires_at = Some(self.core.lease_end(&mut tx).await?);
         tasks::save(tx.conn(), &row).await?;
         let spawn = super::dispatch::order(&mut tx, &row.task, &self.core.timing, now).await?;
         tx.commit().await?;
@@ -188,7 +189,7 @@ impl Connection {
             return Err(End::Refused(Fault::new(Code::Unauthorized, "the token was revoked")));
         }
         daemons::seen(tx.conn(), daemon, now).await?;
-        let lease_end = self.core.lease_end();
+        let lease_end = self.core.lease_end(&mut tx).await?;
         // by id, as whoever needs several tasks takes them
         for task in &BTreeSet::from_iter(active) {
             let Some(row) = tasks::find(tx.conn(), workspace, **task).await? else { continue };

@@ -219,7 +219,7 @@ impl Connection {
         let from = Sender { daemon, epoch: tags.lease_epoch };
         let moment = Moment {
             now: crate::clock::now(),
-            lease_end: self.core.lease_end(),
+            lease_end: self.core.lease_end(tx).await?,
             jitter: self.core.jitter(),
         };
         match routing::judge(row, from, body, moment) {

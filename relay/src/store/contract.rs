@@ -451,10 +451,14 @@ async fn leases_begin_anew_and_what_is_due_is_found(place: Place) {
     assert_eq!(ends(running).await, Some(at(20)));
     assert_eq!(ends(paused).await, Some(at(10)));
     assert_eq!(ends(done).await, Some(at(10)), "it is held by nobody");
-    let mut tx = place.store.write().await.unwrap();
-    due::renew_all(tx.conn(), at(30)).await.unwrap();
-    tx.commit().await.unwrap();
-    assert_eq!((ends(running).await, ends(paused).await), (Some(at(30)), Some(at(30))));
+    // one that ran out before the clock stood still counts on
+    for (clock, end, then) in [(9, 30, (30, 30)), (30, 50, (30, 30)), (29, 50, (50, 50))] {
+        let mut tx = place.store.write().await.unwrap();
+        due::begin_anew(tx.conn(), at(clock), at(end)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(ends(running).await, Some(at(then.0)));
+        assert_eq!(ends(paused).await, Some(at(then.1)));
+    }
     assert_eq!((ends(waits).await, ends(done).await), (None, Some(at(10))));
 }
 

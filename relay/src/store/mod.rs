@@ -5,6 +5,7 @@
 //! locks the rows that it changes ([`postgres`]). An event is heard only after the transaction that
 //! stored it.
 
+pub(crate) mod clock;
 #[cfg(test)]
 mod contract;
 pub(crate) mod daemons;
@@ -231,7 +232,7 @@ impl Store {
                 Turn::Own(Conn::Writing(postgres::begin(&pools.writers).await?))
             }
         };
-        Ok(Tx { turn, live: self.live.clone(), fresh: Vec::new() })
+        Ok(Tx { turn, live: self.live.clone(), fresh: Vec::new(), clock: None })
     }
 
     /// A connection that only reads.
@@ -286,6 +287,7 @@ pub(crate) struct Tx {
     turn: Turn,
     live: broadcast::Sender<Heard>,
     fresh: Vec<Arc<Envelope>>,
+    clock: Option<Timestamp>,
 }
 
 enum Turn {
@@ -304,12 +306,22 @@ impl Tx {
         }
     }
 
+    /// How far the clock of leases is: never behind what was stored when this change began.
+    pub(crate) async fn clock(&mut self) -> Result<Timestamp, StoreError> {
+        if let Some(read) = self.clock {
+            return Ok(read);
+        }
+        let read = clock::read(self.conn()).await?;
+        self.clock = Some(read);
+        Ok(read)
+    }
+
     /// Makes it durable, then lets its events be heard.
     ///
     /// Once begun it runs to its end even when the caller goes away, so that no stored event stays
     /// unheard.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        let Self { turn, live, fresh } = self;
+        let Self { turn, live, fresh, .. } = self;
         let change = match turn {
             Turn::Lent(turn) => return turn.commit(fresh).await,
             Turn::Own(Conn::Writing(change)) => change,

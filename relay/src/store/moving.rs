@@ -109,8 +109,8 @@ const TABLES: &[Table] = &[
     },
 ];
 
-/// What tells of the relays that serve a database, and not of their work.
-const NOT_MOVED: [&str; 1] = ["relays"];
+/// Of the relays that serve a database, and not of their work; and the clock, which is set.
+const NOT_MOVED: [&str; 2] = ["relays", "lease_clock"];
 
 /// A relay's data was not moved. Nothing of it is in the target.
 #[derive(Debug, thiserror::Error)]
@@ -200,9 +200,23 @@ async fn run(file: &Path, to: &database::Postgres) -> Result<Moved, MoveError> {
         tracing::info!(table = table.name, rows = written, "moved");
         tables.push((table.name, written));
     }
+    set_clock(&mut source, &mut target).await?;
     target.commit().await.doing("store what was moved")?;
     source.rollback().await.doing("end")?;
     Ok(Moved { tables })
+}
+
+/// Leases end by the clock of the source.
+async fn set_clock(
+    source: &mut SqliteConnection,
+    target: &mut PgConnection,
+) -> Result<(), StoreError> {
+    let ms: i64 = sqlx::query_scalar("SELECT ms FROM lease_clock")
+        .fetch_one(source)
+        .await
+        .doing("read the clock of leases")?;
+    let set = sqlx::query("UPDATE lease_clock SET ms = $1").bind(ms).execute(target).await;
+    set.doing("set the clock of leases").map(drop)
 }
 
 /// Refuses a source of which something would be left behind.

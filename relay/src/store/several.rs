@@ -56,7 +56,7 @@ async fn claim(
     daemon: DaemonId,
 ) -> Result<Option<Option<TaskId>>, StoreError> {
     let mut tx = store.write().await?;
-    let queue = tasks::queue(tx.conn(), workspace, daemon, None, 64).await?;
+    let queue = tasks::queue(tx.conn(), workspace, daemon, None, 16).await?;
     if queue.is_empty() {
         return Ok(None);
     }
@@ -102,7 +102,7 @@ async fn f28_a_thousand_tasks_are_claimed_once_over_two_relays_while_leases_are_
             while !over.load(Ordering::SeqCst) {
                 let renewed = persist(|| async {
                     let mut tx = store.write().await?;
-                    due::renew_all(tx.conn(), at(90_000)).await?;
+                    due::begin_anew(tx.conn(), at(0), at(90_000)).await?;
                     tx.commit().await
                 });
                 renewed.await.expect("a renewal failed");
