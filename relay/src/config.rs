@@ -65,6 +65,18 @@ pub struct Timing {
     pub work: Duration,
 }
 
+impl Timing {
+    /// Milliseconds between two moves of the clock of leases.
+    pub(crate) fn step_ms(&self) -> i64 {
+        (self.sweep_ms / 5).max(1)
+    }
+
+    /// Milliseconds that one move of it counts at the most.
+    pub(crate) fn most_ms(&self) -> i64 {
+        self.sweep_ms.max(1)
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {

@@ -1,11 +1,11 @@
 //! What every part of a running relay shares.
 
-use crate::clock::Steady;
 use crate::config::Timing;
 use crate::http::gate::Gate;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::store::Store;
+use crate::store::{Store, StoreError, Tx};
+use hayward_shared::id::RelayId;
 use hayward_shared::time::Timestamp;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,11 +15,11 @@ use tokio::time::timeout;
 
 /// The store, who is connected, and the rules of the house. Shared by all; owned by the relay.
 pub(crate) struct Core {
+    /// Who this relay is to others that share its database.
+    pub(crate) id: RelayId,
     pub(crate) store: Store,
     pub(crate) registry: Registry,
     pub(crate) timing: Timing,
-    /// What leases are measured by.
-    pub(crate) steady: Steady,
     pub(crate) gate: Gate,
     pub(crate) metrics: Metrics,
     /// Becomes true once, when the relay stops.
@@ -28,9 +28,12 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Until when whoever is heard now need not be heard again, by the clock of leases.
-    pub(crate) fn lease_end(&self) -> Timestamp {
-        self.steady.now().plus_millis(self.timing.lease_ms)
+    /// Until when whoever was heard before this change began need not be heard again, by the clock
+    /// of leases.
+    pub(crate) async fn lease_end(&self, tx: &mut Tx) -> Result<Timestamp, StoreError> {
+        // since the last move some of the next one has run already
+        let whole = self.timing.step_ms().saturating_add(self.timing.lease_ms);
+        Ok(tx.clock().await?.plus_millis(whole))
     }
 
     /// A number in 0..1 that spreads retries; without randomness they are not spread.

@@ -1,20 +1,21 @@
 //! A running relay: started, asked for credentials by its own process, stopped.
 
 use crate::auth::{Secret, Who};
-use crate::clock::Steady;
 use crate::config::Config;
 use crate::core::{Core, Links};
 use crate::database::Database;
 use crate::http;
 use crate::http::gate::Gate;
 use crate::metrics::Metrics;
+use crate::presence::Presence;
 use crate::registry::Registry;
+use crate::store::relays::Card;
 use crate::store::tokens::{self, Issue};
-use crate::store::{Store, StoreError, users};
+use crate::store::{Store, StoreError, Tx, users};
 use crate::sweep;
 use hayward_edge::net;
 use hayward_shared::api::Role;
-use hayward_shared::id::{UserId, WorkspaceId};
+use hayward_shared::id::{RelayId, UserId, WorkspaceId};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,17 @@ pub enum StartError {
         /// Why.
         #[source]
         source: StoreError,
+    },
+    /// Another relay serves the database, and the two would not reach each other.
+    #[error(
+        "{other} serves {database} already: several relays share a database only where each has a \
+         bus (--bus nats://HOST:PORT); stop that one, or give both a bus"
+    )]
+    Taken {
+        /// The database, without a password.
+        database: String,
+        /// The other relay.
+        other: String,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: is another relay running?")]
@@ -83,6 +95,8 @@ pub struct Relay {
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     loops: [JoinHandle<()>; 3],
+    /// Its place among the relays of a PostgreSQL database.
+    presence: Option<Presence>,
 }
 
 impl std::fmt::Debug for Relay {
@@ -105,25 +119,20 @@ impl Relay {
         let refused = |source| StartError::Listen { address: config.listen, source };
         let listener = net::Listener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
+        let id = RelayId::fresh();
+        let presence = join(&config, id, address).await?;
         let (stop, stopping) = watch::channel(false);
         let core = Arc::new(Core {
+            id,
             store,
             registry: Registry::default(),
             timing: config.timing,
-            steady: Steady::from(crate::clock::now()),
             gate: Gate::new(&config, address.ip().is_loopback()),
             metrics: Metrics::default(),
             stopping: stopping.clone(),
             links: Links::default(),
         });
-        let bootstrap = found(&core).await.map_err(failed)?;
-        if let Some(first) = &bootstrap {
-            let path = owner_file(&config);
-            write_token(&path, &first.token)
-                .map_err(|source| StartError::Token { path: path.clone(), source })?;
-            tracing::info!(path = %path.display(), "the first owner's token was written");
-        }
-        sweep::begin_leases_anew(&core).await.map_err(failed)?;
+        let bootstrap = found(&core, &config).await?;
         let loops = [
             tokio::spawn(sweep::run(core.clone())),
             tokio::spawn(sweep::retry(core.clone())),
@@ -131,7 +140,7 @@ impl Relay {
         ];
         let server = tokio::spawn(serve(listener, core.clone(), stopping));
         tracing::info!(%address, database = %config.database, "relay started");
-        Ok(Self { core, address, bootstrap, stop, server, loops })
+        Ok(Self { core, address, bootstrap, stop, server, loops, presence })
     }
 
     /// Where it listens.
@@ -163,7 +172,12 @@ impl Relay {
         name: &str,
         owner: &str,
     ) -> Result<Option<Bootstrap>, StoreError> {
-        add_workspace(&self.core, name, owner).await
+        let mut tx = self.core.store.write().await?;
+        let added = new_workspace(&mut tx, name, owner).await?;
+        if added.is_some() {
+            tx.commit().await?;
+        }
+        Ok(added)
     }
 
     /// A new token for a daemon of a workspace (`hwd_`). It does not expire; earlier ones stay good.
@@ -191,6 +205,9 @@ impl Relay {
             tracing::warn!("requests that did not end in time were cut");
         }
         self.loops.iter().for_each(JoinHandle::abort);
+        if let Some(presence) = self.presence.take() {
+            presence.leave().await;
+        }
         drop(timeout(STOPPING, self.core.store.close()).await);
     }
 }
@@ -235,21 +252,55 @@ fn owner_file(config: &Config) -> PathBuf {
     })
 }
 
-/// Founds the first workspace of a database that has no user.
-async fn found(core: &Core) -> Result<Option<Bootstrap>, StoreError> {
-    if users::total(&mut *core.store.read().await?).await? > 0 {
-        return Ok(None);
+/// Takes this relay's place among those that serve the database.
+async fn join(
+    config: &Config,
+    id: RelayId,
+    address: SocketAddr,
+) -> Result<Option<Presence>, StartError> {
+    let Database::Postgres(at) = &config.database else { return Ok(None) };
+    let database = config.database.to_string();
+    let card = Card {
+        id,
+        address: address.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        // none reaches another yet
+        bus: false,
+    };
+    match Presence::take(at, card).await {
+        Ok(Ok(presence)) => Ok(Some(presence)),
+        Ok(Err(other)) => Err(StartError::Taken { database, other: other.to_string() }),
+        Err(source) => Err(StartError::Store { database, source }),
     }
-    add_workspace(core, "default", "owner").await
 }
 
-async fn add_workspace(
-    core: &Core,
+/// Founds the first workspace of a database that has no user, once its owner's token is on disk: a
+/// start that fails before leaves the database as it was.
+async fn found(core: &Core, config: &Config) -> Result<Option<Bootstrap>, StartError> {
+    let failed = |source| StartError::Store { database: config.database.to_string(), source };
+    let total = async { users::total(&mut *core.store.read().await?).await };
+    if total.await.map_err(failed)? > 0 {
+        return Ok(None);
+    }
+    let mut tx = core.store.write().await.map_err(failed)?;
+    let first = new_workspace(&mut tx, "default", "owner").await.map_err(failed)?;
+    // another relay may have founded it at the same time
+    let Some(first) = first else { return Ok(None) };
+    let path = owner_file(config);
+    write_token(&path, &first.token)
+        .map_err(|source| StartError::Token { path: path.clone(), source })?;
+    tx.commit().await.map_err(failed)?;
+    tracing::info!(path = %path.display(), "the first owner's token was written");
+    Ok(Some(first))
+}
+
+/// A workspace with its owner; none when a user of that name is there already.
+async fn new_workspace(
+    tx: &mut Tx,
     name: &str,
     owner: &str,
 ) -> Result<Option<Bootstrap>, StoreError> {
     let now = crate::clock::now();
-    let mut tx = core.store.write().await?;
     let workspace = users::add_workspace(tx.conn(), name, now).await?;
     let Some(user) = users::add(tx.conn(), workspace, owner, Role::Owner, now).await? else {
         return Ok(None);
@@ -257,7 +308,6 @@ async fn add_workspace(
     let who = Who::User(user.id);
     let issue = Issue { workspace, who, role: Role::Owner, expires_at: None };
     let (token, _) = tokens::issue(tx.conn(), issue, now).await?;
-    tx.commit().await?;
     Ok(Some(Bootstrap { workspace, user: user.id, token }))
 }
 

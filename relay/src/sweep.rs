@@ -1,9 +1,12 @@
 //! What happens by time alone, and who is told that there may be work. Three small loops, all owned
 //! by the relay.
 
+use crate::clock::Steady;
+use crate::config::Timing;
 use crate::core::Core;
 use crate::lease::{self, Now};
-use crate::store::{Heard, StoreError, due, tasks};
+use crate::mover::Mover;
+use crate::store::{Heard, Store, StoreError, clock, due, persist, tasks};
 use hayward_shared::event::{Envelope, Kind};
 use hayward_shared::id::{TaskId, WorkspaceId};
 use hayward_shared::task::Status;
@@ -15,36 +18,70 @@ use tokio::time::{MissedTickBehavior, interval};
 /// Tasks that are looked at together.
 const PAGE: u32 = 256;
 
-/// Looks again and again for what is overdue. Ends when it is aborted.
+/// Moves the clock of leases, and looks again and again for what is overdue. Ends when it is aborted.
 pub(crate) async fn run(core: Arc<Core>) {
-    let every = u64::try_from(core.timing.sweep_ms).unwrap_or(1).max(1);
+    let every = u64::try_from(core.timing.step_ms()).unwrap_or(1).max(1);
     let mut ticks = interval(Duration::from_millis(every));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looked = core.steady.now();
+    let own = Steady::begin();
+    let mut mover = Mover::new(core.timing.most_ms());
+    let mut swept = None;
+    let mut failed = false;
     loop {
         ticks.tick().await;
-        let at = core.steady.now();
-        let pause = at.since(looked);
-        if pause > core.timing.sweep_ms + core.timing.lease_ms / 2 {
-            tracing::warn!(pause, "this relay stood still: every lease begins anew");
-            if let Err(e) = begin_leases_anew(&core).await {
-                tracing::error!(error = &e as &dyn std::error::Error, "no lease was renewed");
-                // nobody's lease is judged by that pause
-                continue;
-            }
+        let moved = keep_time(&core, &mut mover, own).await;
+        if let Err(e) = &moved
+            && !failed
+        {
+            tracing::error!(
+                error = e as &dyn std::error::Error,
+                "the clock of leases stands still"
+            );
         }
-        looked = at;
-        if let Err(e) = sweep(&core, now(&core)).await {
+        failed = moved.is_err();
+        let due = swept.is_none_or(|at| own.millis() - at >= core.timing.sweep_ms);
+        if failed || !due || !mover.leads(own.millis()) {
+            continue;
+        }
+        swept = Some(own.millis());
+        if let Err(e) = sweep(&core).await {
             tracing::error!(error = &e as &dyn std::error::Error, "a sweep failed");
         }
     }
 }
 
-fn now(core: &Core) -> Now {
-    Now { wall: crate::clock::now(), steady: core.steady.now() }
+/// Moves the clock of leases, where it is this relay's turn.
+async fn keep_time(core: &Core, mover: &mut Mover, own: Steady) -> Result<(), StoreError> {
+    let read = async { clock::look(&mut *core.store.read().await?).await };
+    let (turn, held) = match read.await {
+        Ok(read) => read,
+        Err(e) => {
+            mover.lost();
+            return Err(e);
+        }
+    };
+    let looked = own.millis();
+    let Some(of) = mover.look(turn, looked, held) else { return Ok(()) };
+    // whatever becomes of it, it is not to be made again
+    mover.lost();
+    if of.takes_over {
+        tracing::info!("this relay moves the clock of leases: those that hold begin anew");
+        begin_leases_anew(core).await?;
+    }
+    let moved = persist(|| async {
+        let mut tx = core.store.write().await?;
+        let moved = clock::advance(tx.conn(), of, core.id).await?;
+        tx.commit().await?;
+        Ok(moved)
+    });
+    if moved.await? {
+        mover.moved(of, looked);
+    }
+    Ok(())
 }
 
-async fn sweep(core: &Core, now: Now) -> Result<(), StoreError> {
+async fn sweep(core: &Core) -> Result<(), StoreError> {
+    let now = now(core).await?;
     let queued_before = now.wall.plus_millis(-core.timing.queue_ms);
     loop {
         let mut reader = core.store.read().await?;
@@ -52,7 +89,7 @@ async fn sweep(core: &Core, now: Now) -> Result<(), StoreError> {
         drop(reader);
         let mut moved = 0;
         for key in &due {
-            moved += u32::from(settle(core, *key, now).await?);
+            moved += u32::from(settle(&core.store, &core.timing, *key, now).await?);
         }
         if moved == 0 || u32::try_from(due.len()).is_ok_and(|n| n < PAGE) {
             break;
@@ -64,7 +101,7 @@ async fn sweep(core: &Core, now: Now) -> Result<(), StoreError> {
         let away = due::abandoned(&mut reader, now.steady, &after, PAGE).await?;
         drop(reader);
         for key in &away {
-            settle(core, *key, now).await?;
+            settle(&core.store, &core.timing, *key, now).await?;
         }
         match away.last() {
             Some((_, id)) if u32::try_from(away.len()).is_ok_and(|n| n >= PAGE) => {
@@ -75,26 +112,41 @@ async fn sweep(core: &Core, now: Now) -> Result<(), StoreError> {
     }
 }
 
-/// Does what is due to one task; whether something was.
-async fn settle(
-    core: &Core,
+/// Does what is due to one task; whether something was. The task is looked at as it is by then, so
+/// what several relays see to be due is done once.
+pub(crate) async fn settle(
+    store: &Store,
+    timing: &Timing,
     (workspace, id): (WorkspaceId, TaskId),
     now: Now,
 ) -> Result<bool, StoreError> {
-    let mut tx = core.store.write().await?;
-    let Some(row) = tasks::find(tx.conn(), workspace, id).await? else { return Ok(false) };
-    let Some(change) = lease::overdue(&row, now, &core.timing) else { return Ok(false) };
-    tasks::apply(&mut tx, change).await?;
-    tx.commit().await?;
-    Ok(true)
+    persist(|| async {
+        let mut tx = store.write().await?;
+        let Some(row) = tasks::find(tx.conn(), workspace, id).await? else { return Ok(false) };
+        let Some(change) = lease::overdue(&row, now, timing) else { return Ok(false) };
+        tasks::apply(&mut tx, change).await?;
+        tx.commit().await?;
+        Ok(true)
+    })
+    .await
 }
 
-/// Lets every lease begin anew: nobody could be heard while the relay was away, and its clock may
-/// have been set meanwhile.
-pub(crate) async fn begin_leases_anew(core: &Core) -> Result<(), StoreError> {
-    let mut tx = core.store.write().await?;
-    due::renew_all(tx.conn(), core.lease_end()).await?;
-    tx.commit().await
+/// Lets the leases that hold begin anew: nobody could be heard while no relay was there, or by the
+/// one that was.
+async fn begin_leases_anew(core: &Core) -> Result<(), StoreError> {
+    persist(|| async {
+        let mut tx = core.store.write().await?;
+        let (clock, lease_end) = (tx.clock().await?, core.lease_end(&mut tx).await?);
+        due::begin_anew(tx.conn(), clock, lease_end).await?;
+        tx.commit().await
+    })
+    .await
+}
+
+/// The present moment. The clock of leases may only be further by the time it is used.
+async fn now(core: &Core) -> Result<Now, StoreError> {
+    let steady = clock::read(&mut *core.store.read().await?).await?;
+    Ok(Now { wall: crate::clock::now(), steady })
 }
 
 /// Queues what was deferred as soon as it is due. Ends when it is aborted.
@@ -128,7 +180,7 @@ pub(crate) async fn retry(core: Arc<Core>) {
 /// Queues all that is due; milliseconds until the next one is.
 async fn retry_due(core: &Core) -> Result<Option<i64>, StoreError> {
     loop {
-        let now = now(core);
+        let now = now(core).await?;
         let mut reader = core.store.read().await?;
         let due = due::retries(&mut reader, now.wall, PAGE).await?;
         if due.is_empty() {
@@ -138,7 +190,7 @@ async fn retry_due(core: &Core) -> Result<Option<i64>, StoreError> {
         drop(reader);
         let mut moved = 0;
         for key in due {
-            moved += u32::from(settle(core, key, now).await?);
+            moved += u32::from(settle(&core.store, &core.timing, key, now).await?);
         }
         if moved == 0 {
             return Ok(None);

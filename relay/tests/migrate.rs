@@ -11,7 +11,7 @@
 mod harness;
 
 use harness::{House, house_with, schema};
-use hayward_relay::{Config, Database, MoveError, Relay, migrate};
+use hayward_relay::{Config, Database, MoveError, Relay, StoreError, migrate};
 use serde_json::{Value, json};
 use std::path::Path;
 use uuid::Uuid;
@@ -85,9 +85,22 @@ async fn all_of_a_relay_is_moved_or_nothing_and_only_into_an_empty_database() {
     let tasks = lived_in(&house).await;
     let owner = house.owner.token.expose().to_owned();
     let before = seen(&house.url(""), &owner, &tasks).await;
-    house.stop().await;
     let (from, url) = (Database::from(&file), schema().await);
     let to: Database = url.parse().unwrap();
+    // while somebody serves either of them nothing is moved
+    let error = migrate(&from, &to).await.unwrap_err();
+    assert!(matches!(&error, MoveError::Store(StoreError::InUse { .. })), "{error:?}");
+    house.stop().await;
+    let target = tempfile::tempdir().unwrap();
+    let elsewhere = schema().await.parse::<Database>().unwrap();
+    let mut config = Config::new(elsewhere.clone(), "127.0.0.1:0".parse().unwrap());
+    config.owner_token = Some(target.path().join("owner.token"));
+    let relay = Relay::start(config).await.unwrap();
+    let error = migrate(&from, &elsewhere).await.unwrap_err();
+    let served =
+        matches!(&error, MoveError::Served(by) if by.contains(&relay.address().to_string()));
+    assert!(served, "{error:?}");
+    relay.stop().await;
 
     // PostgreSQL takes no NUL: the move breaks off in its second table
     rename_owner(&file, "ow\u{0}ner").await;

@@ -77,6 +77,8 @@ ids! {
     JobId,
     /// One viewer's subscription to the output of a run.
     WatchId,
+    /// One relay's process, for as long as it runs.
+    RelayId,
 }
 
 fn short(id: &Uuid) -> String {

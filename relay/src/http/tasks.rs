@@ -18,6 +18,7 @@ use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{Fragment, TaskId};
 use hayward_shared::task::{Holding, Order, Results, Status, Task, Usage};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Parts of parts end here: deeper ones are a loop, not a plan.
@@ -181,18 +182,18 @@ pub(super) async fn make(
     order: Order,
 ) -> Result<Task, Refusal> {
     let workspace = caller.workspace;
+    let (parent, other) = (order.parent_task_id, order.continue_from_task_id);
     let mut depth = 0;
-    if let Some(parent) = order.parent_task_id {
-        let found = tasks::find(tx.conn(), workspace, parent).await?;
-        let row = found.ok_or_else(|| Fault::not_found("task", parent))?;
-        depth = row.task.depth + 1;
-        if depth > MAX_DEPTH {
-            return Err(invalid(format!("parentTaskId: parts go {MAX_DEPTH} deep")).into());
+    // by id, as whoever needs several tasks takes them
+    for id in [parent, other].into_iter().flatten().collect::<BTreeSet<_>>() {
+        let found = tasks::find(tx.conn(), workspace, id).await?;
+        let row = found.ok_or_else(|| Fault::not_found("task", id))?;
+        if parent == Some(id) {
+            depth = row.task.depth + 1;
         }
     }
-    if let Some(other) = order.continue_from_task_id {
-        let found = tasks::find(tx.conn(), workspace, other).await?;
-        found.ok_or_else(|| Fault::not_found("task", other))?;
+    if depth > MAX_DEPTH {
+        return Err(invalid(format!("parentTaskId: parts go {MAX_DEPTH} deep")).into());
     }
     if let Some(daemon) = order.wanted_daemon_id {
         let found = daemons::find(tx.conn(), workspace, daemon).await?;

@@ -163,10 +163,10 @@ mod tests {
         let mut config = Config::new(folder.join("relay.db"), "127.0.0.1:0".parse().unwrap());
         config.timing = Timing { reply: Duration::from_millis(300), ..Timing::default() };
         Arc::new(Core {
+            id: hayward_shared::id::RelayId::fresh(),
             store: Store::open(&config.database).await.unwrap(),
             registry: Registry::default(),
             timing: config.timing,
-            steady: crate::clock::Steady::from(Timestamp::from_millis(0)),
             gate: Gate::new(&config, true),
             metrics: Metrics::default(),
             stopping: watch::channel(false).1,

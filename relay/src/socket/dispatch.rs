@@ -9,15 +9,20 @@ use crate::placement::{self, Candidate};
 use crate::routing::Sender;
 use crate::store::tasks::{self, Stored};
 use crate::store::tokens::{self, Issue};
-use crate::store::{StoreError, Tx, daemons};
+use crate::store::{StoreError, Tx, daemons, persist};
 use hayward_shared::api::Role;
 use hayward_shared::protocol::{RunOrder, SpawnTask, Tagged, ToDaemon};
 use hayward_shared::task::{CompletionAction, Task};
 use hayward_shared::time::Timestamp;
-use tokio::time::Instant;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// Runs that one claim gets at the most, whatever it asks for.
 const MAX_SLOTS: u32 = 64;
+
+/// A queued task that another holds is looked at again after this: long past most changes, and a
+/// change that takes long does not keep link and daemon busy.
+const PASSED_OVER: Duration = Duration::from_millis(250);
 
 /// Queued tasks that are looked at together.
 const QUEUE_PAGE: u32 = 64;
@@ -53,22 +58,35 @@ impl Connection {
         let held = daemons::find(&mut reader, workspace, daemon).await?.map_or(0, |d| d.held);
         drop(reader);
         let free = self.peer.profile.capacity.saturating_sub(held);
+        let mut passed_over = false;
         for _ in 0..slots.min(free).min(MAX_SLOTS) {
-            let Some(spawn) = self.claim_one().await? else { break };
+            let (spawn, passed) = persist(|| self.claim_one()).await?;
+            passed_over |= passed;
+            let Some(spawn) = spawn else { break };
             self.say(&spawn).await?;
+        }
+        if passed_over {
+            let work = self.work.clone();
+            self.core.links.run(async move {
+                sleep(PASSED_OVER).await;
+                work.notify_one();
+            });
         }
         Ok(())
     }
 
-    async fn claim_one(&self) -> Result<Option<Tagged<ToDaemon>>, StoreError> {
+    /// Claims the best task there is, and says whether one was passed over that another holds.
+    async fn claim_one(&self) -> Result<(Option<Tagged<ToDaemon>>, bool), StoreError> {
         let now = crate::clock::now();
         let by = Sender { daemon: self.peer.daemon, epoch: None }.actor();
         let mut tx = self.core.store.write().await?;
-        let mut last = None;
+        let (mut last, mut passed_over) = (None, false);
         loop {
-            let Some(row) = self.best(&mut tx, &mut last).await? else { return Ok(None) };
+            let Some(row) = self.best(&mut tx, &mut last, &mut passed_over).await? else {
+                return Ok((None, passed_over));
+            };
             let mut change = Change::of(row);
-            let lease_end = self.core.lease_end();
+            let lease_end = self.core.lease_end(&mut tx).await?;
             if let Err(e) = lease::claim(&mut change, self.peer.daemon, &by, now, lease_end) {
                 tracing::error!(task = %change.row.task.id, "a queued task cannot be claimed: {e}");
                 continue;
@@ -76,7 +94,7 @@ impl Connection {
             let task = tasks::apply(&mut tx, change).await?;
             let spawn = order(&mut tx, &task, &self.core.timing, now).await?;
             tx.commit().await?;
-            return Ok(Some(spawn));
+            return Ok((Some(spawn), passed_over));
         }
     }
 
@@ -85,6 +103,7 @@ impl Connection {
         &self,
         tx: &mut Tx,
         last: &mut Option<Stored>,
+        passed_over: &mut bool,
     ) -> Result<Option<Stored>, StoreError> {
         let Peer { workspace, daemon, plain, fences, .. } = self.peer;
         let runtimes = self.peer.profile.runtimes.clone();
@@ -98,16 +117,14 @@ impl Connection {
             for row in page {
                 *last = Some(row.clone());
                 let continued = match row.task.order.continue_from_task_id {
-                    Some(id) => tasks::find(tx.conn(), workspace, id)
-                        .await?
-                        .and_then(|other| other.task.holding.daemon_id),
+                    Some(id) => tasks::holder(tx.conn(), workspace, id).await?,
                     None => None,
                 };
                 match placement::explain(&row.task, continued, &candidate) {
                     Ok(()) => match tasks::take(tx.conn(), workspace, row.task.id).await? {
                         Some(row) => return Ok(Some(row)),
                         // if it was not claimed but changed, it is still to be had
-                        None => self.work.notify_one(),
+                        None => *passed_over = true,
                     },
                     Err(why) => tracing::debug!(task = %row.task.id, %daemon, "not placed: {why}"),
                 }

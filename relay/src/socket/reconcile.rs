@@ -21,6 +21,7 @@ use hayward_shared::run::RunKey;
 use hayward_shared::task::Status;
 use hayward_shared::time::Timestamp;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 fn sender(daemon: DaemonId) -> Sender {
     Sender { daemon, epoch: None }
@@ -108,7 +109,8 @@ impl Connection {
         };
         let mut change = Change::of(row);
         change.row.heard_epoch = key.lease_epoch;
-        lease::heard(&mut change, &sender(self.peer.daemon).actor(), now, self.core.lease_end());
+        let lease_end = self.core.lease_end(&mut tx).await?;
+        lease::heard(&mut change, &sender(self.peer.daemon).actor(), now, lease_end);
         tasks::apply(&mut tx, change).await?;
         tx.commit().await?;
         Ok(Answer::GoesOn)
@@ -144,7 +146,7 @@ impl Connection {
         let Some(mut row) = still else { return Ok(false) };
         // the secret of the first delivery is not known any more
         tokens::drop_of_task(tx.conn(), row.task.workspace_id, row.task.id).await?;
-        row.lease_expires_at = Some(self.core.lease_end());
+        row.lease_expires_at = Some(self.core.lease_end(&mut tx).await?);
         tasks::save(tx.conn(), &row).await?;
         let spawn = super::dispatch::order(&mut tx, &row.task, &self.core.timing, now).await?;
         tx.commit().await?;
@@ -187,25 +189,26 @@ impl Connection {
             return Err(End::Refused(Fault::new(Code::Unauthorized, "the token was revoked")));
         }
         daemons::seen(tx.conn(), daemon, now).await?;
-        let lease_end = self.core.lease_end();
-        for task in active {
-            let Some(row) = tasks::find(tx.conn(), workspace, *task).await? else { continue };
+        let lease_end = self.core.lease_end(&mut tx).await?;
+        // by id, as whoever needs several tasks takes them
+        for task in &BTreeSet::from_iter(active) {
+            let Some(row) = tasks::find(tx.conn(), workspace, **task).await? else { continue };
             if row.task.holding.daemon_id != Some(daemon) {
                 continue;
             }
             if row.task.status.is_final() {
-                ended.push(*task);
+                ended.push(**task);
                 continue;
             }
             if lease::is_fenced(&row, &self.core.timing) {
-                renewed.push(*task);
+                renewed.push(**task);
             }
             if lease::is_away(&row) {
                 let mut change = Change::of(row);
                 lease::heard(&mut change, &sender(daemon).actor(), now, lease_end);
                 tasks::apply(&mut tx, change).await?;
             } else {
-                due::renew(tx.conn(), workspace, *task, lease_end).await?;
+                due::renew(tx.conn(), workspace, **task, lease_end).await?;
             }
         }
         tx.commit().await?;

@@ -11,7 +11,7 @@ use hayward_shared::api::Directories;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{TaskId, WorkspaceId};
 use hayward_shared::protocol::{FromDaemon, Tags, ToDaemon};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the daemon is told of a report that was not applied.
 enum Answer {
@@ -36,6 +36,23 @@ struct Entry {
 }
 
 impl Sheet {
+    /// Reads the tasks that several messages tell of, by id, as whoever needs several takes them.
+    async fn take(
+        &mut self,
+        tx: &mut Tx,
+        workspace: WorkspaceId,
+        batch: &[Numbered],
+    ) -> Result<(), StoreError> {
+        let subject = |message: &Numbered| message.body.as_ref().and_then(routing::subject);
+        let tasks: BTreeSet<TaskId> = batch.iter().filter_map(subject).collect();
+        if tasks.len() > 1 {
+            for task in tasks {
+                self.find(tx, workspace, task).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// A task as the messages so far left it.
     async fn find(
         &mut self,
@@ -86,6 +103,7 @@ impl Connection {
         let (mut last, mut sheet, mut answers, mut cut) =
             (acked, Sheet::default(), Vec::new(), None);
         let mut fresh = 0;
+        sheet.take(&mut tx, self.peer.workspace, &batch).await?;
         for Numbered { seq, tags, body } in batch {
             if let Some(acked) = last {
                 if seq <= acked {
@@ -201,7 +219,7 @@ impl Connection {
         let from = Sender { daemon, epoch: tags.lease_epoch };
         let moment = Moment {
             now: crate::clock::now(),
-            lease_end: self.core.lease_end(),
+            lease_end: self.core.lease_end(tx).await?,
             jitter: self.core.jitter(),
         };
         match routing::judge(row, from, body, moment) {

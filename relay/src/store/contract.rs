@@ -24,10 +24,10 @@ use std::task::Poll;
 use tokio::task::JoinSet;
 
 /// A store of its own, and what keeps its database.
-struct Place {
-    store: Arc<Store>,
-    database: Database,
-    workspace: WorkspaceId,
+pub(super) struct Place {
+    pub(super) store: Arc<Store>,
+    pub(super) database: Database,
+    pub(super) workspace: WorkspaceId,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -45,7 +45,7 @@ async fn on_sqlite() -> Place {
 }
 
 /// A schema of its own; none where there is no server.
-async fn on_postgres() -> Option<Place> {
+pub(super) async fn on_postgres() -> Option<Place> {
     let Ok(server) = std::env::var("HAYWARD_TEST_POSTGRES") else {
         eprintln!("SKIP the store's contract on PostgreSQL: HAYWARD_TEST_POSTGRES is not set");
         return None;
@@ -95,13 +95,13 @@ contract! {
 }
 
 impl Place {
-    fn row(&self, order: Order) -> Stored {
+    pub(super) fn row(&self, order: Order) -> Stored {
         let mut row = queued(order);
         row.task.workspace_id = self.workspace;
         row
     }
 
-    async fn store(&self, row: Stored) -> TaskId {
+    pub(super) async fn store(&self, row: Stored) -> TaskId {
         let mut tx = self.store.write().await.unwrap();
         tasks::set_labels(tx.conn(), &row.task).await.unwrap();
         let task = tasks::apply(&mut tx, lease::created(row, &system())).await.unwrap();
@@ -109,12 +109,12 @@ impl Place {
         task.id
     }
 
-    async fn find(&self, id: TaskId) -> Option<Stored> {
+    pub(super) async fn find(&self, id: TaskId) -> Option<Stored> {
         let mut reader = self.store.read().await.unwrap();
         tasks::find(&mut reader, self.workspace, id).await.unwrap()
     }
 
-    async fn events(&self, id: TaskId) -> Vec<hayward_shared::event::Envelope> {
+    pub(super) async fn events(&self, id: TaskId) -> Vec<hayward_shared::event::Envelope> {
         let mut reader = self.store.read().await.unwrap();
         let name = Stream::Task(id).name();
         events::read(&mut reader, self.workspace, &name, 0, 10_000).await.unwrap()
@@ -451,10 +451,14 @@ async fn leases_begin_anew_and_what_is_due_is_found(place: Place) {
     assert_eq!(ends(running).await, Some(at(20)));
     assert_eq!(ends(paused).await, Some(at(10)));
     assert_eq!(ends(done).await, Some(at(10)), "it is held by nobody");
-    let mut tx = place.store.write().await.unwrap();
-    due::renew_all(tx.conn(), at(30)).await.unwrap();
-    tx.commit().await.unwrap();
-    assert_eq!((ends(running).await, ends(paused).await), (Some(at(30)), Some(at(30))));
+    // one that ran out before the clock stood still counts on
+    for (clock, end, then) in [(9, 30, (30, 30)), (30, 50, (30, 30)), (29, 50, (50, 50))] {
+        let mut tx = place.store.write().await.unwrap();
+        due::begin_anew(tx.conn(), at(clock), at(end)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(ends(running).await, Some(at(then.0)));
+        assert_eq!(ends(paused).await, Some(at(then.1)));
+    }
     assert_eq!((ends(waits).await, ends(done).await), (None, Some(at(10))));
 }
 

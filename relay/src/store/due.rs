@@ -26,15 +26,25 @@ pub(crate) async fn renew(
     Ok(())
 }
 
-/// Lets every lease begin anew: how long the relay was away, and what its clock did meanwhile, is
-/// not held against anyone. Relays that share a database do so for each other's daemons too: what
-/// is to be handed over waits for one more lease at the most.
-pub(crate) async fn renew_all(conn: &mut Conn, lease_end: Timestamp) -> Result<(), StoreError> {
-    query(
-        "UPDATE tasks SET lease_expires_at = $1 \
-         WHERE status IN ('dispatched', 'waiting', 'running', 'paused')",
-    )
+/// Lets every lease that holds at `clock` last until `lease_end`: how long no relay was there to hear
+/// beats is not held against anyone. One that ran out before stays so, and counts on.
+pub(crate) async fn begin_anew(
+    conn: &mut Conn,
+    clock: Timestamp,
+    lease_end: Timestamp,
+) -> Result<(), StoreError> {
+    // by id, as whoever needs several tasks takes them
+    let held = format!(
+        "SELECT workspace_id, id FROM tasks \
+         WHERE status IN ('dispatched', 'waiting', 'running', 'paused') \
+         AND lease_expires_at > $2 ORDER BY id{}",
+        conn.locking()
+    );
+    query(sqlx::AssertSqlSafe(format!(
+        "UPDATE tasks SET lease_expires_at = $1 WHERE (workspace_id, id) IN ({held})"
+    )))
     .bind(lease_end.millis())
+    .bind(clock.millis())
     .execute(conn)
     .await
     .doing("renew the leases")?;

@@ -5,15 +5,20 @@
 //! locks the rows that it changes ([`postgres`]). An event is heard only after the transaction that
 //! stored it.
 
+pub(crate) mod clock;
 #[cfg(test)]
 mod contract;
 pub(crate) mod daemons;
 pub(crate) mod discards;
 pub(crate) mod due;
 pub(crate) mod events;
+mod hold;
 mod moving;
 mod postgres;
+pub(crate) mod relays;
 mod schema;
+#[cfg(test)]
+mod several;
 mod sql;
 mod sqlite;
 pub(crate) mod tasks;
@@ -32,6 +37,7 @@ use hayward_shared::time::Timestamp;
 use sqlx::{Postgres, Transaction};
 use std::fmt::Display;
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use tokio::sync::broadcast;
@@ -75,6 +81,17 @@ pub enum StoreError {
     /// The database's file could not be prepared.
     #[error("the database's file could not be prepared")]
     File(#[source] std::io::Error),
+    /// Another process serves the database's file.
+    #[error(
+        "{} is served by another relay ({by}): stop that one, or keep this one's data elsewhere",
+        file.display()
+    )]
+    InUse {
+        /// The file.
+        file: PathBuf,
+        /// The process, as far as it is known.
+        by: String,
+    },
 }
 
 /// What PostgreSQL answers when another moment would serve: a deadlock or a lost race, a lock that
@@ -92,12 +109,26 @@ impl StoreError {
         }
     }
 
-    fn passes(&self) -> bool {
-        let source = match self {
-            Self::Database { source, .. } => source,
-            Self::Commit(source) => source,
-            _ => return false,
+    /// Whether the database undid a change for another's sake: a deadlock, or a lost race. Nothing of
+    /// it is stored, and at once it may well succeed.
+    fn gave_way(&self) -> bool {
+        let code = match self.source() {
+            Some(sqlx::Error::Database(e)) => e.code(),
+            _ => None,
         };
+        code.is_some_and(|code| code == "40P01" || code == "40001")
+    }
+
+    fn source(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database { source, .. } => Some(source),
+            Self::Commit(source) => Some(source),
+            _ => None,
+        }
+    }
+
+    fn passes(&self) -> bool {
+        let Some(source) = self.source() else { return false };
         match source {
             sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
@@ -116,6 +147,25 @@ impl StoreError {
             _ => false,
         }
     }
+}
+
+/// A change that gives way to others is tried so often: with that many who each lock a few rows in
+/// another order the last try still fails once in thousands.
+const TRIES: u32 = 6;
+
+/// Makes a change, and makes it anew where the database undid it for another's sake. `change` begins
+/// and commits it, and does nothing that must not be done twice.
+pub(crate) async fn persist<T, F>(mut change: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    for _ in 1..TRIES {
+        match change().await {
+            Err(e) if e.gave_way() => tracing::debug!("a change gave way to another: once more"),
+            done => return done,
+        }
+    }
+    change().await
 }
 
 /// Says at what the database failed.
@@ -179,11 +229,10 @@ impl Store {
         let turn = match &self.backend {
             Backend::Sqlite(_, writer) => Turn::Lent(writer.turn().await?),
             Backend::Postgres(pools) => {
-                let begun = pools.writers.begin().await.doing("begin to write")?;
-                Turn::Own(Conn::Writing(begun))
+                Turn::Own(Conn::Writing(postgres::begin(&pools.writers).await?))
             }
         };
-        Ok(Tx { turn, live: self.live.clone(), fresh: Vec::new() })
+        Ok(Tx { turn, live: self.live.clone(), fresh: Vec::new(), clock: None })
     }
 
     /// A connection that only reads.
@@ -206,6 +255,7 @@ impl Store {
             Backend::Sqlite(pools, _) => {
                 pools.readers.close().await;
                 pools.writer.close().await;
+                pools.hold.release();
             }
             Backend::Postgres(pools) => {
                 pools.readers.close().await;
@@ -237,6 +287,7 @@ pub(crate) struct Tx {
     turn: Turn,
     live: broadcast::Sender<Heard>,
     fresh: Vec<Arc<Envelope>>,
+    clock: Option<Timestamp>,
 }
 
 enum Turn {
@@ -255,12 +306,22 @@ impl Tx {
         }
     }
 
+    /// How far the clock of leases is: never behind what was stored when this change began.
+    pub(crate) async fn clock(&mut self) -> Result<Timestamp, StoreError> {
+        if let Some(read) = self.clock {
+            return Ok(read);
+        }
+        let read = clock::read(self.conn()).await?;
+        self.clock = Some(read);
+        Ok(read)
+    }
+
     /// Makes it durable, then lets its events be heard.
     ///
     /// Once begun it runs to its end even when the caller goes away, so that no stored event stays
     /// unheard.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        let Self { turn, live, fresh } = self;
+        let Self { turn, live, fresh, .. } = self;
         let change = match turn {
             Turn::Lent(turn) => return turn.commit(fresh).await,
             Turn::Own(Conn::Writing(change)) => change,

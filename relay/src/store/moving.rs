@@ -5,7 +5,7 @@
 //! changed, save that an older one is brought to this version first.
 
 use super::sql::Value;
-use super::{Doing, StoreError, count, postgres, sqlite};
+use super::{Doing, StoreError, count, postgres, relays, sqlite};
 use crate::database::{self, Database};
 use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteRow;
@@ -109,6 +109,9 @@ const TABLES: &[Table] = &[
     },
 ];
 
+/// Of the relays that serve a database, and not of their work; and the clock, which is set.
+const NOT_MOVED: [&str; 2] = ["relays", "lease_clock"];
+
 /// A relay's data was not moved. Nothing of it is in the target.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -129,6 +132,9 @@ pub enum MoveError {
         /// How many rows it has.
         rows: u64,
     },
+    /// Relays serve the target: they would not see what comes.
+    #[error("{0} serves the target: stop it first")]
+    Served(String),
     /// The source has a table of which this version does not know.
     #[error(
         "the source has a table '{0}' that this version does not know; move it with a newer one"
@@ -158,8 +164,8 @@ pub struct Moved {
 
 /// Moves all data of the SQLite relay `from` into the empty PostgreSQL database `to`.
 ///
-/// The relay on `from` must be stopped: it can write nothing during the move, and what it writes
-/// afterwards stays behind.
+/// A relay that serves either is stopped first: while one does, this is refused, and while data is
+/// moved none begins to.
 ///
 /// # Errors
 /// [`MoveError`]; the target is empty then, and the move can be begun again.
@@ -174,12 +180,15 @@ pub async fn migrate(from: &Database, to: &Database) -> Result<Moved, MoveError>
 }
 
 async fn run(file: &Path, to: &database::Postgres) -> Result<Moved, MoveError> {
-    let mut source = sqlite::alone(file).await?;
+    let (mut source, _hold) = sqlite::alone(file).await?;
     let mut target = postgres::alone(to).await?;
     // nobody writes to the source meanwhile
     let mut source = source.begin_with("BEGIN IMMEDIATE").await.doing("begin to read")?;
     let mut target = target.begin().await.doing("begin to write")?;
     all_known(&mut source).await?;
+    if let Some(relay) = relays::serving(&mut target).await?.first() {
+        return Err(MoveError::Served(relay.to_string()));
+    }
     must_be_empty(&mut target).await?;
     let mut tables = Vec::new();
     for table in TABLES {
@@ -191,9 +200,23 @@ async fn run(file: &Path, to: &database::Postgres) -> Result<Moved, MoveError> {
         tracing::info!(table = table.name, rows = written, "moved");
         tables.push((table.name, written));
     }
+    set_clock(&mut source, &mut target).await?;
     target.commit().await.doing("store what was moved")?;
     source.rollback().await.doing("end")?;
     Ok(Moved { tables })
+}
+
+/// Leases end by the clock of the source.
+async fn set_clock(
+    source: &mut SqliteConnection,
+    target: &mut PgConnection,
+) -> Result<(), StoreError> {
+    let ms: i64 = sqlx::query_scalar("SELECT ms FROM lease_clock")
+        .fetch_one(source)
+        .await
+        .doing("read the clock of leases")?;
+    let set = sqlx::query("UPDATE lease_clock SET ms = $1").bind(ms).execute(target).await;
+    set.doing("set the clock of leases").map(drop)
 }
 
 /// Refuses a source of which something would be left behind.
@@ -205,7 +228,10 @@ async fn all_known(source: &mut SqliteConnection) -> Result<(), MoveError> {
     .fetch_all(source)
     .await
     .doing("list its tables")?;
-    let unknown = names.into_iter().find(|name| TABLES.iter().all(|table| table.name != name));
+    let known = |name: &String| {
+        NOT_MOVED.contains(&name.as_str()) || TABLES.iter().any(|table| table.name == name)
+    };
+    let unknown = names.into_iter().find(|name| !known(name));
     unknown.map_or(Ok(()), |name| Err(MoveError::Unknown(name)))
 }
 
@@ -300,7 +326,7 @@ mod tests {
     #[tokio::test]
     async fn every_table_and_column_of_this_version_is_moved() {
         let folder = tempfile::tempdir().unwrap();
-        let mut source = sqlite::alone(&folder.path().join("relay.db")).await.unwrap();
+        let (mut source, _hold) = sqlite::alone(&folder.path().join("relay.db")).await.unwrap();
         all_known(&mut source).await.unwrap();
         for table in TABLES {
             let sql = format!("SELECT name FROM pragma_table_info('{}') ORDER BY cid", table.name);

@@ -6,7 +6,12 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 /// Every migration that this version knows: number, name, statements. Never edited once released.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", FIRST), (2, "discards", DISCARDS)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "first", FIRST),
+    (2, "discards", DISCARDS),
+    (3, "relays", RELAYS),
+    (4, "lease clock", LEASE_CLOCK),
+];
 
 const FIRST: &str = "
 CREATE TABLE workspaces (
@@ -70,6 +75,19 @@ CREATE TABLE discards (
     daemon_id TEXT NOT NULL,
     PRIMARY KEY (workspace_id, task_id));
 CREATE INDEX discards_of_daemon ON discards (daemon_id);
+";
+
+const RELAYS: &str = "
+CREATE TABLE relays (
+    id TEXT PRIMARY KEY,
+    address TEXT NOT NULL, version TEXT NOT NULL, bus BIGINT NOT NULL, host TEXT NOT NULL);
+";
+
+// leases from before end far ahead of it: they begin anew with the first relay that moves it
+const LEASE_CLOCK: &str = "
+CREATE TABLE lease_clock (
+    id BIGINT PRIMARY KEY, ms BIGINT NOT NULL, turn BIGINT NOT NULL, moved_by TEXT);
+INSERT INTO lease_clock (id, ms, turn) VALUES (1, 0, 0);
 ";
 
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.

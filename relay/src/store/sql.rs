@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 /// A statement that PostgreSQL has not answered by now never will be: its own bound on a statement
 /// (`super::postgres`) is shorter, so the network is gone.
-const ANSWER: Duration = Duration::from_secs(20);
+pub(super) const ANSWER: Duration = Duration::from_secs(20);
 
 /// A connection, or a transaction on one.
 pub(crate) enum Conn {

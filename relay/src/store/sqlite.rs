@@ -1,5 +1,6 @@
 //! SQLite: the file, and how its connections are made.
 
+use super::hold::Hold;
 use super::{Doing, StoreError, schema};
 use hayward_edge::disk::{self, Pool};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -25,26 +26,30 @@ const STATEMENTS: usize = 256;
 pub(super) struct Pools {
     pub(super) readers: Pool,
     pub(super) writer: Pool,
+    pub(super) hold: Hold,
 }
 
 /// Opens the file at `path`, makes it when it is absent, and brings it to this version.
 pub(super) async fn open(path: &Path) -> Result<Pools, StoreError> {
     private_file(path).map_err(StoreError::File)?;
+    let hold = Hold::take(path).await?;
     let options = options(path);
     let size = |most| SqlitePoolOptions::new().max_connections(most);
     let writer = disk::open(size(1), options.clone()).await.doing("be opened")?;
     disk::migrate(&writer, &schema::for_sqlite()).await.map_err(StoreError::Migrate)?;
     let readers = disk::open(size(READERS), options.read_only(true));
     let readers = readers.await.doing("be opened for reading")?;
-    Ok(Pools { readers, writer })
+    Ok(Pools { readers, writer, hold })
 }
 
-/// A connection that no pool keeps, on which the tables are as this version has them.
-pub(super) async fn alone(path: &Path) -> Result<SqliteConnection, StoreError> {
+/// A connection that no pool keeps, on which the tables are as this version has them, and the lock
+/// that keeps relays from the file.
+pub(super) async fn alone(path: &Path) -> Result<(SqliteConnection, Hold), StoreError> {
     private_file(path).map_err(StoreError::File)?;
+    let hold = Hold::take(path).await?;
     let mut conn = options(path).connect().await.doing("be opened")?;
     schema::for_sqlite().run(&mut conn).await.map_err(StoreError::Migrate)?;
-    Ok(conn)
+    Ok((conn, hold))
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -108,7 +108,8 @@ pub(crate) async fn set_labels(conn: &mut Conn, task: &Task) -> Result<(), Store
     Ok(())
 }
 
-/// A task of a workspace. Within a change it stays as it is until that ends.
+/// A task of a workspace. Within a change it stays as it is until that ends: a change that needs
+/// several takes them by ascending id, or two changes might wait for each other.
 pub(crate) async fn find(
     conn: &mut Conn,
     workspace: WorkspaceId,
@@ -123,6 +124,22 @@ pub(crate) async fn find(
         .await
         .doing("read a task")?;
     row.map(stored).transpose()
+}
+
+/// The daemon that has, or last had, a task. Others may change that at once.
+pub(crate) async fn holder(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    id: TaskId,
+) -> Result<Option<DaemonId>, StoreError> {
+    let row: Option<(Option<String>,)> =
+        query("SELECT daemon_id FROM tasks WHERE workspace_id = $1 AND id = $2")
+            .bind(text(workspace.0))
+            .bind(text(id.0))
+            .fetch_optional(conn)
+            .await
+            .doing("read a task")?;
+    row.and_then(|(daemon,)| daemon).map(|id| read_id(&id).map(DaemonId)).transpose()
 }
 
 /// How many tasks stand so, of each status that is not final, over all workspaces.

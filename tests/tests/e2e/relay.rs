@@ -2,7 +2,7 @@
 
 use hayward_tests::home::{Home, id};
 use hayward_tests::http::Api;
-use hayward_tests::relay::Relay;
+use hayward_tests::relay::{Relay, free_address};
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::script::{Script, Step};
 use hayward_tests::{pattern, skip};
@@ -88,6 +88,22 @@ fn f38_32_writers_and_a_backup_meet_no_locked_database() {
     assert!(written > 320, "only {written} tasks were written");
     let log = relay.log().to_lowercase();
     assert!(!log.contains("locked") && !log.contains("busy"), "{log}");
+}
+
+#[test]
+fn f38_a_second_relay_on_one_file_is_refused_and_the_first_serves_on() {
+    let relay = Relay::start();
+    let database = relay.database();
+    let database = database.to_string_lossy();
+    let listen = free_address();
+    let serve = ["relay", "serve", "--listen", &listen, "--database", &*database];
+    let home = Home::new();
+    let refused = home.run(&serve).expect(1);
+    assert!(refused.stderr.contains("is served by another relay (process "), "{}", refused.stderr);
+    let to = ["relay", "migrate", "--from", &*database, "--to", "postgres://me@127.0.0.1:1/none"];
+    let refused = home.run(&to).expect(1);
+    assert!(refused.stderr.contains("stop that one"), "{}", refused.stderr);
+    assert_eq!(relay.api().post("/api/v1/tasks", &json!({ "plan": "x" })).status, 201);
 }
 
 /// A task, changed and cancelled: three writing transactions, each with its events.
