@@ -1,5 +1,6 @@
 //! What every part of a running relay shares.
 
+use crate::bus::Bus;
 use crate::clock::Steady;
 use crate::config::Timing;
 use crate::http::gate::Gate;
@@ -7,7 +8,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::store::Store;
 use hayward_shared::time::Timestamp;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -15,7 +16,8 @@ use tokio::time::timeout;
 
 /// The store, who is connected, and the rules of the house. Shared by all; owned by the relay.
 pub(crate) struct Core {
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
+    pub(crate) bus: Bus,
     pub(crate) registry: Registry,
     pub(crate) timing: Timing,
     /// What leases are measured by.

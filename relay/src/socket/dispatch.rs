@@ -64,6 +64,10 @@ impl Connection {
         let now = crate::clock::now();
         let by = Sender { daemon: self.peer.daemon, epoch: None }.actor();
         let mut tx = self.core.store.write().await?;
+        if !self.core.bus.has(tx.conn(), self.peer.daemon, self.link.number()).await? {
+            // it has a later link at another relay: what this one is given would get lost
+            return Ok(None);
+        }
         let mut last = None;
         loop {
             let Some(row) = self.best(&mut tx, &mut last).await? else { return Ok(None) };

@@ -6,7 +6,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 /// Every migration that this version knows: number, name, statements. Never edited once released.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", FIRST), (2, "discards", DISCARDS)];
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "first", FIRST), (2, "discards", DISCARDS), (3, "links", LINKS)];
 
 const FIRST: &str = "
 CREATE TABLE workspaces (
@@ -70,6 +71,17 @@ CREATE TABLE discards (
     daemon_id TEXT NOT NULL,
     PRIMARY KEY (workspace_id, task_id));
 CREATE INDEX discards_of_daemon ON discards (daemon_id);
+";
+
+const LINKS: &str = "
+CREATE TABLE relay_beats (
+    relay_id TEXT PRIMARY KEY, beat BIGINT NOT NULL);
+CREATE TABLE links (
+    daemon_id TEXT PRIMARY KEY,
+    relay_id TEXT NOT NULL, link BIGINT NOT NULL,
+    workspace_id TEXT NOT NULL, manners BIGINT NOT NULL);
+CREATE INDEX links_of_relay ON links (relay_id);
+CREATE INDEX links_of_workspace ON links (workspace_id);
 ";
 
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
