@@ -118,7 +118,7 @@ pub(super) async fn round(
         links::forget(tx.conn(), relay).await?;
         tx.commit().await?;
     }
-    if rounds.nth % COMPARED == 0 { compare(core, shared).await } else { Ok(()) }
+    if rounds.nth.is_multiple_of(COMPARED) { compare(core, shared).await } else { Ok(()) }
 }
 
 /// Compares the links that this relay has with what is stored: a word may have been lost, or a write

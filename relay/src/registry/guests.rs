@@ -313,13 +313,12 @@ impl Inner {
             }
             _ => {}
         }
+        let ends = matches!(body, ToDaemon::UnwatchOutput { .. });
         match watch {
             Some(id) if begins => drop(self.guests.insert(id, guest)),
-            Some(id) if matches!(body, ToDaemon::UnwatchOutput { .. }) => {
-                // of a watch that is another's, only the daemon is told, and knows it not
-                if self.guests.get(&id) == Some(&guest) {
-                    self.guests.remove(&id);
-                }
+            // of a watch that is another's, only the daemon is told, and knows it not
+            Some(id) if ends && self.guests.get(&id) == Some(&guest) => {
+                self.guests.remove(&id);
             }
             _ => {}
         }

@@ -114,18 +114,19 @@ impl Registry {
     pub(crate) fn found(&self, daemon: DaemonId, request: RequestId, page: SearchPage) {
         let mut inner = self.lock();
         let Some(link) = inner.link_mut(daemon) else { return };
-        match link.open.get(&request) {
-            Some(Waiter::Search(tell)) => {
-                if tell.try_send(said(FromDaemon::SearchFound(page))).is_err() {
-                    link.open.remove(&request);
-                    inner.say(daemon, ToDaemon::CallOff { asked: request });
-                }
-            }
+        let page = FromDaemon::SearchFound(page);
+        let taken = match link.open.get(&request) {
+            Some(Waiter::Search(tell)) => tell.try_send(said(page)).is_ok(),
             Some(Waiter::Guest { relay, .. }) => {
                 let relay = *relay;
-                inner.answer_guest(relay, daemon, (request, FromDaemon::SearchFound(page)));
+                inner.answer_guest(relay, daemon, (request, page));
+                return;
             }
-            _ => {}
+            _ => return,
+        };
+        if !taken {
+            link.open.remove(&request);
+            inner.say(daemon, ToDaemon::CallOff { asked: request });
         }
     }
 
