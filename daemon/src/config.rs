@@ -83,6 +83,10 @@ pub struct RelaySection {
     pub url: Option<String>,
     /// Where the embedded relay listens: `ADDRESS:PORT`.
     pub listen: Option<String>,
+    /// What `relay serve` keeps its data in, as its `--database`; absent: a file in the state folder.
+    pub database: Option<String>,
+    /// Where relays that share that database meet: `nats://HOST:PORT`, as `--bus` of `relay serve`.
+    pub bus: Option<String>,
 }
 
 /// `[terminal]`

@@ -1,5 +1,6 @@
 //! What a relay is told when it starts.
 
+use crate::bus::BusAddress;
 use crate::database::Database;
 use hayward_shared::run::{LEASE_MS, QUEUE_MS, REQUEUE_UNIT_MS, SETTLE_MS, SWEEP_MS};
 use std::net::SocketAddr;
@@ -11,6 +12,8 @@ use std::time::Duration;
 pub struct Config {
     /// Where its data is.
     pub database: Database,
+    /// Where relays that share the database meet. None: this one is alone on it.
+    pub bus: Option<BusAddress>,
     /// The file for the token of a new database's first owner. None: `owner.token` beside the
     /// SQLite file, or for PostgreSQL in the working directory.
     pub owner_token: Option<PathBuf>,
@@ -30,6 +33,7 @@ impl Config {
     pub fn new(database: impl Into<Database>, listen: SocketAddr) -> Self {
         Self {
             database: database.into(),
+            bus: None,
             owner_token: None,
             listen,
             allowed_origins: Vec::new(),

@@ -1,5 +1,6 @@
 //! What every part of a running relay shares.
 
+use crate::bus::Bus;
 use crate::config::Timing;
 use crate::http::gate::Gate;
 use crate::metrics::Metrics;
@@ -7,7 +8,7 @@ use crate::registry::Registry;
 use crate::store::{Store, StoreError, Tx};
 use hayward_shared::id::RelayId;
 use hayward_shared::time::Timestamp;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,7 +18,8 @@ use tokio::time::timeout;
 pub(crate) struct Core {
     /// Who this relay is to others that share its database.
     pub(crate) id: RelayId,
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
+    pub(crate) bus: Bus,
     pub(crate) registry: Registry,
     pub(crate) timing: Timing,
     pub(crate) gate: Gate,

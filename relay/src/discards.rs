@@ -46,7 +46,7 @@ async fn clear(
 ) -> Result<(), StoreError> {
     let body = ToDaemon::PruneWorktrees { task_id: Some(task), dry_run: false, force: true };
     // a plain peer has no queue, and clears away by itself
-    if core.registry.replies(daemon) != Some(false)
+    if core.registry.replies(daemon).await != Some(false)
         && let Err(fault) = core.registry.ask(daemon, body, core.timing.work).await
     {
         tracing::info!(%task, %daemon, %fault, "it was discarded; its daemon has not cleared it");

@@ -4,6 +4,7 @@
 //! it. Nothing of an agent's terminal, source or keys is ever stored here.
 
 mod auth;
+mod bus;
 mod change;
 mod clock;
 mod config;
@@ -24,6 +25,7 @@ mod store;
 mod sweep;
 
 pub use auth::Secret;
+pub use bus::{BusAddress, BusError, NotABus};
 pub use config::{Config, Timing};
 pub use database::{Database, NotADatabase, Postgres};
 pub use relay::{Bootstrap, Relay, StartError};

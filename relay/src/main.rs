@@ -1,7 +1,7 @@
 //! `hayward-relay`: a relay of its own, for a team.
 
 use clap::{Parser, Subcommand};
-use hayward_relay::{Config, Database, Relay};
+use hayward_relay::{BusAddress, Config, Database, Relay};
 use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -33,6 +33,10 @@ enum Command {
             hide_env_values = true
         )]
         database: String,
+        /// The bus (NATS) of relays that share a PostgreSQL database: nats://HOST:PORT. Who may publish there may
+        /// command every daemon: keep it to the relays.
+        #[arg(long, env = "HAYWARD_RELAY_BUS", hide_env_values = true)]
+        bus: Option<String>,
         /// Where a new database's first token is written [default: owner.token beside the file].
         #[arg(long, value_name = "FILE")]
         owner_token: Option<PathBuf>,
@@ -74,9 +78,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
-    let (listen, database, owner_token, origins, public_name) = match command {
-        Command::Serve { listen, database, owner_token, origins, public_name } => {
-            (listen, database, owner_token, origins, public_name)
+    let (listen, database, bus, owner_token, origins, public_name) = match command {
+        Command::Serve { listen, database, bus, owner_token, origins, public_name } => {
+            (listen, database, bus, owner_token, origins, public_name)
         }
         Command::Migrate { from, to } => {
             let moved = hayward_relay::migrate(&from.parse()?, &to.parse()?).await?;
@@ -87,7 +91,9 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
     };
     let database: Database = database.parse()?;
+    let bus = bus.as_deref().map(str::parse::<BusAddress>).transpose()?;
     let config = Config {
+        bus,
         owner_token,
         allowed_origins: origins,
         public_name,

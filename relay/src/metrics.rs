@@ -47,6 +47,8 @@ pub(crate) struct Metrics {
     pub(crate) reports: Counter,
     /// Bytes of output frames that daemons sent.
     pub(crate) output_bytes: Counter,
+    /// How often something that other relays said was lost on the way.
+    pub(crate) bus_holes: Counter,
 }
 
 /// From 1 ms, what a lookup takes, doubling to some 16 s: beyond it a caller has given up.
@@ -60,14 +62,15 @@ impl Default for Seconds {
 }
 
 impl Metrics {
-    /// All of it as text, with what holds at this moment: links of daemons that are up, and the tasks
-    /// that are not over by their status.
+    /// All of it as text, with what holds at this moment: links of daemons that are up, whether the
+    /// bus is there (where there is to be one), and the tasks that are not over by their status.
     ///
     /// # Errors
     /// Never in practice: text is only appended.
     pub(crate) fn text(
         &self,
         online: usize,
+        bus: Option<bool>,
         tasks: &[(String, i64)],
     ) -> Result<String, fmt::Error> {
         let mut all = Registry::with_prefix("hayward_relay");
@@ -96,7 +99,14 @@ impl Metrics {
         );
         let daemons: Gauge = Gauge::default();
         daemons.set(i64::try_from(online).unwrap_or(i64::MAX));
-        all.register("daemons_online", "Daemons whose link is up", daemons);
+        all.register("daemons_online", "Daemons that are linked to this relay", daemons);
+        if let Some(up) = bus {
+            let there: Gauge = Gauge::default();
+            there.set(i64::from(up));
+            all.register("bus_up", "Whether the bus to the other relays is there", there);
+            let holes = self.bus_holes.clone();
+            all.register("bus_holes", "Times that words of other relays were lost", holes);
+        }
         let standing: Family<Standing, Gauge> = Family::default();
         for (status, count) in tasks {
             standing.get_or_create(&Standing { status: status.clone() }).set(*count);
@@ -119,13 +129,15 @@ mod tests {
         metrics.requests.get_or_create(&asked).inc();
         metrics.seconds.0.observe(0.003);
         metrics.output_bytes.inc_by(64);
-        let text = metrics.text(3, &[("queued".into(), 7)]).unwrap();
+        let text = metrics.text(3, Some(true), &[("queued".into(), 7)]).unwrap();
         for line in [
             "hayward_relay_http_requests_total{method=\"GET\",route=\"/api/v1/tasks\",status=\"200\"} 1",
             "hayward_relay_http_request_seconds_bucket{le=\"0.004\"} 1",
             "hayward_relay_output_bytes_total 64",
             "hayward_relay_state_messages_total 0",
             "hayward_relay_daemons_online 3",
+            "hayward_relay_bus_up 1",
+            "hayward_relay_bus_holes_total 0",
             "hayward_relay_tasks{status=\"queued\"} 7",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} in:\n{text}");

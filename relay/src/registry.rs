@@ -3,25 +3,31 @@
 //! All of it is volatile and can be made anew from what peers say. Locks are short and never held
 //! across an await.
 
+mod guests;
 mod searches;
 mod terminal;
 mod watches;
+mod way;
 
+pub(crate) use guests::Held;
 pub(crate) use searches::Search;
 pub(crate) use watches::NewWatch;
 
+use crate::bus::Bus;
 use crate::socket::pipe::Outlet;
+use crate::store::StoreError;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{DaemonId, RequestId, TaskId, WatchId, WorkspaceId};
+use hayward_shared::id::{DaemonId, RelayId, RequestId, TaskId, WatchId, WorkspaceId};
 use hayward_shared::protocol::{ClientNotice, FromDaemon, Reply, Tagged, ToDaemon, encode};
 use hayward_shared::time::Timestamp;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 use watches::Watch;
+use way::Way;
 
 /// A link that broke is remembered this long: a machine that flaps does so within the hour.
 const REMEMBER_MS: i64 = 3_600_000;
@@ -29,6 +35,13 @@ const REMEMBER_MS: i64 = 3_600_000;
 /// One link of a daemon; of two links of the same daemon the higher is the present one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LinkId(u64);
+
+impl LinkId {
+    /// Its number among the links of this relay.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// One connected client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +51,7 @@ pub(crate) struct ClientId(u64);
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
+    bus: Bus,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +59,12 @@ struct Inner {
     next: u64,
     /// By id, so that who is told of work first is no chance.
     links: BTreeMap<DaemonId, Link>,
+    /// Links of other relays that were used here, each with its relay; kept as long as they are good.
+    afar: HashMap<DaemonId, (RelayId, Link)>,
     watches: HashMap<WatchId, Watch>,
+    /// Watches of other relays at links of this one.
+    guests: HashMap<WatchId, guests::Guest>,
+    bus: Bus,
     broken: HashMap<DaemonId, Timestamp>,
 }
 
@@ -56,7 +75,7 @@ struct Link {
     replies: bool,
     terminals: bool,
     streams: bool,
-    outlet: Outlet,
+    way: Way,
     work: Arc<Notify>,
     open: HashMap<RequestId, Waiter>,
     /// Commands to a peer that echoes no request id, oldest first.
@@ -69,7 +88,7 @@ struct Untagged {
     request: RequestId,
     task: TaskId,
     kind: &'static str,
-    answer: oneshot::Sender<FromDaemon>,
+    waiter: Waiter,
 }
 
 #[derive(Debug)]
@@ -80,6 +99,11 @@ enum Waiter {
     Search(mpsc::Sender<searches::Said>),
     /// What a client wants of a terminal that it watches, by the number it gave to that.
     Terminal(WatchId, Option<u64>),
+    /// Another relay, and the watch that it asked for, if it did.
+    Guest {
+        relay: RelayId,
+        watch: Option<WatchId>,
+    },
 }
 
 /// A place among the links.
@@ -127,6 +151,12 @@ pub(crate) fn notice(notice: &ClientNotice) -> String {
 }
 
 impl Registry {
+    /// Nobody is connected yet; other relays are reached over `bus`.
+    pub(crate) fn new(bus: Bus) -> Self {
+        let inner = Inner { bus: bus.clone(), ..Inner::default() };
+        Self { inner: Mutex::new(inner), bus }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,16 +174,18 @@ impl Registry {
             replies: new.replies,
             terminals: new.terminals,
             streams: new.streams,
-            outlet: new.outlet,
+            way: Way::Here(new.outlet),
             work: work.clone(),
             open: HashMap::new(),
             untagged: VecDeque::new(),
         };
         let old = inner.links.insert(new.daemon, link);
         let replaced = old.is_some();
+        inner.drop_afar(new.daemon, &offline());
         if let Some(old) = old {
-            old.outlet.end();
-            inner.fail_watches_of(new.daemon);
+            old.way.end();
+            inner.tell_guests(new.daemon, &old);
+            inner.fail_watches_of(new.daemon, &offline());
         }
         Joined { link: id, work, after_break: after_break || replaced }
     }
@@ -175,17 +207,26 @@ impl Registry {
         if inner.links.get(&daemon).is_none_or(|l| l.id != link) {
             return false;
         }
-        inner.links.remove(&daemon);
+        if let Some(ended) = inner.links.remove(&daemon) {
+            inner.tell_guests(daemon, &ended);
+        }
         if broke {
             inner.broken.insert(daemon, now);
         }
-        inner.fail_watches_of(daemon);
+        inner.fail_watches_of(daemon, &offline());
         true
     }
 
-    /// Whether a daemon's link is up.
-    pub(crate) fn is_online(&self, daemon: DaemonId) -> bool {
-        self.lock().links.contains_key(&daemon)
+    /// The daemons of a workspace whose link is up, at this relay or another one.
+    pub(crate) async fn online_in(
+        &self,
+        workspace: WorkspaceId,
+    ) -> Result<HashSet<DaemonId>, StoreError> {
+        let mut online: HashSet<_> = self.bus.linked(workspace).await?.into_iter().collect();
+        let inner = self.lock();
+        let here = inner.links.iter().filter(|(_, link)| link.workspace == workspace);
+        online.extend(here.map(|(daemon, _)| *daemon));
+        Ok(online)
     }
 
     /// How many daemons are linked to this relay.
@@ -207,9 +248,9 @@ impl Registry {
 
     /// Sends a command that needs no answer; an absent daemon learns of it when it returns.
     pub(crate) async fn tell(&self, daemon: DaemonId, body: ToDaemon) -> Result<(), Fault> {
-        let outlet =
-            self.lock().links.get(&daemon).map(|l| l.outlet.clone()).ok_or_else(offline)?;
-        outlet.text(command(body, None)?).await.map_err(|_| offline())
+        self.reach(daemon).await?;
+        let way = self.lock().link(daemon).map(|link| link.way.clone()).ok_or_else(offline)?;
+        way.text(command(body, None)?).await.map_err(|_| offline())
     }
 
     /// Sends a command and waits for its `reply`; a plain peer answers nothing.
@@ -253,21 +294,25 @@ impl Registry {
     ) -> Result<Option<FromDaemon>, Fault> {
         let request = RequestId::fresh();
         let (answer, answered) = oneshot::channel();
-        let (outlet, replies) = {
+        let waiter = Waiter::Command(answer);
+        self.reach(daemon).await?;
+        let (way, is_answered, echoes) = {
             let mut inner = self.lock();
-            let link = inner.links.get_mut(&daemon).ok_or_else(offline)?;
-            if link.replies {
-                link.open.insert(request, Waiter::Command(answer));
-            } else if let Some((task, kind)) = body.answer() {
-                link.untagged.push_back(Untagged { request, task, kind, answer });
+            let link = inner.link_mut(daemon).ok_or_else(offline)?;
+            let answers = body.answer();
+            // the relay that has the link knows answers without ids for what they are
+            let echoes = link.replies || link.way.is_afar() && answers.is_some();
+            if echoes {
+                link.open.insert(request, waiter);
+            } else if let Some((task, kind)) = answers {
+                link.untagged.push_back(Untagged { request, task, kind, waiter });
             }
-            (link.outlet.clone(), link.replies)
+            (link.way.clone(), link.replies || answers.is_some(), echoes)
         };
         let call_off = body.may_be_called_off();
         let _open = Open { registry: self, daemon, request, call_off };
-        let is_answered = replies || body.answer().is_some();
         let exchange = async {
-            outlet.text(command(body, replies.then_some(request))?).await.map_err(|_| offline())?;
+            way.text(command(body, echoes.then_some(request))?).await.map_err(|_| offline())?;
             if !is_answered {
                 return Ok(None);
             }
@@ -276,27 +321,34 @@ impl Registry {
         timeout(within, exchange).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// Whether a daemon echoes request ids; none when it is away.
-    pub(crate) fn replies(&self, daemon: DaemonId) -> Option<bool> {
-        self.lock().links.get(&daemon).map(|link| link.replies)
+    /// Whether a daemon echoes request ids; none when it is away, or cannot be reached.
+    pub(crate) async fn replies(&self, daemon: DaemonId) -> Option<bool> {
+        self.reach(daemon).await.ok()?;
+        self.lock().link(daemon).map(|link| link.replies)
     }
 
     /// Takes a daemon's answer to whoever waits for it; an answer to nothing is dropped.
     pub(crate) fn answer(&self, daemon: DaemonId, request: Option<RequestId>, answer: FromDaemon) {
         let mut inner = self.lock();
-        let Some(link) = inner.links.get_mut(&daemon) else { return };
-        let Some(request) = request else {
-            let (task, kind) = (answer.answered(), answer.type_name());
-            let awaited = |one: &Untagged| Some(one.task) == task && one.kind == kind;
-            let place = link.untagged.iter().position(awaited);
-            if let Some(waiter) = place.and_then(|place| link.untagged.remove(place)) {
-                // whoever asked may have gone meanwhile
-                drop(waiter.answer.send(answer));
+        let Some(link) = inner.link_mut(daemon) else { return };
+        let (request, waiter) = match request {
+            Some(request) => (request, link.open.remove(&request)),
+            None => {
+                let (task, kind) = (answer.answered(), answer.type_name());
+                let awaited = |one: &Untagged| Some(one.task) == task && one.kind == kind;
+                let place = link.untagged.iter().position(awaited);
+                let one = place.and_then(|place| link.untagged.remove(place));
+                let Some(Untagged { request, waiter, .. }) = one else { return };
+                (request, Some(waiter))
             }
-            return;
         };
-        match (link.open.remove(&request), answer) {
+        match (waiter, answer) {
+            // whoever asked may have gone meanwhile
             (Some(Waiter::Command(waiter)), answer) => drop(waiter.send(answer)),
+            (Some(Waiter::Guest { relay, watch }), answer) => {
+                inner.guest_answered(watch, &answer);
+                inner.answer_guest(relay, daemon, (request, answer));
+            }
             // there is room for it behind the pages
             (Some(Waiter::Search(waiter)), answer) => drop(waiter.try_send(searches::said(answer))),
             (Some(Waiter::Watch(id)), FromDaemon::Reply(reply)) => inner.watch_answered(id, reply),
@@ -322,6 +374,20 @@ impl Registry {
         let gone: Vec<_> = inner.watches_of(client);
         for id in gone {
             inner.unwatch(id);
+        }
+    }
+}
+
+impl Inner {
+    /// The link of a daemon, here or at another relay.
+    fn link(&self, daemon: DaemonId) -> Option<&Link> {
+        self.links.get(&daemon).or_else(|| self.afar.get(&daemon).map(|(_, link)| link))
+    }
+
+    fn link_mut(&mut self, daemon: DaemonId) -> Option<&mut Link> {
+        match self.links.get_mut(&daemon) {
+            Some(link) => Some(link),
+            None => self.afar.get_mut(&daemon).map(|(_, link)| link),
         }
     }
 }

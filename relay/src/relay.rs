@@ -1,6 +1,7 @@
 //! A running relay: started, asked for credentials by its own process, stopped.
 
 use crate::auth::{Secret, Who};
+use crate::bus::{self, Bus, BusError};
 use crate::config::Config;
 use crate::core::{Core, Links};
 use crate::database::Database;
@@ -64,6 +65,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The bus cannot be used.
+    #[error("cannot join the other relays")]
+    Bus(#[source] BusError),
     /// The first owner's token cannot be written down.
     #[error("cannot write the first token to {path}")]
     Token {
@@ -97,6 +101,8 @@ pub struct Relay {
     loops: [JoinHandle<()>; 3],
     /// Its place among the relays of a PostgreSQL database.
     presence: Option<Presence>,
+    /// This relay's end of the bus.
+    meeting: bus::Served,
 }
 
 impl std::fmt::Debug for Relay {
@@ -115,17 +121,28 @@ impl Relay {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let failed = |source| StartError::Store { database: config.database.to_string(), source };
-        let store = Store::open(&config.database).await.map_err(failed)?;
+        if config.bus.is_some() && matches!(config.database, Database::Sqlite(_)) {
+            return Err(StartError::Bus(BusError::Lone));
+        }
+        let store = Arc::new(Store::open(&config.database).await.map_err(failed)?);
+        let id = RelayId::fresh();
+        let (bus, closed) = match &config.bus {
+            Some(address) => {
+                let (bus, closed) = bus::prepare(address, id, store.clone());
+                (bus, Some(closed))
+            }
+            None => (Bus::default(), None),
+        };
         let refused = |source| StartError::Listen { address: config.listen, source };
         let listener = net::Listener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let id = RelayId::fresh();
         let presence = join(&config, id, address).await?;
         let (stop, stopping) = watch::channel(false);
         let core = Arc::new(Core {
             id,
             store,
-            registry: Registry::default(),
+            registry: Registry::new(bus.clone()),
+            bus,
             timing: config.timing,
             gate: Gate::new(&config, address.ip().is_loopback()),
             metrics: Metrics::default(),
@@ -133,6 +150,7 @@ impl Relay {
             links: Links::default(),
         });
         let bootstrap = found(&core, &config).await?;
+        let meeting = meet(&core, closed).await?;
         let loops = [
             tokio::spawn(sweep::run(core.clone())),
             tokio::spawn(sweep::retry(core.clone())),
@@ -140,7 +158,7 @@ impl Relay {
         ];
         let server = tokio::spawn(serve(listener, core.clone(), stopping));
         tracing::info!(%address, database = %config.database, "relay started");
-        Ok(Self { core, address, bootstrap, stop, server, loops, presence })
+        Ok(Self { core, address, bootstrap, stop, server, loops, presence, meeting })
     }
 
     /// Where it listens.
@@ -205,6 +223,12 @@ impl Relay {
             tracing::warn!("requests that did not end in time were cut");
         }
         self.loops.iter().for_each(JoinHandle::abort);
+        // before it is taken off the list, or it would put itself back
+        drop(std::mem::take(&mut self.meeting));
+        let left = timeout(STOPPING, bus::leave(&self.core)).await;
+        if !matches!(left, Ok(Ok(()))) {
+            tracing::warn!("the other relays find out by themselves that this one ended");
+        }
         if let Some(presence) = self.presence.take() {
             presence.leave().await;
         }
@@ -244,6 +268,17 @@ async fn serve(listener: net::Listener, core: Arc<Core>, mut stopping: watch::Re
     }
 }
 
+/// Meets the other relays of the database, where there is a bus.
+async fn meet(core: &Arc<Core>, closed: Option<bus::Closed>) -> Result<bus::Served, StartError> {
+    let Some(closed) = closed else { return Ok(bus::Served::default()) };
+    let refused = |source| StartError::Bus(BusError::Store(source));
+    let mut reader = core.store.read().await.map_err(refused)?;
+    let oldest = users::first_workspace(&mut reader).await.map_err(refused)?;
+    drop(reader);
+    let deployment = oldest.unwrap_or(WorkspaceId(uuid::Uuid::nil()));
+    bus::open(core, closed, deployment).await.map_err(StartError::Bus)
+}
+
 /// Where the first owner's token goes.
 fn owner_file(config: &Config) -> PathBuf {
     config.owner_token.clone().unwrap_or_else(|| match &config.database {
@@ -264,8 +299,7 @@ async fn join(
         id,
         address: address.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        // none reaches another yet
-        bus: false,
+        bus: config.bus.is_some(),
     };
     match Presence::take(at, card).await {
         Ok(Ok(presence)) => Ok(Some(presence)),

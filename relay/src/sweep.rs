@@ -167,7 +167,8 @@ pub(crate) async fn retry(core: Arc<Core>) {
             loop {
                 match live.recv().await {
                     Ok(Heard::Event(event)) if !becomes(&event, Status::Deferred) => {}
-                    Ok(Heard::Event(_) | Heard::Look(..)) | Err(RecvError::Lagged(_)) => return,
+                    Ok(Heard::Event(_) | Heard::Look(..) | Heard::Missed)
+                    | Err(RecvError::Lagged(_)) => return,
                     Err(RecvError::Closed) => std::future::pending().await,
                 }
             }
@@ -208,7 +209,7 @@ pub(crate) async fn hint(core: Arc<Core>) {
             }
             Ok(Heard::Event(_)) => {}
             Ok(Heard::Look(workspace, _)) => core.registry.hint(workspace),
-            Err(RecvError::Lagged(_)) => core.registry.hint_all(),
+            Ok(Heard::Missed) | Err(RecvError::Lagged(_)) => core.registry.hint_all(),
             Err(RecvError::Closed) => return,
         }
     }

@@ -67,6 +67,9 @@ pub struct Health {
     pub status: String,
     /// The relay's version.
     pub version: String,
+    /// The bus to the other relays, where there is to be one: `up` or `away`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bus: Option<String>,
 }
 
 /// Body of `POST /api/v1/tasks/{id}/message`.

@@ -28,11 +28,18 @@ impl Cable {
     /// A whole line to `target`, which is `HOST:PORT`.
     #[must_use]
     pub fn to(target: &str) -> Self {
+        Self::to_any(&[target])
+    }
+
+    /// A whole line to one of several targets, in turn: to the next one where one hangs up.
+    #[must_use]
+    pub fn to_any(targets: &[&str]) -> Self {
         let listener = must("listen", TcpListener::bind("127.0.0.1:0"));
         let address = must("know the address", listener.local_addr());
         let state = Arc::new(Mutex::new(State::default()));
-        let (shared, target) = (state.clone(), target.to_owned());
-        thread::spawn(move || serve(&listener, &shared, &target));
+        let targets: Vec<String> = targets.iter().map(|&target| target.to_owned()).collect();
+        let shared = state.clone();
+        thread::spawn(move || serve(&listener, &shared, &targets));
         Self { address, state }
     }
 
@@ -90,8 +97,8 @@ fn hang_up(state: &mut State) {
     }
 }
 
-fn serve(listener: &TcpListener, state: &Arc<Mutex<State>>, target: &str) {
-    for near in listener.incoming().flatten() {
+fn serve(listener: &TcpListener, state: &Arc<Mutex<State>>, targets: &[String]) {
+    for (nth, near) in listener.incoming().flatten().enumerate() {
         let mut now = locked(state);
         if now.ended {
             return;
@@ -99,7 +106,10 @@ fn serve(listener: &TcpListener, state: &Arc<Mutex<State>>, target: &str) {
         if now.cut {
             continue;
         }
-        let Ok(far) = TcpStream::connect(target) else { continue };
+        let mut in_turn = (0..targets.len()).map(|next| &targets[(nth + next) % targets.len()]);
+        let Some(far) = in_turn.find_map(|target| TcpStream::connect(target).ok()) else {
+            continue;
+        };
         now.dialled = Some(Instant::now());
         for end in [&near, &far] {
             now.ends.extend(end.try_clone());

@@ -13,6 +13,7 @@ pub mod pattern;
 pub mod process;
 pub mod program;
 pub mod relay;
+pub mod replicas;
 pub mod repo;
 pub mod script;
 pub mod tmux;

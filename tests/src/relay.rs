@@ -120,10 +120,16 @@ impl Linked {
     /// Starts one that dials `url`, which leads to `relay`.
     #[must_use]
     pub fn start(relay: &Relay, url: &str, configuration: &str) -> Self {
+        Self::dial((&relay.url(), &relay.token()), url, configuration)
+    }
+
+    /// Starts one that dials `url`; its commands go to a relay as the owner.
+    #[must_use]
+    pub fn dial((relay, owner): (&str, &str), url: &str, configuration: &str) -> Self {
         let mut home = Home::new();
         home.configure(configuration);
-        home.set("HAYWARD_RELAY", &relay.url());
-        home.set("HAYWARD_TOKEN", &relay.token());
+        home.set("HAYWARD_RELAY", relay);
+        home.set("HAYWARD_TOKEN", owner);
         let issued = home.json(&["token", "create", "--kind", "daemon"]);
         let token = issued["token"].as_str().unwrap_or_default().to_owned();
         let mut linked = Self { home, url: url.to_owned(), token, child: None };

@@ -4,7 +4,7 @@ use super::compose::{self, Ending};
 use super::context::Context;
 use super::print::tone::Tone;
 use crate::exit::{End, Outcome, chain};
-use hayward_relay::{Config, Database, MoveError, Relay};
+use hayward_relay::{BusAddress, Config, Database, MoveError, Relay};
 use hayward_shared::fault::{Code, Fault};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -47,6 +47,11 @@ struct ServeArgs {
     /// [default: relay.db in the state folder]
     #[arg(long, value_name = "FILE|URL", env = "HAYWARD_RELAY_DATABASE", hide_env_values = true)]
     database: Option<String>,
+
+    /// Where relays that share a PostgreSQL database meet (NATS): nats://HOST:PORT. Whoever may
+    /// publish there may command every daemon: keep it to the relays
+    #[arg(long, value_name = "URL", env = "HAYWARD_RELAY_BUS", hide_env_values = true)]
+    bus: Option<String>,
 }
 
 /// Runs the relay.
@@ -90,13 +95,28 @@ fn database(named: Option<&str>, context: &Context) -> Result<Database, Fault> {
     }
 }
 
-async fn serve(args: ServeArgs, context: &Context) -> Result<(), Fault> {
-    compose::log(context.is_verbose());
-    let database = database(args.database.as_deref(), context)?;
-    let mut config = Config::new(database, args.listen);
+/// What the options say, and where they say nothing, `[relay]` of the configuration.
+fn configured(args: ServeArgs, context: &Context) -> Result<Config, Fault> {
+    let named = match args.database {
+        Some(name) => Some(name),
+        None => context.config()?.relay.database,
+    };
+    let mut config = Config::new(database(named.as_deref(), context)?, args.listen);
+    let mut bus = args.bus;
     if let Database::Postgres(_) = config.database {
         config.owner_token = Some(context.home()?.root().join("owner.token"));
+        if bus.is_none() {
+            bus = context.config()?.relay.bus;
+        }
     }
+    let bus = bus.map(|name| name.parse::<BusAddress>());
+    config.bus = bus.transpose().map_err(|error| Fault::new(Code::Invalid, chain(&error)))?;
+    Ok(config)
+}
+
+async fn serve(args: ServeArgs, context: &Context) -> Result<(), Fault> {
+    compose::log(context.is_verbose());
+    let config = configured(args, context)?;
     let mut ending = Ending::new()?;
     let relay =
         Relay::start(config).await.map_err(|error| Fault::new(Code::Failed, chain(&error)))?;

@@ -33,17 +33,20 @@ pub(super) async fn list(
     let rows = daemons::page(&mut reader, caller.workspace, after, limit).await?;
     let full = u32::try_from(rows.len()).is_ok_and(|n| n >= limit);
     let next_cursor = rows.last().filter(|_| full).map(|d| cursor(0, d.id.0));
-    let daemons = rows.into_iter().map(|daemon| view(&core, daemon)).collect();
+    drop(reader);
+    let online = core.registry.online_in(caller.workspace).await?;
+    let shown = |daemon: Daemon| view(online.contains(&daemon.id), daemon);
+    let daemons = rows.into_iter().map(shown).collect();
     Ok(Json(DaemonPage { daemons, next_cursor }))
 }
 
-fn view(core: &Core, daemon: Daemon) -> DaemonView {
+fn view(online: bool, daemon: Daemon) -> DaemonView {
     let profile = daemon.profile;
     DaemonView {
         id: daemon.id,
         machine_id: daemon.machine,
         hostname: profile.hostname,
-        online: core.registry.is_online(daemon.id),
+        online,
         version: profile.version,
         active_runs: daemon.held,
         capacity: profile.capacity,

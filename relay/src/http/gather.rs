@@ -115,7 +115,8 @@ impl Gathered {
 /// The daemons of a workspace that are online, with their hosts' names.
 async fn online(core: &Core, workspace: WorkspaceId) -> Result<Vec<(DaemonId, String)>, Refusal> {
     let mut all = known(core, workspace).await?;
-    all.retain(|(id, _)| core.registry.is_online(*id));
+    let online = core.registry.online_in(workspace).await?;
+    all.retain(|(id, _)| online.contains(id));
     Ok(all)
 }
 

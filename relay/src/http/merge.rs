@@ -148,7 +148,7 @@ pub(super) async fn command(
 /// Has the daemon do it. A plain peer gives no answer to a skip, so it is asked how things stand.
 async fn act(core: &Core, task: &Task, command: ToDaemon) -> Result<FromDaemon, Fault> {
     let is_skip = matches!(command, ToDaemon::MergeSkip { .. });
-    if is_skip && core.registry.replies(holder(task)?) == Some(false) {
+    if is_skip && core.registry.replies(holder(task)?).await == Some(false) {
         core.registry.tell(holder(task)?, command).await?;
         return ask(core, task, ToDaemon::CheckMergeComplete { task_id: task.id }).await;
     }

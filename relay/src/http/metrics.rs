@@ -18,7 +18,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 
 pub(super) async fn tell(State(core): State<Arc<Core>>) -> Result<Response, Refusal> {
     let standing = tasks::standing(&mut *core.store.read().await?).await?;
-    let text = core.metrics.text(core.registry.online(), &standing);
+    let text = core.metrics.text(core.registry.online(), core.bus.is_up(), &standing);
     let text = text.map_err(|_| Fault::new(Code::Internal, "the metrics cannot be written"))?;
     Ok(([(CONTENT_TYPE, OPEN_METRICS)], text).into_response())
 }

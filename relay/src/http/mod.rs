@@ -105,9 +105,10 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .with_state(core)
 }
 
-async fn health() -> Json<Health> {
+async fn health(State(core): State<Arc<Core>>) -> Json<Health> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Json(Health { status: "ok".into(), version })
+    let bus = core.bus.is_up().map(|up| if up { "up" } else { "away" }.to_owned());
+    Json(Health { status: "ok".into(), version, bus })
 }
 
 async fn unknown_route(uri: axum::http::Uri) -> Refusal {

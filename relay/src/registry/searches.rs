@@ -1,8 +1,8 @@
 //! Searches that stream, and requests that nobody waits for any more.
 
+use super::way::Way;
 use super::{Inner, Registry, Waiter, command, late, offline};
 use crate::core::Core;
-use crate::socket::pipe::Outlet;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, RequestId};
 use hayward_shared::protocol::{FromDaemon, ToDaemon};
@@ -26,7 +26,7 @@ pub(crate) struct Search {
     core: Arc<Core>,
     daemon: DaemonId,
     request: RequestId,
-    outlet: Outlet,
+    way: Way,
     said: mpsc::Receiver<Said>,
     /// How long the daemon may be waited for, all in all: one that always says a little just in time
     /// would keep its asker for ever.
@@ -47,16 +47,17 @@ impl Search {
         let patience = Duration::from_millis(query.budget_ms.into()) + core.timing.reply;
         let body = ToDaemon::Search(Box::new(SearchQuery { stream: true, ..query }));
         let text = command(body, Some(request))?;
-        let outlet = {
+        core.registry.reach(daemon).await?;
+        let way = {
             let mut inner = core.registry.lock();
-            let link = inner.links.get_mut(&daemon).ok_or_else(offline)?;
+            let link = inner.link_mut(daemon).ok_or_else(offline)?;
             if !link.streams {
                 return Ok(None);
             }
             link.open.insert(request, Waiter::Search(tell));
-            link.outlet.clone()
+            link.way.clone()
         };
-        let mut search = Self { core: core.clone(), daemon, request, outlet, said, patience };
+        let mut search = Self { core: core.clone(), daemon, request, way, said, patience };
         search.send(text).await?;
         Ok(Some(search))
     }
@@ -80,11 +81,11 @@ impl Search {
     /// Says something as soon as the link has room for it: also while nobody takes what is found,
     /// or a place in the link would be held for as long as they do not.
     async fn send(&mut self, text: String) -> Result<(), Fault> {
-        let (outlet, patience) = (self.outlet.clone(), self.patience);
+        let (way, patience) = (self.way.clone(), self.patience);
         let mut sending = JoinSet::new();
         sending.spawn(async move {
             let began = Instant::now();
-            let sent = timeout(patience, outlet.text(text)).await;
+            let sent = timeout(patience, way.text(text)).await;
             (sent, began.elapsed())
         });
         let Some(Ok((sent, took))) = sending.join_next().await else { return Err(offline()) };
@@ -112,10 +113,18 @@ impl Registry {
     /// allowed to is not listened to any further.
     pub(crate) fn found(&self, daemon: DaemonId, request: RequestId, page: SearchPage) {
         let mut inner = self.lock();
-        let Some(link) = inner.links.get_mut(&daemon) else { return };
-        if let Some(Waiter::Search(tell)) = link.open.get(&request)
-            && tell.try_send(said(FromDaemon::SearchFound(page))).is_err()
-        {
+        let Some(link) = inner.link_mut(daemon) else { return };
+        let page = FromDaemon::SearchFound(page);
+        let taken = match link.open.get(&request) {
+            Some(Waiter::Search(tell)) => tell.try_send(said(page)).is_ok(),
+            Some(Waiter::Guest { relay, .. }) => {
+                let relay = *relay;
+                inner.answer_guest(relay, daemon, (request, page));
+                return;
+            }
+            _ => return,
+        };
+        if !taken {
             link.open.remove(&request);
             inner.say(daemon, ToDaemon::CallOff { asked: request });
         }
@@ -124,7 +133,7 @@ impl Registry {
     /// Forgets a request; the daemon that still works at it is told so where that ends it.
     pub(super) fn give_up(&self, daemon: DaemonId, request: RequestId, call_off: bool) {
         let mut inner = self.lock();
-        let Some(link) = inner.links.get_mut(&daemon) else { return };
+        let Some(link) = inner.link_mut(daemon) else { return };
         link.untagged.retain(|one| one.request != request);
         if link.open.remove(&request).is_some() && link.streams && call_off {
             inner.say(daemon, ToDaemon::CallOff { asked: request });
@@ -134,11 +143,11 @@ impl Registry {
 
 impl Inner {
     /// Says what needs no answer, if the link has room for it.
-    fn say(&self, daemon: DaemonId, body: ToDaemon) {
-        let Some(link) = self.links.get(&daemon) else { return };
+    pub(super) fn say(&self, daemon: DaemonId, body: ToDaemon) {
+        let Some(link) = self.link(daemon) else { return };
         if let Ok(text) = command(body, None) {
             // where there is no room, the time of what was asked ends it
-            drop(link.outlet.try_text(text));
+            drop(link.way.try_text(text));
         }
     }
 }
@@ -147,10 +156,12 @@ impl Inner {
 mod tests {
     use super::super::NewLink;
     use super::*;
+    use crate::bus::Bus;
     use crate::config::{Config, Timing};
     use crate::core::Links;
     use crate::http::gate::Gate;
     use crate::metrics::Metrics;
+    use crate::socket::pipe::Outlet;
     use crate::store::Store;
     use axum::extract::ws::Message;
     use hayward_shared::id::WorkspaceId;
@@ -164,7 +175,8 @@ mod tests {
         config.timing = Timing { reply: Duration::from_millis(300), ..Timing::default() };
         Arc::new(Core {
             id: hayward_shared::id::RelayId::fresh(),
-            store: Store::open(&config.database).await.unwrap(),
+            store: Arc::new(Store::open(&config.database).await.unwrap()),
+            bus: Bus::default(),
             registry: Registry::default(),
             timing: config.timing,
             gate: Gate::new(&config, true),

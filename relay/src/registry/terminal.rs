@@ -18,18 +18,23 @@ impl Registry {
         body: ToDaemon,
     ) -> Result<(), Fault> {
         let mut inner = self.lock();
-        let Inner { links, watches, .. } = &mut *inner;
+        let Inner { links, afar, watches, .. } = &mut *inner;
         let own = watches.get(&watch_id).filter(|watch| watch.client == client);
         let watch = own.ok_or_else(|| Fault::not_found("watch", watch_id))?;
         if !watch.types {
             let text = "this view is for looking only: it cannot type or decide the size";
             return Err(Fault::new(Code::Forbidden, text));
         }
-        let link = links.get_mut(&watch.daemon).ok_or_else(offline)?;
+        let link = match links.get_mut(&watch.daemon) {
+            Some(link) => link,
+            None => afar.get_mut(&watch.daemon).map(|(_, link)| link).ok_or_else(offline)?,
+        };
         // what was asked by those who are gone gets no answer
         link.open.retain(|_, waiter| match waiter {
             Waiter::Terminal(id, _) => watches.contains_key(id),
-            Waiter::Command(_) | Waiter::Watch(_) | Waiter::Search(_) => true,
+            Waiter::Command(_) | Waiter::Watch(_) | Waiter::Search(_) | Waiter::Guest { .. } => {
+                true
+            }
         });
         let waits = |waiter: &&Waiter| matches!(waiter, Waiter::Terminal(id, _) if *id == watch_id);
         if link.open.values().filter(waits).count() >= MOST_WAITING {
@@ -37,7 +42,7 @@ impl Registry {
             return Err(Fault::new(Code::RateLimited, text));
         }
         let request = RequestId::fresh();
-        link.outlet
+        link.way
             .try_text(command(body, Some(request))?)
             .map_err(|_| Fault::new(Code::Unavailable, "the daemon's link is congested"))?;
         link.open.insert(request, Waiter::Terminal(watch_id, seq));

@@ -34,10 +34,11 @@ pub(crate) struct NewWatch {
 }
 
 impl Registry {
-    /// Asks a daemon for output. The answer and all that follows go to the client by themselves.
+    /// Asks a daemon that can be reached for output. The answer and all that follows go to the client
+    /// by themselves.
     pub(crate) fn watch(&self, new: NewWatch, answer_by: Instant) -> Result<(), Fault> {
         let mut inner = self.lock();
-        if inner.watches.contains_key(&new.watch) {
+        if inner.watches.contains_key(&new.watch) || inner.guests.contains_key(&new.watch) {
             return Err(Fault::new(Code::Conflict, "that watch id is in use"));
         }
         if inner.watches_of(new.client).len() >= MAX_WATCHES {
@@ -45,7 +46,7 @@ impl Registry {
             return Err(Fault::new(Code::RateLimited, most));
         }
         let request = RequestId::fresh();
-        let link = inner.links.get_mut(&new.daemon).ok_or_else(offline)?;
+        let link = inner.link_mut(new.daemon).ok_or_else(offline)?;
         let (can, types) = match &new.body {
             ToDaemon::AttachTerminal(view) => (link.terminals, !view.read_only),
             _ => (true, false),
@@ -53,7 +54,7 @@ impl Registry {
         if !can || !link.replies {
             return Err(Fault::new(Code::Unavailable, "the task's daemon cannot show its output"));
         }
-        link.outlet
+        link.way
             .try_text(command(new.body, Some(request))?)
             .map_err(|_| Fault::new(Code::Unavailable, "the daemon's link is congested"))?;
         link.open.insert(request, Waiter::Watch(new.watch));
@@ -76,7 +77,7 @@ impl Registry {
             inner.watches.get(&watch_id).filter(|w| w.client == client).ok_or_else(absent)?;
         let daemon = watch.daemon;
         let text = command(ToDaemon::GrantOutput { watch_id, up_to }, None)?;
-        let sent = inner.links.get(&daemon).is_some_and(|l| l.outlet.try_text(text).is_ok());
+        let sent = inner.link(daemon).is_some_and(|link| link.way.try_text(text).is_ok());
         if !sent {
             // a grant that is lost would stop the watch for ever
             inner.fail(watch_id, Fault::new(Code::Unavailable, "the daemon's link is congested"));
@@ -114,8 +115,10 @@ impl Registry {
         let Some(id) = watch_of(&bytes) else { return };
         let mut inner = self.lock();
         let Some(watch) = inner.watches.get(&id).filter(|w| w.daemon == daemon) else {
-            // its end crossed this frame, or was lost: say it (again)
-            inner.tell_unwatch(daemon, id);
+            if !inner.guest_frame(daemon, id, &bytes) {
+                // its end crossed this frame, or was lost: say it (again)
+                inner.tell_unwatch(daemon, id);
+            }
             return;
         };
         let end = match Frame::decode(&bytes) {
@@ -169,20 +172,20 @@ impl Inner {
         }
     }
 
-    fn tell_unwatch(&self, daemon: DaemonId, watch_id: WatchId) {
-        let Some(link) = self.links.get(&daemon) else { return };
+    pub(super) fn tell_unwatch(&self, daemon: DaemonId, watch_id: WatchId) {
+        let Some(link) = self.link(daemon) else { return };
         if let Ok(text) = command(ToDaemon::UnwatchOutput { watch_id }, None) {
             // where there is no room, the daemon's next frame makes us say it again
-            drop(link.outlet.try_text(text));
+            drop(link.way.try_text(text));
         }
     }
 
-    pub(super) fn fail_watches_of(&mut self, daemon: DaemonId) {
+    pub(super) fn fail_watches_of(&mut self, daemon: DaemonId, error: &Fault) {
         let ids: Vec<_> =
             self.watches.iter().filter(|(_, w)| w.daemon == daemon).map(|(id, _)| *id).collect();
         for id in ids {
             if let Some(watch) = self.watches.remove(&id) {
-                let failed = ClientNotice::WatchFailed { watch_id: id, error: offline() };
+                let failed = ClientNotice::WatchFailed { watch_id: id, error: error.clone() };
                 watch.outlet.urgent(notice(&failed));
             }
         }

@@ -133,8 +133,8 @@ impl Client {
                     _ => Event::Over(End::Gone),
                 },
                 event = live.recv() => match event {
+                    Ok(Heard::Missed) | Err(RecvError::Lagged(_)) => Event::Missed,
                     Ok(event) => Event::Live(event),
-                    Err(RecvError::Lagged(_)) => Event::Missed,
                     Err(RecvError::Closed) => Event::Over(End::Stopping),
                 },
                 _ = ticks.tick() => Event::Tick,
@@ -150,7 +150,7 @@ impl Client {
             Event::Over(end) => Err(end),
             Event::Live(Heard::Event(event)) => self.live(&event).await,
             Event::Live(Heard::Look(workspace, stream)) => self.look(workspace, &stream).await,
-            Event::Missed => {
+            Event::Live(Heard::Missed) | Event::Missed => {
                 let streams: Vec<_> = self.next.keys().copied().collect();
                 for stream in streams {
                     self.replay(stream).await?;
@@ -229,7 +229,9 @@ impl Client {
         let outlet = self.outlet.clone();
         let new = NewWatch { client: self.id, outlet, daemon, watch: watch_id, body };
         let answer_by = Instant::now() + self.core.timing.reply;
-        match self.core.registry.watch(new, answer_by) {
+        let registry = &self.core.registry;
+        let reached = registry.reach(daemon).await;
+        match reached.and_then(|()| registry.watch(new, answer_by)) {
             Ok(()) => Ok(()),
             Err(fault) => self.no_watch(watch_id, fault.into()).await,
         }

@@ -302,7 +302,7 @@ impl Connection {
             return;
         }
         tracing::info!(%daemon, workspace = %workspace, "daemon offline: {end}");
-        if let Err(e) = reconcile::tell_presence(&self.core, &self.peer, false, now).await {
+        if let Err(e) = reconcile::tell_offline(&self.core, &self.peer, self.link, now).await {
             tracing::warn!(%daemon, error = &e as &dyn std::error::Error, "offline not stored");
         }
     }

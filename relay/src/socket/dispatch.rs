@@ -81,6 +81,10 @@ impl Connection {
         let by = Sender { daemon: self.peer.daemon, epoch: None }.actor();
         let mut tx = self.core.store.write().await?;
         let (mut last, mut passed_over) = (None, false);
+        if !self.core.bus.has(tx.conn(), self.peer.daemon, self.link.number()).await? {
+            // it has a later link at another relay: what this one is given would get lost
+            return Ok((None, false));
+        }
         loop {
             let Some(row) = self.best(&mut tx, &mut last, &mut passed_over).await? else {
                 return Ok((None, passed_over));

@@ -5,9 +5,11 @@ use super::handshake::{self, Manners};
 use super::pipe::Outlet;
 use super::reconcile;
 use crate::auth::{self, Who};
+use crate::bus::Linked;
 use crate::core::Core;
 use crate::discards;
 use crate::registry::NewLink;
+use crate::store::links;
 use crate::store::{daemons, tokens};
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::StreamExt;
@@ -126,9 +128,20 @@ async fn enter(
         stored: (acked.unwrap_or(0), 0),
     };
     let welcome = ToDaemon::Authenticated(handshake::welcome(daemon.id, manners, acked));
+    let link = Linked {
+        link: joined.link.number(),
+        workspace,
+        manners: links::Manners {
+            replies: manners.replies,
+            terminals: manners.terminals,
+            streams: manners.streams,
+        },
+    };
     let begun = async {
+        // what an earlier link at another relay was given is stored by then
+        core.bus.entered(daemon.id, link).await?;
         connection.say(&Tagged::from(welcome)).await?;
-        reconcile::tell_presence(core, &connection.peer, true, now).await?;
+        reconcile::tell_online(core, &connection.peer, now).await?;
         tracing::info!(daemon = %daemon.id, %workspace, "daemon online");
         if manners.plain {
             return Ok(());

@@ -8,10 +8,11 @@ use super::connection::{Connection, End, Peer, error};
 use crate::change::Change;
 use crate::core::Core;
 use crate::lease;
+use crate::registry::LinkId;
 use crate::routing::Sender;
 use crate::store::events::{self, Draft, Stream};
 use crate::store::tasks::{self, Stored};
-use crate::store::{StoreError, daemons, due, tokens};
+use crate::store::{StoreError, Tx, daemons, due, tokens};
 use hayward_shared::backoff;
 use hayward_shared::event::{Kind, Subject};
 use hayward_shared::fault::{Code, Fault};
@@ -27,9 +28,31 @@ fn sender(daemon: DaemonId) -> Sender {
     Sender { daemon, epoch: None }
 }
 
-/// Tells that a daemon came or went.
-pub(super) async fn tell_presence(
+/// Tells that a daemon came.
+pub(super) async fn tell_online(
     core: &Core,
+    peer: &Peer,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tell_presence(core.store.write().await?, peer, true, now).await
+}
+
+/// Tells that a daemon went, unless a later link of it is at another relay.
+pub(super) async fn tell_offline(
+    core: &Core,
+    peer: &Peer,
+    link: LinkId,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let mut tx = core.store.write().await?;
+    if core.bus.left(tx.conn(), peer.daemon, link.number()).await? {
+        tell_presence(tx, peer, false, now).await?;
+    }
+    Ok(())
+}
+
+async fn tell_presence(
+    mut tx: Tx,
     peer: &Peer,
     online: bool,
     now: Timestamp,
@@ -43,7 +66,6 @@ pub(super) async fn tell_presence(
         channel: None,
         payload: json!({ "hostname": peer.profile.hostname }),
     };
-    let mut tx = core.store.write().await?;
     daemons::seen(tx.conn(), peer.daemon, now).await?;
     events::append(&mut tx, peer.workspace, Stream::Daemon(peer.daemon), vec![draft]).await?;
     tx.commit().await

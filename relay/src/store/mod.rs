@@ -13,6 +13,7 @@ pub(crate) mod discards;
 pub(crate) mod due;
 pub(crate) mod events;
 mod hold;
+pub(crate) mod links;
 mod moving;
 mod postgres;
 pub(crate) mod relays;
@@ -187,6 +188,8 @@ pub(crate) enum Heard {
     Event(Arc<Envelope>),
     /// Events of this stream may have been stored: nobody knows, so look.
     Look(WorkspaceId, Arc<str>),
+    /// Events of any stream may have been stored by another relay, and were not heard here.
+    Missed,
 }
 
 fn hear(live: &broadcast::Sender<Heard>, fresh: Vec<Arc<Envelope>>) {
@@ -201,6 +204,8 @@ fn hear(live: &broadcast::Sender<Heard>, fresh: Vec<Arc<Envelope>>) {
 pub(crate) struct Store {
     backend: Backend,
     live: broadcast::Sender<Heard>,
+    /// Of what is live, what this relay stored itself; only where other relays may be.
+    own: broadcast::Sender<Heard>,
 }
 
 #[derive(Debug)]
@@ -212,7 +217,7 @@ enum Backend {
 impl Store {
     /// Opens the database, makes a SQLite file when it is absent, and brings it to this version.
     pub(crate) async fn open(database: &Database) -> Result<Self, StoreError> {
-        let live = broadcast::channel(LIVE).0;
+        let (live, own) = (broadcast::channel(LIVE).0, broadcast::channel(LIVE).0);
         let backend = match database {
             Database::Sqlite(path) => {
                 let pools = sqlite::open(path).await?;
@@ -221,7 +226,7 @@ impl Store {
             }
             Database::Postgres(at) => Backend::Postgres(postgres::open(at).await?),
         };
-        Ok(Self { backend, live })
+        Ok(Self { backend, live, own })
     }
 
     /// Begins to write. Waits for its turn; undone when dropped before [`Tx::commit`].
@@ -232,7 +237,8 @@ impl Store {
                 Turn::Own(Conn::Writing(postgres::begin(&pools.writers).await?))
             }
         };
-        Ok(Tx { turn, live: self.live.clone(), fresh: Vec::new(), clock: None })
+        let heard_by = [self.live.clone(), self.own.clone()];
+        Ok(Tx { turn, heard_by, fresh: Vec::new(), clock: None })
     }
 
     /// A connection that only reads.
@@ -247,6 +253,17 @@ impl Store {
     /// Every event that is stored from now on, each after it was stored.
     pub(crate) fn listen(&self) -> broadcast::Receiver<Heard> {
         self.live.subscribe()
+    }
+
+    /// Of these, what this relay stores itself in a database that others may share.
+    pub(crate) fn listen_to_own(&self) -> broadcast::Receiver<Heard> {
+        self.own.subscribe()
+    }
+
+    /// Lets all who listen hear what another relay stored.
+    pub(crate) fn overhear(&self, heard: Heard) {
+        // without listeners there is nobody to miss it
+        drop(self.live.send(heard));
     }
 
     /// Closes all connections; what follows is refused as unavailable.
@@ -285,7 +302,8 @@ impl DerefMut for Reader {
 /// One write transaction, and the events that it will let be heard.
 pub(crate) struct Tx {
     turn: Turn,
-    live: broadcast::Sender<Heard>,
+    /// All who listen, and those who tell other relays.
+    heard_by: [broadcast::Sender<Heard>; 2],
     fresh: Vec<Arc<Envelope>>,
     clock: Option<Timestamp>,
 }
@@ -321,28 +339,30 @@ impl Tx {
     /// Once begun it runs to its end even when the caller goes away, so that no stored event stays
     /// unheard.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        let Self { turn, live, fresh, .. } = self;
+        let Self { turn, heard_by, fresh, .. } = self;
         let change = match turn {
             Turn::Lent(turn) => return turn.commit(fresh).await,
             Turn::Own(Conn::Writing(change)) => change,
             Turn::Own(_) => return Err(crashed()),
         };
-        tokio::spawn(commit(change, live, fresh)).await.unwrap_or_else(|_| Err(crashed()))
+        tokio::spawn(commit(change, heard_by, fresh)).await.unwrap_or_else(|_| Err(crashed()))
     }
 }
 
 async fn commit(
     change: Transaction<'static, Postgres>,
-    live: broadcast::Sender<Heard>,
+    heard_by: [broadcast::Sender<Heard>; 2],
     fresh: Vec<Arc<Envelope>>,
 ) -> Result<(), StoreError> {
     let stored = postgres::commit(change).await;
-    if stored.is_ok() {
-        hear(&live, fresh);
-    } else {
+    for listeners in heard_by {
+        if stored.is_ok() {
+            hear(&listeners, fresh.clone());
+            continue;
+        }
         // it may be stored although nobody could say so
-        for event in fresh {
-            drop(live.send(Heard::Look(event.workspace_id, event.stream.as_str().into())));
+        for event in &fresh {
+            drop(listeners.send(Heard::Look(event.workspace_id, event.stream.as_str().into())));
         }
     }
     stored

@@ -110,7 +110,7 @@ const TABLES: &[Table] = &[
 ];
 
 /// Of the relays that serve a database, and not of their work; and the clock, which is set.
-const NOT_MOVED: [&str; 2] = ["relays", "lease_clock"];
+const NOT_MOVED: [&str; 4] = ["relays", "lease_clock", "links", "relay_beats"];
 
 /// A relay's data was not moved. Nothing of it is in the target.
 #[derive(Debug, thiserror::Error)]

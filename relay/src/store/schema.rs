@@ -11,6 +11,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "discards", DISCARDS),
     (3, "relays", RELAYS),
     (4, "lease clock", LEASE_CLOCK),
+    (5, "links", LINKS),
 ];
 
 const FIRST: &str = "
@@ -88,6 +89,17 @@ const LEASE_CLOCK: &str = "
 CREATE TABLE lease_clock (
     id BIGINT PRIMARY KEY, ms BIGINT NOT NULL, turn BIGINT NOT NULL, moved_by TEXT);
 INSERT INTO lease_clock (id, ms, turn) VALUES (1, 0, 0);
+";
+
+const LINKS: &str = "
+CREATE TABLE relay_beats (
+    relay_id TEXT PRIMARY KEY, beat BIGINT NOT NULL);
+CREATE TABLE links (
+    daemon_id TEXT PRIMARY KEY,
+    relay_id TEXT NOT NULL, link BIGINT NOT NULL,
+    workspace_id TEXT NOT NULL, manners BIGINT NOT NULL);
+CREATE INDEX links_of_relay ON links (relay_id);
+CREATE INDEX links_of_workspace ON links (workspace_id);
 ";
 
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.

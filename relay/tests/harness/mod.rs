@@ -180,6 +180,20 @@ impl House {
         self.relay = Some(relay);
     }
 
+    /// Another relay, on the database that the configuration names: the one of this house.
+    pub async fn beside(&self, config: Config) -> House {
+        let relay = Relay::start(config).await.unwrap();
+        self.with(relay)
+    }
+
+    /// The house of another relay on the same database.
+    pub fn with(&self, relay: Relay) -> House {
+        let base = format!("http://{}", relay.address());
+        let folder = tempfile::tempdir().unwrap();
+        let (owner, http) = (self.owner.clone(), self.http.clone());
+        House { relay: Some(relay), folder, database: self.database.clone(), owner, http, base }
+    }
+
     pub async fn stop(mut self) {
         self.relay.take().unwrap().stop().await;
     }

@@ -31,6 +31,7 @@ mod pulls;
 mod queue;
 mod refusals;
 mod relay;
+mod relays;
 mod search;
 mod search_slow;
 mod search_stream;

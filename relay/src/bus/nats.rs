@@ -1,0 +1,265 @@
+//! NATS beneath the bus: the connection, its subjects, and the one task that publishes.
+//!
+//! Below `hayward.DEPLOYMENT`, which is the oldest workspace of the database that the relays share:
+//! `relay.ID` for one relay, `live` for all. What goes to one relay asks for an answer under
+//! `relay.SENDER.cut.ID`: the server answers there by itself when nobody listens.
+
+use super::{BusAddress, Letter, Post, Shared, To, parcel};
+use hayward_shared::id::RelayId;
+use crate::store::StoreError;
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
+use futures_util::StreamExt;
+use hayward_shared::id::WorkspaceId;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// A server that answers nothing for twice this long is gone.
+const PING: Duration = Duration::from_secs(5);
+
+/// A connection has this long to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Between two tries to connect, at the most: as often as a look costs nobody anything.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Messages that may wait to be handled here, per subject. What comes beyond is lost, and told.
+const UNHEARD: usize = 4096;
+
+/// Messages that may wait in the client; they go out as fast as the server takes them.
+const UNSENT: usize = 256;
+
+/// Changes of the connection that may wait to be handled.
+const EVENTS: usize = 64;
+
+/// The server takes a parcel within this, or the bus is as good as away.
+const PUBLISH: Duration = Duration::from_secs(5);
+
+/// The most bytes of a parcel: half of what servers usually take.
+const PARCEL: usize = 512 * 1024;
+
+/// And the least: one that takes less than a page is no server for this.
+const LEAST: usize = 4096;
+
+/// The bus could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BusError {
+    /// The database is one that no other relay can share.
+    #[error("a bus is for relays that share a PostgreSQL database, and this one is a file")]
+    Lone,
+    /// NATS refused what it was asked for at once.
+    #[error("the bus at {at} cannot be used")]
+    Nats {
+        /// Where it is, without its password.
+        at: String,
+        /// Why.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// The store failed.
+    #[error("the relay could not be put on the list of relays")]
+    Store(#[source] StoreError),
+}
+
+/// The names under which the relays of a deployment hear.
+#[derive(Clone, Debug)]
+struct Subjects {
+    root: String,
+    own: RelayId,
+}
+
+impl Subjects {
+    fn of(&self, to: To) -> String {
+        match to {
+            To::Relay(relay) => format!("{}.relay.{relay}", self.root),
+            To::All => format!("{}.live", self.root),
+        }
+    }
+
+    fn cut(&self, from: &str) -> String {
+        format!("{}.relay.{}.cut.{from}", self.root, self.own)
+    }
+}
+
+/// What the connection brings.
+pub(super) enum Heard {
+    /// It is there (again).
+    Connected,
+    /// It is gone.
+    Disconnected,
+    /// Something that came was lost, as it was not handled in time.
+    Lost,
+    /// Somebody said something to this relay, or to all.
+    Said(To, bytes::Bytes),
+    /// Nobody hears what is said to that relay.
+    Deaf(RelayId),
+}
+
+/// A connection to the bus. Owned by who listens.
+pub(super) struct Line {
+    client: Client,
+    subjects: Subjects,
+    to_us: Subscriber,
+    to_all: Subscriber,
+    cut: Subscriber,
+    events: mpsc::Receiver<Event>,
+}
+
+/// The sending half of a connection.
+pub(super) struct Sender {
+    client: Client,
+    subjects: Subjects,
+}
+
+impl Line {
+    /// Begins to connect, and to hear.
+    pub(super) async fn open(
+        address: &BusAddress,
+        own: RelayId,
+        deployment: WorkspaceId,
+    ) -> Result<Self, BusError> {
+        let (tell, events) = mpsc::channel(EVENTS);
+        let failed = |source| BusError::Nats { at: address.to_string(), source };
+        let options = ConnectOptions::new()
+            .name("hayward-relay")
+            .retry_on_initial_connect()
+            .max_reconnects(None)
+            .reconnect_delay_callback(pause)
+            .connection_timeout(CONNECT)
+            .ping_interval(PING)
+            .subscription_capacity(UNHEARD)
+            .client_capacity(UNSENT)
+            .event_callback(move |event| {
+                // one that finds no room is one of many like it
+                drop(tell.try_send(event));
+                std::future::ready(())
+            });
+        let options = match address.servers() {
+            [only, ..] => credentials(options, only),
+            [] => options,
+        };
+        let connected = options.connect(address.servers()).await;
+        let client = connected.map_err(|e| failed(e.into()))?;
+        let subjects = Subjects { root: format!("hayward.{}", deployment.0.simple()), own };
+        let hear = |subject: String| client.subscribe(subject);
+        let to_us = hear(subjects.of(To::Relay(own))).await.map_err(|e| failed(e.into()))?;
+        let to_all = hear(subjects.of(To::All)).await.map_err(|e| failed(e.into()))?;
+        let cut = hear(subjects.cut("*")).await.map_err(|e| failed(e.into()))?;
+        Ok(Self { client, subjects, to_us, to_all, cut, events })
+    }
+
+    /// Its sending half.
+    pub(super) fn sender(&self) -> Sender {
+        Sender { client: self.client.clone(), subjects: self.subjects.clone() }
+    }
+
+    /// What it brings next; none once it has ended for good.
+    pub(super) async fn hear(&mut self) -> Option<Heard> {
+        loop {
+            let own = To::Relay(self.subjects.own);
+            return Some(tokio::select! {
+                biased;
+                event = self.events.recv() => match event? {
+                    Event::Connected => Heard::Connected,
+                    Event::Disconnected => Heard::Disconnected,
+                    Event::SlowConsumer(_) => Heard::Lost,
+                    other => {
+                        tracing::warn!("the bus says: {other}");
+                        continue;
+                    }
+                },
+                Some(message) = self.cut.next() => {
+                    let from = message.subject.rsplit('.').next().unwrap_or_default();
+                    match Uuid::try_parse(from) {
+                        Ok(relay) => Heard::Deaf(RelayId(relay)),
+                        Err(_) => continue,
+                    }
+                }
+                Some(message) = self.to_us.next() => Heard::Said(own, message.payload),
+                Some(message) = self.to_all.next() => Heard::Said(To::All, message.payload),
+            });
+        }
+    }
+}
+
+fn pause(tries: usize) -> Duration {
+    let spread = crate::clock::roll();
+    let doubled = Duration::from_millis(50 << tries.min(10)).min(AGAIN);
+    doubled.mul_f64(0.5 + spread / 2.0)
+}
+
+/// The credentials that an address holds serve for all servers of its cluster.
+fn credentials(options: ConnectOptions, server: &ServerAddr) -> ConnectOptions {
+    match (server.username(), server.password()) {
+        (Some(user), Some(password)) => {
+            options.user_and_password(user.to_owned(), password.to_owned())
+        }
+        (Some(token), None) if !token.is_empty() => options.token(token.to_owned()),
+        _ => options,
+    }
+}
+
+/// Publishes what waits, words before frames. While the bus is away all of it is dropped: who waits
+/// for an answer has been told. Ends when it is aborted.
+pub(super) async fn publish(shared: Arc<Shared>, sender: Sender, mut post: Post) {
+    let mut numbers: HashMap<To, u64> = HashMap::new();
+    loop {
+        let letter = tokio::select! {
+            biased;
+            Some(letter) = post.words.recv() => letter,
+            Some(letter) = post.frames.recv() => letter,
+            else => return,
+        };
+        if !letter.first && !shared.is_up() {
+            continue;
+        }
+        let Letter { to, message, .. } = letter;
+        let takes = sender.client.server_info().max_payload.clamp(LEAST, PARCEL);
+        let number = numbers.entry(to).or_default();
+        for part in parcel::pack(shared.own, number, &message.write(), takes) {
+            let subject = sender.subjects.of(to);
+            let published = async {
+                match to {
+                    To::Relay(relay) => {
+                        let cut = sender.subjects.cut(&relay.to_string());
+                        sender.client.publish_with_reply(subject, cut, part).await
+                    }
+                    To::All => sender.client.publish(subject, part).await,
+                }
+            };
+            // whoever hears notices the hole by the numbers
+            match timeout(PUBLISH, published).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => tracing::warn!(error = &e as &dyn std::error::Error, "not published"),
+                Err(_) => tracing::warn!("the bus takes nothing"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_to_connect_are_spread_and_bounded() {
+        for tries in [0, 1, 5, 63, usize::MAX] {
+            assert!(pause(tries) <= AGAIN, "{tries}");
+        }
+    }
+
+    #[test]
+    fn each_relay_has_a_subject_of_its_own_below_that_of_the_deployment() {
+        let id = |text: &str| text.parse::<Uuid>().unwrap();
+        let own = RelayId(id("01939d3a-7c00-7000-8000-0000deadbeef"));
+        let subjects = Subjects { root: "hayward.x".into(), own };
+        let hex = "01939d3a7c00700080000000deadbeef";
+        assert_eq!(subjects.of(To::Relay(own)), format!("hayward.x.relay.{hex}"));
+        assert_eq!(subjects.of(To::All), "hayward.x.live");
+        assert_eq!(subjects.cut("*"), format!("hayward.x.relay.{hex}.cut.*"));
+    }
+}

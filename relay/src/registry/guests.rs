@@ -1,0 +1,403 @@
+//! What goes over the bus: links of other relays that are used here, and requests and watches of
+//! other relays at links of this one, which are guests.
+
+use super::{Inner, Link, LinkId, Registry, Untagged, Waiter, Way, command, offline, searches};
+use crate::bus::{Linked, Message, Word};
+use crate::store::links::Manners;
+use bytes::Bytes;
+use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::{DaemonId, RelayId, RequestId, WatchId, WorkspaceId};
+use hayward_shared::protocol::output::{Body, Frame};
+use hayward_shared::protocol::{
+    FromDaemon, MAX_TEXT, Reply, Tagged, Tags, ToDaemon, decode, encode,
+};
+use std::collections::HashSet;
+
+/// Requests of other relays that one link may have open: far more than a daemon works at.
+const MOST_REQUESTS: usize = 1024;
+
+/// Watches of other relays at all links of this one.
+const MOST_WATCHES: usize = 8192;
+
+/// Links of other relays that are kept while nobody uses them: each is a look in the store.
+const MOST_AFAR: usize = 4096;
+
+/// A link of this relay, as other relays know it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) daemon: DaemonId,
+    pub(crate) link: Linked,
+}
+
+/// Whose watch it is that goes out over the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Guest {
+    relay: RelayId,
+    daemon: DaemonId,
+}
+
+/// A command that came over the bus is not handed on.
+enum Declined {
+    /// Whoever asked is told.
+    Fault(Fault),
+    /// It is nothing that relays may send.
+    Odd(&'static str),
+}
+
+impl From<Fault> for Declined {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+fn congested() -> Fault {
+    Fault::new(Code::Unavailable, "the daemon's link is congested")
+}
+
+fn held(daemon: DaemonId, link: &Link) -> Held {
+    let Link { replies, terminals, streams, workspace, id, .. } = *link;
+    let manners = Manners { replies, terminals, streams };
+    Held { daemon, link: Linked { link: id.0, workspace, manners } }
+}
+
+impl Registry {
+    /// Finds the way to a daemon that is not linked here, if there is one.
+    ///
+    /// # Errors
+    /// `unavailable` when it is linked to another relay that cannot be reached now.
+    pub(crate) async fn reach(&self, daemon: DaemonId) -> Result<(), Fault> {
+        if self.lock().links.contains_key(&daemon) {
+            return Ok(());
+        }
+        let place = self.bus.place(daemon).await?;
+        let mut inner = self.lock();
+        let known = inner.afar.get(&daemon).map(|(id, link)| (*id, link.id));
+        if known == place.map(|at| (at.relay, LinkId(at.link))) {
+            return Ok(());
+        }
+        inner.drop_afar(daemon, &offline());
+        if let Some(at) = place {
+            let Manners { replies, terminals, streams } = at.manners;
+            let link = Link {
+                id: LinkId(at.link),
+                workspace: at.workspace,
+                replies,
+                terminals,
+                streams,
+                way: Way::Afar(self.bus.way(daemon, at)),
+                work: Default::default(),
+                open: Default::default(),
+                untagged: Default::default(),
+            };
+            if inner.afar.len() >= MOST_AFAR {
+                let watched: HashSet<_> = inner.watches.values().map(|one| one.daemon).collect();
+                inner.afar.retain(|id, (_, link)| !link.open.is_empty() || watched.contains(id));
+            }
+            inner.afar.insert(daemon, (at.relay, link));
+        }
+        Ok(())
+    }
+
+    /// The links of this relay.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        self.lock().links.iter().map(|(daemon, link)| held(*daemon, link)).collect()
+    }
+
+    /// A daemon's link, if it is one of this relay.
+    pub(crate) fn held_of(&self, daemon: DaemonId) -> Option<Held> {
+        self.lock().links.get(&daemon).map(|link| held(daemon, link))
+    }
+
+    /// Asks a link of this relay to end.
+    pub(crate) fn end(&self, daemon: DaemonId, link: u64) {
+        if let Some(found) = self.lock().links.get(&daemon).filter(|found| found.id.0 == link) {
+            found.way.end();
+        }
+    }
+
+    /// Hands on what another relay says to a daemon that is linked here.
+    pub(crate) fn hand_on(
+        &self,
+        from: RelayId,
+        (daemon, workspace): (DaemonId, WorkspaceId),
+        text: String,
+    ) {
+        let Tagged { body, tags } = match decode::<ToDaemon>(&text, MAX_TEXT) {
+            Ok(message) => message,
+            Err(e) => {
+                tracing::warn!(%from, %daemon, "another relay's command is dropped: {e}");
+                return;
+            }
+        };
+        let watch = watch_of(&body);
+        let mut inner = self.lock();
+        match inner.hand_on(from, (daemon, workspace), (body, tags.request_id), text) {
+            Ok(()) => {}
+            Err(Declined::Odd(why)) => {
+                tracing::warn!(%from, %daemon, "another relay's command is dropped: {why}");
+            }
+            Err(Declined::Fault(fault)) => match (tags.request_id, watch) {
+                (Some(request), _) => {
+                    inner.answer_guest(
+                        from,
+                        daemon,
+                        (request, FromDaemon::Reply(Reply::refused(fault))),
+                    );
+                }
+                (None, Some(watch)) => inner.tell(from, Word::WatchLost { daemon, watch, fault }),
+                (None, None) => tracing::info!(%from, %daemon, "not handed on: {fault}"),
+            },
+        }
+    }
+
+    /// Takes what a daemon at another relay answered to whoever waits for it here.
+    pub(crate) fn answered_afar(&self, from: RelayId, daemon: DaemonId, text: &str) {
+        let message = match serde_json::from_str::<Tagged<FromDaemon>>(text) {
+            Ok(message) => message,
+            Err(e) => {
+                tracing::warn!(%from, %daemon, "another relay's answer is dropped: {e}");
+                return;
+            }
+        };
+        let Some(request) = message.tags.request_id.filter(|_| self.is_afar(daemon, from)) else {
+            return;
+        };
+        match message.body {
+            FromDaemon::SearchFound(page) => self.found(daemon, request, page),
+            answer => self.answer(daemon, Some(request), answer),
+        }
+    }
+
+    /// Takes an output frame of a daemon at another relay to whoever watches here.
+    pub(crate) fn frame_afar(&self, from: RelayId, daemon: DaemonId, bytes: Bytes) {
+        if self.is_afar(daemon, from) {
+            self.frame(daemon, bytes);
+        }
+    }
+
+    /// Another relay cannot go on with a watch.
+    pub(crate) fn watch_lost(&self, from: RelayId, daemon: DaemonId, watch: WatchId, fault: Fault) {
+        let mut inner = self.lock();
+        let known = inner.afar.get(&daemon).is_some_and(|(relay, _)| *relay == from);
+        if known && inner.watches.get(&watch).is_some_and(|one| one.daemon == daemon) {
+            inner.fail(watch, fault);
+        }
+    }
+
+    /// Another relay has lost a daemon's link.
+    pub(crate) fn left_afar(&self, from: RelayId, daemon: DaemonId) {
+        let mut inner = self.lock();
+        if inner.afar.get(&daemon).is_some_and(|(relay, _)| *relay == from) {
+            inner.drop_afar(daemon, &offline());
+        }
+    }
+
+    /// Ends all that is under way with another relay, or with all of them.
+    pub(crate) fn void(&self, relay: Option<RelayId>, fault: &Fault) {
+        let mut inner = self.lock();
+        let is = |other: RelayId| relay.is_none_or(|relay| relay == other);
+        let links: Vec<_> =
+            inner.afar.iter().filter(|(_, (of, _))| is(*of)).map(|(id, _)| *id).collect();
+        for daemon in links {
+            inner.drop_afar(daemon, fault);
+        }
+        let guests: Vec<_> = inner
+            .guests
+            .iter()
+            .filter(|(_, one)| is(one.relay))
+            .map(|(id, one)| (*id, *one))
+            .collect();
+        for (watch, guest) in guests {
+            inner.guests.remove(&watch);
+            inner.tell_unwatch(guest.daemon, watch);
+        }
+        let mut called_off = Vec::new();
+        for (daemon, link) in &mut inner.links {
+            let ended = link.open.extract_if(
+                |_, waiter| matches!(waiter, Waiter::Guest { relay, .. } if is(*relay)),
+            );
+            called_off
+                .extend(ended.filter(|_| link.streams).map(|(request, _)| (*daemon, request)));
+            link.untagged
+                .retain(|one| !matches!(&one.waiter, Waiter::Guest { relay, .. } if is(*relay)));
+        }
+        for (daemon, asked) in called_off {
+            inner.say(daemon, ToDaemon::CallOff { asked });
+        }
+    }
+
+    fn is_afar(&self, daemon: DaemonId, relay: RelayId) -> bool {
+        self.lock().afar.get(&daemon).is_some_and(|(of, _)| *of == relay)
+    }
+}
+
+/// The watch that a command is about.
+fn watch_of(body: &ToDaemon) -> Option<WatchId> {
+    match body {
+        ToDaemon::WatchOutput(view) => Some(view.watch_id),
+        ToDaemon::AttachTerminal(view) => Some(view.watch_id),
+        ToDaemon::GrantOutput { watch_id, .. }
+        | ToDaemon::UnwatchOutput { watch_id }
+        | ToDaemon::TypeTerminal { watch_id, .. }
+        | ToDaemon::ResizeTerminal { watch_id, .. }
+        | ToDaemon::TakeTerminal { watch_id } => Some(*watch_id),
+        _ => None,
+    }
+}
+
+/// Whether a relay may only say it to daemons that are linked to itself.
+fn is_of_the_link(body: &ToDaemon) -> bool {
+    matches!(
+        body,
+        ToDaemon::Authenticated(_)
+            | ToDaemon::SpawnTask(_)
+            | ToDaemon::Error { .. }
+            | ToDaemon::Ack { .. }
+            | ToDaemon::HeartbeatAck { .. }
+            | ToDaemon::WorkAvailable {}
+    )
+}
+
+impl Inner {
+    fn hand_on(
+        &mut self,
+        from: RelayId,
+        (daemon, workspace): (DaemonId, WorkspaceId),
+        (body, request): (ToDaemon, Option<RequestId>),
+        text: String,
+    ) -> Result<(), Declined> {
+        if is_of_the_link(&body) {
+            return Err(Declined::Odd("it is for the link's own relay to say"));
+        }
+        let guest = Guest { relay: from, daemon };
+        let watch = watch_of(&body);
+        let link = self.links.get_mut(&daemon).ok_or_else(offline)?;
+        if link.workspace != workspace {
+            return Err(Declined::Odd("the daemon is of another workspace"));
+        }
+        let begins = matches!(body, ToDaemon::WatchOutput(_) | ToDaemon::AttachTerminal(_));
+        match watch {
+            Some(id) if begins => {
+                if self.watches.contains_key(&id) || self.guests.contains_key(&id) {
+                    return Err(Fault::new(Code::Conflict, "that watch id is in use").into());
+                }
+                if self.guests.len() >= MOST_WATCHES {
+                    return Err(congested().into());
+                }
+            }
+            Some(_) if matches!(body, ToDaemon::UnwatchOutput { .. }) => {}
+            Some(id) if self.guests.get(&id) != Some(&guest) => {
+                return Err(Fault::not_found("watch", id).into());
+            }
+            _ => {}
+        }
+        if request.is_some_and(|request| link.open.contains_key(&request)) {
+            return Err(Declined::Odd("it was asked already"));
+        }
+        if link.open.len() >= MOST_REQUESTS && request.is_some() {
+            return Err(congested().into());
+        }
+        if let ToDaemon::CallOff { asked } = &body {
+            link.open.remove(asked);
+        }
+        let text = match request {
+            Some(_) if !link.replies => command(body.clone(), None)?,
+            _ => text,
+        };
+        link.way.try_text(text).map_err(|_| congested())?;
+        let waiter = Waiter::Guest { relay: from, watch: watch.filter(|_| begins) };
+        match (request, body.answer()) {
+            (Some(request), _) if link.replies => drop(link.open.insert(request, waiter)),
+            (Some(request), Some((task, kind))) => {
+                link.untagged.push_back(Untagged { request, task, kind, waiter });
+            }
+            _ => {}
+        }
+        let ends = matches!(body, ToDaemon::UnwatchOutput { .. });
+        match watch {
+            Some(id) if begins => drop(self.guests.insert(id, guest)),
+            // of a watch that is another's, only the daemon is told, and knows it not
+            Some(id) if ends && self.guests.get(&id) == Some(&guest) => {
+                self.guests.remove(&id);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells another relay what a daemon answered to it.
+    pub(super) fn answer_guest(
+        &mut self,
+        relay: RelayId,
+        daemon: DaemonId,
+        (request, body): (RequestId, FromDaemon),
+    ) {
+        let tags = Tags { request_id: Some(request), ..Tags::default() };
+        let Ok(text) = encode(&Tagged { body, tags }) else { return };
+        if self.bus.tell(relay, Message::Answer(daemon, text)).is_err() {
+            // whoever waits there gives up in time
+            tracing::warn!(%relay, %daemon, "the way to the bus is full: an answer was dropped");
+        }
+    }
+
+    /// A watch of another relay was answered; one that was refused has ended.
+    pub(super) fn guest_answered(&mut self, watch: Option<WatchId>, answer: &FromDaemon) {
+        if let (Some(watch), FromDaemon::Reply(Reply { ok: false, .. })) = (watch, answer) {
+            self.guests.remove(&watch);
+        }
+    }
+
+    /// Takes an output frame to the relay whose watch it names; whether it is one.
+    pub(super) fn guest_frame(&mut self, daemon: DaemonId, id: WatchId, bytes: &Bytes) -> bool {
+        let Some(guest) = self.guests.get(&id).copied().filter(|one| one.daemon == daemon) else {
+            return false;
+        };
+        let end = Frame::decode(bytes).map_or(true, |frame| frame.body == Body::End);
+        if self.bus.tell(guest.relay, Message::Frame(daemon, bytes.clone())).is_err() {
+            self.guests.remove(&id);
+            self.tell_unwatch(daemon, id);
+            let fault = Fault::new(Code::RateLimited, "the bus takes output too slowly");
+            self.tell(guest.relay, Word::WatchLost { daemon, watch: id, fault });
+        } else if end {
+            self.guests.remove(&id);
+        }
+        true
+    }
+
+    /// Tells the relays that used a link of this one that it has ended.
+    pub(super) fn tell_guests(&mut self, daemon: DaemonId, link: &Link) {
+        let waiters = link.open.values().chain(link.untagged.iter().map(|one| &one.waiter));
+        let mut relays: HashSet<_> = waiters
+            .filter_map(|waiter| match waiter {
+                Waiter::Guest { relay, .. } => Some(*relay),
+                _ => None,
+            })
+            .collect();
+        let gone = self.guests.extract_if(|_, guest| guest.daemon == daemon);
+        relays.extend(gone.map(|(_, guest)| guest.relay));
+        for relay in relays {
+            self.tell(relay, Word::Left { daemon });
+        }
+    }
+
+    /// Forgets the way to a daemon at another relay; who waits for it hears why.
+    pub(super) fn drop_afar(&mut self, daemon: DaemonId, fault: &Fault) {
+        let Some((_, link)) = self.afar.remove(&daemon) else { return };
+        for waiter in link.open.into_values().chain(link.untagged.into_iter().map(|u| u.waiter)) {
+            let answer = FromDaemon::Reply(Reply::refused(fault.clone()));
+            match waiter {
+                // whoever waited may have gone
+                Waiter::Command(waiter) => drop(waiter.send(answer)),
+                Waiter::Search(waiter) => drop(waiter.try_send(searches::said(answer))),
+                Waiter::Watch(_) | Waiter::Terminal(..) | Waiter::Guest { .. } => {}
+            }
+        }
+        self.fail_watches_of(daemon, fault);
+    }
+
+    fn tell(&self, relay: RelayId, word: Word) {
+        if self.bus.tell(relay, Message::Word(word)).is_err() {
+            tracing::warn!(%relay, "the way to the bus is full: a word was dropped");
+        }
+    }
+}
