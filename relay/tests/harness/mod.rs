@@ -19,6 +19,7 @@ pub struct House {
     pub folder: tempfile::TempDir,
     pub owner: Bootstrap,
     pub http: reqwest::Client,
+    database: Database,
     base: String,
 }
 
@@ -37,10 +38,11 @@ pub async fn house_with(change: impl FnOnce(&mut Config)) -> House {
     let mut config = Config::new(database(&folder).await, "127.0.0.1:0".parse().unwrap());
     config.owner_token = Some(folder.path().join("owner.token"));
     change(&mut config);
+    let database = config.database.clone();
     let relay = Relay::start(config).await.unwrap();
     let owner = relay.bootstrap().unwrap().clone();
     let base = format!("http://{}", relay.address());
-    House { relay: Some(relay), folder, owner, http: reqwest::Client::new(), base }
+    House { relay: Some(relay), folder, owner, http: reqwest::Client::new(), database, base }
 }
 
 /// Whether the tests run on PostgreSQL: `HAYWARD_TEST_STORE=postgres`.
@@ -171,8 +173,7 @@ impl House {
 
     /// Starts it again on its database.
     pub async fn come_back(&mut self, timing: Timing) {
-        let database = self.folder.path().join("relay.db");
-        let mut config = Config::new(database, "127.0.0.1:0".parse().unwrap());
+        let mut config = Config::new(self.database.clone(), "127.0.0.1:0".parse().unwrap());
         config.timing = timing;
         let relay = Relay::start(config).await.unwrap();
         self.base = format!("http://{}", relay.address());
