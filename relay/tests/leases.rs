@@ -260,7 +260,7 @@ async fn a_restarted_relay_lets_leases_begin_anew_and_runs_a_retry_when_it_is_du
     report["reason"] = "provider_network".into();
     // the daemon's clock is years behind: how long counts
     report["at"] = "2020-01-01T00:00:00.000Z".into();
-    report["nextRetryAt"] = "2020-01-01T00:00:03.000Z".into();
+    report["nextRetryAt"] = "2020-01-01T00:00:07.000Z".into();
     daemon.store(report).await;
     let deferred = house.until(&failing, "deferred").await;
     house.away().await;
@@ -277,6 +277,31 @@ async fn a_restarted_relay_lets_leases_begin_anew_and_runs_a_retry_when_it_is_du
     let late = harness::millis_between(&due, &at);
     assert!((0..=1_000).contains(&late), "due at {due}, queued at {at}");
     house.until(&id, "queued").await;
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_relay_that_restarts_again_and_again_keeps_no_task_from_its_hand_over() {
+    let timing = hayward_relay::Timing { requeue_unit_ms: 1_000, ..quick() };
+    let mut house = house_with(|config| config.timing = timing).await;
+    let token = house.daemon_token().await;
+    let id = house.make(json!({"plan": "x", "requeueAfter": 1})).await;
+    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let run = daemon.claim_one().await;
+    daemon.store(run.status("dispatched", "running")).await;
+    drop(daemon);
+    house.until(&id, "waiting").await;
+    let mut lives = 0;
+    while house.task(&id).await["status"] == "waiting" {
+        // shorter than a lease, and than the time until the hand-over
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        house.away().await;
+        house.come_back(timing).await;
+        lives += 1;
+        assert!(lives < 40, "every restart begins the time anew");
+    }
+    assert_eq!(house.task(&id).await["status"], "queued");
+    assert!(lives > 1, "it was handed over too early");
     house.stop().await;
 }
 

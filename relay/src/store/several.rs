@@ -32,7 +32,15 @@ async fn place(test: &str) -> Option<Place> {
 }
 
 async fn second(place: &Place) -> Arc<Store> {
-    Arc::new(Store::open(&place.database).await.unwrap())
+    let store = Arc::new(Store::open(&place.database).await.unwrap());
+    for store in [&place.store, &store] {
+        // connections made one by one: without optimization each takes its share of a processor
+        let mut open = Vec::new();
+        for _ in 0..10 {
+            open.push(store.write().await.unwrap());
+        }
+    }
+    store
 }
 
 /// Stores so many tasks at once.

@@ -98,7 +98,7 @@ impl Scenario {
             let host = dice.within(1, daemons as u64 + 1) as Host;
             let at = dice.within(12_000, 40_000);
             acts.push((at, Act::Part(host)));
-            acts.push((at + dice.within(125_000, 160_000), Act::Join(host)));
+            acts.push((at + dice.within(135_000, 170_000), Act::Join(host)));
         }
         for n in 0..dice.within(2, 6) as usize {
             let moves = dice.percent(if long_away { 80 } else { 20 });
