@@ -2,14 +2,16 @@
 
 use crate::clock::Steady;
 use crate::config::Timing;
+use crate::field::Field;
 use crate::http::gate::Gate;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::store::Store;
 use hayward_shared::time::Timestamp;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -17,7 +19,12 @@ use tokio::time::timeout;
 pub(crate) struct Core {
     pub(crate) store: Store,
     pub(crate) registry: Registry,
+    /// What the linked daemons said of themselves.
+    pub(crate) field: Field,
     pub(crate) timing: Timing,
+    pub(crate) limits: Limits,
+    /// Told when a provider refused: there is a moment to wait for.
+    pub(crate) refused: Notify,
     /// What leases are measured by.
     pub(crate) steady: Steady,
     pub(crate) gate: Gate,

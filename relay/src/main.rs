@@ -1,7 +1,7 @@
 //! `hayward-relay`: a relay of its own, for a team.
 
 use clap::{Parser, Subcommand};
-use hayward_relay::{Config, Database, Relay};
+use hayward_relay::{Config, Database, Limits, Relay};
 use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -42,6 +42,10 @@ enum Command {
         /// The name that a proxy on this machine calls the relay by.
         #[arg(long)]
         public_name: Option<String>,
+        /// What each workspace may have at once: workspace=N, agent:NAME=N, provider:NAME=N, depth=N
+        /// or tree=N; may be repeated.
+        #[arg(long = "limit", value_name = "WHAT=N")]
+        limits: Vec<String>,
     },
     /// Moves all data of a stopped relay from its SQLite file into an empty PostgreSQL database.
     Migrate {
@@ -74,9 +78,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
-    let (listen, database, owner_token, origins, public_name) = match command {
-        Command::Serve { listen, database, owner_token, origins, public_name } => {
-            (listen, database, owner_token, origins, public_name)
+    let (listen, database, owner_token, origins, public_name, limits) = match command {
+        Command::Serve { listen, database, owner_token, origins, public_name, limits } => {
+            (listen, database, owner_token, origins, public_name, limits)
         }
         Command::Migrate { from, to } => {
             let moved = hayward_relay::migrate(&from.parse()?, &to.parse()?).await?;
@@ -87,7 +91,10 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
     };
     let database: Database = database.parse()?;
+    let mut bounds = Limits::default();
+    limits.iter().try_for_each(|text| bounds.set(text))?;
     let config = Config {
+        limits: bounds,
         owner_token,
         allowed_origins: origins,
         public_name,

@@ -5,9 +5,11 @@ use crate::clock::Steady;
 use crate::config::Config;
 use crate::core::{Core, Links};
 use crate::database::Database;
+use crate::field::Field;
 use crate::http;
 use crate::http::gate::Gate;
 use crate::metrics::Metrics;
+use crate::refusals;
 use crate::registry::Registry;
 use crate::store::tokens::{self, Issue};
 use crate::store::{Store, StoreError, users};
@@ -20,7 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -82,7 +84,7 @@ pub struct Relay {
     bootstrap: Option<Bootstrap>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
-    loops: [JoinHandle<()>; 3],
+    loops: [JoinHandle<()>; 4],
 }
 
 impl std::fmt::Debug for Relay {
@@ -109,7 +111,10 @@ impl Relay {
         let core = Arc::new(Core {
             store,
             registry: Registry::default(),
+            field: Field::default(),
             timing: config.timing,
+            limits: config.limits.clone(),
+            refused: Notify::new(),
             steady: Steady::from(crate::clock::now()),
             gate: Gate::new(&config, address.ip().is_loopback()),
             metrics: Metrics::default(),
@@ -128,6 +133,7 @@ impl Relay {
             tokio::spawn(sweep::run(core.clone())),
             tokio::spawn(sweep::retry(core.clone())),
             tokio::spawn(sweep::hint(core.clone())),
+            tokio::spawn(refusals::run(core.clone())),
         ];
         let server = tokio::spawn(serve(listener, core.clone(), stopping));
         tracing::info!(%address, database = %config.database, "relay started");

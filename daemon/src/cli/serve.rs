@@ -93,7 +93,8 @@ fn database(named: Option<&str>, context: &Context) -> Result<Database, Fault> {
 async fn serve(args: ServeArgs, context: &Context) -> Result<(), Fault> {
     compose::log(context.is_verbose());
     let database = database(args.database.as_deref(), context)?;
-    let mut config = Config::new(database, args.listen);
+    let limits = compose::limits(&context.config()?);
+    let mut config = Config { limits, ..Config::new(database, args.listen) };
     if let Database::Postgres(_) = config.database {
         config.owner_token = Some(context.home()?.root().join("owner.token"));
     }

@@ -165,7 +165,10 @@ mod tests {
         Arc::new(Core {
             store: Store::open(&config.database).await.unwrap(),
             registry: Registry::default(),
+            field: crate::field::Field::default(),
             timing: config.timing,
+            limits: config.limits.clone(),
+            refused: tokio::sync::Notify::new(),
             steady: crate::clock::Steady::from(Timestamp::from_millis(0)),
             gate: Gate::new(&config, true),
             metrics: Metrics::default(),

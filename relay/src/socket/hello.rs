@@ -87,7 +87,9 @@ async fn enter(
         capacity: hello.max_concurrent_tasks,
         labels: hello.labels,
         runtimes: hello.runtimes,
-        directories: None,
+        plain: manners.plain,
+        fences: manners.fences,
+        ..daemons::Profile::default()
     };
     let mut tx = core.store.write().await?;
     let daemon = daemons::welcome(tx.conn(), workspace, hello.machine_id, profile, now).await?;
@@ -107,14 +109,15 @@ async fn enter(
     let acked = daemons::acked(&mut *core.store.read().await?, daemon.id).await?;
     let settle = if joined.after_break { core.timing.settle_ms } else { 0 };
     let settle = Duration::from_millis(u64::try_from(settle).unwrap_or(0));
-    let peer = Peer {
-        daemon: daemon.id,
-        workspace,
-        token,
-        plain: manners.plain,
-        fences: manners.fences,
-        profile: daemon.profile,
-    };
+    let mut profile = daemon.profile;
+    if joined.after_break {
+        profile.settles_at = Some(now.plus_millis(core.timing.settle_ms));
+        let mut tx = core.store.write().await?;
+        daemons::describe(tx.conn(), daemon.id, &profile).await?;
+        tx.commit().await?;
+    }
+    core.field.enter(workspace, daemon.id, joined.link, &profile);
+    let peer = Peer { daemon: daemon.id, workspace, token, plain: manners.plain, profile };
     let mut connection = Connection {
         core: core.clone(),
         peer,
@@ -122,6 +125,7 @@ async fn enter(
         outlet: outlet.clone(),
         work: joined.work,
         settled_at: Instant::now() + settle,
+        told_at: None,
         unnamed: Vec::new(),
         stored: (acked.unwrap_or(0), 0),
     };
@@ -142,6 +146,7 @@ async fn enter(
     match begun.await {
         Ok(()) => Ok(connection),
         Err(end) => {
+            core.field.leave(workspace, daemon.id, joined.link);
             core.registry.leave(daemon.id, joined.link, true, crate::clock::now());
             Err(end)
         }

@@ -11,6 +11,7 @@ pub(crate) mod daemons;
 pub(crate) mod discards;
 pub(crate) mod due;
 pub(crate) mod events;
+pub(crate) mod limits;
 mod moving;
 mod postgres;
 mod schema;

@@ -6,7 +6,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 /// Every migration that this version knows: number, name, statements. Never edited once released.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "first", FIRST), (2, "discards", DISCARDS)];
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "first", FIRST), (2, "discards", DISCARDS), (5, "limits", LIMITS)];
 
 const FIRST: &str = "
 CREATE TABLE workspaces (
@@ -70,6 +71,17 @@ CREATE TABLE discards (
     daemon_id TEXT NOT NULL,
     PRIMARY KEY (workspace_id, task_id));
 CREATE INDEX discards_of_daemon ON discards (daemon_id);
+";
+
+// `probe` is the task whose run tries the provider again, once `until` is past.
+const LIMITS: &str = "
+ALTER TABLE tasks ADD COLUMN agent TEXT;
+ALTER TABLE tasks ADD COLUMN provider TEXT;
+CREATE TABLE provider_backoffs (
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    provider TEXT NOT NULL,
+    until BIGINT NOT NULL, strikes BIGINT NOT NULL, probe TEXT,
+    PRIMARY KEY (workspace_id, provider));
 ";
 
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
