@@ -18,7 +18,6 @@ const LOAD_STEP: u32 = 10;
 
 /// Measures at once, and then again and again until the second part is dropped. `root` is the state
 /// folder, below `floor` free bytes on its disk nothing new is begun.
-#[must_use]
 pub fn watch(
     root: PathBuf,
     floor: u64,
@@ -48,7 +47,7 @@ fn measured(root: &Path, floor: u64, warm: Vec<String>) -> Vitals {
     Vitals {
         load_percent: load(),
         free_bytes: statvfs(root).ok().map(|disk| {
-            let free = u64::from(disk.blocks_available()) * u64::from(disk.fragment_size());
+            let free = disk.blocks_available() * disk.fragment_size();
             told(free, floor)
         }),
         floor_bytes: Some(floor),

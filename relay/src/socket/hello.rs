@@ -110,12 +110,7 @@ async fn enter(
     let settle = if joined.after_break { core.timing.settle_ms } else { 0 };
     let settle = Duration::from_millis(u64::try_from(settle).unwrap_or(0));
     let mut profile = daemon.profile;
-    if joined.after_break {
-        profile.settles_at = Some(now.plus_millis(core.timing.settle_ms));
-        let mut tx = core.store.write().await?;
-        daemons::describe(tx.conn(), daemon.id, &profile).await?;
-        tx.commit().await?;
-    }
+    profile.settles_at = joined.after_break.then(|| now.plus_millis(core.timing.settle_ms));
     core.field.enter(workspace, daemon.id, joined.link, &profile);
     let peer = Peer { daemon: daemon.id, workspace, token, plain: manners.plain, profile };
     let mut connection = Connection {
@@ -132,6 +127,11 @@ async fn enter(
     let welcome = ToDaemon::Authenticated(handshake::welcome(daemon.id, manners, acked));
     let begun = async {
         connection.say(&Tagged::from(welcome)).await?;
+        if joined.after_break {
+            let mut tx = core.store.write().await?;
+            daemons::describe(tx.conn(), daemon.id, &connection.peer.profile).await?;
+            tx.commit().await?;
+        }
         reconcile::tell_presence(core, &connection.peer, true, now).await?;
         tracing::info!(daemon = %daemon.id, %workspace, "daemon online");
         if manners.plain {
