@@ -5,11 +5,16 @@
 
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Runs at once when nothing is said: what a laptop carries.
 const DEFAULT_CAPACITY: u32 = 4;
+
+/// Free bytes below which nothing new is begun when nothing is said: a run's journal, output and
+/// commit fit in it, so that those under way can end well.
+const DEFAULT_FLOOR: u64 = 256 * 1024 * 1024;
 
 /// Output kept of each session when nothing is said.
 const DEFAULT_RING: u64 = 64 * 1024 * 1024;
@@ -48,6 +53,31 @@ pub struct Config {
     pub agents: BTreeMap<String, AgentSection>,
     /// `[repositories."FOLDER or URL"]`
     pub repositories: BTreeMap<String, RepositorySection>,
+    /// `[limits]`
+    pub limits: LimitsSection,
+}
+
+/// `[limits]`: what each workspace of a relay that is served from this configuration may have at
+/// once. What is absent is not bounded, or as the relay has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// Runs of a workspace.
+    pub workspace: Option<NonZeroU32>,
+    /// Runs of all agents that ask this provider, by its name.
+    pub providers: BTreeMap<String, NonZeroU32>,
+    /// How deep parts of tasks go.
+    pub depth: Option<NonZeroU32>,
+    /// Tasks of one tree, the first one included.
+    pub tree: Option<NonZeroU32>,
+}
+
+/// `[agents.NAME] limits`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AgentLimits {
+    /// Runs of it in a workspace, at a relay that is served from this configuration.
+    pub concurrent: Option<NonZeroU32>,
 }
 
 /// `[daemon]`
@@ -62,6 +92,8 @@ pub struct DaemonSection {
     pub login_shell: Option<PathBuf>,
     /// Whether agents are told when a sibling changes the same lines.
     pub sibling_notes: bool,
+    /// Below so many free bytes on the disk of the state folder no task is claimed.
+    pub min_free_bytes: u64,
 }
 
 impl Default for DaemonSection {
@@ -71,6 +103,7 @@ impl Default for DaemonSection {
             labels: BTreeMap::new(),
             login_shell: None,
             sibling_notes: true,
+            min_free_bytes: DEFAULT_FLOOR,
         }
     }
 }
@@ -170,6 +203,11 @@ pub struct AgentSection {
     pub env: BTreeMap<String, String>,
     /// Told to it before each plan.
     pub instructions: Option<String>,
+    /// Whose models it asks; absent: that of its runtime. Agents with accounts of their own may
+    /// have a provider each.
+    pub provider: Option<String>,
+    /// How much of it runs at once.
+    pub limits: AgentLimits,
 }
 
 /// `[repositories."FOLDER or URL"]`: how the worktrees of one repository are furnished. It is the
@@ -358,6 +396,22 @@ mod tests {
         assert_eq!(config.agents["mine"].env["A"], "1");
         assert!(Config::parse("[daemon]\nmax_concurrent_tasks = 0").is_err());
         assert!(Config::parse("[terminal]\nring_bytes = 10").is_err());
+    }
+
+    #[test]
+    fn limits_are_whole_numbers_of_known_names() {
+        let text = "[limits]\nworkspace = 9\ntree = 50\n[limits.providers]\nanthropic = 3\n\
+                    [agents.claude]\nprovider = \"team\"\nlimits = { concurrent = 2 }\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.limits.workspace, NonZeroU32::new(9));
+        assert_eq!(config.limits.providers["anthropic"].get(), 3);
+        assert_eq!(config.agents["claude"].limits.concurrent, NonZeroU32::new(2));
+        assert_eq!(config.agents["claude"].provider.as_deref(), Some("team"));
+        for wrong in ["[limits]\nworkspace = 0", "[limits]\nworkspaces = 1"] {
+            assert!(Config::parse(wrong).unwrap_err().contains("line 2"), "{wrong}");
+        }
+        let error = Config::parse("[agents.a]\nlimits = { concurent = 1 }").unwrap_err();
+        assert!(error.contains("did you mean `concurrent`?"), "{error}");
     }
 
     #[test]

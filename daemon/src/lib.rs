@@ -28,4 +28,5 @@ pub mod service;
 pub mod session;
 pub mod task;
 pub mod terminal;
+pub mod vitals;
 pub mod watch;

@@ -21,7 +21,8 @@ use crate::overlap;
 use crate::queue;
 use crate::search::Finder;
 use crate::task::{Places, Ports, Shop, again, board, kinds};
-use hayward_shared::api::{Directories, Runtime};
+use crate::vitals;
+use hayward_shared::api::{Directories, Runtime, provider_of};
 use hayward_shared::id::DaemonId;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,7 +49,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Daemon {
     link: Link,
-    _rooms: [Kept; 11],
+    _rooms: [Kept; 12],
     _local: Option<Kept>,
 }
 
@@ -103,7 +104,13 @@ impl Daemon {
         let (runtimes, known) = watch::channel(Vec::new());
         let (found, named) = (shop.agents.watch(), shop.config.agents.clone());
         let telling = Kept::of(tokio::spawn(tell_runtimes(found, named, runtimes)));
-        let facts = Facts { room: board.room(), active: board.active(), runtimes: known };
+        let repositories = shop.repositories.clone();
+        let (vitals, measured) = vitals::watch(
+            shop.home.root().to_owned(),
+            shop.config.daemon.min_free_bytes,
+            repositories,
+        );
+        let facts = Facts { room: board.room(), active: board.active(), runtimes: known, vitals };
         let (link, linked, commands) = link::start(identity, journal, facts, leases).await?;
         let settings = overlap::Settings::of_machine(shop.home.overlap());
         let (places, notes) = (shop.places.watch(), shop.config.daemon.sibling_notes);
@@ -130,6 +137,7 @@ impl Daemon {
                 completions,
                 tending,
                 working,
+                measured,
             ],
             _local: local,
         })
@@ -191,18 +199,21 @@ fn with_configured(
     agents: &BTreeMap<String, AgentSection>,
 ) -> Vec<Runtime> {
     for (name, agent) in agents {
-        if found.iter().any(|runtime| runtime.name == *name) {
+        if let Some(known) = found.iter_mut().find(|runtime| runtime.name == *name) {
+            known.provider.clone_from(&agent.provider);
             continue;
         }
         let runtime = agent.runtime.as_deref().unwrap_or(name);
+        let provider = agent.provider.clone().or_else(|| provider_of(runtime).map(str::to_owned));
         let beneath = found.iter().find(|one| one.name == runtime).cloned();
         found.push(match beneath {
-            Some(beneath) => Runtime { name: name.clone(), ..beneath },
+            Some(beneath) => Runtime { name: name.clone(), provider, ..beneath },
             None => Runtime {
                 name: name.clone(),
                 version: None,
                 healthy: false,
                 reason: Some(format!("its runtime '{runtime}' is not installed")),
+                provider,
             },
         });
     }

@@ -2,6 +2,7 @@
 
 use crate::bus::BusAddress;
 use crate::database::Database;
+use crate::limits::Limits;
 use hayward_shared::run::{LEASE_MS, QUEUE_MS, REQUEUE_UNIT_MS, SETTLE_MS, SWEEP_MS};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// The name under which a relay on loopback may be called, besides `localhost` and addresses.
     pub public_name: Option<String>,
+    /// What each workspace may have at once.
+    pub limits: Limits,
     /// How long things take; only tests change it.
     pub timing: Timing,
 }
@@ -38,6 +41,7 @@ impl Config {
             listen,
             allowed_origins: Vec::new(),
             public_name: None,
+            limits: Limits::default(),
             timing: Timing::default(),
         }
     }

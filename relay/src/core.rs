@@ -2,7 +2,9 @@
 
 use crate::bus::Bus;
 use crate::config::Timing;
+use crate::field::Field;
 use crate::http::gate::Gate;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::store::{Store, StoreError, Tx};
@@ -10,7 +12,7 @@ use hayward_shared::id::RelayId;
 use hayward_shared::time::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -21,7 +23,12 @@ pub(crate) struct Core {
     pub(crate) store: Arc<Store>,
     pub(crate) bus: Bus,
     pub(crate) registry: Registry,
+    /// What the linked daemons said of themselves.
+    pub(crate) field: Field,
     pub(crate) timing: Timing,
+    pub(crate) limits: Limits,
+    /// Told when a provider refused: there is a moment to wait for.
+    pub(crate) refused: Notify,
     pub(crate) gate: Gate,
     pub(crate) metrics: Metrics,
     /// Becomes true once, when the relay stops.

@@ -1,7 +1,7 @@
 //! `hayward-relay`: a relay of its own, for a team.
 
 use clap::{Parser, Subcommand};
-use hayward_relay::{BusAddress, Config, Database, Relay};
+use hayward_relay::{BusAddress, Config, Database, Limits, Relay};
 use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -46,6 +46,10 @@ enum Command {
         /// The name that a proxy on this machine calls the relay by.
         #[arg(long)]
         public_name: Option<String>,
+        /// What each workspace may have at once: workspace=N, agent:NAME=N, provider:NAME=N, depth=N
+        /// or tree=N; may be repeated.
+        #[arg(long = "limit", value_name = "WHAT=N")]
+        limits: Vec<String>,
     },
     /// Moves all data of a stopped relay from its SQLite file into an empty PostgreSQL database.
     Migrate {
@@ -78,9 +82,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
-    let (listen, database, bus, owner_token, origins, public_name) = match command {
-        Command::Serve { listen, database, bus, owner_token, origins, public_name } => {
-            (listen, database, bus, owner_token, origins, public_name)
+    let (listen, database, bus, owner_token, origins, public_name, limits) = match command {
+        Command::Serve { listen, database, bus, owner_token, origins, public_name, limits } => {
+            (listen, database, bus, owner_token, origins, public_name, limits)
         }
         Command::Migrate { from, to } => {
             let moved = hayward_relay::migrate(&from.parse()?, &to.parse()?).await?;
@@ -92,8 +96,11 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
     };
     let database: Database = database.parse()?;
     let bus = bus.as_deref().map(str::parse::<BusAddress>).transpose()?;
+    let mut bounds = Limits::default();
+    limits.iter().try_for_each(|text| bounds.set(text))?;
     let config = Config {
         bus,
+        limits: bounds,
         owner_token,
         allowed_origins: origins,
         public_name,

@@ -34,7 +34,7 @@ const REMEMBER_MS: i64 = 3_600_000;
 
 /// One link of a daemon; of two links of the same daemon the higher is the present one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct LinkId(u64);
+pub(crate) struct LinkId(pub(crate) u64);
 
 impl LinkId {
     /// Its number among the links of this relay.

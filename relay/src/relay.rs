@@ -5,10 +5,12 @@ use crate::bus::{self, Bus, BusError};
 use crate::config::Config;
 use crate::core::{Core, Links};
 use crate::database::Database;
+use crate::field::Field;
 use crate::http;
 use crate::http::gate::Gate;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
+use crate::refusals;
 use crate::registry::Registry;
 use crate::store::relays::Card;
 use crate::store::tokens::{self, Issue};
@@ -22,7 +24,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -98,7 +100,7 @@ pub struct Relay {
     bootstrap: Option<Bootstrap>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
-    loops: [JoinHandle<()>; 3],
+    loops: [JoinHandle<()>; 4],
     /// Its place among the relays of a PostgreSQL database.
     presence: Option<Presence>,
     /// This relay's end of the bus.
@@ -143,7 +145,10 @@ impl Relay {
             store,
             registry: Registry::new(bus.clone()),
             bus,
+            field: Field::default(),
             timing: config.timing,
+            limits: config.limits.clone(),
+            refused: Notify::new(),
             gate: Gate::new(&config, address.ip().is_loopback()),
             metrics: Metrics::default(),
             stopping: stopping.clone(),
@@ -155,6 +160,7 @@ impl Relay {
             tokio::spawn(sweep::run(core.clone())),
             tokio::spawn(sweep::retry(core.clone())),
             tokio::spawn(sweep::hint(core.clone())),
+            tokio::spawn(refusals::run(core.clone())),
         ];
         let server = tokio::spawn(serve(listener, core.clone(), stopping));
         tracing::info!(%address, database = %config.database, "relay started");

@@ -295,14 +295,19 @@ fn advance(
     let in_vain = report
         .reason
         .is_some_and(|reason| reason != Reason::Unknown && reason.retry() == Retry::Never);
+    // how long counts, not when: the daemon's clock may be wrong
+    let told = report.next_retry_at.zip(report.at).map(|(due, at)| due.since(at).max(0));
+    // whose quota is used up waits for it, and has not failed
+    let parked = report.reason == Some(Reason::Quota) && told.is_some();
     match report.new_status {
-        Status::Deferred if spent || in_vain => {
+        Status::Deferred if (spent || in_vain) && !parked => {
             change.step(Status::Failed, report.reason, by, moment.now)
         }
         Status::Deferred => {
             change.step(Status::Deferred, report.reason, by, moment.now)?;
-            // how long counts, not when: the daemon's clock may be wrong
-            let told = report.next_retry_at.zip(report.at).map(|(due, at)| due.since(at).max(0));
+            if parked {
+                change.row.task.holding.attempt = attempt.saturating_sub(1);
+            }
             let wait = told.unwrap_or_else(|| retry_delay_ms(attempt, moment.jitter));
             change.row.task.holding.next_retry_at = Some(moment.now.plus_millis(wait));
             if report.reason.is_some_and(|reason| reason.retry() == Retry::Fresh) {
@@ -484,6 +489,8 @@ mod tests {
         assert_eq!(later.holding.next_retry_at, Some(MOMENT().now.plus_millis(1_500)));
         for reason in hayward_shared::task::REASONS {
             let expected = match reason.retry() {
+                // it is told when it comes back
+                _ if *reason == Reason::Quota => Status::Deferred,
                 Retry::Never => Status::Failed,
                 Retry::Again | Retry::Fresh => Status::Deferred,
             };

@@ -10,6 +10,7 @@ use crate::store::{Heard, Store, StoreError, clock, due, persist, tasks};
 use hayward_shared::event::{Envelope, Kind};
 use hayward_shared::id::{TaskId, WorkspaceId};
 use hayward_shared::task::Status;
+use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -204,7 +205,9 @@ pub(crate) async fn hint(core: Arc<Core>) {
     let mut live = core.store.listen();
     loop {
         match live.recv().await {
-            Ok(Heard::Event(event)) if becomes(&event, Status::Queued) => {
+            Ok(Heard::Event(event))
+                if becomes(&event, Status::Queued) || (core.limits.count() && frees(&event)) =>
+            {
                 core.registry.hint(event.workspace_id);
             }
             Ok(Heard::Event(_)) => {}
@@ -213,6 +216,15 @@ pub(crate) async fn hint(core: Arc<Core>) {
             Err(RecvError::Closed) => return,
         }
     }
+}
+
+/// Whether a run ended: where it reached a limit, others may begin.
+fn frees(event: &Envelope) -> bool {
+    let held = |name: &str| {
+        let told = event.payload.get(name).and_then(|status| Status::deserialize(status).ok());
+        told.is_some_and(Status::is_held)
+    };
+    event.kind == Kind::TaskStatusChanged && held("oldStatus") && !held("newStatus")
 }
 
 fn becomes(event: &Envelope, wanted: Status) -> bool {

@@ -3,6 +3,7 @@
 use crate::id::{DaemonId, MachineId, TokenId, UserId};
 use crate::task::{CompletionAction, Task};
 use crate::time::Timestamp;
+use crate::why::Why;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -19,6 +20,54 @@ pub struct Runtime {
     /// Why it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whose models it asks, as its configuration says. Absent: what [`provider_of`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+}
+
+/// The agent that runs any command and asks no model; every daemon of ours has it.
+pub const COMMAND_AGENT: &str = "command";
+
+/// Whose models an agent asks by itself; none where that depends on how it was set up.
+#[must_use]
+pub fn provider_of(agent: &str) -> Option<&'static str> {
+    match agent {
+        "claude" => Some("anthropic"),
+        "codex" => Some("openai"),
+        "gemini" => Some("google"),
+        _ => None,
+    }
+}
+
+/// The most repositories that a daemon tells to be warm: those of a busy machine, and a beat stays
+/// small.
+pub const MOST_WARM: usize = 32;
+
+/// How a daemon's machine stands, told with its beats. What is absent is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Vitals {
+    /// Hundredths of a processor's time that are wanted, for each processor, over the last minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_percent: Option<u32>,
+    /// Bytes that are free on the disk of its state folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// Below so many free bytes it asks for no work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor_bytes: Option<u64>,
+    /// The repositories for which a worktree stands ready, as tasks name them: a folder or a URL.
+    /// At most [`MOST_WARM`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warm: Vec<String>,
+}
+
+impl Vitals {
+    /// Whether the disk is so full that nothing new is begun.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        matches!((self.free_bytes, self.floor_bytes), (Some(free), Some(floor)) if free < floor)
+    }
 }
 
 /// A daemon as clients see it.
@@ -228,6 +277,18 @@ pub struct UserView {
     pub role: Role,
     /// When they were added.
     pub created_at: Timestamp,
+}
+
+/// A task as `GET /api/v1/tasks/{id}` answers it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskView {
+    /// The task.
+    #[serde(flatten)]
+    pub task: Task,
+    /// Why it waits; nothing of one that runs or has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub why: Vec<Why>,
 }
 
 /// A page of tasks, as `GET /api/v1/tasks` answers it.

@@ -75,6 +75,8 @@ codes! {
     StaleLease = "stale_lease", 409, 4, false;
     /// The row was changed by someone else meanwhile.
     VersionConflict = "version_conflict", 409, 4, true;
+    /// As many as may be are there already; the message says how many.
+    LimitReached = "limit_reached", 409, 4, false;
     /// History that far back is no longer held.
     Gone = "gone", 410, 3, false;
     /// Larger than the limit that the message names.

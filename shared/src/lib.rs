@@ -19,3 +19,4 @@ pub mod run;
 pub mod search;
 pub mod task;
 pub mod time;
+pub mod why;

@@ -1,5 +1,6 @@
 //! Tasks: what was asked for, where it stands, and the one table of legal transitions.
 
+use crate::api::COMMAND_AGENT;
 use crate::backoff::full_jitter_ms;
 use crate::id::{DaemonId, RunId, TaskId, WorkspaceId};
 use crate::time::Timestamp;
@@ -391,6 +392,9 @@ pub struct Order {
     /// Whether changing nothing is a failure.
     #[serde(skip_serializing_if = "is_false")]
     pub require_changes: bool,
+    /// Labels that a daemon must have to run it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub requires: BTreeMap<String, String>,
     /// The only daemon that may run it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted_daemon_id: Option<DaemonId>,
@@ -469,6 +473,12 @@ pub struct Holding {
     pub attempt: u32,
     /// When a deferred task is due.
     pub next_retry_at: Option<Timestamp>,
+    /// The agent that its present or last run was claimed for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed_agent: Option<String>,
+    /// Whose models that agent asks, as far as that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
     /// What the coming or present run is about, where the task was sent back; none once it has
     /// ended again.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -513,6 +523,15 @@ pub struct Task {
 }
 
 impl Task {
+    /// The agent that it names, `command` where it brings a command; none where a daemon may choose.
+    #[must_use]
+    pub fn named_agent(&self) -> Option<&str> {
+        match self.order.command.is_empty() {
+            true => self.order.agent.as_deref(),
+            false => Some(COMMAND_AGENT),
+        }
+    }
+
     /// Moves it to `to`, or says why it may not; nothing changes then.
     ///
     /// Sets the reason, the version and the times; a repeated final status changes nothing and is

@@ -96,7 +96,7 @@ fn is_optional(kind: &str, field: &str) -> bool {
         "readOverlap" | "listWorktrees" => &["taskId"],
         "pruneWorktrees" => &["force"],
         "queueAdd" => &["target", "timeoutSeconds"],
-        "heartbeat" => &["beat"],
+        "heartbeat" => &["beat", "vitals"],
         "heartbeatAck" => &["spreadMs"],
         "reply" | "error" => &["error", "taskId"],
         _ => &[],
@@ -130,6 +130,27 @@ fn a_missing_or_mistyped_field_is_malformed_and_named_by_its_message() {
             }
         }
     });
+}
+
+#[test]
+fn a_beat_tells_how_its_machine_stands_and_a_plain_peers_does_not() {
+    let plain = golden("from_daemon", "heartbeat");
+    let told =
+        r#""beat":3,"vitals":{"loadPercent":140,"freeBytes":7,"floorBytes":8,"warm":["/r"]}}"#;
+    let text = plain.replacen("]}", &format!("],{told}"), 1);
+    assert_eq!(from_daemon(&text).unwrap(), text);
+    let FromDaemon::Heartbeat { vitals: Some(vitals), .. } =
+        decode::<FromDaemon>(&text, MAX_TEXT).unwrap().body
+    else {
+        panic!()
+    };
+    assert!(vitals.is_short());
+    assert!(from_daemon(&text.replace(r#""freeBytes":7"#, r#""freeBytes":-1"#)).is_err());
+    let FromDaemon::Heartbeat { vitals, .. } = decode::<FromDaemon>(&plain, MAX_TEXT).unwrap().body
+    else {
+        panic!()
+    };
+    assert_eq!(vitals, None);
 }
 
 #[test]

@@ -193,6 +193,11 @@ pub trait Decode {
 
     /// What the end of the process means, all output having been decoded.
     fn finish(&self, exit: &Exit) -> Ending;
+
+    /// When the provider's quota comes back, where its end means that this is used up.
+    fn resets_at(&self) -> Option<Timestamp> {
+        None
+    }
 }
 
 /// The state of any driver's decoder. It is stored beside the run, and a restored one goes on from
@@ -249,5 +254,9 @@ impl Decode for Decoder {
 
     fn finish(&self, exit: &Exit) -> Ending {
         self.of().finish(exit)
+    }
+
+    fn resets_at(&self) -> Option<Timestamp> {
+        self.of().resets_at()
     }
 }

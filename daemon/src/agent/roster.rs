@@ -35,6 +35,7 @@ impl Roster {
             version: found.version.clone(),
             healthy: found.healthy && found.driven,
             reason: found.reason.clone(),
+            provider: None,
         };
         self.found.iter().map(tell).collect()
     }

@@ -6,10 +6,11 @@ use hayward_daemon::config::Config;
 use hayward_daemon::home::{Held, Home, HomeError, Running, read_if_there, write_private};
 use hayward_daemon::process::ProcessId;
 use hayward_daemon::service::{Daemon, StartError};
-use hayward_relay::{Config as RelayConfig, Relay, Secret, StoreError};
+use hayward_relay::{Config as RelayConfig, Limits, Relay, Secret, StoreError};
 use hayward_shared::api::TokenKind;
 use hayward_shared::fault::{Code, Fault};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -97,7 +98,7 @@ pub(crate) async fn serve(
         Some(remote) => (None, remote),
         None => {
             let wanted = listen.or(configured(&config)?);
-            let (relay, remote) = embed(&home, wanted).await?;
+            let (relay, remote) = embed(&home, wanted, limits(&config)).await?;
             (Some(relay), remote)
         }
     };
@@ -207,8 +208,12 @@ impl Ending {
 }
 
 /// Starts the embedded relay, and sees to it that user and daemon have tokens for it.
-async fn embed(home: &Home, listen: Option<SocketAddr>) -> Result<(Relay, Remote), Fault> {
-    let relay = start_relay(home, listen).await?;
+async fn embed(
+    home: &Home,
+    listen: Option<SocketAddr>,
+    limits: Limits,
+) -> Result<(Relay, Remote), Fault> {
+    let relay = start_relay(home, listen, limits).await?;
     let address = relay.address();
     write_private(&port_file(home), &address.to_string()).map_err(home_fault)?;
     if let Some(first) = relay.bootstrap() {
@@ -235,21 +240,46 @@ async fn issue(relay: &Relay) -> Result<Secret, StoreError> {
 
 /// Where it listened last time, so that whoever follows finds it again after a restart; anywhere
 /// when that place is taken now.
-async fn start_relay(home: &Home, listen: Option<SocketAddr>) -> Result<Relay, Fault> {
-    let database = home.relay_database();
+async fn start_relay(
+    home: &Home,
+    listen: Option<SocketAddr>,
+    limits: Limits,
+) -> Result<Relay, Fault> {
+    let at = |address| {
+        let config = RelayConfig::new(home.relay_database(), address);
+        Relay::start(RelayConfig { limits: limits.clone(), ..config })
+    };
     let fault = |error: hayward_relay::StartError| internal("start the embedded relay", &error);
     if let Some(wanted) = listen {
-        return Relay::start(RelayConfig::new(database, wanted)).await.map_err(fault);
+        return at(wanted).await.map_err(fault);
     }
     let last = read_if_there(&port_file(home)).map_err(home_fault)?;
     if let Some(last) = last.and_then(|last| last.parse().ok()) {
-        match Relay::start(RelayConfig::new(&database, last)).await {
+        match at(last).await {
             Err(hayward_relay::StartError::Listen { .. }) => {}
             started => return started.map_err(fault),
         }
     }
     let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    Relay::start(RelayConfig::new(database, anywhere)).await.map_err(fault)
+    at(anywhere).await.map_err(fault)
+}
+
+/// What a relay that is served from this configuration lets each workspace have at once.
+pub(crate) fn limits(config: &Config) -> Limits {
+    let usual = Limits::default();
+    let section = &config.limits;
+    let agents = config.agents.iter().filter_map(|(name, agent)| {
+        let most = agent.limits.concurrent?;
+        Some((name.clone(), most.get()))
+    });
+    let providers = section.providers.iter().map(|(name, most)| (name.clone(), most.get()));
+    Limits {
+        workspace: section.workspace.map(NonZeroU32::get),
+        agents: agents.collect(),
+        providers: providers.collect(),
+        depth: section.depth.map_or(usual.depth, NonZeroU32::get),
+        tree: section.tree.map_or(usual.tree, NonZeroU32::get),
+    }
 }
 
 fn port_file(home: &Home) -> std::path::PathBuf {

@@ -97,16 +97,16 @@ fn database(named: Option<&str>, context: &Context) -> Result<Database, Fault> {
 
 /// What the options say, and where they say nothing, `[relay]` of the configuration.
 fn configured(args: ServeArgs, context: &Context) -> Result<Config, Fault> {
-    let named = match args.database {
-        Some(name) => Some(name),
-        None => context.config()?.relay.database,
-    };
-    let mut config = Config::new(database(named.as_deref(), context)?, args.listen);
+    let file = context.config()?;
+    let named = args.database.or_else(|| file.relay.database.clone());
+    let database = database(named.as_deref(), context)?;
+    let limits = compose::limits(&file);
+    let mut config = Config { limits, ..Config::new(database, args.listen) };
     let mut bus = args.bus;
     if let Database::Postgres(_) = config.database {
         config.owner_token = Some(context.home()?.root().join("owner.token"));
         if bus.is_none() {
-            bus = context.config()?.relay.bus;
+            bus = file.relay.bus;
         }
     }
     let bus = bus.map(|name| name.parse::<BusAddress>());

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hayward_shared::address::holds_password;
+
 use super::branch::slug;
 use super::command::{CommandError, Fault, Git, redacted};
 use super::repo::{CommitId, OpenError, Repositories, Repository, ResolveError, read};
@@ -19,6 +21,15 @@ const MIRROR: &str = "+refs/heads/*:refs/remotes/origin/*";
 
 /// Hex digits of a clone's folder name: no two URLs of one machine meet by chance.
 const DIGITS: usize = 12;
+
+/// The URL that a clone was made of; none where it holds a password, or there is none.
+#[must_use]
+pub fn url_of(clone: &Path) -> Option<String> {
+    let repository = git2::Repository::open_bare(clone).ok()?;
+    let remote = repository.find_remote("origin").ok()?;
+    let url = remote.url().ok()?.to_owned();
+    (!holds_password(&url)).then_some(url)
+}
 
 /// Why a repository elsewhere cannot be used. No message holds a credential of the URL.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use crate::journal::{Journal, JournalError};
 use crate::kept::Kept;
 use crate::lease::{Leases, Renewal};
 use bytes::Bytes;
-use hayward_shared::api::Runtime;
+use hayward_shared::api::{Runtime, Vitals};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{MachineId, RequestId, TaskId};
 use hayward_shared::protocol::{
@@ -66,6 +66,16 @@ pub struct Facts {
     pub active: watch::Receiver<Vec<TaskId>>,
     /// What can be run.
     pub runtimes: watch::Receiver<Vec<Runtime>>,
+    /// How the machine stands.
+    pub vitals: watch::Receiver<Vitals>,
+}
+
+impl Facts {
+    /// Places that may be claimed: none while the disk is nearly full.
+    fn claimable(&mut self) -> u32 {
+        let room = *self.room.borrow_and_update();
+        if self.vitals.borrow_and_update().is_short() { 0 } else { room }
+    }
 }
 
 /// Something that the relay wants, or the news that it is gone.
@@ -144,6 +154,7 @@ pub async fn start(
         output: output_in,
         alarm: None,
         origin: Instant::now(),
+        short: false,
     };
     let kept = Kept::of(tokio::spawn(actor.run(said, grown)));
     Ok((Link { lane: Lane::new(say, output), standing }, kept, commands))
@@ -165,6 +176,8 @@ struct Actor {
     output: watch::Sender<Option<mpsc::Sender<Bytes>>>,
     alarm: Option<(u64, Instant)>,
     origin: Instant,
+    /// Whether the disk was too full for work when that was looked at last.
+    short: bool,
 }
 
 /// What the actor woke up for.
@@ -172,6 +185,8 @@ enum Woken {
     Event(Event),
     /// A place became free or taken; the end that freed it is in the outbox already.
     Room,
+    /// The disk became too full for work, or has room again.
+    Disk,
     Malformed(DecodeError),
     Say(Tagged<FromDaemon>),
     Runtimes,
@@ -184,8 +199,7 @@ impl Actor {
         mut said: mpsc::Receiver<Tagged<FromDaemon>>,
         mut grown: watch::Receiver<u64>,
     ) {
-        let room = *self.facts.room.borrow_and_update();
-        let mut next = vec![Event::Room(room), Event::Start];
+        let mut next = vec![Event::Room(self.facts.claimable()), Event::Start];
         loop {
             for event in std::mem::take(&mut next) {
                 self.handle(event, &mut next).await;
@@ -198,7 +212,12 @@ impl Actor {
                 Woken::Event(event) => next.push(event),
                 Woken::Room => {
                     next.push(Event::OutboxGrew(*grown.borrow_and_update()));
-                    next.push(Event::Room(*self.facts.room.borrow_and_update()));
+                    next.push(Event::Room(self.facts.claimable()));
+                }
+                Woken::Disk => {
+                    next.push(Event::Room(self.facts.claimable()));
+                    // the relay says why nothing is claimed
+                    next.push(Event::BeatWanted);
                 }
                 Woken::Malformed(error) => self.complain(&error).await,
                 Woken::Say(message) => self.send(message).await,
@@ -266,6 +285,10 @@ impl Actor {
             }
             () = self.leases.wanted() => Woken::Event(Event::BeatWanted),
             Ok(()) = self.facts.room.changed() => Woken::Room,
+            Ok(short) = turned(&mut self.facts.vitals, self.short) => {
+                self.short = short;
+                Woken::Disk
+            }
             Ok(()) = self.facts.runtimes.changed() => Woken::Runtimes,
             message = said.recv() => message.map_or(Woken::Over, Woken::Say),
         }
@@ -325,7 +348,8 @@ impl Actor {
                 self.beats.push_back((self.beat, clock::since_boot()));
                 let active_tasks = self.facts.active.borrow().clone();
                 let beat = Some(self.beat);
-                self.send(FromDaemon::Heartbeat { active_tasks, beat }.into()).await;
+                let vitals = Some(self.facts.vitals.borrow().clone());
+                self.send(FromDaemon::Heartbeat { active_tasks, beat, vitals }.into()).await;
             }
             Effect::Renewed(beat, tasks) => {
                 let sent = self.beats.iter().find(|(number, _)| *number == beat);
@@ -431,6 +455,14 @@ impl Actor {
             (Err(error), _) => tracing::error!(%error, "a message cannot be written"),
         }
     }
+}
+
+/// Waits until the disk is not any more as `short` says.
+async fn turned(
+    vitals: &mut watch::Receiver<Vitals>,
+    short: bool,
+) -> Result<bool, watch::error::RecvError> {
+    vitals.wait_for(|vitals| vitals.is_short() != short).await.map(|vitals| vitals.is_short())
 }
 
 /// What goes out in place of an answer that no frame takes.

@@ -6,6 +6,7 @@
 use super::state::{
     Chosen, ExitFacts, Phase, Place, RunState, Terms, Wish, Work, details_of, details_of_failure,
 };
+use crate::agent::Decode;
 use hayward_shared::event::{Channel, Kind, MAX_TEXT, bounded};
 use hayward_shared::protocol::{Details, FromDaemon, StatusReport, TaskEvent};
 use hayward_shared::run::Failure;
@@ -390,8 +391,11 @@ impl Machine {
         roll: f64,
         turn: &mut Turn,
     ) {
-        let again =
-            failure.reason.retry() != Retry::Never && self.terms.attempt < self.terms.max_attempts;
+        // whose quota comes back waits for it, whatever attempts are left
+        let resets_at = self.resets_at().filter(|_| failure.reason == Reason::Quota);
+        let again = resets_at.is_some()
+            || failure.reason.retry() != Retry::Never
+                && self.terms.attempt < self.terms.max_attempts;
         let mut details = self.with_exit(details);
         details.error_message = Some(bounded(&failure.message, MAX_TEXT).0.to_owned());
         self.state.failed = Some(failure.reason);
@@ -399,7 +403,8 @@ impl Machine {
             if self.state.status == Status::Paused {
                 self.report(Status::Running, None, Details::default(), now, turn);
             }
-            let due = now.plus_millis(retry_delay_ms(self.terms.attempt, roll));
+            let delay = retry_delay_ms(self.terms.attempt, roll);
+            let due = resets_at.unwrap_or_else(|| now.plus_millis(delay));
             self.report(Status::Deferred, Some(failure.reason), details, now, turn);
             if let Some(FromDaemon::TaskStatusChange(report)) = turn.messages.last_mut() {
                 report.next_retry_at = Some(due);
@@ -408,6 +413,11 @@ impl Machine {
             self.report(Status::Failed, Some(failure.reason), details, now, turn);
         }
         self.end(turn);
+    }
+
+    /// When the quota of its agent's provider comes back.
+    fn resets_at(&self) -> Option<Timestamp> {
+        self.state.reading.decoder.as_ref().and_then(Decode::resets_at)
     }
 
     fn with_exit(&self, details: Details) -> Details {

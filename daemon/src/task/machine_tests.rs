@@ -217,6 +217,37 @@ fn only_a_passing_failure_with_attempts_left_is_deferred() {
 }
 
 #[test]
+fn f58_a_quota_whose_reset_is_known_is_waited_for_whatever_attempts_are_left() {
+    let line = |status: &str| {
+        format!(
+            "{{\"type\":\"rate_limit_event\",\"rate_limit_info\":\
+             {{\"status\":\"{status}\",\"resetsAt\":7200}}}}\n"
+        )
+    };
+    for (status, to) in [("rejected", Status::Deferred), ("allowed", Status::Failed)] {
+        let mut machine = running(terms());
+        let order = crate::agent::Order {
+            worktree: "/w".into(),
+            command: vec![],
+            prompt: None,
+            model: None,
+            session: crate::agent::Session::Resume("s".into()),
+            instructions: None,
+        };
+        let driver = crate::agent::Runtime::Claude.driver().unwrap();
+        let mut decoder = driver.decoder(&order);
+        decoder.decode(line(status).as_bytes(), at(3));
+        machine.reading().decoder = Some(decoder);
+        let failure = Failure::new(Reason::Quota, "used up");
+        let turn = machine.on(Event::Exited(exit(1), Err(failure)), at(1_000), 0.5);
+        let Some(FromDaemon::TaskStatusChange(report)) = turn.messages.last() else { panic!() };
+        assert_eq!((report.new_status, report.reason), (to, Some(Reason::Quota)));
+        let due = report.next_retry_at;
+        assert_eq!(due, (to == Status::Deferred).then(|| at(7_200_000)));
+    }
+}
+
+#[test]
 fn nothing_fails_whose_agent_still_runs() {
     let mut machine = running(terms());
     let broken = Failure::new(Reason::AgentProtocol, "half a line was written");

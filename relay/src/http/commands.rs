@@ -191,7 +191,7 @@ pub(super) async fn retry(
     // the new try starts from what the base names now
     order.base_commit = None;
     let mut tx = core.store.write().await?;
-    let new = make(&mut tx, &caller, TaskId::fresh(), order).await?;
+    let new = make(&core, &mut tx, &caller, (TaskId::fresh(), order)).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(new)))
 }

@@ -19,6 +19,7 @@ mod search;
 mod tasks;
 mod tokens;
 mod users;
+mod why;
 mod worktrees;
 
 use crate::core::Core;

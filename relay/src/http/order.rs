@@ -25,7 +25,7 @@ const MAX_LABEL: usize = 200;
 const MADE_NAME: usize = 60;
 
 /// Every field that an order may have.
-const FIELDS: [&str; 21] = [
+const FIELDS: [&str; 22] = [
     "name",
     "plan",
     "command",
@@ -45,6 +45,7 @@ const FIELDS: [&str; 21] = [
     "maxAttempts",
     "timeoutSeconds",
     "requireChanges",
+    "requires",
     "wantedDaemonId",
     "continueFromTaskId",
 ];
@@ -106,6 +107,7 @@ fn check(mut order: Order) -> Result<Order, Fault> {
     name(&order.name)?;
     plan(&order.plan)?;
     labels(&order.labels)?;
+    pairs("requires", &order.requires)?;
     if encoded(&order) > MAX_ORDER {
         return Err(invalid("the order is over 400 KiB of JSON: put what is long into a file"));
     }
@@ -157,11 +159,15 @@ pub(super) fn plan(plan: &str) -> Result<(), Fault> {
 }
 
 pub(super) fn labels(labels: &BTreeMap<String, String>) -> Result<(), Fault> {
+    pairs("labels", labels)
+}
+
+fn pairs(field: &str, labels: &BTreeMap<String, String>) -> Result<(), Fault> {
     let short = |text: &str| text.chars().count() <= MAX_LABEL;
     let fits = labels.len() <= MAX_LABELS
         && labels.iter().all(|(key, value)| !key.is_empty() && short(key) && short(value));
     fits.then_some(()).ok_or_else(|| {
-        invalid(format!("labels: {MAX_LABELS} at the most, of {MAX_LABEL} characters each"))
+        invalid(format!("{field}: {MAX_LABELS} at the most, of {MAX_LABEL} characters each"))
     })
 }
 
@@ -191,6 +197,7 @@ mod tests {
             model: Some("m".into()),
             timeout_seconds: Some(1),
             require_changes: true,
+            requires: [("os".into(), "linux".into())].into(),
             wanted_daemon_id: Some(hayward_shared::id::DaemonId::fresh()),
             continue_from_task_id: Some(hayward_shared::id::TaskId::fresh()),
             copy_files: vec!["f".into()],
@@ -214,6 +221,7 @@ mod tests {
             (json!({"plan": "x", "name": "n".repeat(201)}), "name"),
             (json!({"plan": "x".repeat(MAX_PLAN + 1), "name": "n"}), "plan"),
             (json!({"plan": "x", "labels": label}), "labels"),
+            (json!({"plan": "x", "requires": label}), "requires"),
             (json!({"plan": "x", "completionAction": "explode"}), "explode"),
             (
                 json!({"plan": "x", "completionAction": "merge", "repositoryUrl": "git@host:o/r"}),

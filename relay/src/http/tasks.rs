@@ -4,25 +4,23 @@ use super::caller::Bearer;
 use super::fault::{Refusal, invalid};
 use super::order;
 use super::params::{Body, Id, Params, next_cursor};
+use super::why;
 use crate::auth::{Caller, Who};
 use crate::change::Change;
 use crate::core::Core;
 use crate::lease;
+use crate::limits::Limits;
 use crate::store::tasks::{self, Filter, Stored};
-use crate::store::{Tx, daemons, discards};
+use crate::store::{Tx, daemons, discards, limits};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use hayward_shared::api::{TaskPage, TaskPatch};
+use hayward_shared::api::{TaskPage, TaskPatch, TaskView};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{Fragment, TaskId};
+use hayward_shared::id::{Fragment, TaskId, WorkspaceId};
 use hayward_shared::task::{Holding, Order, Results, Status, Task, Usage};
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Parts of parts end here: deeper ones are a loop, not a plan.
-const MAX_DEPTH: u32 = 5;
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -101,8 +99,11 @@ pub(super) async fn show(
     State(core): State<Arc<Core>>,
     Bearer(caller): Bearer,
     id: Id,
-) -> Answer<Task> {
-    Ok(Json(find(&core, &caller, &id).await?.task))
+) -> Answer<TaskView> {
+    let task = find(&core, &caller, &id).await?.task;
+    // who runs the other daemons is nothing for an agent
+    let why = if caller.reads().is_ok() { why::of(&core, &task).await? } else { Vec::new() };
+    Ok(Json(TaskView { task, why }))
 }
 
 pub(super) async fn usage(
@@ -169,31 +170,26 @@ pub(super) async fn create(
         return Ok((StatusCode::OK, Json(row.task)));
     }
     let id = wanted.unwrap_or_else(TaskId::fresh);
-    let task = make(&mut tx, &caller, id, order).await?;
+    let task = make(&core, &mut tx, &caller, (id, order)).await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(task)))
 }
 
 /// Stores a new task, once all that its order names was found in the workspace.
 pub(super) async fn make(
+    core: &Core,
     tx: &mut Tx,
     caller: &Caller,
-    id: TaskId,
-    order: Order,
+    (id, order): (TaskId, Order),
 ) -> Result<Task, Refusal> {
     let workspace = caller.workspace;
-    let (parent, other) = (order.parent_task_id, order.continue_from_task_id);
-    let mut depth = 0;
-    // by id, as whoever needs several tasks takes them
-    for id in [parent, other].into_iter().flatten().collect::<BTreeSet<_>>() {
-        let found = tasks::find(tx.conn(), workspace, id).await?;
-        let row = found.ok_or_else(|| Fault::not_found("task", id))?;
-        if parent == Some(id) {
-            depth = row.task.depth + 1;
-        }
-    }
-    if depth > MAX_DEPTH {
-        return Err(invalid(format!("parentTaskId: parts go {MAX_DEPTH} deep")).into());
+    let depth = match order.parent_task_id {
+        Some(parent) => part_of(core, tx, workspace, parent).await?,
+        None => 0,
+    };
+    if let Some(other) = order.continue_from_task_id {
+        let found = tasks::find(tx.conn(), workspace, other).await?;
+        found.ok_or_else(|| Fault::not_found("task", other))?;
     }
     if let Some(daemon) = order.wanted_daemon_id {
         let found = daemons::find(tx.conn(), workspace, daemon).await?;
@@ -215,6 +211,41 @@ pub(super) async fn make(
     };
     tasks::set_labels(tx.conn(), &task).await?;
     Ok(tasks::apply(tx, lease::created(Stored::new(task), &caller.actor())).await?)
+}
+
+/// How deep a part of `parent` is, where its tree may have one more.
+async fn part_of(
+    core: &Core,
+    tx: &mut Tx,
+    workspace: WorkspaceId,
+    parent: TaskId,
+) -> Result<u32, Refusal> {
+    let absent = || Fault::not_found("task", parent);
+    let root = limits::root(tx.conn(), workspace, parent).await?.ok_or_else(absent)?;
+    // whoever adds to the tree meanwhile waits for this one
+    tasks::find(tx.conn(), workspace, root).await?.ok_or_else(absent)?;
+    let row = tasks::find(tx.conn(), workspace, parent).await?.ok_or_else(absent)?;
+    let Limits { depth: deepest, tree: most, .. } = core.limits;
+    let depth = row.task.depth + 1;
+    let refused = |text: String, what: &str| {
+        let hint = format!("end some of it, or let the relay allow more: {what} of its limits");
+        Fault::new(Code::LimitReached, text).with_hint(hint)
+    };
+    if depth > deepest {
+        let text = format!(
+            "parentTaskId: parts go {deepest} deep, and task {} is that deep already",
+            parent.short()
+        );
+        return Err(refused(text, "depth").into());
+    }
+    if limits::tree(tx.conn(), workspace, root, most).await? >= most {
+        let text = format!(
+            "parentTaskId: task {} and its parts are {most} tasks, and no more may be",
+            root.short()
+        );
+        return Err(refused(text, "tree").into());
+    }
+    Ok(depth)
 }
 
 pub(super) async fn patch(

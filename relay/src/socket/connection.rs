@@ -96,8 +96,6 @@ pub(super) struct Peer {
     pub(super) workspace: WorkspaceId,
     pub(super) token: TokenId,
     pub(super) plain: bool,
-    /// It ends agents by itself before their tasks are handed over.
-    pub(super) fences: bool,
     pub(super) profile: daemons::Profile,
 }
 
@@ -110,6 +108,8 @@ pub(super) struct Connection {
     pub(super) work: Arc<Notify>,
     /// Nothing new is handed out before.
     pub(super) settled_at: Instant,
+    /// When it is told of work that another may do better; none when nothing is put off.
+    pub(super) told_at: Option<Instant>,
     /// Runs that it should hold but did not name in its hello.
     pub(super) unnamed: Vec<(TaskId, RunId)>,
     /// The last state message that was stored, and how many since the last ack.
@@ -128,6 +128,8 @@ enum Event {
     Frames(Vec<Message>),
     Gone(End),
     Work,
+    /// Those who would do better had their head start.
+    Late,
     Idle,
 }
 
@@ -147,6 +149,9 @@ impl Connection {
                 }
                 () = std::future::ready(()), if self.stored.1 > 0 => Event::Idle,
                 () = self.work.notified(), if settled => Event::Work,
+                () = sleep_until(self.told_at.unwrap_or(heard)), if self.told_at.is_some() => {
+                    Event::Late
+                }
                 () = sleep_until(self.settled_at), if !settled => {
                     settled = true;
                     Event::Work
@@ -165,6 +170,7 @@ impl Connection {
             Event::Gone(end) => return Err(end),
             Event::Idle => return self.ack().await,
             Event::Work => return self.offer().await,
+            Event::Late => return self.tell_of_work().await,
             Event::Frames(frames) => self.frames(frames).await?,
         }
         if self.stored.1 >= ACK_EVERY { self.ack().await } else { Ok(()) }
@@ -227,7 +233,9 @@ impl Connection {
     async fn message(&mut self, message: Tagged<FromDaemon>) -> Result<(), End> {
         let Tagged { body, tags } = message;
         match body {
-            FromDaemon::Heartbeat { active_tasks, beat } => self.beat(&active_tasks, beat).await,
+            FromDaemon::Heartbeat { active_tasks, beat, vitals } => {
+                self.beat(&active_tasks, beat, vitals).await
+            }
             FromDaemon::Claim { slots } => {
                 self.settle_unnamed(&[]).await?;
                 self.claim(slots).await
@@ -295,6 +303,7 @@ impl Connection {
         let Peer { daemon, workspace, .. } = self.peer;
         let now = crate::clock::now();
         let broke = matches!(end, End::Broken);
+        self.core.field.leave(workspace, daemon, self.link);
         if let End::Store(source) = end {
             tracing::error!(%daemon, error = source as &dyn std::error::Error, "link ended");
         }

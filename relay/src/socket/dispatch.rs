@@ -5,11 +5,12 @@ use crate::auth::Who;
 use crate::change::Change;
 use crate::config::Timing;
 use crate::lease;
+use crate::limits::Gauge;
 use crate::placement::{self, Candidate};
 use crate::routing::Sender;
-use crate::store::tasks::{self, Stored};
+use crate::store::tasks::{self, Closed, Stored};
 use crate::store::tokens::{self, Issue};
-use crate::store::{StoreError, Tx, daemons, persist};
+use crate::store::{Conn, StoreError, Tx, daemons, limits, persist};
 use hayward_shared::api::Role;
 use hayward_shared::protocol::{RunOrder, SpawnTask, Tagged, ToDaemon};
 use hayward_shared::task::{CompletionAction, Task};
@@ -27,23 +28,59 @@ const PASSED_OVER: Duration = Duration::from_millis(250);
 /// Queued tasks that are looked at together.
 const QUEUE_PAGE: u32 = 64;
 
+/// Queued tasks by which it is judged who is told of work first.
+const JUDGED: u32 = 8;
+
+/// A daemon that would do a task less well hears of it so much later: longer than the better one's
+/// claim takes on a network of today, and shorter than anybody notices.
+const HEAD_START: Duration = Duration::from_millis(100);
+
+/// What a claim found.
+struct Found {
+    row: Stored,
+    agent: Option<String>,
+    provider: Option<String>,
+    /// Whether it is the first to ask a provider that refused.
+    probe: bool,
+}
+
 impl Connection {
-    /// There may be work: ours are told, plain peers are given what they have room for.
+    /// There may be work: ours are told, plain peers are given what they have room for. One that
+    /// another does better is told a moment later.
     pub(super) async fn offer(&mut self) -> Result<(), End> {
         if Instant::now() < self.settled_at {
             return Ok(());
         }
         let Peer { workspace, daemon, plain, .. } = self.peer;
         let mut reader = self.core.store.read().await?;
-        if tasks::queue(&mut reader, workspace, daemon, None, 1).await?.is_empty() {
+        let queue = tasks::queue(&mut reader, workspace, daemon, None, JUDGED).await?;
+        drop(reader);
+        if queue.is_empty() {
             return Ok(());
         }
-        if !plain {
-            drop(reader);
-            return self.say(&ToDaemon::WorkAvailable {}.into()).await;
+        if plain {
+            return self.claim(u32::MAX).await;
         }
-        drop(reader);
-        self.claim(u32::MAX).await
+        if self.told_at.is_none() && self.is_second_best(&queue) {
+            self.told_at = Some(Instant::now() + HEAD_START);
+            return Ok(());
+        }
+        self.tell_of_work().await
+    }
+
+    /// There may still be work.
+    pub(super) async fn tell_of_work(&mut self) -> Result<(), End> {
+        self.told_at = None;
+        self.say(&ToDaemon::WorkAvailable {}.into()).await
+    }
+
+    /// Whether another daemon would do better at the first task that this one may run.
+    fn is_second_best(&self, queue: &[Stored]) -> bool {
+        let Peer { workspace, daemon, profile, .. } = &self.peer;
+        let candidate = Candidate { id: *daemon, profile };
+        let fits = |row: &&Stored| placement::explain(&row.task, None, candidate).is_ok();
+        let first = queue.iter().find(fits);
+        first.is_some_and(|row| self.core.field.has_better(*workspace, *daemon, &row.task))
     }
 
     /// Gives the daemon at most `slots` runs, best first; each is stored before it is sent. Never
@@ -57,13 +94,14 @@ impl Connection {
         let mut reader = self.core.store.read().await?;
         let held = daemons::find(&mut reader, workspace, daemon).await?.map_or(0, |d| d.held);
         drop(reader);
-        let free = self.peer.profile.capacity.saturating_sub(held);
-        let mut passed_over = false;
-        for _ in 0..slots.min(free).min(MAX_SLOTS) {
+        let room = slots.min(self.peer.profile.capacity.saturating_sub(held));
+        let (mut given, mut passed_over) = (0, false);
+        while given < room.min(MAX_SLOTS) {
             let (spawn, passed) = persist(|| self.claim_one()).await?;
             passed_over |= passed;
             let Some(spawn) = spawn else { break };
             self.say(&spawn).await?;
+            given += 1;
         }
         if passed_over {
             let work = self.work.clone();
@@ -72,29 +110,44 @@ impl Connection {
                 work.notify_one();
             });
         }
+        self.core.field.has_free(workspace, daemon, room - given);
         Ok(())
     }
 
     /// Claims the best task there is, and says whether one was passed over that another holds.
     async fn claim_one(&self) -> Result<(Option<Tagged<ToDaemon>>, bool), StoreError> {
         let now = crate::clock::now();
-        let by = Sender { daemon: self.peer.daemon, epoch: None }.actor();
+        let Peer { workspace, daemon, .. } = self.peer;
+        let by = Sender { daemon, epoch: None }.actor();
         let mut tx = self.core.store.write().await?;
-        let (mut last, mut passed_over) = (None, false);
-        if !self.core.bus.has(tx.conn(), self.peer.daemon, self.link.number()).await? {
+        let mut gauge = self.gauge(tx.conn(), now).await?;
+        if !self.core.bus.has(tx.conn(), daemon, self.link.number()).await? {
             // it has a later link at another relay: what this one is given would get lost
             return Ok((None, false));
         }
+        let (mut last, mut passed_over) = (None, false);
         loop {
-            let Some(row) = self.best(&mut tx, &mut last, &mut passed_over).await? else {
+            let found = self.best(&mut tx, &gauge, (&mut last, &mut passed_over)).await?;
+            let Some(Found { row, agent, provider, probe }) = found else {
                 return Ok((None, passed_over));
             };
             let mut change = Change::of(row);
             let lease_end = self.core.lease_end(&mut tx).await?;
-            if let Err(e) = lease::claim(&mut change, self.peer.daemon, &by, now, lease_end) {
+            if let Err(e) = lease::claim(&mut change, daemon, &by, now, lease_end) {
                 tracing::error!(task = %change.row.task.id, "a queued task cannot be claimed: {e}");
                 continue;
             }
+            let id = change.row.task.id;
+            let tries = provider.as_deref().filter(|_| probe);
+            if let Some(provider) = tries
+                && !limits::probe(tx.conn(), workspace, provider, id).await?
+            {
+                // another claim was first
+                gauge.is_probed(provider);
+                continue;
+            }
+            change.row.task.holding.claimed_agent = agent;
+            change.row.task.holding.provider = provider;
             let task = tasks::apply(&mut tx, change).await?;
             let spawn = order(&mut tx, &task, &self.core.timing, now).await?;
             tx.commit().await?;
@@ -102,35 +155,70 @@ impl Connection {
         }
     }
 
+    /// How the workspace stands. What it counts stays so until the change ends.
+    async fn gauge(&self, conn: &mut Conn, now: Timestamp) -> Result<Gauge<'_>, StoreError> {
+        let (workspace, limits) = (self.peer.workspace, &self.core.limits);
+        let under_way = if limits.count() {
+            limits::alone(conn, workspace).await?;
+            limits::under_way(conn, workspace).await?
+        } else {
+            Vec::new()
+        };
+        let backoffs = limits::backoffs(conn, workspace).await?;
+        Ok(Gauge { limits, under_way, backoffs, now })
+    }
+
+    /// The agents of this daemon whose tasks no claim gets now.
+    fn closed(&self, gauge: &Gauge<'_>) -> Closed {
+        let profile = &self.peer.profile;
+        let is_closed = |agent: &str| {
+            let provider = placement::provider_at(agent, profile);
+            gauge.barrier(Some(agent), provider.as_deref()).is_some()
+        };
+        let names = profile.runtimes.iter().map(|runtime| &runtime.name);
+        let agents = names.filter(|name| is_closed(name)).cloned().collect();
+        let unnamed = placement::chosen(profile).is_some_and(|agent| is_closed(&agent));
+        Closed { agents, unnamed }
+    }
+
     /// The best queued task after `last` that this daemon may run; from now on nobody else takes it.
     async fn best(
         &self,
         tx: &mut Tx,
-        last: &mut Option<Stored>,
-        passed_over: &mut bool,
-    ) -> Result<Option<Stored>, StoreError> {
-        let Peer { workspace, daemon, plain, fences, .. } = self.peer;
-        let runtimes = self.peer.profile.runtimes.clone();
-        let candidate = Candidate { id: daemon, plain, fences, runtimes };
+        gauge: &Gauge<'_>,
+        (last, passed_over): (&mut Option<Stored>, &mut bool),
+    ) -> Result<Option<Found>, StoreError> {
+        let Peer { workspace, daemon, ref profile, .. } = self.peer;
+        if gauge.whole().is_some() {
+            return Ok(None);
+        }
+        let closed = self.closed(gauge);
         loop {
-            let after = last.as_ref();
-            let page = tasks::queue(tx.conn(), workspace, daemon, after, QUEUE_PAGE).await?;
+            let after = (last.as_ref(), QUEUE_PAGE);
+            let page = tasks::queue_but(tx.conn(), workspace, daemon, after, &closed).await?;
             if page.is_empty() {
                 return Ok(None);
             }
             for row in page {
                 *last = Some(row.clone());
-                let continued = match row.task.order.continue_from_task_id {
-                    Some(id) => tasks::holder(tx.conn(), workspace, id).await?,
-                    None => None,
-                };
-                match placement::explain(&row.task, continued, &candidate) {
-                    Ok(()) => match tasks::take(tx.conn(), workspace, row.task.id).await? {
-                        Some(row) => return Ok(Some(row)),
-                        // if it was not claimed but changed, it is still to be had
-                        None => *passed_over = true,
-                    },
-                    Err(why) => tracing::debug!(task = %row.task.id, %daemon, "not placed: {why}"),
+                let continued = tasks::continued_on(tx.conn(), &row.task).await?;
+                let candidate = Candidate { id: daemon, profile };
+                if let Err(why) = placement::explain(&row.task, continued, candidate) {
+                    tracing::debug!(task = %row.task.id, %daemon, "not placed: {why}");
+                    continue;
+                }
+                let agent = placement::agent_of(&row.task, profile);
+                let provider = agent.as_deref().and_then(|a| placement::provider_at(a, profile));
+                if gauge.barrier(agent.as_deref(), provider.as_deref()).is_some() {
+                    continue;
+                }
+                match tasks::take(tx.conn(), workspace, row.task.id).await? {
+                    Some(row) => {
+                        let probe = provider.as_deref().is_some_and(|name| gauge.is_probe(name));
+                        return Ok(Some(Found { row, agent, provider, probe }));
+                    }
+                    // if it was not claimed but changed, it is still to be had
+                    None => *passed_over = true,
                 }
             }
         }

@@ -89,7 +89,9 @@ async fn enter(
         capacity: hello.max_concurrent_tasks,
         labels: hello.labels,
         runtimes: hello.runtimes,
-        directories: None,
+        plain: manners.plain,
+        fences: manners.fences,
+        ..daemons::Profile::default()
     };
     let mut tx = core.store.write().await?;
     let daemon = daemons::welcome(tx.conn(), workspace, hello.machine_id, profile, now).await?;
@@ -109,14 +111,10 @@ async fn enter(
     let acked = daemons::acked(&mut *core.store.read().await?, daemon.id).await?;
     let settle = if joined.after_break { core.timing.settle_ms } else { 0 };
     let settle = Duration::from_millis(u64::try_from(settle).unwrap_or(0));
-    let peer = Peer {
-        daemon: daemon.id,
-        workspace,
-        token,
-        plain: manners.plain,
-        fences: manners.fences,
-        profile: daemon.profile,
-    };
+    let mut profile = daemon.profile;
+    profile.settles_at = joined.after_break.then(|| now.plus_millis(core.timing.settle_ms));
+    core.field.enter(workspace, daemon.id, joined.link, &profile);
+    let peer = Peer { daemon: daemon.id, workspace, token, plain: manners.plain, profile };
     let mut connection = Connection {
         core: core.clone(),
         peer,
@@ -124,6 +122,7 @@ async fn enter(
         outlet: outlet.clone(),
         work: joined.work,
         settled_at: Instant::now() + settle,
+        told_at: None,
         unnamed: Vec::new(),
         stored: (acked.unwrap_or(0), 0),
     };
@@ -141,6 +140,11 @@ async fn enter(
         // what an earlier link at another relay was given is stored by then
         core.bus.entered(daemon.id, link).await?;
         connection.say(&Tagged::from(welcome)).await?;
+        if joined.after_break {
+            let mut tx = core.store.write().await?;
+            daemons::describe(tx.conn(), daemon.id, &connection.peer.profile).await?;
+            tx.commit().await?;
+        }
         reconcile::tell_online(core, &connection.peer, now).await?;
         tracing::info!(daemon = %daemon.id, %workspace, "daemon online");
         if manners.plain {
@@ -155,6 +159,7 @@ async fn enter(
     match begun.await {
         Ok(()) => Ok(connection),
         Err(end) => {
+            core.field.leave(workspace, daemon.id, joined.link);
             core.registry.leave(daemon.id, joined.link, true, crate::clock::now());
             Err(end)
         }

@@ -13,6 +13,7 @@ use crate::routing::Sender;
 use crate::store::events::{self, Draft, Stream};
 use crate::store::tasks::{self, Stored};
 use crate::store::{StoreError, Tx, daemons, due, tokens};
+use hayward_shared::api::{MOST_WARM, Vitals};
 use hayward_shared::backoff;
 use hayward_shared::event::{Kind, Subject};
 use hayward_shared::fault::{Code, Fault};
@@ -23,6 +24,9 @@ use hayward_shared::task::Status;
 use hayward_shared::time::Timestamp;
 use serde_json::json;
 use std::collections::BTreeSet;
+
+/// The longest name of a repository that is kept, in bytes: as long as a path may be.
+const MAX_NAME: usize = 4_096;
 
 fn sender(daemon: DaemonId) -> Sender {
     Sender { daemon, epoch: None }
@@ -69,6 +73,13 @@ async fn tell_presence(
     daemons::seen(tx.conn(), peer.daemon, now).await?;
     events::append(&mut tx, peer.workspace, Stream::Daemon(peer.daemon), vec![draft]).await?;
     tx.commit().await
+}
+
+/// What the relay keeps of a machine's state, whatever a peer tells.
+fn bounded(mut vitals: Vitals) -> Vitals {
+    vitals.warm.truncate(MOST_WARM);
+    vitals.warm.retain(|name| name.len() <= MAX_NAME);
+    vitals
 }
 
 /// Whether nothing was ever heard of a claimed run.
@@ -202,7 +213,12 @@ impl Connection {
 
     /// A beat: the named runs are alive, and so is the daemon. One with a number is acknowledged
     /// once all that it renewed is stored.
-    pub(super) async fn beat(&mut self, active: &[TaskId], number: Option<u64>) -> Result<(), End> {
+    pub(super) async fn beat(
+        &mut self,
+        active: &[TaskId],
+        number: Option<u64>,
+        vitals: Option<Vitals>,
+    ) -> Result<(), End> {
         let now = crate::clock::now();
         let Peer { workspace, daemon, token, .. } = self.peer;
         let (mut ended, mut renewed) = (Vec::new(), Vec::new());
@@ -211,6 +227,11 @@ impl Connection {
             return Err(End::Refused(Fault::new(Code::Unauthorized, "the token was revoked")));
         }
         daemons::seen(tx.conn(), daemon, now).await?;
+        if let Some(vitals) = vitals.filter(|told| *told != self.peer.profile.vitals) {
+            self.peer.profile.vitals = bounded(vitals);
+            self.core.field.describe(workspace, daemon, &self.peer.profile);
+            daemons::describe(tx.conn(), daemon, &self.peer.profile).await?;
+        }
         let lease_end = self.core.lease_end(&mut tx).await?;
         // by id, as whoever needs several tasks takes them
         for task in &BTreeSet::from_iter(active) {

@@ -3,6 +3,7 @@
 
 use super::connection::{Connection, End, Peer, error};
 use crate::change::Change;
+use crate::refusals;
 use crate::routing::{self, Moment, Sender, Verdict};
 use crate::store::tasks::{self, Stored};
 use crate::store::{StoreError, Tx, daemons};
@@ -28,7 +29,11 @@ pub(super) struct Numbered {
 
 /// The tasks of which messages tell that are stored together: each is read once and stored once.
 #[derive(Default)]
-struct Sheet(BTreeMap<TaskId, Entry>);
+struct Sheet {
+    tasks: BTreeMap<TaskId, Entry>,
+    /// Whether something was learned of a provider.
+    asked: bool,
+}
 
 struct Entry {
     change: Change,
@@ -60,36 +65,37 @@ impl Sheet {
         workspace: WorkspaceId,
         task: TaskId,
     ) -> Result<Option<Stored>, StoreError> {
-        if let Some(entry) = self.0.get(&task) {
+        if let Some(entry) = self.tasks.get(&task) {
             return Ok(Some(entry.change.row.clone()));
         }
         let found = tasks::find(tx.conn(), workspace, task).await?;
         if let Some(row) = &found {
             let entry = Entry { change: Change::of(row.clone()), changed: false };
-            self.0.insert(task, entry);
+            self.tasks.insert(task, entry);
         }
         Ok(found)
     }
 
     /// Notes what a message made of it.
     fn note(&mut self, change: Change) {
-        match self.0.get_mut(&change.row.task.id) {
+        match self.tasks.get_mut(&change.row.task.id) {
             Some(entry) => {
                 entry.change.row = change.row;
                 entry.change.drafts.extend(change.drafts);
                 entry.changed = true;
             }
             None => {
-                self.0.insert(change.row.task.id, Entry { change, changed: true });
+                self.tasks.insert(change.row.task.id, Entry { change, changed: true });
             }
         }
     }
 
-    async fn store(self, tx: &mut Tx) -> Result<(), StoreError> {
-        for entry in self.0.into_values().filter(|entry| entry.changed) {
+    /// Stores all of it. Whether something was learned of a provider.
+    async fn store(self, tx: &mut Tx) -> Result<bool, StoreError> {
+        for entry in self.tasks.into_values().filter(|entry| entry.changed) {
             tasks::apply(tx, entry.change).await?;
         }
-        Ok(())
+        Ok(self.asked)
     }
 }
 
@@ -102,7 +108,7 @@ impl Connection {
         let acked = daemons::acked(tx.conn(), self.peer.daemon).await?;
         let (mut last, mut sheet, mut answers, mut cut) =
             (acked, Sheet::default(), Vec::new(), None);
-        let mut fresh = 0;
+        let (mut fresh, mut asked) = (0, false);
         sheet.take(&mut tx, self.peer.workspace, &batch).await?;
         for Numbered { seq, tags, body } in batch {
             if let Some(acked) = last {
@@ -131,7 +137,7 @@ impl Connection {
             fresh += 1;
         }
         if let Some(seq) = last.filter(|_| last != acked) {
-            sheet.store(&mut tx).await?;
+            asked = sheet.store(&mut tx).await?;
             daemons::set_acked(tx.conn(), self.peer.daemon, seq).await?;
             if planted("ack_before_commit") {
                 self.say(&ToDaemon::Ack { seq }.into()).await?;
@@ -139,6 +145,7 @@ impl Connection {
         }
         // also where nothing is new: what was read may be another's that is not on disk yet
         tx.commit().await?;
+        self.tell_of_provider(asked);
         self.core.metrics.reports.inc_by(fresh);
         if let Some(seq) = last {
             self.stored = (seq, self.stored.1.saturating_add(count));
@@ -156,13 +163,21 @@ impl Connection {
         let mut tx = self.core.store.write().await?;
         let mut sheet = Sheet::default();
         let answer = self.take(&mut tx, &mut sheet, tags, body).await?;
-        sheet.store(&mut tx).await?;
+        let asked = sheet.store(&mut tx).await?;
         tx.commit().await?;
+        self.tell_of_provider(asked);
         if let Some(answer) = answer {
             self.tell(answer).await?;
         }
         // an end makes room, and a plain peer does not ask for more
         if ends && self.peer.plain { self.offer().await } else { Ok(()) }
+    }
+
+    /// What was learned of a provider is stored: those who wait for it may go on sooner or later.
+    fn tell_of_provider(&self, asked: bool) {
+        if asked {
+            self.core.refused.notify_one();
+        }
     }
 
     async fn tell(&self, answer: Answer) -> Result<(), End> {
@@ -184,7 +199,9 @@ impl Connection {
         match body {
             FromDaemon::Runtimes { runtimes } => {
                 self.peer.profile.runtimes = runtimes;
-                daemons::describe(tx.conn(), self.peer.daemon, &self.peer.profile).await?;
+                let Peer { workspace, daemon, ref profile, .. } = self.peer;
+                daemons::describe(tx.conn(), daemon, profile).await?;
+                self.core.field.describe(workspace, daemon, profile);
                 self.work.notify_one();
                 Ok(None)
             }
@@ -222,8 +239,14 @@ impl Connection {
             lease_end: self.core.lease_end(tx).await?,
             jitter: self.core.jitter(),
         };
+        let before = row.task.status;
         match routing::judge(row, from, body, moment) {
-            Verdict::Apply(change) => {
+            Verdict::Apply(mut change) => {
+                if change.row.task.status != before {
+                    let row = &mut change.row;
+                    let learned = refusals::judge(&self.core, tx.conn(), row, moment.now).await?;
+                    sheet.asked |= learned;
+                }
                 let freed = !change.row.task.status.is_held();
                 sheet.note(*change);
                 if freed {
@@ -235,6 +258,10 @@ impl Connection {
                 let sum = tasks::note_usage(tx.conn(), workspace, (task, run), &usage).await?;
                 change.row.task.results.usage = sum;
                 change.row.task.version += 1;
+                // a refusal is told with a usage of nothing
+                if usage.output_tokens > 0 {
+                    sheet.asked |= refusals::answered(tx.conn(), &change.row).await?;
+                }
                 sheet.note(*change);
             }
             Verdict::Pass(why) => tracing::warn!(%task, %daemon, "a report was not applied: {why}"),

@@ -3,7 +3,7 @@
 use super::sql::{query, query_scalar};
 use super::{Conn, Doing, StoreError, count, from_json, int, json, read_id, text};
 use hayward_edge::planted;
-use hayward_shared::api::{Directories, Runtime};
+use hayward_shared::api::{Directories, Runtime, Vitals};
 use hayward_shared::id::{DaemonId, MachineId, WorkspaceId};
 use hayward_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,14 @@ pub(crate) struct Profile {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) runtimes: Vec<Runtime>,
     pub(crate) directories: Option<Directories>,
+    /// Whether it speaks the seed's protocol alone.
+    pub(crate) plain: bool,
+    /// Whether it ends an agent by itself before its task is handed over.
+    pub(crate) fences: bool,
+    /// Its link gets nothing new before, where it followed one that broke.
+    pub(crate) settles_at: Option<Timestamp>,
+    /// How its machine stood at its last beat.
+    pub(crate) vitals: Vitals,
 }
 
 /// A daemon as it is stored.

@@ -13,6 +13,7 @@ pub(crate) mod discards;
 pub(crate) mod due;
 pub(crate) mod events;
 mod hold;
+pub(crate) mod limits;
 pub(crate) mod links;
 mod moving;
 mod postgres;

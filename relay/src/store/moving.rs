@@ -83,6 +83,8 @@ const TABLES: &[Table] = &[
             ("next_retry_at", Int),
             ("version", Int),
             ("document", Text),
+            ("agent", Text),
+            ("provider", Text),
         ],
     },
     Table {
@@ -106,6 +108,16 @@ const TABLES: &[Table] = &[
     Table {
         name: "discards",
         columns: &[("workspace_id", Text), ("task_id", Text), ("daemon_id", Text)],
+    },
+    Table {
+        name: "provider_backoffs",
+        columns: &[
+            ("workspace_id", Text),
+            ("provider", Text),
+            ("until", Int),
+            ("strikes", Int),
+            ("probe", Text),
+        ],
     },
 ];
 

@@ -12,6 +12,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "relays", RELAYS),
     (4, "lease clock", LEASE_CLOCK),
     (5, "links", LINKS),
+    (6, "limits", LIMITS),
 ];
 
 const FIRST: &str = "
@@ -100,6 +101,17 @@ CREATE TABLE links (
     workspace_id TEXT NOT NULL, manners BIGINT NOT NULL);
 CREATE INDEX links_of_relay ON links (relay_id);
 CREATE INDEX links_of_workspace ON links (workspace_id);
+";
+
+// `probe` is the task whose run tries the provider again, once `until` is past.
+const LIMITS: &str = "
+ALTER TABLE tasks ADD COLUMN agent TEXT;
+ALTER TABLE tasks ADD COLUMN provider TEXT;
+CREATE TABLE provider_backoffs (
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    provider TEXT NOT NULL,
+    until BIGINT NOT NULL, strikes BIGINT NOT NULL, probe TEXT,
+    PRIMARY KEY (workspace_id, provider));
 ";
 
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.

@@ -45,20 +45,28 @@ fn stored((document, queued, lease, heard): Row) -> Result<Stored, StoreError> {
     })
 }
 
+/// The agent that a run is under way of, or that a waiting task names.
+fn agent(task: &Task) -> Option<&str> {
+    match task.status.is_held() {
+        true => task.holding.claimed_agent.as_deref(),
+        false => task.named_agent(),
+    }
+}
+
 /// Stores a task as it is now, in one statement. Its labels are kept apart: see [`set_labels`].
 pub(crate) async fn save(conn: &mut Conn, row: &Stored) -> Result<(), StoreError> {
     let task = &row.task;
     query(
         "INSERT INTO tasks (workspace_id, id, status, priority, created_at, queued_at, \
          parent_task_id, wanted_daemon_id, daemon_id, lease_epoch, heard_epoch, \
-         lease_expires_at, next_retry_at, version, document) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) \
+         lease_expires_at, next_retry_at, version, document, agent, provider) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
          ON CONFLICT (workspace_id, id) DO UPDATE SET status = excluded.status, \
          priority = excluded.priority, queued_at = excluded.queued_at, \
          daemon_id = excluded.daemon_id, lease_epoch = excluded.lease_epoch, \
          heard_epoch = excluded.heard_epoch, lease_expires_at = excluded.lease_expires_at, \
          next_retry_at = excluded.next_retry_at, version = excluded.version, \
-         document = excluded.document",
+         document = excluded.document, agent = excluded.agent, provider = excluded.provider",
     )
     .bind(text(task.workspace_id.0))
     .bind(text(task.id.0))
@@ -75,6 +83,8 @@ pub(crate) async fn save(conn: &mut Conn, row: &Stored) -> Result<(), StoreError
     .bind(task.holding.next_retry_at.map(Timestamp::millis))
     .bind(int(task.version))
     .bind(json(task, "task")?)
+    .bind(agent(task).map(str::to_owned))
+    .bind(task.holding.provider.clone().filter(|_| task.status.is_held()))
     .execute(&mut *conn)
     .await
     .doing("store a task")?;
@@ -126,15 +136,15 @@ pub(crate) async fn find(
     row.map(stored).transpose()
 }
 
-/// The daemon that has, or last had, a task. Others may change that at once.
-pub(crate) async fn holder(
+/// Where the task that `task` continues was run, or is. Others may change that at once.
+pub(crate) async fn continued_on(
     conn: &mut Conn,
-    workspace: WorkspaceId,
-    id: TaskId,
+    task: &Task,
 ) -> Result<Option<DaemonId>, StoreError> {
+    let Some(id) = task.order.continue_from_task_id else { return Ok(None) };
     let row: Option<(Option<String>,)> =
         query("SELECT daemon_id FROM tasks WHERE workspace_id = $1 AND id = $2")
-            .bind(text(workspace.0))
+            .bind(text(task.workspace_id.0))
             .bind(text(id.0))
             .fetch_optional(conn)
             .await
@@ -220,6 +230,14 @@ pub(crate) async fn page(
     rows.iter().map(|document| from_json(document, "task")).collect()
 }
 
+/// Agents whose tasks are passed over.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Closed {
+    pub(crate) agents: Vec<String>,
+    /// Tasks that name none as well.
+    pub(crate) unnamed: bool,
+}
+
 /// At most `limit` queued tasks that are not meant for another daemon, best first, after `last`.
 /// Others may claim them meanwhile: see [`take`].
 pub(crate) async fn queue(
@@ -229,10 +247,27 @@ pub(crate) async fn queue(
     last: Option<&Stored>,
     limit: u32,
 ) -> Result<Vec<Stored>, StoreError> {
+    queue_but(conn, workspace, daemon, (last, limit), &Closed::default()).await
+}
+
+/// The same, without those of some agents.
+pub(crate) async fn queue_but(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    daemon: DaemonId,
+    (last, limit): (Option<&Stored>, u32),
+    closed: &Closed,
+) -> Result<Vec<Stored>, StoreError> {
     let mut sql = Parts::new(COLUMNS);
     sql.push(" WHERE workspace_id = ").push_bind(text(workspace.0));
     sql.push(" AND status = 'queued' AND (wanted_daemon_id IS NULL OR wanted_daemon_id = ");
     sql.push_bind(text(daemon.0)).push(")");
+    if closed.unnamed {
+        sql.push(" AND agent IS NOT NULL");
+    }
+    for agent in &closed.agents {
+        sql.push(" AND (agent IS NULL OR agent <> ").push_bind(agent).push(")");
+    }
     if let Some(Stored { task, .. }) = last {
         let priority = i64::from(task.order.priority);
         sql.push(" AND priority <= ").push_bind(priority);

@@ -1,6 +1,7 @@
 //! What a daemon says to the relay.
 
 use super::hello::Authenticate;
+use crate::api::Vitals;
 use crate::event::{Channel, Kind};
 use crate::fault::Fault;
 use crate::id::{RunId, TaskId};
@@ -46,6 +47,9 @@ from_daemon! {
         /// Its number, where an acknowledgement is asked for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         beat: Option<u64>,
+        /// How its machine stands.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vitals: Option<Vitals>,
     } = "heartbeat",
     /// Text of an agent, from a peer without output frames.
     TaskOutput {

@@ -19,6 +19,7 @@ mod hidden;
 mod jobs;
 mod life;
 mod life_killed;
+mod limits;
 mod link;
 mod merge;
 mod near;

@@ -25,7 +25,7 @@ use hayward_daemon::queue;
 use hayward_daemon::search::Finder;
 use hayward_daemon::task::{Places, Ports, Shop, board, kinds};
 use hayward_relay::{Config as RelayConfig, Relay};
-use hayward_shared::api::Directories;
+use hayward_shared::api::{Directories, Vitals};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -195,7 +195,8 @@ impl DaemonHost {
         let (board, kept) = board::open(shop.clone()).await?;
         let (queue, queued) = queue::open(shop.clone(), board.clone()).await?;
         let (_, runtimes) = watch::channel(Vec::new());
-        let facts = Facts { room: board.room(), active: board.active(), runtimes };
+        let (_, vitals) = watch::channel(Vitals::default());
+        let facts = Facts { room: board.room(), active: board.active(), runtimes, vitals };
         self.journal = Some(journal.clone());
         let (link, linked, commands) = link::start(identity, journal, facts, leases).await?;
         let poll = Duration::from_secs(3_600);

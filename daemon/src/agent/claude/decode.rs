@@ -9,7 +9,7 @@ use super::super::ending::{Ending, Exit};
 use super::super::event::{AgentEvent, Outcome as Ended, SUMMARY_BYTES, TEXT_BYTES, clip};
 use super::super::lines::{Line as Framed, Lines};
 use super::super::{Decode, Message, Order, Refused, Session, Step};
-use super::ending::{Verdict, aborted, conclude, judge};
+use super::ending::{Verdict, aborted, conclude, judge, of_quota, reset};
 use super::permission::{Decision, Question, answer};
 use super::usage::Tally;
 use super::wire::{Block, Lifecycle, Line, Outcome, Reply, Request, Said, System};
@@ -39,6 +39,9 @@ pub struct Decoder {
     usage: Tally,
     session: Option<Identity>,
     last: Option<Verdict>,
+    /// When a quota that is used up comes back.
+    #[serde(default)]
+    resets_at: Option<Timestamp>,
 }
 
 /// Where the conversation stands.
@@ -92,6 +95,7 @@ impl Decoder {
             usage: Tally::new(matches!(order.session, Session::Resume(_))),
             session: None,
             last: None,
+            resets_at: None,
         }
     }
 
@@ -123,7 +127,8 @@ impl Decoder {
             Line::System(system) => self.system(system, steps),
             Line::Assistant(said) => self.model_said(said, at, steps),
             Line::User(said) => self.user_said(said, at, steps),
-            Line::Result(outcome) => self.turn_ended(&outcome, steps),
+            Line::Result(outcome) => self.turn_ended(&outcome, at, steps),
+            Line::RateLimitEvent { rate_limit_info } => self.resets_at = reset(&rate_limit_info),
             Line::ControlRequest { request_id, request } => {
                 self.asked(&request_id, &request, steps);
             }
@@ -296,8 +301,8 @@ impl Decoder {
         steps.push(Step::Write(say::decision(id, &decision, input)));
     }
 
-    fn turn_ended(&mut self, outcome: &Outcome, steps: &mut Vec<Step>) {
-        let verdict = judge(outcome, self.session.is_some());
+    fn turn_ended(&mut self, outcome: &Outcome, at: Timestamp, steps: &mut Vec<Step>) {
+        let verdict = of_quota(judge(outcome, self.session.is_some()), self.resets_at, at);
         let usage = self.usage.ended(outcome);
         steps.push(Step::Event(AgentEvent::Usage(usage)));
         if self.turn == Turn::Interrupting && aborted(outcome) {
@@ -397,6 +402,10 @@ impl Decode for Decoder {
 
     fn finish(&self, exit: &Exit) -> Ending {
         conclude(self.last.as_ref(), self.works(), self.session.is_some(), exit)
+    }
+
+    fn resets_at(&self) -> Option<Timestamp> {
+        self.resets_at
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::super::ending::{Ending, Exit, reason_of_status};
 use super::super::event::{SUMMARY_BYTES, clip};
-use super::wire::Outcome;
+use super::wire::{Outcome, Standing};
 use hayward_shared::task::Reason;
+use hayward_shared::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The status by which a shell, or `env` in a script's first line, says "no such program".
@@ -39,6 +40,22 @@ pub(super) fn judge(outcome: &Outcome, started: bool) -> Verdict {
     };
     let said = outcome.result.as_deref().map_or_else(|| outcome.errors.join("; "), str::to_owned);
     Verdict { failure, text: clip(&said, SUMMARY_BYTES) }
+}
+
+/// When a quota that is used up comes back; none where the subscription still answers.
+pub(super) fn reset(standing: &Standing) -> Option<Timestamp> {
+    let rejected = standing.status.as_deref() == Some("rejected");
+    let seconds = standing.resets_at.filter(|at| rejected && at.is_finite())?;
+    Some(Timestamp::from_millis((seconds * 1_000.0) as i64))
+}
+
+/// The same, where the turn failed because a quota was used up that comes back after `at`.
+pub(super) fn of_quota(verdict: Verdict, resets_at: Option<Timestamp>, at: Timestamp) -> Verdict {
+    let refused = matches!(verdict.failure, Some(Reason::ProviderRateLimited | Reason::AgentExit));
+    match resets_at.is_some_and(|reset| reset > at) && refused {
+        true => Verdict { failure: Some(Reason::Quota), ..verdict },
+        false => verdict,
+    }
 }
 
 fn cause(outcome: &Outcome, started: bool) -> Reason {
@@ -118,6 +135,32 @@ mod tests {
             let read: Outcome = serde_json::from_value(outcome.clone()).unwrap();
             assert_eq!(judge(&read, true).failure, expected, "{outcome}");
         }
+    }
+
+    #[test]
+    fn f58_a_quota_is_known_by_its_reset_and_by_no_words() {
+        let at = Timestamp::from_millis;
+        let standing = |status: &str, resets_at: Option<f64>| Standing {
+            status: Some(status.to_owned()),
+            resets_at,
+        };
+        let known = reset(&standing("rejected", Some(1_700_000_000.5)));
+        assert_eq!(known, Some(at(1_700_000_000_500)));
+        for other in [
+            standing("allowed_warning", Some(1_700_000_000.0)),
+            standing("rejected", None),
+            standing("rejected", Some(f64::NAN)),
+        ] {
+            assert_eq!(reset(&other), None, "{other:?}");
+        }
+        let judged =
+            |failure, now| of_quota(Verdict { failure, text: "x".into() }, known, at(now)).failure;
+        let limited = Some(Reason::ProviderRateLimited);
+        assert_eq!(judged(limited, 1_600_000_000_000), Some(Reason::Quota));
+        assert_eq!(judged(limited, 1_800_000_000_000), limited);
+        assert_eq!(judged(None, 1_600_000_000_000), None);
+        let refused = Some(Reason::ProviderAuth);
+        assert_eq!(judged(refused, 1_600_000_000_000), refused);
     }
 
     #[test]

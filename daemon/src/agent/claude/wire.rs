@@ -25,8 +25,22 @@ pub(super) enum Line {
         command_uuid: Uuid,
         state: Lifecycle,
     },
+    /// How the subscription stands.
+    RateLimitEvent {
+        rate_limit_info: Standing,
+    },
     #[serde(other)]
     Other,
+}
+
+/// How a subscription stands against its limits.
+#[derive(Debug, Deserialize)]
+pub(super) struct Standing {
+    /// `allowed`, `allowed_warning` or `rejected`.
+    pub(super) status: Option<String>,
+    /// Seconds since 1970.
+    #[serde(rename = "resetsAt")]
+    pub(super) resets_at: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -93,6 +93,11 @@ pub(crate) struct RunArgs {
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<(String, String)>,
 
+    /// A label that a daemon must have to run it, under [daemon] labels there; may be given several
+    /// times
+    #[arg(long = "require", value_name = "K=V", value_parser = label)]
+    requires: Vec<(String, String)>,
+
     /// The daemon that is to run it [default: the one of this machine]
     #[arg(long, value_name = "ID")]
     daemon: Option<Typed>,

@@ -104,6 +104,7 @@ pub(super) fn orders(args: &RunArgs, plan: String, place: &Place) -> Vec<Order> 
         timeout_seconds: args.timeout,
         requeue_after: args.requeue_after,
         require_changes: args.require_changes,
+        requires: args.requires.iter().cloned().collect(),
         wanted_daemon_id: place.daemon,
         continue_from_task_id: place.go_on,
         copy_files: args.copies.clone(),
@@ -182,6 +183,8 @@ mod tests {
             "--requeue-after",
             "5",
             "--require-changes",
+            "--require",
+            "gpu=a100",
             "fix it",
         ];
         let [order] = ordered(&words).try_into().unwrap();
@@ -189,6 +192,7 @@ mod tests {
         assert_eq!(order.agent.as_deref(), Some("claude"));
         assert_eq!(order.completion_action, CompletionAction::None);
         assert_eq!((order.labels["a"].as_str(), order.labels["d"].as_str()), ("b=c", ""));
+        assert_eq!(order.requires["gpu"], "a100");
         assert_eq!(order.copy_files, [".env", "x"]);
         assert_eq!((order.priority, order.timeout_seconds, order.max_attempts), (-5, Some(90), 3));
         assert_eq!(order.requeue_after, Some(5));

@@ -9,8 +9,10 @@ use crate::cli::print::words::{count, quoted, short, took};
 use crate::cli::typed::Typed;
 use crate::client::{array, read};
 use crate::exit::{End, Outcome};
+use hayward_shared::api::TaskView;
 use hayward_shared::fault::Fault;
 use hayward_shared::task::{Task, Usage};
+use hayward_shared::why::Why;
 use serde_json::Value;
 
 /// Shows all of one task.
@@ -22,6 +24,10 @@ pub(super) async fn task(id: &Typed, context: &Context) -> Outcome {
     }
     for (name, value) in facts(&task.body) {
         context.out.line(Tone::Plain, &format!("{name:<10} {}", line(&value)))?;
+    }
+    let view: TaskView = read(&task.raw)?;
+    for text in reasons(&view.why) {
+        context.out.line(Tone::Warn, &format!("{:<10} {}", "why", line(&text)))?;
     }
     for withheld in &task.body.results.withheld_files {
         let text = format!("{:<10} {}: {}", "withheld", line(&withheld.path), line(&withheld.why));
@@ -38,6 +44,25 @@ pub(super) async fn task(id: &Typed, context: &Context) -> Outcome {
     Ok(End::Done)
 }
 
+/// Why a task waits, line by line; daemons of which the same is true share one.
+fn reasons(why: &[Why]) -> Vec<String> {
+    let mut all: Vec<(&str, Vec<&str>)> = Vec::new();
+    for one in why {
+        let place = all.iter().position(|(message, _)| *message == one.message);
+        let place = place.unwrap_or_else(|| {
+            all.push((&one.message, Vec::new()));
+            all.len() - 1
+        });
+        all[place].1.extend(one.hostname.as_deref());
+    }
+    let told = |(message, hosts): (&str, Vec<&str>)| match hosts.as_slice() {
+        [] => message.to_owned(),
+        [host] => format!("{host}: {message}"),
+        _ => format!("{} ({}): {message}", count(hosts.len() as u64, "daemon"), hosts.join(", ")),
+    };
+    all.into_iter().map(told).collect()
+}
+
 /// What there is to say of a task, line by line; what it does not have is left out.
 fn facts(task: &Task) -> Vec<(&'static str, String)> {
     let Task { order, holding, results, .. } = task;
@@ -45,7 +70,9 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
         Some(reason) => format!("{} ({reason})", task.status),
         None => task.status.name().to_owned(),
     };
-    let labels: Vec<_> = order.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let pair = |(key, value): (&String, &String)| format!("{key}={value}");
+    let labels: Vec<_> = order.labels.iter().map(pair).collect();
+    let requires: Vec<_> = order.requires.iter().map(pair).collect();
     let words: Vec<_> = order.command.iter().map(String::as_str).collect();
     let time = |at: Option<hayward_shared::time::Timestamp>| at.map(|at| at.to_string());
     let all = [
@@ -68,6 +95,7 @@ fn facts(task: &Task) -> Vec<(&'static str, String)> {
             }),
         ),
         ("progress", results.progress_summary.clone()),
+        ("requires", (!requires.is_empty()).then(|| requires.join(" "))),
         ("labels", (!labels.is_empty()).then(|| labels.join(" "))),
         ("priority", (order.priority != 0).then(|| order.priority.to_string())),
         ("parent", order.parent_task_id.map(|id| id.to_string())),
@@ -234,6 +262,7 @@ mod tests {
     use super::*;
     use crate::cli::sample;
     use hayward_shared::task::{DiffStat, Reason, Status};
+    use hayward_shared::why::WhyCode;
     use serde_json::json;
 
     #[test]
@@ -249,6 +278,17 @@ mod tests {
         assert_eq!(fact("changes"), Some("1 file, +2 -0"));
         assert_eq!(fact("branch"), None);
         assert_eq!(fact("tokens"), None);
+    }
+
+    #[test]
+    fn reasons_that_several_daemons_share_are_told_once() {
+        let of = |hostname: Option<&str>, message: &str| Why {
+            hostname: hostname.map(str::to_owned),
+            ..Why::of_all(WhyCode::NoAgent, message)
+        };
+        let why =
+            [of(Some("a"), "no x"), of(Some("b"), "full"), of(Some("c"), "no x"), of(None, "!")];
+        assert_eq!(reasons(&why), ["2 daemons (a, c): no x", "b: full", "!"]);
     }
 
     #[test]

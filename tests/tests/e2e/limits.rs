@@ -1,0 +1,85 @@
+//! What runs at once, why the rest waits, and a provider that refuses.
+
+use crate::claude::{house, installed};
+use hayward_tests::home::{Home, id};
+use hayward_tests::model::{Model, Turn};
+use hayward_tests::repo::ScratchRepo;
+use hayward_tests::script::Script;
+use hayward_tests::wait::{LONG, until_true};
+use serde_json::Value;
+
+fn code(home: &Home, task: &Value) -> String {
+    home.task(task)["why"][0]["code"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn what_is_over_a_limit_waits_and_says_for_whom_and_begins_when_that_ends() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    home.configure(
+        "[agents.command]\nlimits = { concurrent = 1 }\n[daemon]\nlabels = { a = \"b\" }\n",
+    );
+    home.up();
+    let script = Script::new().sign(home.file("agents")).wait_for(home.file("gate"));
+    let first = home.submit(repo.path(), &["--on", "none", "--require", "a=b"], &script);
+    home.reaches(&first, "running");
+    let second = home.submit(repo.path(), &["--on", "none"], &script);
+    let odd = home.submit(repo.path(), &["--on", "none", "--require", "gpu=yes"], &script);
+    until_true("the limit is told", LONG, || code(&home, &second) == "agent_limit");
+    let shown = home.run(&["task", "show", id(&second)]).expect(0).text();
+    let holder = &id(&first)[id(&first).len() - 8..];
+    let told = shown.lines().find(|line| line.starts_with("why")).unwrap();
+    assert!(told.contains("agent 'command' runs 1 at once") && told.contains(holder), "{shown}");
+    assert_eq!(code(&home, &odd), "missing_label");
+    assert_eq!((home.task(&first).get("why"), home.starts("agents")), (None, 1));
+    home.open_gate("gate");
+    home.reaches(&first, "completed");
+    home.reaches(&second, "completed");
+    assert_eq!(home.task(&odd)["status"], "queued");
+}
+
+#[test]
+fn a_daemon_whose_disk_is_nearly_full_begins_nothing_and_says_so() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    home.configure(&format!("[daemon]\nmin_free_bytes = {}\n", i64::MAX));
+    home.up();
+    let task = home.submit(repo.path(), &["--on", "none"], &Script::new());
+    until_true("the disk is told", LONG, || code(&home, &task) == "disk_low");
+    let shown = home.run(&["task", "show", id(&task)]).expect(0).text();
+    assert!(shown.contains("min_free_bytes"), "{shown}");
+    assert_eq!(home.task(&task)["status"], "queued");
+}
+
+#[test]
+fn f58_a_429_to_one_claude_keeps_the_next_from_asking_until_its_pause_is_over() {
+    let Some(bin) = installed("f58_a_429_to_one_claude") else { return };
+    let repo = ScratchRepo::new();
+    // asked twice by one run, which then gives up
+    let model = Model::start(vec![Turn::Refuse(429), Turn::Refuse(429)]);
+    let home = house(&bin, &model, 1);
+    let run = |words: &[&str]| {
+        let all = [&["--json", "run", "--detach", "--on", "none"], words].concat();
+        home.run_in(repo.path(), &all).expect(0).json()
+    };
+    let refused = run(&["--max-attempts", "2", "say one"]);
+    let refused = home.reaches(&refused, "deferred");
+    assert_eq!(
+        (&refused["reason"], &refused["provider"]),
+        (&"provider_rate_limited".into(), &"anthropic".into())
+    );
+    let asked = model.asked().len();
+    let next = run(&["say two"]);
+    let before = home.task(&next);
+    assert_eq!(before["why"][0]["code"], "provider_backoff", "{before:#}");
+    assert_eq!((&before["status"], model.asked().len()), (&"queued".into(), asked));
+    let (refused, next) = (home.reaches(&refused, "completed"), home.reaches(&next, "completed"));
+    assert_eq!((&refused["attempt"], &next["attempt"]), (&2.into(), &1.into()));
+    // neither was handed out before the pause was over
+    let due = |task: &Value, nth: usize| {
+        let events = home.events(task);
+        let mut claims = events.iter().filter(|e| e["payload"]["newStatus"] == "dispatched");
+        claims.nth(nth).unwrap()["at"].as_str().unwrap().to_owned()
+    };
+    let over = before["why"][0]["message"].as_str().unwrap();
+    let over = over.rsplit(' ').next().unwrap();
+    assert!(due(&next, 0).as_str() >= over && due(&refused, 1).as_str() >= over, "{over}");
+}
