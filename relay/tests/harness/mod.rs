@@ -1,6 +1,8 @@
 //! A relay on a free port with a scratch database, and peers that speak to it over real sockets.
 #![expect(dead_code, reason = "each test file uses a part of it")]
 
+pub mod bus;
+
 use futures_util::{SinkExt, StreamExt};
 use hayward_relay::{Bootstrap, Config, Database, Relay, Timing};
 use serde_json::{Value, json};
