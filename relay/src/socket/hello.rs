@@ -127,11 +127,6 @@ async fn enter(
     let welcome = ToDaemon::Authenticated(handshake::welcome(daemon.id, manners, acked));
     let begun = async {
         connection.say(&Tagged::from(welcome)).await?;
-        if joined.after_break {
-            let mut tx = core.store.write().await?;
-            daemons::describe(tx.conn(), daemon.id, &connection.peer.profile).await?;
-            tx.commit().await?;
-        }
         reconcile::tell_presence(core, &connection.peer, true, now).await?;
         tracing::info!(daemon = %daemon.id, %workspace, "daemon online");
         if manners.plain {

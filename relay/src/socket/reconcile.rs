@@ -48,6 +48,9 @@ pub(super) async fn tell_presence(
     };
     let mut tx = core.store.write().await?;
     daemons::seen(tx.conn(), peer.daemon, now).await?;
+    if online && peer.profile.settles_at.is_some() {
+        daemons::describe(tx.conn(), peer.daemon, &peer.profile).await?;
+    }
     events::append(&mut tx, peer.workspace, Stream::Daemon(peer.daemon), vec![draft]).await?;
     tx.commit().await
 }
