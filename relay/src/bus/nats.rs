@@ -5,10 +5,10 @@
 //! `relay.SENDER.cut.ID`: the server answers there by itself when nobody listens.
 
 use super::{BusAddress, Letter, Post, Shared, To, parcel};
-use hayward_shared::id::RelayId;
 use crate::store::StoreError;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
 use futures_util::StreamExt;
+use hayward_shared::id::RelayId;
 use hayward_shared::id::WorkspaceId;
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -6,8 +6,8 @@
 //!
 //! A parcel: version (1 byte), sender (16), number (8, big endian), flags (1), then its bytes.
 
-use hayward_shared::id::RelayId;
 use bytes::Bytes;
+use hayward_shared::id::RelayId;
 use uuid::Uuid;
 
 /// The layout of parcels; others are passed over.

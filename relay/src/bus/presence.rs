@@ -5,11 +5,11 @@
 //! was paused itself, takes nobody for gone.
 
 use super::{Seen, Shared};
-use hayward_shared::id::RelayId;
 use crate::core::Core;
 use crate::registry::Held;
 use crate::store::{StoreError, links};
 use hayward_shared::fault::{Code, Fault};
+use hayward_shared::id::RelayId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -140,11 +140,6 @@ async fn enter(
         // what an earlier link at another relay was given is stored by then
         core.bus.entered(daemon.id, link).await?;
         connection.say(&Tagged::from(welcome)).await?;
-        if joined.after_break {
-            let mut tx = core.store.write().await?;
-            daemons::describe(tx.conn(), daemon.id, &connection.peer.profile).await?;
-            tx.commit().await?;
-        }
         reconcile::tell_online(core, &connection.peer, now).await?;
         tracing::info!(daemon = %daemon.id, %workspace, "daemon online");
         if manners.plain {

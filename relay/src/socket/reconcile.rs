@@ -71,6 +71,9 @@ async fn tell_presence(
         payload: json!({ "hostname": peer.profile.hostname }),
     };
     daemons::seen(tx.conn(), peer.daemon, now).await?;
+    if online && peer.profile.settles_at.is_some() {
+        daemons::describe(tx.conn(), peer.daemon, &peer.profile).await?;
+    }
     events::append(&mut tx, peer.workspace, Stream::Daemon(peer.daemon), vec![draft]).await?;
     tx.commit().await
 }
