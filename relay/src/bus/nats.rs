@@ -254,12 +254,11 @@ mod tests {
 
     #[test]
     fn each_relay_has_a_subject_of_its_own_below_that_of_the_deployment() {
-        let id = |text: &str| text.parse::<Uuid>().unwrap();
-        let own = RelayId(id("01939d3a-7c00-7000-8000-0000deadbeef"));
+        let text = "01939d3a-7c00-7000-8000-0000deadbeef";
+        let own = RelayId(text.parse().unwrap());
         let subjects = Subjects { root: "hayward.x".into(), own };
-        let hex = "01939d3a7c00700080000000deadbeef";
-        assert_eq!(subjects.of(To::Relay(own)), format!("hayward.x.relay.{hex}"));
+        assert_eq!(subjects.of(To::Relay(own)), format!("hayward.x.relay.{text}"));
         assert_eq!(subjects.of(To::All), "hayward.x.live");
-        assert_eq!(subjects.cut("*"), format!("hayward.x.relay.{hex}.cut.*"));
+        assert_eq!(subjects.cut("*"), format!("hayward.x.relay.{text}.cut.*"));
     }
 }
