@@ -100,7 +100,7 @@ pub struct Relay {
     bootstrap: Option<Bootstrap>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
-    loops: [JoinHandle<()>; 4],
+    loops: [JoinHandle<()>; 5],
     /// Its place among the relays of a PostgreSQL database.
     presence: Option<Presence>,
     /// This relay's end of the bus.
@@ -156,8 +156,10 @@ impl Relay {
         });
         let bootstrap = found(&core, &config).await?;
         let meeting = meet(&core, closed).await?;
+        let (leads, led) = watch::channel(false);
         let loops = [
-            tokio::spawn(sweep::run(core.clone())),
+            tokio::spawn(sweep::keep(core.clone(), leads)),
+            tokio::spawn(sweep::run(core.clone(), led)),
             tokio::spawn(sweep::retry(core.clone())),
             tokio::spawn(sweep::hint(core.clone())),
             tokio::spawn(refusals::run(core.clone())),

@@ -295,10 +295,15 @@ fn advance(
     let in_vain = report
         .reason
         .is_some_and(|reason| reason != Reason::Unknown && reason.retry() == Retry::Never);
-    // how long counts, not when: the daemon's clock may be wrong
-    let told = report.next_retry_at.zip(report.at).map(|(due, at)| due.since(at).max(0));
+    let quota = report.reason == Some(Reason::Quota);
+    // how long counts, not when: the daemon's clock may be wrong; but a quota that came back while
+    // the report was on its way is not waited for again
+    let told = report.next_retry_at.zip(report.at).map(|(due, at)| {
+        let told = due.since(at);
+        if quota { told.min(due.since(moment.now)).max(0) } else { told.max(0) }
+    });
     // whose quota is used up waits for it, and has not failed
-    let parked = report.reason == Some(Reason::Quota) && told.is_some();
+    let parked = quota && told.is_some();
     match report.new_status {
         Status::Deferred if (spent || in_vain) && !parked => {
             change.step(Status::Failed, report.reason, by, moment.now)

@@ -1,5 +1,5 @@
-//! What happens by time alone, and who is told that there may be work. Three small loops, all owned
-//! by the relay.
+//! What happens by time alone, and who is told that there may be work. Small loops, all owned by the
+//! relay.
 
 use crate::clock::Steady;
 use crate::config::Timing;
@@ -14,19 +14,19 @@ use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// Tasks that are looked at together.
 const PAGE: u32 = 256;
 
-/// Moves the clock of leases, and looks again and again for what is overdue. Ends when it is aborted.
-pub(crate) async fn run(core: Arc<Core>) {
+/// Moves the clock of leases, and says whether it is this relay that does. Ends when it is aborted.
+pub(crate) async fn keep(core: Arc<Core>, leads: watch::Sender<bool>) {
     let every = u64::try_from(core.timing.step_ms()).unwrap_or(1).max(1);
     let mut ticks = interval(Duration::from_millis(every));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let own = Steady::begin();
     let mut mover = Mover::new(core.timing.most_ms());
-    let mut swept = None;
     let mut failed = false;
     loop {
         ticks.tick().await;
@@ -40,14 +40,22 @@ pub(crate) async fn run(core: Arc<Core>) {
             );
         }
         failed = moved.is_err();
-        let due = swept.is_none_or(|at| own.millis() - at >= core.timing.sweep_ms);
-        if failed || !due || !mover.leads(own.millis()) {
-            continue;
+        leads.send_replace(!failed && mover.leads(own.millis()));
+    }
+}
+
+/// Looks again and again for what is overdue, while this relay `leads`. However long that takes, the
+/// clock goes on. Ends when it is aborted.
+pub(crate) async fn run(core: Arc<Core>, mut leads: watch::Receiver<bool>) {
+    let pause = Duration::from_millis(u64::try_from(core.timing.sweep_ms).unwrap_or(1).max(1));
+    loop {
+        if leads.wait_for(|leads| *leads).await.is_err() {
+            return;
         }
-        swept = Some(own.millis());
         if let Err(e) = sweep(&core).await {
             tracing::error!(error = &e as &dyn std::error::Error, "a sweep failed");
         }
+        sleep(pause).await;
     }
 }
 
@@ -90,7 +98,7 @@ async fn sweep(core: &Core) -> Result<(), StoreError> {
         drop(reader);
         let mut moved = 0;
         for key in &due {
-            moved += u32::from(settle(&core.store, &core.timing, *key, now).await?);
+            moved += u32::from(settled(core, *key, now).await);
         }
         if moved == 0 || u32::try_from(due.len()).is_ok_and(|n| n < PAGE) {
             break;
@@ -102,7 +110,7 @@ async fn sweep(core: &Core) -> Result<(), StoreError> {
         let away = due::abandoned(&mut reader, now.steady, &after, PAGE).await?;
         drop(reader);
         for key in &away {
-            settle(&core.store, &core.timing, *key, now).await?;
+            settled(core, *key, now).await;
         }
         match away.last() {
             Some((_, id)) if u32::try_from(away.len()).is_ok_and(|n| n >= PAGE) => {
@@ -111,6 +119,23 @@ async fn sweep(core: &Core) -> Result<(), StoreError> {
             _ => return Ok(()),
         }
     }
+}
+
+/// Does what is due to one task, if something is; whether it was done. One that fails keeps no other
+/// from its turn.
+async fn settled(core: &Core, key: (WorkspaceId, TaskId), now: Now) -> bool {
+    let seen = async {
+        let found = tasks::find(&mut *core.store.read().await?, key.0, key.1).await?;
+        match found.and_then(|row| lease::overdue(&row, now, &core.timing)) {
+            Some(_) => settle(&core.store, &core.timing, key, now).await,
+            None => Ok(false),
+        }
+    };
+    seen.await.unwrap_or_else(|e| {
+        let (task, error) = (key.1, &e as &dyn std::error::Error);
+        tracing::error!(%task, error, "what is due to a task failed");
+        false
+    })
 }
 
 /// Does what is due to one task; whether something was. The task is looked at as it is by then, so
@@ -192,7 +217,7 @@ async fn retry_due(core: &Core) -> Result<Option<i64>, StoreError> {
         drop(reader);
         let mut moved = 0;
         for key in due {
-            moved += u32::from(settle(&core.store, &core.timing, key, now).await?);
+            moved += u32::from(settled(core, key, now).await);
         }
         if moved == 0 {
             return Ok(None);

@@ -120,7 +120,7 @@ impl Connection {
         let Peer { workspace, daemon, .. } = self.peer;
         let by = Sender { daemon, epoch: None }.actor();
         let mut tx = self.core.store.write().await?;
-        let mut gauge = self.gauge(tx.conn(), now).await?;
+        let Some(mut gauge) = self.gauge(tx.conn(), now).await? else { return Ok((None, true)) };
         if !self.core.bus.has(tx.conn(), daemon, self.link.number()).await? {
             // it has a later link at another relay: what this one is given would get lost
             return Ok((None, false));
@@ -140,7 +140,7 @@ impl Connection {
             let id = change.row.task.id;
             let tries = provider.as_deref().filter(|_| probe);
             if let Some(provider) = tries
-                && !limits::probe(tx.conn(), workspace, provider, id).await?
+                && !limits::probe(tx.conn(), workspace, provider, (id, now)).await?
             {
                 // another claim was first
                 gauge.is_probed(provider);
@@ -155,17 +155,24 @@ impl Connection {
         }
     }
 
-    /// How the workspace stands. What it counts stays so until the change ends.
-    async fn gauge(&self, conn: &mut Conn, now: Timestamp) -> Result<Gauge<'_>, StoreError> {
+    /// How the workspace stands. What it counts stays so until the change ends; none while another
+    /// hands out its tasks.
+    async fn gauge(
+        &self,
+        conn: &mut Conn,
+        now: Timestamp,
+    ) -> Result<Option<Gauge<'_>>, StoreError> {
         let (workspace, limits) = (self.peer.workspace, &self.core.limits);
         let under_way = if limits.count() {
-            limits::alone(conn, workspace).await?;
+            if !limits::alone(conn, workspace).await? {
+                return Ok(None);
+            }
             limits::under_way(conn, workspace).await?
         } else {
             Vec::new()
         };
         let backoffs = limits::backoffs(conn, workspace).await?;
-        Ok(Gauge { limits, under_way, backoffs, now })
+        Ok(Some(Gauge { limits, under_way, backoffs, now }))
     }
 
     /// The agents of this daemon whose tasks no claim gets now.

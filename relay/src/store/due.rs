@@ -27,7 +27,8 @@ pub(crate) async fn renew(
 }
 
 /// Lets every lease that holds at `clock` last until `lease_end`: how long no relay was there to hear
-/// beats is not held against anyone. One that ran out before stays so, and counts on.
+/// beats is not held against anyone. One that ran out before stays so, and counts on; one that was
+/// renewed further meanwhile keeps that.
 pub(crate) async fn begin_anew(
     conn: &mut Conn,
     clock: Timestamp,
@@ -37,7 +38,7 @@ pub(crate) async fn begin_anew(
     let held = format!(
         "SELECT workspace_id, id FROM tasks \
          WHERE status IN ('dispatched', 'waiting', 'running', 'paused') \
-         AND lease_expires_at > $2 ORDER BY id{}",
+         AND lease_expires_at > $2 AND lease_expires_at < $1 ORDER BY id{}",
         conn.locking()
     );
     query(sqlx::AssertSqlSafe(format!(

@@ -8,17 +8,19 @@ use hayward_shared::task::Task;
 use hayward_shared::time::Timestamp;
 
 /// Keeps the limits of a workspace from all others who would hand out its tasks, until this change
-/// ends. Asked for before anything else of the change is locked.
-pub(crate) async fn alone(conn: &mut Conn, workspace: WorkspaceId) -> Result<(), StoreError> {
+/// ends; whether it does. Another who does so is not waited for: many who waited would keep all
+/// connections that write.
+pub(crate) async fn alone(conn: &mut Conn, workspace: WorkspaceId) -> Result<bool, StoreError> {
     if !conn.is_shared() {
-        return Ok(());
+        return Ok(true);
     }
-    query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
-        .bind(format!("limits/{}", text(workspace.0)))
-        .execute(conn)
-        .await
-        .doing("look at the limits alone")?;
-    Ok(())
+    query_scalar(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '/limits/' || $1, 0))",
+    )
+    .bind(text(workspace.0))
+    .fetch_one(conn)
+    .await
+    .doing("look at the limits alone")
 }
 
 /// How many runs of each agent and provider are under way.
@@ -171,20 +173,22 @@ pub(crate) async fn back_off(
     Ok(())
 }
 
-/// Notes that a run of `task` tries a provider; whether no other did before.
+/// Notes that a run of `task` tries a provider whose pause is over at `now`; whether no other did
+/// before, and it did not refuse again since.
 pub(crate) async fn probe(
     conn: &mut Conn,
     workspace: WorkspaceId,
     provider: &str,
-    task: TaskId,
+    (task, now): (TaskId, Timestamp),
 ) -> Result<bool, StoreError> {
     let changed = query(
         "UPDATE provider_backoffs SET probe = $3 \
-         WHERE workspace_id = $1 AND provider = $2 AND probe IS NULL",
+         WHERE workspace_id = $1 AND provider = $2 AND probe IS NULL AND until <= $4",
     )
     .bind(text(workspace.0))
     .bind(provider)
     .bind(text(task.0))
+    .bind(now.millis())
     .execute(conn)
     .await
     .doing("note who tries a provider")?;

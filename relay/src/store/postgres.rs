@@ -42,7 +42,7 @@ const STATEMENTS: usize = 256;
 
 /// Bounds that the server itself holds: a statement, its wait for a lock, a transaction that a
 /// relay left open, and a relay whose machine is gone: within a quarter of a minute.
-const BOUNDS: [(&str, &str); 7] = [
+const BOUNDS: [(&str, &str); 8] = [
     ("statement_timeout", "15s"),
     ("lock_timeout", "5s"),
     ("idle_in_transaction_session_timeout", "30s"),
@@ -50,6 +50,8 @@ const BOUNDS: [(&str, &str); 7] = [
     ("tcp_keepalives_interval", "5s"),
     ("tcp_keepalives_count", "2"),
     ("tcp_user_timeout", "15s"),
+    // what is counted under a lock is counted as it is once the lock is had
+    ("default_transaction_isolation", "read committed"),
 ];
 
 /// The connections of a relay.
