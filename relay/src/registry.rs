@@ -241,6 +241,13 @@ impl Registry {
         }
     }
 
+    /// Tells a link that there may be work, if it is the daemon's present one.
+    pub(crate) fn wake(&self, daemon: DaemonId, link: LinkId) {
+        if let Some(found) = self.lock().links.get(&daemon).filter(|found| found.id == link) {
+            found.work.notify_one();
+        }
+    }
+
     /// Tells every daemon that there may be work.
     pub(crate) fn hint_all(&self) {
         self.lock().links.values().for_each(|link| link.work.notify_one());

@@ -6,10 +6,10 @@
 
 use super::{Seen, Shared};
 use crate::core::Core;
-use crate::registry::Held;
+use crate::registry::{Held, LinkId};
 use crate::store::{StoreError, links};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::RelayId;
+use hayward_shared::id::{DaemonId, RelayId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,30 +127,48 @@ pub(super) async fn round(
 async fn compare(core: &Core, shared: &Shared) -> Result<(), StoreError> {
     let held = core.registry.held();
     let stored = links::of_relay(&mut *core.store.read().await?, shared.own).await?;
-    let known: HashMap<_, _> = stored.iter().copied().collect();
+    for (daemon, link) in &stored {
+        // one that came since joined before it was stored; one that is not there now never returns
+        if !core.registry.is_current(*daemon, LinkId(*link)) {
+            drop_link(core, shared, (*daemon, *link)).await?;
+        }
+    }
+    let known: HashMap<_, _> = stored.into_iter().collect();
     for Held { daemon, link } in &held {
         if known.get(daemon) != Some(&link.link) {
             settle(core, shared, Held { daemon: *daemon, link: *link }).await?;
         }
     }
-    let present: HashSet<_> = held.iter().map(|held| held.daemon).collect();
-    let ended = stored.iter().filter(|(daemon, _)| !present.contains(daemon));
-    for (daemon, link) in ended {
-        // it may have come back just now, under a higher number
-        let mut tx = core.store.write().await?;
-        links::remove(tx.conn(), *daemon, shared.own, *link).await?;
-        tx.commit().await?;
-    }
     Ok(())
+}
+
+/// Forgets a link that ended.
+async fn drop_link(
+    core: &Core,
+    shared: &Shared,
+    (daemon, link): (DaemonId, u64),
+) -> Result<(), StoreError> {
+    let mut tx = core.store.write().await?;
+    links::remove(tx.conn(), daemon, shared.own, link).await?;
+    tx.commit().await
 }
 
 /// A link of which the store does not know: another relay has a later one, or nobody has any.
 pub(super) async fn settle(core: &Core, shared: &Shared, held: Held) -> Result<(), StoreError> {
     let Held { daemon, link } = held;
     let mut tx = core.store.write().await?;
-    links::put_back(tx.conn(), daemon, link.at(shared.own)).await?;
+    let noted = links::put_back(tx.conn(), daemon, link.at(shared.own)).await?;
     let found = links::find(tx.conn(), daemon).await?;
     tx.commit().await?;
+    if noted {
+        let id = LinkId(link.link);
+        if !core.registry.is_current(daemon, id) {
+            // it ended meanwhile, and found nothing to forget
+            return drop_link(core, shared, (daemon, link.link)).await;
+        }
+        // what it asked for till now may have been refused
+        core.registry.wake(daemon, id);
+    }
     if found.is_some_and(|at| at.relay != shared.own) {
         tracing::info!(%daemon, "its later link is at another relay: this one ends");
         core.registry.end(daemon, link.link);

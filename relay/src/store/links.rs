@@ -65,12 +65,12 @@ pub(crate) async fn put(
     Ok(former)
 }
 
-/// Notes a link where none is noted.
+/// Notes a link where none is noted; whether it was noted.
 pub(crate) async fn put_back(
     conn: &mut Conn,
     daemon: DaemonId,
     place: Place,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     insert(conn, daemon, place, "DO NOTHING").await
 }
 
@@ -79,12 +79,12 @@ async fn insert(
     daemon: DaemonId,
     place: Place,
     otherwise: &'static str,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let sql = format!(
         "INSERT INTO links (daemon_id, relay_id, link, workspace_id, manners) \
          VALUES ($1, $2, $3, $4, $5) ON CONFLICT (daemon_id) {otherwise}"
     );
-    query(sqlx::AssertSqlSafe(sql))
+    let noted = query(sqlx::AssertSqlSafe(sql))
         .bind(text(daemon.0))
         .bind(text(place.relay.0))
         .bind(int(place.link))
@@ -93,7 +93,7 @@ async fn insert(
         .execute(conn)
         .await
         .doing("note a link")?;
-    Ok(())
+    Ok(noted > 0)
 }
 
 /// Where a daemon is linked. Within a change it stays so until the change is stored.
