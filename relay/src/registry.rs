@@ -71,6 +71,8 @@ struct Inner {
 #[derive(Debug)]
 struct Link {
     id: LinkId,
+    /// Whether it was noted in the store, where others find it.
+    entered: bool,
     workspace: WorkspaceId,
     replies: bool,
     terminals: bool,
@@ -170,6 +172,7 @@ impl Registry {
         let (id, work) = (LinkId(inner.next), Arc::new(Notify::new()));
         let link = Link {
             id,
+            entered: false,
             workspace: new.workspace,
             replies: new.replies,
             terminals: new.terminals,

@@ -153,12 +153,17 @@ async fn drop_link(
     tx.commit().await
 }
 
-/// A link of which the store does not know: another relay has a later one, or nobody has any.
+/// A link of which the store does not know: another relay has a later one, or nobody that lives has
+/// any.
 pub(super) async fn settle(core: &Core, shared: &Shared, held: Held) -> Result<(), StoreError> {
     let Held { daemon, link } = held;
     let mut tx = core.store.write().await?;
-    let noted = links::put_back(tx.conn(), daemon, link.at(shared.own)).await?;
-    let found = links::find(tx.conn(), daemon).await?;
+    let mut noted = links::put_back(tx.conn(), daemon, link.at(shared.own)).await?;
+    let mut found = links::find(tx.conn(), daemon).await?;
+    if found.is_some_and(|at| shared.is_gone(at.relay)) {
+        links::put(tx.conn(), daemon, link.at(shared.own)).await?;
+        (noted, found) = (true, None);
+    }
     tx.commit().await?;
     if noted {
         let id = LinkId(link.link);
