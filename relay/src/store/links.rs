@@ -179,6 +179,22 @@ pub(crate) async fn beats(conn: &mut Conn) -> Result<Vec<(RelayId, u64)>, StoreE
     rows.iter().map(|(relay, beat)| Ok((RelayId(read_id(relay)?), count(*beat)))).collect()
 }
 
+/// Forgets a relay that is gone, with the links that it had, unless it counted on since it was judged
+/// by `beat`.
+pub(crate) async fn forget_gone(
+    conn: &mut Conn,
+    relay: RelayId,
+    beat: u64,
+) -> Result<(), StoreError> {
+    let removed = query("DELETE FROM relay_beats WHERE relay_id = $1 AND beat = $2")
+        .bind(text(relay.0))
+        .bind(int(beat))
+        .execute(conn)
+        .await
+        .doing("forget a relay")?;
+    if removed > 0 { forget(conn, relay).await } else { Ok(()) }
+}
+
 /// Forgets a relay that ended, with the links that it had.
 pub(crate) async fn forget(conn: &mut Conn, relay: RelayId) -> Result<(), StoreError> {
     for sql in
