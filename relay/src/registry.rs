@@ -71,6 +71,8 @@ struct Inner {
 #[derive(Debug)]
 struct Link {
     id: LinkId,
+    /// Whether it was noted in the store, where others find it.
+    entered: bool,
     workspace: WorkspaceId,
     replies: bool,
     terminals: bool,
@@ -170,6 +172,7 @@ impl Registry {
         let (id, work) = (LinkId(inner.next), Arc::new(Notify::new()));
         let link = Link {
             id,
+            entered: false,
             workspace: new.workspace,
             replies: new.replies,
             terminals: new.terminals,
@@ -238,6 +241,13 @@ impl Registry {
     pub(crate) fn hint(&self, workspace: WorkspaceId) {
         for link in self.lock().links.values().filter(|l| l.workspace == workspace) {
             link.work.notify_one();
+        }
+    }
+
+    /// Tells a link that there may be work, if it is the daemon's present one.
+    pub(crate) fn wake(&self, daemon: DaemonId, link: LinkId) {
+        if let Some(found) = self.lock().links.get(&daemon).filter(|found| found.id == link) {
+            found.work.notify_one();
         }
     }
 

@@ -12,7 +12,9 @@ use hayward_shared::id::RelayId;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::{MissedTickBehavior, interval};
 
 /// Events that are told together at the most: with the largest payload each that is well below what
 /// a message may have.
@@ -20,6 +22,9 @@ const TOGETHER: usize = 32;
 
 /// Relays that are heard at once: more than a database has connections for.
 const MOST_RELAYS: usize = 64;
+
+/// While the bus is not known to be there it is tried so often: a try that was lost costs no more.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// After so many messages others have their turn: half of the frames that may wait for one viewer.
 const BREATH: u32 = 16;
@@ -65,9 +70,20 @@ fn to_tell(heard: Heard) -> Option<Told> {
 
 /// Hears what the bus brings. Ends when it is aborted.
 pub(super) async fn listen(core: Arc<Core>, shared: Arc<Shared>, mut line: Line) {
-    let mut hall = Hall { core, shared, connections: 0, inboxes: HashMap::new() };
+    let inboxes = HashMap::new();
+    let mut hall = Hall { core, shared, connections: 0, is_connected: false, inboxes };
     let mut heard = 0_u32;
-    while let Some(brought) = line.hear().await {
+    let mut ticks = interval(AGAIN);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let brought = tokio::select! {
+            brought = line.hear() => brought,
+            _ = ticks.tick() => {
+                hall.again();
+                continue;
+            }
+        };
+        let Some(brought) = brought else { break };
         hall.on(brought);
         heard = heard.wrapping_add(1);
         if heard.is_multiple_of(BREATH) {
@@ -84,6 +100,7 @@ struct Hall {
     shared: Arc<Shared>,
     /// How often it was connected.
     connections: u64,
+    is_connected: bool,
     inboxes: HashMap<(RelayId, To), Inbox>,
 }
 
@@ -105,18 +122,30 @@ impl Hall {
         }
     }
 
-    /// What this relay says to itself now comes back once all its ears are open.
     fn connected(&mut self) {
         self.connections += 1;
+        self.is_connected = true;
+        self.mark();
+    }
+
+    /// Tries again whether the bus is there: what was said to that end may have been lost.
+    fn again(&self) {
+        if self.is_connected && !self.shared.is_up() {
+            self.mark();
+        }
+    }
+
+    /// What this relay says to itself now comes back once all its ears are open.
+    fn mark(&self) {
         let message = Message::Word(Word::Mark { nth: self.connections });
         let mark = Letter { to: To::Relay(self.shared.own), message, first: true };
         if self.shared.words.try_send(mark).is_err() {
-            // what waits is dropped at once while the bus is away, so there is room
-            tracing::error!("the bus is back, and could not be tried");
+            tracing::warn!("the bus is back, and is tried again in a second");
         }
     }
 
     fn away(&mut self) {
+        self.is_connected = false;
         self.shared.up.store(false, Ordering::Release);
         self.inboxes.clear();
         self.core.registry.void(None, &cut_off());
@@ -222,6 +251,11 @@ impl Hall {
         }
     }
 
+    /// Whether it is the first word of this connection to come back.
+    fn is_awaited(&self, nth: u64) -> bool {
+        self.is_connected && !self.shared.is_up() && nth == self.connections
+    }
+
     fn word(&self, from: RelayId, word: Word) {
         let registry = &self.core.registry;
         match word {
@@ -234,7 +268,7 @@ impl Hall {
                 let (core, shared) = (self.core.clone(), self.shared.clone());
                 self.core.links.run(async move { presence::look(&core, &shared, held).await });
             }
-            Word::Mark { nth } if from == self.shared.own && nth == self.connections => {
+            Word::Mark { nth } if from == self.shared.own && self.is_awaited(nth) => {
                 self.shared.up.store(true, Ordering::Release);
                 tracing::info!(relay = %self.shared.own, "the bus is there");
                 // what was said while nobody heard it

@@ -16,6 +16,7 @@
 mod address;
 mod hall;
 mod nats;
+mod owed;
 mod parcel;
 mod presence;
 mod words;
@@ -30,6 +31,7 @@ use crate::store::links::{self, Manners, Place};
 use crate::store::{Conn, Store, StoreError};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, RelayId, WorkspaceId};
+use owed::Owed;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,6 +79,7 @@ struct Shared {
     frames: mpsc::Sender<Letter>,
     up: AtomicBool,
     seen: Mutex<Seen>,
+    owed: Mutex<Owed>,
 }
 
 /// The other relays, as this one saw them last.
@@ -113,10 +116,23 @@ impl Shared {
         self.seen().gone.contains(&relay)
     }
 
-    /// Hands a message over if there is room for it.
+    fn owed(&self) -> MutexGuard<'_, Owed> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a message over if there is room for it. Whoever misses a word so is owed the word of it.
     fn send(&self, to: To, message: Message) -> Result<(), Ended> {
         let queue = if matches!(message, Message::Frame(..)) { &self.frames } else { &self.words };
-        queue.try_send(Letter { to, message, first: false }).map_err(|_| Ended)
+        queue.try_send(Letter { to, message, first: false }).map_err(|refused| {
+            match refused.into_inner().message {
+                // that relay finds it out when it compares
+                Message::Word(Word::Superseded { .. }) => {}
+                Message::Word(_) => self.owed().owe(to),
+                // whoever asked is refused, or gives up in time
+                Message::Frame(..) | Message::Command(..) | Message::Answer(..) => {}
+            }
+            Ended
+        })
     }
 
     /// Hands a message over as soon as there is room for it.
@@ -130,8 +146,8 @@ impl Bus {
     fn shared(own: RelayId, store: Arc<Store>) -> (Self, Post) {
         let (words, word_queue) = mpsc::channel(WORDS);
         let (frames, frame_queue) = mpsc::channel(FRAMES);
-        let (up, seen) = (AtomicBool::new(false), Mutex::default());
-        let shared = Arc::new(Shared { own, store, words, frames, up, seen });
+        let (up, seen, owed) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { own, store, words, frames, up, seen, owed });
         (Self(Some(shared)), Post { words: word_queue, frames: frame_queue })
     }
 

@@ -4,7 +4,7 @@
 //! `relay.ID` for one relay, `live` for all. What goes to one relay asks for an answer under
 //! `relay.SENDER.cut.ID`: the server answers there by itself when nobody listens.
 
-use super::{BusAddress, Letter, Post, Shared, To, parcel};
+use super::{BusAddress, Letter, Message, Post, Shared, To, Word, parcel};
 use crate::store::StoreError;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
 use futures_util::StreamExt;
@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
 /// A server that answers nothing for twice this long is gone.
@@ -37,6 +37,9 @@ const EVENTS: usize = 64;
 
 /// The server takes a parcel within this, or the bus is as good as away.
 const PUBLISH: Duration = Duration::from_secs(5);
+
+/// Who was not told something is told so at the latest after this, also where nothing else is said.
+const OWED: Duration = Duration::from_secs(1);
 
 /// The most bytes of a parcel: half of what servers usually take.
 const PARCEL: usize = 512 * 1024;
@@ -206,20 +209,65 @@ fn credentials(options: ConnectOptions, server: &ServerAddr) -> ConnectOptions {
 /// Publishes what waits, words before frames. While the bus is away all of it is dropped: who waits
 /// for an answer has been told. Ends when it is aborted.
 pub(super) async fn publish(shared: Arc<Shared>, sender: Sender, mut post: Post) {
-    let mut numbers: HashMap<To, u64> = HashMap::new();
+    let mut press = Press { shared, sender, numbers: HashMap::new() };
+    let mut ticks = interval(OWED);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let letter = tokio::select! {
             biased;
-            Some(letter) = post.words.recv() => letter,
-            Some(letter) = post.frames.recv() => letter,
-            else => return,
+            _ = ticks.tick() => None,
+            Some(letter) = post.words.recv() => Some(letter),
+            Some(letter) = post.frames.recv() => Some(letter),
         };
-        if !letter.first && !shared.is_up() {
-            continue;
+        press.pay().await;
+        if let Some(Letter { to, message, first }) = letter
+            && (first || press.shared.is_up())
+            && !press.print(to, &message).await
+            && !first
+        {
+            press.shared.owed().owe(to);
         }
-        let Letter { to, message, .. } = letter;
+    }
+}
+
+/// What publishes. Owned by the task that does.
+struct Press {
+    shared: Arc<Shared>,
+    sender: Sender,
+    /// Of the next parcel under each subject.
+    numbers: HashMap<To, u64>,
+}
+
+impl Press {
+    /// Tells those that were not told something that it is so. Left out is a number: whoever heard
+    /// the one before it sees the hole, and both ends void what was under way.
+    async fn pay(&mut self) {
+        if self.shared.owed().is_empty() {
+            return;
+        }
+        let alive = self.shared.seen().alive.clone();
+        let all = self.shared.owed().take(&alive);
+        let mut still = true;
+        for to in all {
+            // once the bus is back, all are told
+            if !self.shared.is_up() {
+                return;
+            }
+            let word = if to == To::All { Word::Missed {} } else { Word::Void {} };
+            *self.numbers.entry(to).or_default() += 1;
+            still = still && self.print(to, &Message::Word(word)).await;
+            if !still {
+                self.shared.owed().owe(to);
+            }
+        }
+    }
+
+    /// Publishes a message; whether the server took all of it.
+    async fn print(&mut self, to: To, message: &Message) -> bool {
+        let Self { shared, sender, numbers } = self;
         let takes = sender.client.server_info().max_payload.clamp(LEAST, PARCEL);
         let number = numbers.entry(to).or_default();
+        let mut taken = true;
         for part in parcel::pack(shared.own, number, &message.write(), takes) {
             let subject = sender.subjects.of(to);
             let published = async {
@@ -231,13 +279,14 @@ pub(super) async fn publish(shared: Arc<Shared>, sender: Sender, mut post: Post)
                     To::All => sender.client.publish(subject, part).await,
                 }
             };
-            // whoever hears notices the hole by the numbers
             match timeout(PUBLISH, published).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => continue,
                 Ok(Err(e)) => tracing::warn!(error = &e as &dyn std::error::Error, "not published"),
                 Err(_) => tracing::warn!("the bus takes nothing"),
             }
+            taken = false;
         }
+        taken
     }
 }
 

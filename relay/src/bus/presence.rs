@@ -6,13 +6,14 @@
 
 use super::{Seen, Shared};
 use crate::core::Core;
-use crate::registry::Held;
+use crate::registry::{Held, LinkId};
 use crate::store::{StoreError, links};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::RelayId;
+use hayward_shared::id::{DaemonId, RelayId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 /// How often a relay counts on and looks.
@@ -48,11 +49,15 @@ pub(super) struct Judged {
     pub(super) gone: HashSet<RelayId>,
     /// Those that are gone since the last look, or ended.
     pub(super) newly: Vec<RelayId>,
-    /// Those that are to be forgotten.
-    pub(super) forgotten: Vec<RelayId>,
+    /// Those that are to be forgotten, with the count by which they were judged.
+    pub(super) forgotten: Vec<(RelayId, u64)>,
 }
 
 impl Rounds {
+    fn is_time_to_compare(&self) -> bool {
+        self.nth.is_multiple_of(COMPARED)
+    }
+
     /// Judges the others by what is stored of them now.
     pub(super) fn judge(&mut self, own: RelayId, beats: &[(RelayId, u64)]) -> Judged {
         let mut judged = Judged::default();
@@ -71,7 +76,7 @@ impl Rounds {
             to.insert(*relay);
             match seen.still {
                 STILL => judged.newly.push(*relay),
-                FORGOTTEN.. => judged.forgotten.push(*relay),
+                FORGOTTEN.. => judged.forgotten.push((*relay, *beat)),
                 _ => {}
             }
         }
@@ -84,6 +89,7 @@ pub(super) async fn watch(core: Arc<Core>, shared: Arc<Shared>, mut rounds: Roun
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failed = false;
+    let mut comparing = JoinSet::new();
     loop {
         ticks.tick().await;
         let looked = round(&core, &shared, &mut rounds).await;
@@ -93,15 +99,39 @@ pub(super) async fn watch(core: Arc<Core>, shared: Arc<Shared>, mut rounds: Roun
             tracing::warn!(error = e as &dyn std::error::Error, "cannot see which relays live");
         }
         failed = looked.is_err();
+        // one at a time, and beside the count: many odd links must not hold that up
+        while comparing.try_join_next().is_some() {}
+        if let Ok(forgotten) = looked
+            && comparing.is_empty()
+            && (rounds.is_time_to_compare() || !forgotten.is_empty())
+        {
+            comparing.spawn(tidy(core.clone(), shared.clone(), forgotten));
+        }
     }
 }
 
-/// Counts on, looks once, and draws the conclusions.
+/// Forgets the relays that stayed away, and compares what is stored of this one's links.
+async fn tidy(core: Arc<Core>, shared: Arc<Shared>, forgotten: Vec<(RelayId, u64)>) {
+    let tidied = async {
+        for (relay, beat) in forgotten {
+            let mut tx = core.store.write().await?;
+            links::forget_gone(tx.conn(), relay, beat).await?;
+            tx.commit().await?;
+        }
+        compare(&core, &shared).await
+    };
+    if let Err(e) = tidied.await {
+        let error = &e as &dyn std::error::Error;
+        tracing::warn!(error, "the stored links could not be compared with those that are there");
+    }
+}
+
+/// Counts on, looks once, and draws the conclusions; who is to be forgotten.
 pub(super) async fn round(
     core: &Core,
     shared: &Shared,
     rounds: &mut Rounds,
-) -> Result<(), StoreError> {
+) -> Result<Vec<(RelayId, u64)>, StoreError> {
     rounds.nth += 1;
     let mut tx = core.store.write().await?;
     links::beat(tx.conn(), shared.own, rounds.nth).await?;
@@ -114,12 +144,7 @@ pub(super) async fn round(
         core.registry.void(Some(*relay), &fault);
     }
     *shared.seen() = Seen { alive: judged.alive, gone: judged.gone };
-    for relay in judged.forgotten {
-        let mut tx = core.store.write().await?;
-        links::forget(tx.conn(), relay).await?;
-        tx.commit().await?;
-    }
-    if rounds.nth.is_multiple_of(COMPARED) { compare(core, shared).await } else { Ok(()) }
+    Ok(judged.forgotten)
 }
 
 /// Compares the links that this relay has with what is stored: a word may have been lost, or a write
@@ -127,30 +152,56 @@ pub(super) async fn round(
 async fn compare(core: &Core, shared: &Shared) -> Result<(), StoreError> {
     let held = core.registry.held();
     let stored = links::of_relay(&mut *core.store.read().await?, shared.own).await?;
-    let known: HashMap<_, _> = stored.iter().copied().collect();
+    for (daemon, link) in &stored {
+        // one that came since joined before it was stored; one that is not there now never returns
+        if !core.registry.is_current(*daemon, LinkId(*link)) {
+            drop_link(core, shared, (*daemon, *link)).await?;
+        }
+    }
+    let known: HashMap<_, _> = stored.into_iter().collect();
     for Held { daemon, link } in &held {
         if known.get(daemon) != Some(&link.link) {
             settle(core, shared, Held { daemon: *daemon, link: *link }).await?;
         }
     }
-    let present: HashSet<_> = held.iter().map(|held| held.daemon).collect();
-    let ended = stored.iter().filter(|(daemon, _)| !present.contains(daemon));
-    for (daemon, link) in ended {
-        // it may have come back just now, under a higher number
-        let mut tx = core.store.write().await?;
-        links::remove(tx.conn(), *daemon, shared.own, *link).await?;
-        tx.commit().await?;
-    }
     Ok(())
 }
 
-/// A link of which the store does not know: another relay has a later one, or nobody has any.
+/// Forgets a link that ended.
+async fn drop_link(
+    core: &Core,
+    shared: &Shared,
+    (daemon, link): (DaemonId, u64),
+) -> Result<(), StoreError> {
+    let mut tx = core.store.write().await?;
+    links::remove(tx.conn(), daemon, shared.own, link).await?;
+    tx.commit().await
+}
+
+/// A link of which the store does not know: another relay has a later one, or nobody that lives has
+/// any.
 pub(super) async fn settle(core: &Core, shared: &Shared, held: Held) -> Result<(), StoreError> {
     let Held { daemon, link } = held;
+    let id = LinkId(link.link);
+    if !core.registry.is_current(daemon, id) {
+        return Ok(());
+    }
     let mut tx = core.store.write().await?;
-    links::put_back(tx.conn(), daemon, link.at(shared.own)).await?;
-    let found = links::find(tx.conn(), daemon).await?;
+    let mut noted = links::put_back(tx.conn(), daemon, link.at(shared.own)).await?;
+    let mut found = links::find(tx.conn(), daemon).await?;
+    if found.is_some_and(|at| shared.is_gone(at.relay)) {
+        links::put(tx.conn(), daemon, link.at(shared.own)).await?;
+        (noted, found) = (true, None);
+    }
     tx.commit().await?;
+    if noted {
+        if !core.registry.is_current(daemon, id) {
+            // it ended meanwhile, and found nothing to forget
+            return drop_link(core, shared, (daemon, link.link)).await;
+        }
+        // what it asked for till now may have been refused
+        core.registry.wake(daemon, id);
+    }
     if found.is_some_and(|at| at.relay != shared.own) {
         tracing::info!(%daemon, "its later link is at another relay: this one ends");
         core.registry.end(daemon, link.link);
@@ -200,7 +251,7 @@ mod tests {
         let mut rounds = Rounds::default();
         let forgotten = (0..FORGOTTEN + 1)
             .map(|_| rounds.judge(own, &[(other, 3)]).forgotten)
-            .filter(|all| *all == [other]);
+            .filter(|all| *all == [(other, 3)]);
         assert!(forgotten.count() >= 1);
     }
 }

@@ -80,6 +80,7 @@ impl Registry {
             let Manners { replies, terminals, streams } = at.manners;
             let link = Link {
                 id: LinkId(at.link),
+                entered: true,
                 workspace: at.workspace,
                 replies,
                 terminals,
@@ -98,14 +99,24 @@ impl Registry {
         Ok(())
     }
 
-    /// The links of this relay.
-    pub(crate) fn held(&self) -> Vec<Held> {
-        self.lock().links.iter().map(|(daemon, link)| held(*daemon, link)).collect()
+    /// Notes that a link is in the store: from now on others may compare it with what is there.
+    pub(crate) fn entered(&self, daemon: DaemonId, id: LinkId) {
+        if let Some(link) = self.lock().links.get_mut(&daemon).filter(|link| link.id == id) {
+            link.entered = true;
+        }
     }
 
-    /// A daemon's link, if it is one of this relay.
+    /// The links of this relay that were noted in the store.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let inner = self.lock();
+        let entered = inner.links.iter().filter(|(_, link)| link.entered);
+        entered.map(|(daemon, link)| held(*daemon, link)).collect()
+    }
+
+    /// A daemon's link, if it is one of this relay and was noted in the store.
     pub(crate) fn held_of(&self, daemon: DaemonId) -> Option<Held> {
-        self.lock().links.get(&daemon).map(|link| held(daemon, link))
+        let inner = self.lock();
+        inner.links.get(&daemon).filter(|link| link.entered).map(|link| held(daemon, link))
     }
 
     /// Asks a link of this relay to end.

@@ -139,6 +139,7 @@ async fn enter(
     let begun = async {
         // what an earlier link at another relay was given is stored by then
         core.bus.entered(daemon.id, link).await?;
+        core.registry.entered(daemon.id, joined.link);
         connection.say(&Tagged::from(welcome)).await?;
         reconcile::tell_online(core, &connection.peer, now).await?;
         tracing::info!(daemon = %daemon.id, %workspace, "daemon online");

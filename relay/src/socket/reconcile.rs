@@ -177,6 +177,10 @@ impl Connection {
     async fn deliver_again(&self, task: TaskId, run: RunId) -> Result<bool, End> {
         let now = crate::clock::now();
         let mut tx = self.core.store.write().await?;
+        if !self.core.bus.has(tx.conn(), self.peer.daemon, self.link.number()).await? {
+            // its later link at another relay delivers it
+            return Ok(false);
+        }
         let found = tasks::find(tx.conn(), self.peer.workspace, task).await?;
         let still = found.filter(|row| row.task.holding.run_id == Some(run) && is_undelivered(row));
         let Some(mut row) = still else { return Ok(false) };

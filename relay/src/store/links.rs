@@ -65,12 +65,12 @@ pub(crate) async fn put(
     Ok(former)
 }
 
-/// Notes a link where none is noted.
+/// Notes a link where none is noted; whether it was noted.
 pub(crate) async fn put_back(
     conn: &mut Conn,
     daemon: DaemonId,
     place: Place,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     insert(conn, daemon, place, "DO NOTHING").await
 }
 
@@ -79,12 +79,12 @@ async fn insert(
     daemon: DaemonId,
     place: Place,
     otherwise: &'static str,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let sql = format!(
         "INSERT INTO links (daemon_id, relay_id, link, workspace_id, manners) \
          VALUES ($1, $2, $3, $4, $5) ON CONFLICT (daemon_id) {otherwise}"
     );
-    query(sqlx::AssertSqlSafe(sql))
+    let noted = query(sqlx::AssertSqlSafe(sql))
         .bind(text(daemon.0))
         .bind(text(place.relay.0))
         .bind(int(place.link))
@@ -93,7 +93,7 @@ async fn insert(
         .execute(conn)
         .await
         .doing("note a link")?;
-    Ok(())
+    Ok(noted > 0)
 }
 
 /// Where a daemon is linked. Within a change it stays so until the change is stored.
@@ -177,6 +177,22 @@ pub(crate) async fn beats(conn: &mut Conn) -> Result<Vec<(RelayId, u64)>, StoreE
             .await
             .doing("look which relays live")?;
     rows.iter().map(|(relay, beat)| Ok((RelayId(read_id(relay)?), count(*beat)))).collect()
+}
+
+/// Forgets a relay that is gone, with the links that it had, unless it counted on since it was judged
+/// by `beat`.
+pub(crate) async fn forget_gone(
+    conn: &mut Conn,
+    relay: RelayId,
+    beat: u64,
+) -> Result<(), StoreError> {
+    let removed = query("DELETE FROM relay_beats WHERE relay_id = $1 AND beat = $2")
+        .bind(text(relay.0))
+        .bind(int(beat))
+        .execute(conn)
+        .await
+        .doing("forget a relay")?;
+    if removed > 0 { forget(conn, relay).await } else { Ok(()) }
 }
 
 /// Forgets a relay that ended, with the links that it had.
