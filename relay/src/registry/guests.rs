@@ -412,3 +412,32 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::NewLink;
+    use crate::socket::pipe::Outlet;
+    use hayward_shared::time::Timestamp;
+
+    #[test]
+    fn a_link_is_held_once_it_is_noted_and_one_that_was_replaced_is_not() {
+        let registry = Registry::default();
+        let (daemon, workspace) = (DaemonId::fresh(), WorkspaceId::fresh());
+        let join = || {
+            let (outlet, _queue) = Outlet::narrow(1);
+            let (replies, terminals, streams) = (true, true, true);
+            let new = NewLink { daemon, workspace, replies, terminals, streams, outlet };
+            registry.join(new, Timestamp::from_millis(0)).link
+        };
+        let former = join();
+        assert!(registry.held().is_empty() && registry.held_of(daemon).is_none());
+        registry.entered(daemon, former);
+        assert_eq!(registry.held_of(daemon).unwrap().link.link, former.number());
+        let later = join();
+        registry.entered(daemon, former);
+        assert!(registry.held().is_empty() && registry.held_of(daemon).is_none());
+        registry.entered(daemon, later);
+        assert_eq!(registry.held().len(), 1);
+    }
+}
