@@ -84,11 +84,11 @@ impl Scenario {
         let mut acts = Vec::new();
         let mut wishes = Vec::new();
         let (peace, most) = match long_away {
-            true => (dice.within(185_000, 205_000), 4),
+            true => (dice.within(205_000, 225_000), 4),
             false => (dice.within(45_000, 90_000), 11),
         };
         let longest = match long_away {
-            true => dice.within(150_000, 300_000),
+            true => dice.within(170_000, 320_000),
             false => dice.within(2_000, 60_000),
         };
         for _ in 0..dice.within(1, most) {
@@ -96,7 +96,7 @@ impl Scenario {
         }
         if long_away {
             let host = dice.within(1, daemons as u64 + 1) as Host;
-            let at = dice.within(12_000, 40_000);
+            let at = dice.within(12_000, 35_000);
             acts.push((at, Act::Part(host)));
             acts.push((at + dice.within(135_000, 170_000), Act::Join(host)));
         }
