@@ -93,8 +93,8 @@ pub(crate) struct RunArgs {
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<(String, String)>,
 
-    /// A label that a daemon must have to run it, under [daemon] labels there; may be given several
-    /// times
+    /// A label that a daemon must have to run it, under labels in its config.toml; may be given
+    /// several times
     #[arg(long = "require", value_name = "K=V", value_parser = label)]
     requires: Vec<(String, String)>,
 
