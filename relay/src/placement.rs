@@ -37,6 +37,9 @@ pub(crate) enum Unfit {
     /// The daemon has no such agent.
     #[error("it has no agent '{0}': install it there, or name another")]
     NoAgent(String),
+    /// The daemon began a moment ago and does not know its agents yet.
+    #[error("it still looks for its agents")]
+    StillLooking,
     /// The daemon has the agent, but it cannot be used.
     #[error("its agent '{name}' cannot be used: {reason}")]
     Unhealthy {
@@ -80,6 +83,8 @@ pub(crate) fn explain(
     }
     match task.named_agent() {
         Some(COMMAND_AGENT) => (!profile.plain).then_some(()).ok_or(Unfit::Plain),
+        // by whom it is run, and whose limits count, is known once the daemon has looked
+        None if !profile.plain && profile.runtimes.is_empty() => Err(Unfit::StillLooking),
         None => Ok(()),
         // nobody else may run it, and the daemon itself says best what is wrong with the agent
         Some(_) if task.order.wanted_daemon_id == Some(id) => Ok(()),
@@ -163,6 +168,7 @@ pub(crate) mod tests {
     pub(crate) fn profile(runtimes: &[(&str, bool)]) -> Profile {
         let runtimes = runtimes
             .iter()
+            .chain(&[(COMMAND_AGENT, true)])
             .map(|(name, healthy)| Runtime {
                 name: (*name).into(),
                 version: None,
@@ -181,7 +187,7 @@ pub(crate) mod tests {
     }
 
     fn plain() -> Profile {
-        Profile { plain: true, fences: false, ..profile(&[]) }
+        Profile { plain: true, fences: false, runtimes: vec![], ..profile(&[]) }
     }
 
     fn wants(order: Order, profile: &Profile) -> Result<(), Unfit> {
@@ -202,6 +208,9 @@ pub(crate) mod tests {
         assert_eq!(wants(named("gemini"), &ours), Err(Unfit::NoAgent("gemini".into())));
         assert_eq!(wants(named("command"), &ours), Ok(()));
         assert_eq!(wants(Order::default(), &ours), Ok(()));
+        let early = Profile { runtimes: vec![], ..ours };
+        assert_eq!(wants(Order::default(), &early), Err(Unfit::StillLooking));
+        assert_eq!(wants(Order::default(), &plain()), Ok(()));
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn unfit(
         Unfit::OtherDaemon => WhyCode::OtherDaemon,
         Unfit::Label(_) => WhyCode::MissingLabel,
         Unfit::Elsewhere => WhyCode::Elsewhere,
-        Unfit::NoAgent(_) => WhyCode::NoAgent,
+        Unfit::NoAgent(_) | Unfit::StillLooking => WhyCode::NoAgent,
         Unfit::Unhealthy { .. } => WhyCode::AgentUnhealthy,
         Unfit::Unfenced => WhyCode::Unfenced,
         Unfit::Plain => WhyCode::PlainPeer,

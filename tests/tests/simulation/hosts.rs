@@ -25,7 +25,7 @@ use hayward_daemon::queue;
 use hayward_daemon::search::Finder;
 use hayward_daemon::task::{Places, Ports, Shop, board, kinds};
 use hayward_relay::{Config as RelayConfig, Relay};
-use hayward_shared::api::{Directories, Vitals};
+use hayward_shared::api::{COMMAND_AGENT, Directories, Runtime, Vitals};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -194,7 +194,7 @@ impl DaemonHost {
         let working = ready.begin(kinds(&shop)).await?;
         let (board, kept) = board::open(shop.clone()).await?;
         let (queue, queued) = queue::open(shop.clone(), board.clone()).await?;
-        let (_, runtimes) = watch::channel(Vec::new());
+        let (_, runtimes) = watch::channel(vec![commands()]);
         let (_, vitals) = watch::channel(Vitals::default());
         let facts = Facts { room: board.room(), active: board.active(), runtimes, vitals };
         self.journal = Some(journal.clone());
@@ -236,5 +236,16 @@ impl DaemonHost {
             Some(journal) => Ok(journal.outgoing(0, 1).await?.is_empty()),
             None => Ok(false),
         }
+    }
+}
+
+/// What each daemon here has.
+fn commands() -> Runtime {
+    Runtime {
+        name: COMMAND_AGENT.to_owned(),
+        version: None,
+        healthy: true,
+        reason: None,
+        provider: None,
     }
 }
