@@ -7,17 +7,14 @@
 //!
 //! The user's checkout is one that stood for a while: git looked at it after its files were written,
 //! so that its index is younger than they are. "Objects alone" is the same commit in a repository
-//! without a checkout, where nothing can be copied. "Copies alone" is the least that taking files from
-//! a checkout soundly costs, with nothing made around them: each is opened, looked at before and
-//! after it is read, written, dated and looked at.
+//! without a checkout, where nothing can be copied.
 
 use hayward_daemon::git::pool::Terms;
 use hayward_daemon::git::worktree::{NewWorktree, Yard};
 use hayward_daemon::git::{BranchName, CommitId, Pool, Repositories, Repository};
 use std::error::Error;
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -124,32 +121,6 @@ impl Scene {
 
     /// Writes the very files with so many threads beside this one.
     fn write(&self, to: &Path, threads: usize) -> Outcome<()> {
-        self.each(to, threads, |name, bytes| fs::write(to.join(name), bytes))
-    }
-
-    /// Copies them from the user's checkout.
-    fn copy(&self, to: &Path, threads: usize) -> Outcome<()> {
-        let user = self.user();
-        self.each(to, threads, |name, bytes| {
-            let source = fs::File::open(user.join(name))?;
-            source.metadata()?;
-            let mut copy = fs::File::create_new(to.join(name))?;
-            let mut read = vec![0; bytes.len()];
-            source.read_exact_at(&mut read, 0)?;
-            source.metadata()?;
-            copy.write_all(&read)?;
-            let past = source.metadata()?.modified()? - Duration::from_secs(2);
-            copy.set_modified(past)?;
-            copy.metadata().map(drop)
-        })
-    }
-
-    fn each(
-        &self,
-        to: &Path,
-        threads: usize,
-        one: impl Fn(&str, &[u8]) -> io::Result<()> + Copy + Send + Sync,
-    ) -> Outcome<()> {
         fs::create_dir_all(to)?;
         for part in 0..self.files.div_ceil(PER_FOLDER) {
             fs::create_dir(to.join(format!("part{part}")))?;
@@ -159,9 +130,7 @@ impl Scene {
             let writers: Vec<_> = self
                 .contents
                 .chunks(share)
-                .map(|share| {
-                    scope.spawn(move || share.iter().try_for_each(|(name, bytes)| one(name, bytes)))
-                })
+                .map(|share| scope.spawn(move || write_all(to, share)))
                 .collect();
             writers.into_iter().try_for_each(|writer| {
                 writer.join().map_err(|_| "a writer broke")?.map_err(Into::into)
@@ -180,6 +149,10 @@ impl Scene {
     }
 }
 
+fn write_all(to: &Path, files: &[(String, Vec<u8>)]) -> io::Result<()> {
+    files.iter().try_for_each(|(name, bytes)| fs::write(to.join(name), bytes))
+}
+
 fn roll(dice: &mut u64) -> u64 {
     *dice ^= *dice << 13;
     *dice ^= *dice >> 7;
@@ -192,7 +165,6 @@ fn roll(dice: &mut u64) -> u64 {
 struct Round {
     git: Duration,
     written: Duration,
-    copied: Duration,
     cold: Duration,
     unpacked: Duration,
     claim: Duration,
@@ -222,18 +194,16 @@ async fn measure(scene: &Scene, rounds: usize, patience: Duration) -> Outcome<()
         median(measured.iter().map(|round| of(round).as_secs_f64() * 1_000.0).collect())
     };
     println!(
-        "  git worktree add {:.0}, two writers {:.0}, copies alone {:.0}, made {:.0}, of objects alone {:.0}, claimed {:.1}, \
+        "  git worktree add {:.0}, two writers {:.0}, made {:.0}, of objects alone {:.0}, claimed {:.1}, \
          git worktree remove {:.0}, removed {:.1}",
         ms(|round| round.git),
         ms(|round| round.written),
-        ms(|round| round.copied),
         ms(|round| round.cold),
         ms(|round| round.unpacked),
         ms(|round| round.claim),
         ms(|round| round.git_removal),
         ms(|round| round.removal),
     );
-    println!("  copies alone / two writers {:.2}", ratio(|r| over(r.copied, r.written)));
     result(&format!("made / two writers, {files} files"), ratio(|r| over(r.cold, r.written)), 1.5);
     result(&format!("made / git worktree add, {files} files"), ratio(|r| over(r.cold, r.git)), 1.0);
     let unpacked = ratio(|r| over(r.unpacked, r.git));
@@ -256,7 +226,6 @@ async fn one_round(
 ) -> Outcome<Round> {
     let mut times = Round::default();
     let (theirs, plain) = (scene.yard().join("theirs"), scene.yard().join("plain"));
-    let copies = scene.yard().join("copies");
     let branch = format!("peer/{round}");
     let (new, claim) = (format!("made-{round}"), format!("claimed-{round}"));
     let unpacked = format!("unpacked-{round}");
@@ -266,7 +235,7 @@ async fn one_round(
     nix::unistd::sync();
     tokio::time::sleep(FREED).await;
     // the order alternates, so that a disk that tires favours none
-    for step in [[0, 1, 2, 3, 4, 5], [4, 2, 0, 5, 1, 3], [5, 1, 3, 2, 4, 0]][round % 3] {
+    for step in [[0, 1, 2, 3, 4], [2, 0, 4, 1, 3], [4, 1, 3, 2, 0]][round % 3] {
         nix::unistd::sync();
         let begun = Instant::now();
         match step {
@@ -285,10 +254,6 @@ async fn one_round(
             3 => {
                 bare.create(scene.wanted(&unpacked, commit)).await?;
                 times.unpacked = begun.elapsed();
-            }
-            4 => {
-                scene.copy(&copies, 1)?;
-                times.copied = begun.elapsed();
             }
             _ => {
                 repository.provide(scene.wanted(&claim, commit)).await?;
@@ -310,7 +275,6 @@ async fn one_round(
     repository.remove(&scene.yard().join(&claim)).await?;
     bare.remove(&scene.yard().join(&unpacked)).await?;
     fs::remove_dir_all(&plain)?;
-    fs::remove_dir_all(&copies)?;
     all.empty_trash().await;
     Ok(times)
 }

@@ -8,6 +8,7 @@ mod create;
 mod error;
 mod grounds;
 mod hand;
+mod known;
 pub(in crate::git) mod leftover;
 mod plain;
 mod pristine;

@@ -3,10 +3,9 @@
 //! than unpacking, and next to nothing on a disk that shares the blocks of copies.
 //!
 //! The checkout is only read. A file is copied when the user's index vouches for it as git itself
-//! trusts it: same inode, size and times before and after it was read, and older than the index.
+//! trusts it: same inode, size and times after it was read, and older than the index.
 //! All others come out of the object store.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, Write};
@@ -18,13 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use git2::{IndexEntry, Odb};
+use git2::{Index, IndexEntry, Odb};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::super::hidden::is_hidden;
 use super::super::repo::CommitId;
 use super::Record;
+use super::known::{self, Known};
 use super::plain::{has_rules, is_plain};
 use super::pristine::{EXECUTABLE, INTENT_TO_ADD, LINK, SUBMODULE, is_of};
 use crate::fault;
@@ -69,15 +69,15 @@ pub(super) fn seed(
     threads: usize,
     until: Instant,
 ) -> io::Result<bool> {
-    let plan = match Plan::of(path, commit) {
-        Ok(Some(plan)) => plan,
+    let (plan, mut index) = match Plan::of(path, commit) {
+        Ok(Some(both)) => both,
         Ok(None) => return Ok(false),
         Err(cause) => {
             tracing::debug!(%cause, "the files are left to git");
             return Ok(false);
         }
     };
-    let Err(cause) = plan.carry_out(threads, until) else { return Ok(true) };
+    let Err(cause) = plan.carry_out(&mut index, threads, until) else { return Ok(true) };
     if cause.kind() == io::ErrorKind::TimedOut {
         return Err(cause);
     }
@@ -92,23 +92,25 @@ struct Plan {
     record: Record,
     common: PathBuf,
     checkout: Option<PathBuf>,
-    tree: git2::Oid,
     files: Vec<Wanted>,
-    links: Vec<IndexEntry>,
+    links: Vec<(usize, IndexEntry)>,
     submodules: Vec<IndexEntry>,
     modified: SystemTime,
 }
 
 /// A file of the commit.
 struct Wanted {
+    /// Which entry of the index it is.
+    nth: usize,
     entry: IndexEntry,
     /// The same of the user's checkout, where its index vouches for it.
     vouched: Option<IndexEntry>,
 }
 
 impl Plan {
-    /// None where git has to write the files.
-    fn of(path: &Path, commit: &CommitId) -> Result<Option<Self>, git2::Error> {
+    /// With the index of the commit, which knows nothing of the files yet. None where git has to write
+    /// them.
+    fn of(path: &Path, commit: &CommitId) -> Result<Option<(Self, Index)>, git2::Error> {
         let common = git2::Repository::open(path)?.commondir().to_owned();
         let repository = git2::Repository::open(&common)?;
         let Some(record) = Record::of(path) else { return Ok(None) };
@@ -117,7 +119,7 @@ impl Plan {
         let tree = repository.find_commit(commit.oid()?)?.tree()?;
         let (checkout, index) = std::thread::scope(|scope| {
             let checkout = scope.spawn(|| Checkout::of(&common));
-            let mut index = git2::Index::new()?;
+            let mut index = Index::open(&record.index())?;
             index.read_tree(&tree)?;
             // without what the checkout vouches for, all is left to git
             Ok::<_, git2::Error>((checkout.join().ok().flatten(), index))
@@ -129,16 +131,14 @@ impl Plan {
             record,
             common,
             checkout,
-            tree: tree.id(),
             files: Vec::new(),
             links: Vec::new(),
             submodules: Vec::new(),
             modified: made.checked_sub(AGE).unwrap_or(made),
         };
         let objects = repository.odb()?;
-        for entry in index.iter() {
-            let lower = entry.path.to_ascii_lowercase();
-            let rules = lower.ends_with(b".gitattributes");
+        for (nth, entry) in index.iter().enumerate() {
+            let rules = ends_with(&entry.path, b".gitattributes");
             if (rules || entry.mode == LINK) && objects.read_header(entry.id)?.0 > MOST_READ {
                 return Ok(None);
             }
@@ -146,60 +146,52 @@ impl Plan {
                 return Ok(None);
             }
             // git says why it does not write such a link
-            if entry.mode == LINK && lower == b".gitmodules" {
+            if entry.mode == LINK && entry.path.eq_ignore_ascii_case(b".gitmodules") {
                 return Ok(None);
             }
             match entry.mode {
                 FILE | EXECUTABLE => {
                     let vouched = next_same(&mut vouched, &entry);
-                    plan.files.push(Wanted { entry, vouched });
+                    plan.files.push(Wanted { nth, entry, vouched });
                 }
-                LINK => plan.links.push(entry),
+                LINK => plan.links.push((nth, entry)),
                 SUBMODULE => plan.submodules.push(entry),
                 // of an old kind, that git reads as one of these
                 _ => return Ok(None),
             }
         }
         let copied = plan.files.iter().filter(|wanted| wanted.vouched.is_some()).count();
-        Ok((copied * WORTHWHILE >= plan.files.len()).then_some(plan))
+        Ok((copied * WORTHWHILE >= plan.files.len()).then_some((plan, index)))
     }
 
-    fn carry_out(&self, threads: usize, until: Instant) -> io::Result<()> {
+    fn carry_out(&self, index: &mut Index, threads: usize, until: Instant) -> io::Result<()> {
         let files = self.files.iter().map(|wanted| &wanted.entry);
-        let inner: BTreeSet<&Path> = files.chain(&self.links).map(parent).collect();
-        for folder in inner.into_iter().chain(self.submodules.iter().map(name)) {
+        let links = self.links.iter().map(|(_, link)| link);
+        let mut folders: Vec<&Path> = files.chain(links).map(parent).collect();
+        folders.dedup();
+        for folder in folders.into_iter().chain(self.submodules.iter().map(name)) {
             fs::create_dir_all(self.path.join(folder))?;
         }
-        let mut made = self.write_files(threads, until)?;
+        let mut known = self.write_files(index, threads, until)?;
         // after them, so that nothing is written through a link
         let repository = git2::Repository::open(&self.common).map_err(io::Error::other)?;
-        for link in &self.links {
+        for (nth, link) in &self.links {
             let target = repository.find_blob(link.id).map_err(io::Error::other)?;
             let place = self.path.join(name(link));
             symlink(OsStr::from_bytes(target.content()), &place)?;
-            made.push(stated(link, &fs::symlink_metadata(&place)?));
+            known.push(Known::of(*nth, &fs::symlink_metadata(&place)?));
         }
         fault::point("worktree.create.written")?;
-        self.write_index(&repository, made).map_err(io::Error::other)
+        known::enter(&self.record.index(), known)
     }
 
-    /// Writes the index as git would: with the ids of the trees.
-    fn write_index(
+    /// The index is written by this thread, while the others begin with the files.
+    fn write_files(
         &self,
-        repository: &git2::Repository,
-        mut made: Vec<IndexEntry>,
-    ) -> Result<(), git2::Error> {
-        made.sort_unstable_by(|one, other| one.path.cmp(&other.path));
-        let mut index = git2::Index::open(&self.record.index())?;
-        for entry in &made {
-            index.add(entry)?;
-        }
-        // keeps what is known of each file
-        index.read_tree(&repository.find_tree(self.tree)?)?;
-        index.write()
-    }
-
-    fn write_files(&self, threads: usize, until: Instant) -> io::Result<Vec<IndexEntry>> {
+        index: &mut Index,
+        threads: usize,
+        until: Instant,
+    ) -> io::Result<Vec<Known>> {
         let runs: Vec<&[Wanted]> = self
             .files
             .chunk_by(|one, next| parent(&one.entry) == parent(&next.entry))
@@ -216,11 +208,15 @@ impl Plan {
                 made
             };
             let others: Vec<_> = (1..threads.min(runs.len())).map(|_| scope.spawn(work)).collect();
+            let written = index.write().map_err(io::Error::other);
+            if written.is_err() {
+                next.store(runs.len(), Ordering::Relaxed);
+            }
             let mut made = work()?;
             for other in others {
                 made.extend(other.join().map_err(|_| io::Error::other("a writer broke"))??);
             }
-            Ok(made)
+            written.map(|()| made)
         })
     }
 
@@ -230,7 +226,7 @@ impl Plan {
         runs: &[&[Wanted]],
         next: &AtomicUsize,
         until: Instant,
-    ) -> io::Result<Vec<IndexEntry>> {
+    ) -> io::Result<Vec<Known>> {
         let repository = git2::Repository::open(&self.common).map_err(io::Error::other)?;
         let objects = repository.odb().map_err(io::Error::other)?;
         let to = OwnedFd::from(File::open(&self.path)?);
@@ -254,12 +250,12 @@ impl Plan {
 
     fn write_file(
         &self,
-        Wanted { entry, vouched }: &Wanted,
+        Wanted { nth, entry, vouched }: &Wanted,
         objects: &Odb<'_>,
         from: Option<&OwnedFd>,
         to: &OwnedFd,
         buffer: &mut [u8],
-    ) -> io::Result<IndexEntry> {
+    ) -> io::Result<Known> {
         let (size, kind) = objects.read_header(entry.id).map_err(io::Error::other)?;
         if kind != git2::ObjectType::Blob {
             return Err(io::Error::other("what should be a file is none"));
@@ -282,7 +278,7 @@ impl Plan {
             file.write_all(objects.read(entry.id).map_err(io::Error::other)?.data())?;
         }
         file.set_modified(self.modified)?;
-        Ok(stated(entry, &file.metadata()?))
+        Ok(Known::of(*nth, &file.metadata()?))
     }
 
     /// Empties the worktree again.
@@ -324,7 +320,7 @@ impl Checkout {
         let place = repository.path().join("index");
         // looked at before it is read: one that is written meanwhile is younger than assumed
         let found = fs::symlink_metadata(&place).ok().filter(Metadata::is_file)?;
-        let index = git2::Index::open(&place).ok()?;
+        let index = Index::open(&place).ok()?;
         let written = found.mtime().min(found.ctime());
         let vouched = index.iter().filter(|entry| is_sure(entry, written)).collect();
         Some(Self { root, vouched })
@@ -363,19 +359,20 @@ fn copy(
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let Ok(source) = openat(from, name, flags, Mode::empty()) else { return Ok(false) };
     let source = File::from(source);
-    let is_it = |source: &File| source.metadata().is_ok_and(|found| is_of(entry, &found));
-    if !is_it(&source) {
-        return Ok(false);
-    }
+    // any change since the index was written shows in what is known of the file after it was read
+    let is_it = || source.metadata().is_ok_and(|found| is_of(entry, &found));
     if let Some(buffer) = buffer.get_mut(..entry.file_size as usize) {
-        if source.read_exact_at(buffer, 0).is_err() || !is_it(&source) {
+        if source.read_exact_at(buffer, 0).is_err() || !is_it() {
             return Ok(false);
         }
         return to.write_all(buffer).map(|()| true);
     }
+    if !is_it() {
+        return Ok(false);
+    }
     let size = u64::from(entry.file_size);
     let copied = io::copy(&mut (&source).take(size), to);
-    if copied.is_ok_and(|copied| copied == size) && is_it(&source) {
+    if copied.is_ok_and(|copied| copied == size) && is_it() {
         return Ok(true);
     }
     to.set_len(0)?;
@@ -393,25 +390,9 @@ fn inside(top: &OwnedFd, folder: &Path) -> io::Result<OwnedFd> {
     Ok(at)
 }
 
-/// The entry with what is known of the file that was written for it.
-#[expect(clippy::cast_possible_truncation, reason = "an index keeps the low 32 bits")]
-#[expect(clippy::cast_sign_loss, reason = "an index keeps the low 32 bits")]
-fn stated(entry: &IndexEntry, made: &Metadata) -> IndexEntry {
-    let time = |seconds: i64, rest: i64| git2::IndexTime::new(seconds as i32, rest as u32);
-    IndexEntry {
-        ctime: time(made.ctime(), made.ctime_nsec()),
-        mtime: time(made.mtime(), made.mtime_nsec()),
-        dev: made.dev() as u32,
-        ino: made.ino() as u32,
-        mode: entry.mode,
-        uid: made.uid(),
-        gid: made.gid(),
-        file_size: made.size() as u32,
-        id: entry.id,
-        flags: 0,
-        flags_extended: 0,
-        path: entry.path.clone(),
-    }
+fn ends_with(name: &[u8], end: &[u8]) -> bool {
+    let tail = name.len().checked_sub(end.len()).and_then(|at| name.get(at..));
+    tail.is_some_and(|tail| tail.eq_ignore_ascii_case(end))
 }
 
 fn name(entry: &IndexEntry) -> &Path {
