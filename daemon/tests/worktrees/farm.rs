@@ -184,6 +184,8 @@ pub fn contents(folder: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 
 /// Whether a worktree is as `git worktree add` would have made it.
 pub fn is_fresh(farm: &Farm, tree: &Worktree) {
+    // it believes the index, and refreshes nothing: what the index knows of each file is true
+    assert_eq!(git(&tree.path, &["diff-files"]), "");
     let status = git(&tree.path, &["status", "--porcelain", "--ignored", "-uall"]);
     assert_eq!(status, "");
     assert_eq!(git(&tree.path, &["rev-parse", "HEAD"]), tree.commit.as_str());

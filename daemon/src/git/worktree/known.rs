@@ -7,9 +7,10 @@
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use sha1::{Digest, Sha1};
+
+use super::Record;
 
 /// The signature, the version and the number of entries, of four bytes each.
 const HEAD: usize = 12;
@@ -64,16 +65,16 @@ fn put(numbers: &[u32], to: &mut [u8]) {
     }
 }
 
-/// Enters into the index at `path` what is known of its files; of those that are not named nothing
-/// is known afterwards either. Blocking.
+/// Enters into the index of a worktree what is known of its files; of those that are not named
+/// nothing is known afterwards either. Blocking.
 ///
 /// # Errors
-/// It cannot be read or written, or is not as libgit2 writes one.
-pub(super) fn enter(path: &Path, mut known: Vec<Known>) -> io::Result<()> {
-    let mut index = fs::read(path)?;
+/// It cannot be read or written, or is not as libgit2 writes one; it is as before then.
+pub(super) fn enter(record: &Record, mut known: Vec<Known>) -> io::Result<()> {
+    let mut index = fs::read(record.index())?;
     known.sort_unstable_by_key(|known| known.nth);
     fill(&mut index, &known).ok_or_else(|| io::Error::other("an index of an unknown kind"))?;
-    fs::write(path, index)
+    record.replace_index(&index)
 }
 
 /// None where it does not have these entries. `known` is in the order of the entries.
@@ -105,31 +106,35 @@ fn fill(index: &mut [u8], known: &[Known]) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use git2::{Index, IndexEntry, IndexTime, Oid, Repository};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use std::path::Path;
 
-    /// A commit's tree with files of these names, as an index that knows nothing of them.
-    fn index_of(folder: &Path, names: &BTreeSet<String>) -> git2::Index {
-        let repository = git2::Repository::init_bare(folder.join("bare")).unwrap();
-        let blob = repository.blob(b"text").unwrap();
-        let mut index = git2::Index::new().unwrap();
-        for name in names {
-            index.add(&entry(name, blob)).unwrap();
+    const MODES: [u32; 3] = [0o100_644, 0o100_755, 0o120_000];
+
+    /// The bytes of an index of a commit with files of these names, that knows nothing of them.
+    fn index_of(folder: &Path, names: &BTreeSet<String>) -> Vec<u8> {
+        let repository = Repository::init_bare(folder.join("bare")).unwrap();
+        let mut index = Index::new().unwrap();
+        for (nth, name) in names.iter().enumerate() {
+            let blob = repository.blob(name.as_bytes()).unwrap();
+            index.add(&entry(name, MODES[nth % MODES.len()], blob)).unwrap();
         }
         let tree = repository.find_tree(index.write_tree_to(&repository).unwrap()).unwrap();
-        let mut index = git2::Index::open(&folder.join("index")).unwrap();
+        let mut index = Index::open(&folder.join("index")).unwrap();
         index.read_tree(&tree).unwrap();
         index.write().unwrap();
-        index
+        fs::read(folder.join("index")).unwrap()
     }
 
-    fn entry(name: &str, id: git2::Oid) -> git2::IndexEntry {
-        git2::IndexEntry {
-            ctime: git2::IndexTime::new(0, 0),
-            mtime: git2::IndexTime::new(0, 0),
+    fn entry(name: &str, mode: u32, id: Oid) -> IndexEntry {
+        IndexEntry {
+            ctime: IndexTime::new(0, 0),
+            mtime: IndexTime::new(0, 0),
             dev: 0,
             ino: 0,
-            mode: 0o100_644,
+            mode,
             uid: 0,
             gid: 0,
             file_size: 0,
@@ -140,6 +145,55 @@ mod tests {
         }
     }
 
+    /// No two of its numbers are alike, nor are any of two entries.
+    fn known(nth: usize) -> Known {
+        let number = |of: usize| u32::try_from(nth * 9 + of + 1).unwrap();
+        let last = [number(6), number(7), number(8)];
+        Known { nth, first: std::array::from_fn(number), last }
+    }
+
+    /// What libgit2 reads of an entry, in the order of an index.
+    fn told(entry: &IndexEntry) -> [u32; 9] {
+        let seconds = |time: IndexTime| u32::try_from(time.seconds()).unwrap();
+        let (changed, modified) = (entry.ctime, entry.mtime);
+        [
+            seconds(changed),
+            changed.nanoseconds(),
+            seconds(modified),
+            modified.nanoseconds(),
+            entry.dev,
+            entry.ino,
+            entry.uid,
+            entry.gid,
+            entry.file_size,
+        ]
+    }
+
+    /// Fills an index of these names, and holds it against what libgit2 reads and wrote.
+    fn check(names: &BTreeSet<String>, is_known: impl Fn(usize) -> bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let before = index_of(folder.path(), names);
+        let mut after = before.clone();
+        let named: Vec<Known> = (0..names.len()).filter(|nth| is_known(*nth)).map(known).collect();
+        fill(&mut after, &named).unwrap();
+        let path = folder.path().join("index");
+        let unknown: Vec<_> = Index::open(&path).unwrap().iter().collect();
+        fs::write(&path, &after).unwrap();
+        for (nth, (old, new)) in unknown.iter().zip(Index::open(&path).unwrap().iter()).enumerate()
+        {
+            assert_eq!((&old.path, old.id, old.mode), (&new.path, new.id, new.mode));
+            let Known { first, last, .. } = known(nth);
+            let all = [&first[..], &last[..]].concat();
+            let expected = if is_known(nth) { all } else { vec![0; 9] };
+            assert_eq!(told(&new)[..], expected);
+        }
+        // flags, padding and the ids of the trees are as they were
+        let nothing: Vec<Known> =
+            named.iter().map(|known| Known { first: [0; 6], last: [0; 3], ..*known }).collect();
+        fill(&mut after, &nothing).unwrap();
+        assert!(after == before && before.windows(4).any(|four| four == b"TREE"));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
@@ -148,51 +202,30 @@ mod tests {
             skipped in any::<u64>(),
         ) {
             // a name that is a folder of another is none of a file
-            let names: BTreeSet<String> = names
-                .iter()
-                .filter(|name| !names.iter().any(|one| one.starts_with(&format!("{name}/"))))
-                .cloned()
-                .collect();
-            let folder = tempfile::tempdir().unwrap();
-            let before: Vec<_> = index_of(folder.path(), &names).iter().collect();
-            let found = fs::metadata(folder.path()).unwrap();
-            let is_known = |nth: usize| skipped >> (nth % 64) & 1 == 0;
-            let known = (0..before.len()).rev().filter(|nth| is_known(*nth));
-            let path = folder.path().join("index");
-            enter(&path, known.map(|nth| Known::of(nth, &found)).collect()).unwrap();
-
-            let after = git2::Index::open(&path).unwrap();
-            for (nth, (old, new)) in before.iter().zip(after.iter()).enumerate() {
-                prop_assert_eq!((&old.path, old.id, old.mode), (&new.path, new.id, new.mode));
-                let told = (i64::from(new.mtime.seconds()), u64::from(new.ino), new.uid);
-                let expected = match is_known(nth) {
-                    true => (found.mtime(), found.ino() & 0xffff_ffff, found.uid()),
-                    false => (0, 0, 0),
-                };
-                prop_assert_eq!(told, expected);
-            }
-            prop_assert_eq!(after.len(), before.len());
+            let is_folder = |name: &str| {
+                names.iter().any(|one| one.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
+            };
+            let names = names.iter().filter(|name| !is_folder(name)).cloned().collect();
+            check(&names, |nth| skipped >> (nth % 64) & 1 == 0);
         }
     }
 
     #[test]
-    fn what_is_no_such_index_is_left_alone() {
+    fn names_of_any_length_end_where_libgit2_ends_them() {
+        let long = [4_094, 4_095, 4_096, 5_000];
+        check(&(1..=17).chain(long).map(|length| "n".repeat(length)).collect(), |_| true);
+    }
+
+    #[test]
+    fn what_is_no_such_index_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        drop(index_of(folder.path(), &["a".to_owned(), "b".to_owned()].into()));
-        let path = folder.path().join("index");
-        let found = fs::metadata(&path).unwrap();
-        let whole = fs::read(&path).unwrap();
-        enter(&path, vec![Known::of(2, &found)]).unwrap_err();
-        assert_eq!(fs::read(&path).unwrap(), whole, "it has no third entry");
+        let whole = index_of(folder.path(), &["a".to_owned(), "b".to_owned()].into());
+        assert!(fill(&mut whole.clone(), &[known(2)]).is_none(), "it has no third entry");
         for cut in [0, 11, 31, 60, 90] {
-            fs::write(&path, &whole[..cut]).unwrap();
-            enter(&path, vec![Known::of(0, &found)]).unwrap_err();
-            assert_eq!(fs::read(&path).unwrap(), whole[..cut]);
+            assert!(fill(&mut whole[..cut].to_vec(), &[known(0)]).is_none());
         }
-        let mut newer = whole.clone();
+        let mut newer = whole;
         newer[7] = 4;
-        fs::write(&path, &newer).unwrap();
-        enter(&path, vec![Known::of(0, &found)]).unwrap_err();
-        assert_eq!(fs::read(&path).unwrap(), newer);
+        assert!(fill(&mut newer, &[known(0)]).is_none());
     }
 }

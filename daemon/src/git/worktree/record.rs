@@ -216,11 +216,19 @@ impl Record {
         gone(fs::remove_dir_all(&aside))
     }
 
+    /// Replaces the index in one step: every gc of the user's reads it, whoever's worktree it is.
+    pub(super) fn replace_index(&self, bytes: &[u8]) -> io::Result<()> {
+        self.replace("index", bytes)
+    }
+
     /// Replaces a file in one step: a reader sees the old text or the new.
     fn replace(&self, name: &str, text: &[u8]) -> io::Result<()> {
         let next = self.folder.join(format!("{name}.hayward"));
-        fs::write(&next, text)?;
-        fs::rename(&next, self.folder.join(name))
+        let written = fs::write(&next, text);
+        written.and_then(|()| fs::rename(&next, self.folder.join(name))).inspect_err(|_| {
+            // a half is of no use to anybody; the first error is the one to tell
+            drop(fs::remove_file(&next));
+        })
     }
 }
 

@@ -182,7 +182,7 @@ impl Plan {
             known.push(Known::of(*nth, &fs::symlink_metadata(&place)?));
         }
         fault::point("worktree.create.written")?;
-        known::enter(&self.record.index(), known)
+        known::enter(&self.record, known)
     }
 
     /// The index is written by this thread, while the others begin with the files.
@@ -359,10 +359,9 @@ fn copy(
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let Ok(source) = openat(from, name, flags, Mode::empty()) else { return Ok(false) };
     let source = File::from(source);
-    // any change since the index was written shows in what is known of the file after it was read
     let is_it = || source.metadata().is_ok_and(|found| is_of(entry, &found));
     if let Some(buffer) = buffer.get_mut(..entry.file_size as usize) {
-        if source.read_exact_at(buffer, 0).is_err() || !is_it() {
+        if !is_read(&source, buffer, is_it) {
             return Ok(false);
         }
         return to.write_all(buffer).map(|()| true);
@@ -378,6 +377,12 @@ fn copy(
     to.set_len(0)?;
     to.rewind()?;
     Ok(false)
+}
+
+/// Reads it, and only then looks whether it is what was to be read: a time that was changed never
+/// goes back, so one look says that nothing was written before, either.
+fn is_read(source: &File, buffer: &mut [u8], is_it: impl FnOnce() -> bool) -> bool {
+    source.read_exact_at(buffer, 0).is_ok() && is_it()
 }
 
 /// Opens a folder inside another without going through a link.
@@ -407,6 +412,22 @@ fn parent(entry: &IndexEntry) -> &Path {
 mod tests {
     use super::super::Hold;
     use super::*;
+
+    #[test]
+    fn a_file_is_looked_at_once_it_was_read() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"old").unwrap();
+        let (mut buffer, mut other) = ([0; 3], file.try_clone().unwrap());
+        let look = || {
+            other.rewind().unwrap();
+            other.write_all(b"new").unwrap();
+            true
+        };
+        assert!(is_read(&file, &mut buffer, look));
+        assert_eq!(buffer, *b"old");
+        assert!(!is_read(&file, &mut buffer, || false));
+        assert!(!is_read(&file, &mut [0; 4], || true), "it is shorter");
+    }
 
     #[test]
     fn what_takes_too_long_is_given_up() {
