@@ -101,16 +101,13 @@ impl Daemon {
         let (queue, queued) = queue::open(shop.clone(), board.clone()).await?;
         let resumed = shop.clone();
         let completions = Kept::of(tokio::spawn(async move { again::resume(&resumed).await }));
-        let (runtimes, known) = watch::channel(Vec::new());
-        let (found, named) = (shop.agents.watch(), shop.config.agents.clone());
-        let telling = Kept::of(tokio::spawn(tell_runtimes(found, named, runtimes)));
-        let repositories = shop.repositories.clone();
+        let (runtimes, telling) = runtimes(&shop);
         let (vitals, measured) = vitals::watch(
             shop.home.root().to_owned(),
             shop.config.daemon.min_free_bytes,
-            repositories,
+            shop.repositories.clone(),
         );
-        let facts = Facts { room: board.room(), active: board.active(), runtimes: known, vitals };
+        let facts = Facts { room: board.room(), active: board.active(), runtimes, vitals };
         let (link, linked, commands) = link::start(identity, journal, facts, leases).await?;
         let settings = overlap::Settings::of_machine(shop.home.overlap());
         let (places, notes) = (shop.places.watch(), shop.config.daemon.sibling_notes);
@@ -177,6 +174,13 @@ fn identity(
             worktrees_directory: text(home.worktrees()),
         },
     })
+}
+
+/// What can be run here, empty until it is known, and the task that tells it.
+fn runtimes(shop: &Shop) -> (watch::Receiver<Vec<Runtime>>, Kept) {
+    let (to, known) = watch::channel(Vec::new());
+    let (found, named) = (shop.agents.watch(), shop.config.agents.clone());
+    (known, Kept::of(tokio::spawn(tell_runtimes(found, named, to))))
 }
 
 async fn tell_runtimes(

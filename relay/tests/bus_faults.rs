@@ -12,7 +12,8 @@ mod harness;
 
 use futures_util::StreamExt;
 use harness::bus::{
-    Cable, ask, bus_is, config, daemon, done, houses, nats, online, running, until_online, view,
+    Cable, ask, bus_is, config, daemon, done, houses, is_asked_through, nats, online, running,
+    until_online, view,
 };
 use harness::{BOUND, House, Socket, house_with, schema};
 use hayward_relay::{Config, Relay};
@@ -118,10 +119,7 @@ async fn without_the_bus_each_relay_serves_its_own_and_says_so_and_it_heals() {
     assert!(online(&second, &id).await, "the store knows that it is linked");
     let metrics = second.http.get(second.url("/metrics")).send().await.unwrap();
     assert!(metrics.text().await.unwrap().contains("hayward_relay_bus_up 0"));
-    let asked = ask(&first, "GET", &path, None);
-    let command = daemon.socket.until("readDiff").await;
-    daemon.socket.say(done(&command, json!({"files": []}))).await;
-    assert_eq!(asked.await.unwrap().0, 200);
+    is_asked_through(&first, &mut daemon, &run).await;
 
     cable.cut.send_replace(false);
     for house in [&first, &second] {
@@ -217,10 +215,7 @@ async fn of_two_links_of_a_daemon_at_two_relays_the_later_one_lives() {
     first.make(json!({"plan": "x"})).await;
     let run = new.claim_one().await;
     new.store(run.status("dispatched", "running")).await;
-    let asked = ask(&first, "GET", &format!("/api/v1/tasks/{}/diff", run.task), None);
-    let command = new.socket.until("readDiff").await;
-    new.socket.say(done(&command, json!({"files": []}))).await;
-    assert_eq!(asked.await.unwrap().0, 200);
+    is_asked_through(&first, &mut new, &run).await;
     let page = first.get("/api/v1/daemons").await;
     assert_eq!(page["daemons"].as_array().unwrap().len(), 1);
     first.stop().await;
@@ -314,10 +309,7 @@ async fn a_foreign_workspace_reaches_no_daemon_and_odd_messages_are_dropped() {
     client.flush().await.unwrap();
     assert!(daemon.socket.silent_of("readDiff", QUIET).await);
     // all goes on
-    let asked = ask(&second, "GET", &format!("/api/v1/tasks/{}/diff", run.task), None);
-    let command = daemon.socket.until("readDiff").await;
-    daemon.socket.say(done(&command, json!({"files": []}))).await;
-    assert_eq!(asked.await.unwrap().0, 200);
+    is_asked_through(&second, &mut daemon, &run).await;
     first.stop().await;
     second.stop().await;
 }

@@ -392,7 +392,9 @@ impl Machine {
         turn: &mut Turn,
     ) {
         // whose quota comes back waits for it, whatever attempts are left
-        let resets_at = self.resets_at().filter(|_| failure.reason == Reason::Quota);
+        let decoder = self.state.reading.decoder.as_ref();
+        let resets_at =
+            decoder.filter(|_| failure.reason == Reason::Quota).and_then(Decode::resets_at);
         let again = resets_at.is_some()
             || failure.reason.retry() != Retry::Never
                 && self.terms.attempt < self.terms.max_attempts;
@@ -413,11 +415,6 @@ impl Machine {
             self.report(Status::Failed, Some(failure.reason), details, now, turn);
         }
         self.end(turn);
-    }
-
-    /// When the quota of its agent's provider comes back.
-    fn resets_at(&self) -> Option<Timestamp> {
-        self.state.reading.decoder.as_ref().and_then(Decode::resets_at)
     }
 
     fn with_exit(&self, details: Details) -> Details {

@@ -79,22 +79,15 @@ async fn enter(
     core: &Arc<Core>,
     outlet: &Outlet,
     (workspace, token): (WorkspaceId, TokenId),
-    hello: Authenticate,
+    mut hello: Authenticate,
     manners: Manners,
 ) -> Result<Connection, End> {
     let now = crate::clock::now();
-    let profile = daemons::Profile {
-        hostname: hello.hostname,
-        version: hello.version,
-        capacity: hello.max_concurrent_tasks,
-        labels: hello.labels,
-        runtimes: hello.runtimes,
-        plain: manners.plain,
-        fences: manners.fences,
-        ..daemons::Profile::default()
-    };
+    let runs = hello.resume.take().unwrap_or_default().runs;
+    let machine = hello.machine_id;
     let mut tx = core.store.write().await?;
-    let daemon = daemons::welcome(tx.conn(), workspace, hello.machine_id, profile, now).await?;
+    let profile = described(hello, manners);
+    let daemon = daemons::welcome(tx.conn(), workspace, machine, profile, now).await?;
     tx.commit().await?;
     let joined = core.registry.join(
         NewLink {
@@ -127,15 +120,7 @@ async fn enter(
         stored: (acked.unwrap_or(0), 0),
     };
     let welcome = ToDaemon::Authenticated(handshake::welcome(daemon.id, manners, acked));
-    let link = Linked {
-        link: joined.link.number(),
-        workspace,
-        manners: links::Manners {
-            replies: manners.replies,
-            terminals: manners.terminals,
-            streams: manners.streams,
-        },
-    };
+    let link = Linked { link: joined.link.number(), workspace, manners: noted(manners) };
     let begun = async {
         // what an earlier link at another relay was given is stored by then
         core.bus.entered(daemon.id, link).await?;
@@ -146,7 +131,7 @@ async fn enter(
         if manners.plain {
             return Ok(());
         }
-        connection.reconcile(&hello.resume.unwrap_or_default().runs).await?;
+        connection.reconcile(&runs).await?;
         if manners.replies {
             discards::tell_all(core, daemon.id);
         }
@@ -160,4 +145,23 @@ async fn enter(
             Err(end)
         }
     }
+}
+
+/// What the hello says of the daemon.
+fn described(hello: Authenticate, manners: Manners) -> daemons::Profile {
+    daemons::Profile {
+        hostname: hello.hostname,
+        version: hello.version,
+        capacity: hello.max_concurrent_tasks,
+        labels: hello.labels,
+        runtimes: hello.runtimes,
+        plain: manners.plain,
+        fences: manners.fences,
+        ..daemons::Profile::default()
+    }
+}
+
+/// What other relays have to know of them.
+fn noted(Manners { replies, terminals, streams, .. }: Manners) -> links::Manners {
+    links::Manners { replies, terminals, streams }
 }

@@ -138,6 +138,14 @@ pub fn ask(
     })
 }
 
+/// What is asked of a run through `house` reaches its daemon, and the answer comes back.
+pub async fn is_asked_through(house: &House, daemon: &mut Daemon, run: &Run) {
+    let asked = ask(house, "GET", &format!("/api/v1/tasks/{}/diff", run.task), None);
+    let command = daemon.socket.until("readDiff").await;
+    daemon.socket.say(done(&command, json!({"files": []}))).await;
+    assert_eq!(asked.await.unwrap().0, 200);
+}
+
 pub fn done(command: &Value, payload: Value) -> Value {
     json!({"type": "reply", "requestId": command["requestId"], "ok": true, "payload": payload})
 }
