@@ -203,12 +203,12 @@ fn with_configured(
     agents: &BTreeMap<String, AgentSection>,
 ) -> Vec<Runtime> {
     for (name, agent) in agents {
-        if let Some(known) = found.iter_mut().find(|runtime| runtime.name == *name) {
-            known.provider.clone_from(&agent.provider);
-            continue;
-        }
         let runtime = agent.runtime.as_deref().unwrap_or(name);
         let provider = agent.provider.clone().or_else(|| provider_of(runtime).map(str::to_owned));
+        if let Some(known) = found.iter_mut().find(|runtime| runtime.name == *name) {
+            known.provider = provider;
+            continue;
+        }
         let beneath = found.iter().find(|one| one.name == runtime).cloned();
         found.push(match beneath {
             Some(beneath) => Runtime { name: name.clone(), provider, ..beneath },

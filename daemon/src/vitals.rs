@@ -9,6 +9,7 @@ use nix::sys::statvfs::statvfs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 /// A disk fills no faster than this is noticed: at a hundred megabytes a second half a gigabyte.
 const EVERY: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ pub fn watch(
     let (say, said) = watch::channel(measured(&root, floor, Vec::new()));
     let task = tokio::spawn(async move {
         let mut ticks = tokio::time::interval(EVERY);
+        // a disk that was slow to answer is not asked the sooner for it
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !say.is_closed() {
             ticks.tick().await;
             let (root, repositories) = (root.clone(), repositories.clone());

@@ -25,9 +25,9 @@ const DIGITS: usize = 12;
 /// The URL that a clone was made of; none where it holds a password, or there is none.
 #[must_use]
 pub fn url_of(clone: &Path) -> Option<String> {
-    let repository = git2::Repository::open_bare(clone).ok()?;
-    let remote = repository.find_remote("origin").ok()?;
-    let url = remote.url().ok()?.to_owned();
+    // its own file alone: the user's settings may put another address, with a token, in its place
+    let own = git2::Config::open(&clone.join("config")).ok()?;
+    let url = own.get_string("remote.origin.url").ok()?;
     (!holds_password(&url)).then_some(url)
 }
 
@@ -257,6 +257,20 @@ mod tests {
         assert_ne!(one, two);
         assert!(one.to_string_lossy().starts_with("/repos/app-"), "{one:?}");
         assert_eq!(one, clones.path("https://h/o/App.git"));
+    }
+
+    #[test]
+    fn what_the_users_settings_put_in_place_of_an_address_is_not_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let clone = git2::Repository::init_bare(folder.path()).unwrap();
+        let told = "https://h/o/app.git";
+        clone.remote("origin", told).unwrap();
+        let mut config = clone.config().unwrap();
+        config.set_str("url.https://token@h/.insteadOf", "https://h/").unwrap();
+        assert_ne!(clone.find_remote("origin").unwrap().url().ok(), Some(told));
+        assert_eq!(url_of(folder.path()).as_deref(), Some(told));
+        config.set_str("remote.origin.url", "https://me:secret@h/o/app.git").unwrap();
+        assert_eq!(url_of(folder.path()), None);
     }
 
     #[test]

@@ -234,8 +234,9 @@ impl Connection {
             return Err(End::Refused(Fault::new(Code::Unauthorized, "the token was revoked")));
         }
         daemons::seen(tx.conn(), daemon, now).await?;
-        if let Some(vitals) = vitals.filter(|told| *told != self.peer.profile.vitals) {
-            self.peer.profile.vitals = bounded(vitals);
+        let vitals = vitals.map(bounded).filter(|told| *told != self.peer.profile.vitals);
+        if let Some(vitals) = vitals {
+            self.peer.profile.vitals = vitals;
             self.core.field.describe(workspace, daemon, &self.peer.profile);
             daemons::describe(tx.conn(), daemon, &self.peer.profile).await?;
         }

@@ -135,7 +135,7 @@ async fn hand_over(
         .and_then(|()| fault::point("worktree.claim.taken"))
         .map_err(disk("claim", &place.path))?;
     if place.commit != new.commit {
-        check_out(repository.grounds(), &place.path, Some(&place.commit), &new.commit).await?;
+        check_out(repository.grounds(), &place.path, &place.commit, &new.commit).await?;
         point("worktree.claim.moved", &new.path)?;
     }
     let (held, at, branch) = (place.clone(), new.clone(), choice.map(|choice| choice.name.clone()));

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::super::repo::{CommitId, Repositories, Repository, read};
 use super::super::worktree::{
-    Hold, Record, Stamp, WorktreeError, blocking, check_out, digest, disk, enter, likeness, look,
-    point,
+    Hold, Record, Stamp, WorktreeError, blocking, digest, disk, enter, likeness, look, point,
+    write_files,
 };
 use super::{Miss, Place, Pool, REPOSITORY, Terms, chain};
 use crate::fault;
@@ -135,7 +135,7 @@ async fn grow(
     .map_err(disk("make the pool's folder", folder))?;
     let record = enter(repository, path, commit, Hold::Filling).await?;
     point("worktree.refill.added", path)?;
-    check_out(repository.grounds(), path, None, commit).await?;
+    write_files(repository, path, commit, None).await?;
     point("worktree.refill.filled", path)?;
     tokio::time::sleep(SETTLE).await;
     let (place, held, wanted) = (path.to_owned(), record.clone(), commit.clone());

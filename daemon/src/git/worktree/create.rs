@@ -2,15 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use super::super::branch::{BranchName, Choice};
 use super::super::command::Git;
 use super::super::repo::{CommitId, Repository, branches, read};
-use super::grounds::FILL;
-use super::seed::seed;
+use super::files::{Ahead, read_ahead, write_files};
 use super::yard::{Note, Yard};
-use super::{EMAIL, Grounds, Hold, NAME, NewWorktree, Record, Worktree, WorktreeError, leftover};
+use super::{EMAIL, Hold, NAME, NewWorktree, Record, Worktree, WorktreeError, leftover};
 use crate::{clock, fault};
 use hayward_shared::time::Timestamp;
 
@@ -48,8 +46,10 @@ pub(in crate::git) async fn cold(
     repository: &Repository,
     new: &NewWorktree,
 ) -> Result<Worktree, WorktreeError> {
-    let choice = on_ground(repository, new).await?;
-    match build(repository, new, choice.as_ref()).await {
+    let (choice, ahead) =
+        tokio::join!(on_ground(repository, new), read_ahead(repository, &new.commit));
+    let choice = choice?;
+    match build(repository, new, choice.as_ref(), ahead).await {
         Ok(()) => {
             Ok(Worktree { path: new.path.clone(), commit: new.commit.clone(), branch: choice })
         }
@@ -116,14 +116,18 @@ async fn build(
     repository: &Repository,
     new: &NewWorktree,
     choice: Option<&Choice>,
+    ahead: Option<Ahead>,
 ) -> Result<(), WorktreeError> {
     let branch = choice.map(|choice| choice.name.clone());
     let record = enter(repository, &new.path, &new.commit, Hold::Making).await?;
     let (to, at, name) = (record.clone(), new.clone(), branch.clone());
-    repository
-        .in_turn(move |common| async move { attach(&common, &to, &at, name).await })
-        .await??;
-    check_out(repository.grounds(), &new.path, None, &new.commit).await?;
+    let attached =
+        repository.in_turn(move |common| async move { attach(&common, &to, &at, name).await });
+    // both come to their ends, whatever becomes of one: nothing may be at work there afterwards
+    let (attached, filled) =
+        tokio::join!(attached, write_files(repository, &new.path, &new.commit, ahead));
+    attached??;
+    filled?;
     point("worktree.create.filled", &new.path)?;
     make_ready(&record, new, branch).await?;
     point("worktree.create.unlocked", &new.path)
@@ -237,39 +241,6 @@ pub(in crate::git) fn make_branch(
     turn.set_target(&name, commit, Some(&by), "branch: made for a task")?;
     turn.set_reflog(&name, log)?;
     turn.commit()
-}
-
-/// Writes the files of `to` over those of `from`, of which nothing was changed; over nothing when
-/// there is no `from`. Filters, line ends and sparse patterns are git's business.
-pub(in crate::git) async fn check_out(
-    grounds: &Grounds,
-    path: &Path,
-    from: Option<&CommitId>,
-    to: &CommitId,
-) -> Result<(), WorktreeError> {
-    let leave = grounds.checkout().await;
-    if from.is_none() {
-        let (at, commit, workers) = (path.to_owned(), to.clone(), leave.workers());
-        let until = Instant::now() + FILL;
-        if blocking(move || seed(&at, &commit, workers, until)).await.map_err(disk("fill", path))? {
-            return Ok(());
-        }
-    }
-    let place = path.to_owned();
-    let users_own = read(move || {
-        let config = git2::Repository::open(&place)?.config()?.snapshot()?;
-        Ok::<_, git2::Error>(config.get_entry("checkout.workers").is_ok())
-    });
-    let users_own = users_own.await.and_then(|own| own).unwrap_or(false);
-    let git = Git::in_worktree(path).timeout(FILL).args(["read-tree", "-m", "-u"]);
-    leave
-        .equip(git, users_own)
-        .args(from.map(CommitId::as_str))
-        .arg(to.as_str())
-        .run()
-        .await
-        .map(|_| ())
-        .map_err(|source| WorktreeError::Git { path: path.to_owned(), source })
 }
 
 /// Looks where the worktree stands, and hands it over.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::super::command::Git;
 
@@ -15,13 +15,20 @@ use super::super::command::Git;
 pub(in crate::git) struct Grounds {
     folders: Mutex<HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>>,
     checkouts: Semaphore,
+    /// How many more sources may be read before their worktrees are recorded.
+    ahead: Arc<Semaphore>,
     cores: usize,
 }
 
 impl Default for Grounds {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { folders: Mutex::default(), checkouts: Semaphore::new(cores), cores }
+        Self {
+            folders: Mutex::default(),
+            checkouts: Semaphore::new(cores),
+            ahead: Arc::new(Semaphore::new(cores)),
+            cores,
+        }
     }
 }
 
@@ -43,6 +50,11 @@ impl Grounds {
             held
         };
         lock.lock_owned().await
+    }
+
+    /// Leave to read ahead, until it is dropped; none where as many have it as there are processors.
+    pub(in crate::git) fn ahead(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.ahead).try_acquire_owned().ok()
     }
 
     /// Waits for a processor to check out with. One who comes alone gets them all.

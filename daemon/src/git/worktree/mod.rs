@@ -4,11 +4,13 @@
 //! written outside of it, so that many worktrees are made at once (`create`). Notes in the
 //! `yard` are what a crash is repaired by.
 
+mod contents;
 mod create;
 mod error;
+mod files;
 mod grounds;
 mod hand;
-mod known;
+mod index;
 pub(in crate::git) mod leftover;
 mod plain;
 mod pristine;
@@ -17,6 +19,7 @@ mod recover;
 mod remove;
 mod scratch;
 mod seed;
+mod source;
 mod walk;
 mod yard;
 
@@ -28,9 +31,10 @@ use super::parse::{self, Listed};
 use super::repo::{CommitId, Repository, read};
 
 pub(in crate::git) use create::{
-    blocking, check_out, cold, disk, enter, make_branch, make_ready, on_ground, point, undo,
+    blocking, cold, disk, enter, make_branch, make_ready, on_ground, point, undo,
 };
 pub use error::{DropError, ListError, ReleaseError, RemoveError, WorktreeError};
+pub(in crate::git) use files::{check_out, write_files};
 pub(in crate::git) use grounds::Grounds;
 pub use hand::{await_task, hand_over, withhold};
 pub(in crate::git) use pristine::{Stamp, is_content, look};

@@ -7,33 +7,26 @@
 //! All others come out of the object store.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::iter::Peekable;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use git2::{Index, IndexEntry, Odb};
+use git2::{IndexEntry, Odb, Repository};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::super::hidden::is_hidden;
-use super::super::repo::CommitId;
 use super::Record;
-use super::known::{self, Known};
-use super::plain::{has_rules, is_plain};
-use super::pristine::{EXECUTABLE, INTENT_TO_ADD, LINK, SUBMODULE, is_of};
+use super::contents::Entry;
+use super::index::{Known, index};
+use super::plain::is_plain;
+use super::pristine::{EXECUTABLE, LINK, SUBMODULE, is_of};
+use super::source::Source;
 use crate::fault;
-
-/// An ordinary file, in an index.
-const FILE: u32 = 0o100_644;
-
-/// The bits of an entry's flags that say which side of a conflict it is.
-const STAGE: u16 = 0x3000;
 
 /// How much older than its worktree a file is said to be. Git looks at whole seconds, and would read
 /// each file again that is as young as its index.
@@ -46,38 +39,30 @@ const RUN: usize = 64;
 /// it is asked to copy by itself.
 const SMALL: usize = 128 << 10;
 
-/// One file in so many must be there to copy: objects are unpacked no quicker here than by git's own
-/// workers, so a few of them are worth no process, and most of them are.
-const WORTHWHILE: usize = 2;
-
 /// The largest object that is unpacked here, in memory; for a larger one all is left to git, which
 /// streams it.
 const MAX_UNPACKED: usize = 64 << 20;
 
-/// Links and files of attributes are read whole up to here; no system takes a longer link, and nobody
-/// wrote such a file.
-const MOST_READ: usize = 1 << 20;
-
-/// Fills the empty worktree at `path` with the files of `commit`, by so many threads, and writes its
-/// index. False where git has to, and then the worktree is empty as before. Blocking.
+/// Fills the empty worktree at `path` by so many threads, and writes its index. False where git has
+/// to, and then the worktree is empty as before. Blocking.
 ///
 /// # Errors
 /// It was not full by `until`, or could not be emptied again: it is of no use then.
 pub(super) fn seed(
     path: &Path,
-    commit: &CommitId,
+    source: &Source,
     threads: usize,
     until: Instant,
 ) -> io::Result<bool> {
-    let (plan, mut index) = match Plan::of(path, commit) {
-        Ok(Some(both)) => both,
+    let plan = match Plan::of(path, source) {
+        Ok(Some(plan)) => plan,
         Ok(None) => return Ok(false),
         Err(cause) => {
             tracing::debug!(%cause, "the files are left to git");
             return Ok(false);
         }
     };
-    let Err(cause) = plan.carry_out(&mut index, threads, until) else { return Ok(true) };
+    let Err(cause) = plan.carry_out(threads, until) else { return Ok(true) };
     if cause.kind() == io::ErrorKind::TimedOut {
         return Err(cause);
     }
@@ -86,115 +71,71 @@ pub(super) fn seed(
     Ok(false)
 }
 
-/// What is to be written where, and who may be read from.
-struct Plan {
-    path: PathBuf,
+/// What is to be written where.
+struct Plan<'a> {
+    path: &'a Path,
     record: Record,
-    common: PathBuf,
-    checkout: Option<PathBuf>,
-    files: Vec<Wanted>,
-    links: Vec<(usize, IndexEntry)>,
-    submodules: Vec<IndexEntry>,
+    source: &'a Source,
     modified: SystemTime,
 }
 
-/// A file of the commit.
-struct Wanted {
-    /// Which entry of the index it is.
+/// A file to be written.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// Which entry it is.
     nth: usize,
-    entry: IndexEntry,
+    entry: &'a Entry,
     /// The same of the user's checkout, where its index vouches for it.
-    vouched: Option<IndexEntry>,
+    vouched: Option<&'a IndexEntry>,
 }
 
-impl Plan {
-    /// With the index of the commit, which knows nothing of the files yet. None where git has to write
-    /// them.
-    fn of(path: &Path, commit: &CommitId) -> Result<Option<(Self, Index)>, git2::Error> {
-        let common = git2::Repository::open(path)?.commondir().to_owned();
-        let repository = git2::Repository::open(&common)?;
+impl<'a> Plan<'a> {
+    /// None where git has to write the files.
+    fn of(path: &'a Path, source: &'a Source) -> Result<Option<Self>, git2::Error> {
         let Some(record) = Record::of(path) else { return Ok(None) };
         let made = fs::symlink_metadata(path.join(".git")).and_then(|made| made.modified());
+        let repository = Repository::open(&source.common)?;
         let (true, Ok(made)) = (is_plain(path, &repository)?, made) else { return Ok(None) };
-        let tree = repository.find_commit(commit.oid()?)?.tree()?;
-        let (checkout, index) = std::thread::scope(|scope| {
-            let checkout = scope.spawn(|| Checkout::of(&common));
-            let mut index = Index::open(&record.index())?;
-            index.read_tree(&tree)?;
-            // without what the checkout vouches for, all is left to git
-            Ok::<_, git2::Error>((checkout.join().ok().flatten(), index))
-        })?;
-        let (checkout, vouched) = checkout.map(|it| (it.root, it.vouched)).unzip();
-        let mut vouched = vouched.unwrap_or_default().into_iter().peekable();
-        let mut plan = Self {
-            path: path.to_owned(),
-            record,
-            common,
-            checkout,
-            files: Vec::new(),
-            links: Vec::new(),
-            submodules: Vec::new(),
-            modified: made.checked_sub(AGE).unwrap_or(made),
-        };
-        let objects = repository.odb()?;
-        for (nth, entry) in index.iter().enumerate() {
-            let rules = ends_with(&entry.path, b".gitattributes");
-            if (rules || entry.mode == LINK) && objects.read_header(entry.id)?.0 > MOST_READ {
-                return Ok(None);
-            }
-            if rules && has_rules(repository.find_blob(entry.id)?.content()) {
-                return Ok(None);
-            }
-            // git says why it does not write such a link
-            if entry.mode == LINK && entry.path.eq_ignore_ascii_case(b".gitmodules") {
-                return Ok(None);
-            }
-            match entry.mode {
-                FILE | EXECUTABLE => {
-                    let vouched = next_same(&mut vouched, &entry);
-                    plan.files.push(Wanted { nth, entry, vouched });
-                }
-                LINK => plan.links.push((nth, entry)),
-                SUBMODULE => plan.submodules.push(entry),
-                // of an old kind, that git reads as one of these
-                _ => return Ok(None),
-            }
-        }
-        let copied = plan.files.iter().filter(|wanted| wanted.vouched.is_some()).count();
-        Ok((copied * WORTHWHILE >= plan.files.len()).then_some((plan, index)))
+        Ok(Some(Self { path, record, source, modified: made.checked_sub(AGE).unwrap_or(made) }))
     }
 
-    fn carry_out(&self, index: &mut Index, threads: usize, until: Instant) -> io::Result<()> {
-        let files = self.files.iter().map(|wanted| &wanted.entry);
-        let links = self.links.iter().map(|(_, link)| link);
-        let mut folders: Vec<&Path> = files.chain(links).map(parent).collect();
-        folders.dedup();
-        for folder in folders.into_iter().chain(self.submodules.iter().map(name)) {
-            fs::create_dir_all(self.path.join(folder))?;
+    fn carry_out(&self, threads: usize, until: Instant) -> io::Result<()> {
+        let (contents, mut before) = (&self.source.contents, None);
+        for entry in &contents.entries {
+            let folder = if entry.mode == SUBMODULE { entry.name() } else { entry.parent() };
+            if before.replace(folder) != Some(folder) {
+                fs::create_dir_all(self.path.join(folder))?;
+            }
         }
-        let mut known = self.write_files(index, threads, until)?;
+        let mut known = vec![Known::default(); contents.entries.len()];
+        let mut enter = |nth: usize, found: Known| known.get_mut(nth).map(|known| *known = found);
+        for (nth, found) in self.write_files(threads, until)? {
+            enter(nth, found);
+        }
         // after them, so that nothing is written through a link
-        let repository = git2::Repository::open(&self.common).map_err(io::Error::other)?;
-        for (nth, link) in &self.links {
-            let target = repository.find_blob(link.id).map_err(io::Error::other)?;
-            let place = self.path.join(name(link));
-            symlink(OsStr::from_bytes(target.content()), &place)?;
-            known.push(Known::of(*nth, &fs::symlink_metadata(&place)?));
+        let repository = Repository::open(&self.source.common).map_err(io::Error::other)?;
+        for (nth, link) in contents.entries.iter().enumerate() {
+            if link.mode == LINK {
+                let target = repository.find_blob(link.id).map_err(io::Error::other)?;
+                let place = self.path.join(link.name());
+                symlink(OsStr::from_bytes(target.content()), &place)?;
+                enter(nth, Known::of(&fs::symlink_metadata(&place)?));
+            }
         }
         fault::point("worktree.create.written")?;
-        known::enter(&self.record, known)
+        let index = index(contents, &known);
+        self.record.replace_index(&index.ok_or(io::ErrorKind::FileTooLarge)?)
     }
 
-    /// The index is written by this thread, while the others begin with the files.
-    fn write_files(
-        &self,
-        index: &mut Index,
-        threads: usize,
-        until: Instant,
-    ) -> io::Result<Vec<Known>> {
-        let runs: Vec<&[Wanted]> = self
-            .files
-            .chunk_by(|one, next| parent(&one.entry) == parent(&next.entry))
+    fn write_files(&self, threads: usize, until: Instant) -> io::Result<Vec<(usize, Known)>> {
+        let Source { contents, vouched, .. } = self.source;
+        let entries = contents.entries.iter().zip(vouched).enumerate();
+        let files: Vec<Wanted<'_>> = entries
+            .filter(|(_, (entry, _))| entry.is_file())
+            .map(|(nth, (entry, vouched))| Wanted { nth, entry, vouched: vouched.as_ref() })
+            .collect();
+        let runs: Vec<&[Wanted<'_>]> = files
+            .chunk_by(|one, next| one.entry.parent() == next.entry.parent())
             .flat_map(|folder| folder.chunks(RUN))
             .collect();
         let next = AtomicUsize::new(0);
@@ -208,41 +149,38 @@ impl Plan {
                 made
             };
             let others: Vec<_> = (1..threads.min(runs.len())).map(|_| scope.spawn(work)).collect();
-            let written = index.write().map_err(io::Error::other);
-            if written.is_err() {
-                next.store(runs.len(), Ordering::Relaxed);
-            }
             let mut made = work()?;
             for other in others {
                 made.extend(other.join().map_err(|_| io::Error::other("a writer broke"))??);
             }
-            written.map(|()| made)
+            Ok(made)
         })
     }
 
     /// Writes one run of files after the other until none is left.
     fn write_runs(
         &self,
-        runs: &[&[Wanted]],
+        runs: &[&[Wanted<'_>]],
         next: &AtomicUsize,
         until: Instant,
-    ) -> io::Result<Vec<Known>> {
-        let repository = git2::Repository::open(&self.common).map_err(io::Error::other)?;
+    ) -> io::Result<Vec<(usize, Known)>> {
+        let repository = Repository::open(&self.source.common).map_err(io::Error::other)?;
         let objects = repository.odb().map_err(io::Error::other)?;
-        let to = OwnedFd::from(File::open(&self.path)?);
+        let to = OwnedFd::from(File::open(self.path)?);
         // whatever of the checkout cannot be read is unpacked
-        let from = self.checkout.as_ref().and_then(|top| File::open(top).ok()).map(OwnedFd::from);
+        let from = File::open(&self.source.checkout).ok().map(OwnedFd::from);
         let (mut made, mut buffer) = (Vec::new(), vec![0; SMALL]);
         while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let Some(first) = run.first() else { continue };
             if Instant::now() > until {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk was too slow"));
             }
-            let folder = parent(&first.entry);
+            let folder = first.entry.parent();
             let (from, to) =
                 (from.as_ref().and_then(|top| inside(top, folder).ok()), inside(&to, folder)?);
             for wanted in *run {
-                made.push(self.write_file(wanted, &objects, from.as_ref(), &to, &mut buffer)?);
+                let known = self.write_file(*wanted, &objects, from.as_ref(), &to, &mut buffer)?;
+                made.push((wanted.nth, known));
             }
         }
         Ok(made)
@@ -250,7 +188,7 @@ impl Plan {
 
     fn write_file(
         &self,
-        Wanted { nth, entry, vouched }: &Wanted,
+        Wanted { entry, vouched, .. }: Wanted<'_>,
         objects: &Odb<'_>,
         from: Option<&OwnedFd>,
         to: &OwnedFd,
@@ -262,7 +200,7 @@ impl Plan {
         }
         let mode = if entry.mode == EXECUTABLE { 0o777 } else { 0o666 };
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let name = name(entry).file_name().unwrap_or_default();
+        let name = entry.name().file_name().unwrap_or_default();
         let mut file = File::from(openat(to, name, flags, Mode::from_bits_truncate(mode))?);
         let is_copied = match (from, vouched) {
             // of another size it was written by rules that no longer hold
@@ -278,12 +216,12 @@ impl Plan {
             file.write_all(objects.read(entry.id).map_err(io::Error::other)?.data())?;
         }
         file.set_modified(self.modified)?;
-        Ok(Known::of(*nth, &file.metadata()?))
+        Ok(Known::of(&file.metadata()?))
     }
 
     /// Empties the worktree again.
     fn take_back(&self) -> io::Result<()> {
-        for child in fs::read_dir(&self.path)? {
+        for child in fs::read_dir(self.path)? {
             let child = child?;
             if child.file_name() == ".git" {
                 continue;
@@ -298,52 +236,6 @@ impl Plan {
             _ => Ok(()),
         }
     }
-}
-
-/// The user's checkout.
-struct Checkout {
-    root: PathBuf,
-    /// The plain files that its index vouches for, in the order of their names.
-    vouched: Vec<IndexEntry>,
-}
-
-impl Checkout {
-    /// None where there is none, or its index is of a kind that libgit2 does not read. One that is
-    /// elsewhere than its repository is not used: whoever can write the configuration could name any
-    /// folder.
-    fn of(common: &Path) -> Option<Self> {
-        let repository = git2::Repository::open(common).ok()?;
-        let root = repository.workdir()?.canonicalize().ok()?;
-        if repository.path().canonicalize().ok()? != root.join(".git") {
-            return None;
-        }
-        let place = repository.path().join("index");
-        // looked at before it is read: one that is written meanwhile is younger than assumed
-        let found = fs::symlink_metadata(&place).ok().filter(Metadata::is_file)?;
-        let index = Index::open(&place).ok()?;
-        let written = found.mtime().min(found.ctime());
-        let vouched = index.iter().filter(|entry| is_sure(entry, written)).collect();
-        Some(Self { root, vouched })
-    }
-}
-
-/// Whether an index of that age, in whole seconds since 1970, can vouch for the file, as git sees it:
-/// a file as young as its index may have changed after it was looked at.
-fn is_sure(entry: &IndexEntry, written: i64) -> bool {
-    matches!(entry.mode, FILE | EXECUTABLE)
-        && entry.flags & STAGE == 0
-        && entry.flags_extended & INTENT_TO_ADD == 0
-        && !is_hidden(entry)
-        && i64::from(entry.mtime.seconds()) < written
-}
-
-/// The entry of `all` that is the very same file as `wanted`; those before it are passed over.
-fn next_same(
-    all: &mut Peekable<impl Iterator<Item = IndexEntry>>,
-    wanted: &IndexEntry,
-) -> Option<IndexEntry> {
-    while all.next_if(|one| one.path < wanted.path).is_some() {}
-    all.next_if(|one| (&one.path, one.id, one.mode) == (&wanted.path, wanted.id, wanted.mode))
 }
 
 /// Copies a file of the checkout; false, and nothing is written, when it is not what the index says.
@@ -395,21 +287,9 @@ fn inside(top: &OwnedFd, folder: &Path) -> io::Result<OwnedFd> {
     Ok(at)
 }
 
-fn ends_with(name: &[u8], end: &[u8]) -> bool {
-    let tail = name.len().checked_sub(end.len()).and_then(|at| name.get(at..));
-    tail.is_some_and(|tail| tail.eq_ignore_ascii_case(end))
-}
-
-fn name(entry: &IndexEntry) -> &Path {
-    Path::new(OsStr::from_bytes(&entry.path))
-}
-
-fn parent(entry: &IndexEntry) -> &Path {
-    name(entry).parent().unwrap_or(Path::new(""))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::super::repo::CommitId;
     use super::super::Hold;
     use super::*;
 
@@ -452,10 +332,11 @@ mod tests {
         let now = hayward_shared::time::Timestamp::from_millis(0);
         Record::enter(user.path(), &path, &commit, &Hold::Making, now).unwrap();
 
-        let refused = seed(&path, &commit, 1, Instant::now() - AGE).unwrap_err();
+        let source = Source::read(user.path(), &commit).unwrap().unwrap();
+        let refused = seed(&path, &source, 1, Instant::now() - AGE).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
         assert!(!path.join("file").exists());
-        assert!(seed(&path, &commit, 1, Instant::now() + Duration::from_secs(60)).unwrap());
+        assert!(seed(&path, &source, 1, Instant::now() + Duration::from_secs(60)).unwrap());
         assert_eq!(fs::read(path.join("file")).unwrap(), b"text");
     }
 }
