@@ -1,5 +1,6 @@
 //! A task while it is changed, with the events that will tell of it. Pure.
 
+use crate::prices::Delta;
 use crate::store::events::Draft;
 use crate::store::tasks::Stored;
 use hayward_shared::event::{Actor, ActorKind, Kind, StatusChanged, Subject};
@@ -13,12 +14,14 @@ use serde_json::{Value, json};
 pub(crate) struct Change {
     pub(crate) row: Stored,
     pub(crate) drafts: Vec<Draft>,
+    /// What the task spent meanwhile.
+    pub(crate) spent: Delta,
 }
 
 impl Change {
     /// No change yet.
     pub(crate) fn of(row: Stored) -> Self {
-        Self { row, drafts: Vec::new() }
+        Self { row, drafts: Vec::new(), spent: Delta::default() }
     }
 
     /// Moves the task, or says why it may not; nothing changes then.
@@ -33,6 +36,11 @@ impl Change {
         self.row.task.advance(to, reason, now)?;
         if old == to {
             return Ok(());
+        }
+        self.count_time(now);
+        self.row.running_since = (to == Status::Running).then_some(now);
+        if to == Status::Running || !to.is_held() {
+            self.row.braked = false;
         }
         if to == Status::Queued {
             self.row.queued_at = Some(now);
@@ -59,6 +67,16 @@ impl Change {
             self.go_on_with(next, by, now);
         }
         Ok(())
+    }
+
+    /// Counts how long the task ran until `now`, since that was last counted.
+    pub(crate) fn count_time(&mut self, now: Timestamp) {
+        if let Some(since) = self.row.running_since {
+            // a clock that was set back takes nothing away
+            let ms = now.since(since).max(0);
+            self.spent = self.spent.plus(Delta { ms, ..Delta::default() });
+            self.row.running_since = Some(now);
+        }
     }
 
     /// Sends a task that has ended back, or tells why its agent does not hear of it.

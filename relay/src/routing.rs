@@ -5,6 +5,7 @@ mod aftermath;
 
 use crate::change::Change;
 use crate::lease;
+use crate::limits::LONGEST_QUOTA_MS;
 use crate::store::events::Draft;
 use crate::store::tasks::Stored;
 use hayward_shared::event::{
@@ -24,6 +25,13 @@ const MAX_PAYLOAD: usize = 4 * MAX_TEXT;
 const MAX_REF: usize = 512;
 
 const MOST_SALVAGED: usize = 64;
+
+/// Times in a row that a provider refuses a task for its rate before that counts as a failure: with
+/// the pauses between them more than an hour.
+const MOST_REFUSALS: u32 = 20;
+
+/// The longest name of a model, in bytes.
+const MAX_MODEL: usize = 200;
 
 /// The longest address of a pull request: what browsers take.
 const MAX_URL: usize = 2_048;
@@ -162,6 +170,9 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
         && let Some(session) = event.payload.get("sessionId").and_then(Value::as_str)
     {
         change.row.task.results.session_id = Some(session.to_owned());
+        let model = event.payload.get("model").and_then(Value::as_str);
+        let model = model.filter(|model| model.len() <= MAX_MODEL).map(str::to_owned);
+        take(&mut change.row.task.results.session_model, model.as_ref());
         change.row.task.version += 1;
     }
     if event.event == Kind::WorktreeRemoved {
@@ -300,10 +311,16 @@ fn advance(
     // the report was on its way is not waited for again
     let told = report.next_retry_at.zip(report.at).map(|(due, at)| {
         let told = due.since(at);
-        if quota { told.min(due.since(moment.now)).max(0) } else { told.max(0) }
+        match quota {
+            true => told.min(due.since(moment.now)).clamp(0, LONGEST_QUOTA_MS),
+            false => told.max(0),
+        }
     });
-    // whose quota is used up waits for it, and has not failed
-    let parked = quota && told.is_some();
+    // whose quota is used up waits for it, and has not failed; nor has who came too often, unless
+    // that does not end
+    let limited = report.reason == Some(Reason::ProviderRateLimited)
+        && change.row.task.holding.refusals < MOST_REFUSALS;
+    let parked = limited || quota && told.is_some();
     match report.new_status {
         Status::Deferred if (spent || in_vain) && !parked => {
             change.step(Status::Failed, report.reason, by, moment.now)
@@ -312,6 +329,9 @@ fn advance(
             change.step(Status::Deferred, report.reason, by, moment.now)?;
             if parked {
                 change.row.task.holding.attempt = attempt.saturating_sub(1);
+            }
+            if limited {
+                change.row.task.holding.refusals += 1;
             }
             let wait = told.unwrap_or_else(|| retry_delay_ms(attempt, moment.jitter));
             change.row.task.holding.next_retry_at = Some(moment.now.plus_millis(wait));
@@ -323,6 +343,10 @@ fn advance(
         Status::Queued => {
             change.fence();
             change.step(Status::Queued, None, by, moment.now)
+        }
+        // the daemon does not know for what it was told to pause
+        Status::Paused if change.row.braked => {
+            change.step(Status::Paused, Some(Reason::Budget), by, moment.now)
         }
         to => change.step(to, report.reason, by, moment.now),
     }
@@ -365,7 +389,7 @@ fn take<T: Clone>(known: &mut Option<T>, told: Option<&T>) {
 mod tests {
     use super::*;
     use crate::lease::tests::{at, both, running};
-    use hayward_shared::task::{FollowUp, Order};
+    use hayward_shared::task::{FollowUp, Order, Task};
 
     const MOMENT: fn() -> Moment = || Moment { now: at(9_000), lease_end: at(69_000), jitter: 0.0 };
 
@@ -418,6 +442,63 @@ mod tests {
         assert!(
             lease::overdue(&sent.row, both(i64::MAX), &crate::config::Timing::default()).is_none()
         );
+    }
+
+    #[test]
+    fn f58_a_providers_refusals_cost_no_attempts_until_there_were_twenty_in_a_row() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let mut row = running(Order::default(), me);
+        for nth in 1..=MOST_REFUSALS {
+            let FromDaemon::TaskStatusChange(mut told) = report(&row, Status::Deferred) else {
+                panic!()
+            };
+            told.reason = Some(Reason::ProviderRateLimited);
+            let told = FromDaemon::TaskStatusChange(told);
+            let change = applied(judge(row.clone(), from, told.clone(), MOMENT()));
+            let Task { status, ref holding, .. } = change.row.task;
+            assert_eq!((status, holding.attempt, holding.refusals), (Status::Deferred, 0, nth));
+            row.task.holding.refusals = nth;
+            if nth == MOST_REFUSALS {
+                let change = applied(judge(row.clone(), from, told, MOMENT()));
+                assert_eq!(change.row.task.status, Status::Failed);
+            }
+        }
+    }
+
+    #[test]
+    fn f58_a_quota_that_is_told_to_come_back_in_years_is_waited_for_a_month() {
+        let me = DaemonId::fresh();
+        let row = running(Order::default(), me);
+        let FromDaemon::TaskStatusChange(mut told) = report(&row, Status::Deferred) else {
+            panic!()
+        };
+        told.reason = Some(Reason::Quota);
+        (told.at, told.next_retry_at) = (Some(at(0)), Some(at(i64::MAX / 2)));
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let told = FromDaemon::TaskStatusChange(told);
+        let change = applied(judge(row, from, told, MOMENT()));
+        let due = change.row.task.holding.next_retry_at.unwrap();
+        assert_eq!(due.since(MOMENT().now), LONGEST_QUOTA_MS);
+    }
+
+    #[test]
+    fn a_task_that_was_told_to_pause_for_a_budget_says_so_and_another_does_not() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        for (braked, reason) in [(true, Some(Reason::Budget)), (false, None)] {
+            let row = Stored { braked, ..running(Order::default(), me) };
+            let change = applied(judge(row.clone(), from, report(&row, Status::Paused), MOMENT()));
+            assert_eq!((change.row.task.reason, change.row.running_since), (reason, None));
+            assert_eq!(change.spent.ms, 7_000, "it ran since 2_000");
+            let on = applied(judge(
+                change.row.clone(),
+                from,
+                report(&change.row, Status::Running),
+                MOMENT(),
+            ));
+            assert_eq!((on.row.braked, on.row.running_since), (false, Some(at(9_000))));
+        }
     }
 
     #[test]

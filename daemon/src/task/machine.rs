@@ -391,9 +391,11 @@ impl Machine {
         roll: f64,
         turn: &mut Turn,
     ) {
-        // whose quota comes back waits for it, whatever attempts are left
+        // whose quota comes back waits for it, whatever attempts are left; and for how long one goes
+        // on that asked too often, the relay decides
         let resets_at = self.resets_at().filter(|_| failure.reason == Reason::Quota);
         let again = resets_at.is_some()
+            || failure.reason == Reason::ProviderRateLimited
             || failure.reason.retry() != Retry::Never
                 && self.terms.attempt < self.terms.max_attempts;
         let mut details = self.with_exit(details);

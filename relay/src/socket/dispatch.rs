@@ -10,7 +10,7 @@ use crate::placement::{self, Candidate};
 use crate::routing::Sender;
 use crate::store::tasks::{self, Closed, Stored};
 use crate::store::tokens::{self, Issue};
-use crate::store::{Conn, StoreError, Tx, daemons, limits, persist};
+use crate::store::{Conn, StoreError, Tx, daemons, limits, persist, spending};
 use hayward_shared::api::Role;
 use hayward_shared::protocol::{RunOrder, SpawnTask, Tagged, ToDaemon};
 use hayward_shared::task::{CompletionAction, Task};
@@ -217,6 +217,9 @@ impl Connection {
                 let agent = placement::agent_of(&row.task, profile);
                 let provider = agent.as_deref().and_then(|a| placement::provider_at(a, profile));
                 if gauge.barrier(agent.as_deref(), provider.as_deref()).is_some() {
+                    continue;
+                }
+                if spending::over(tx.conn(), &row.task).await?.is_some() {
                     continue;
                 }
                 match tasks::take(tx.conn(), workspace, row.task.id).await? {

@@ -6,7 +6,7 @@ use crate::change::Change;
 use crate::refusals;
 use crate::routing::{self, Moment, Sender, Verdict};
 use crate::store::tasks::{self, Stored};
-use crate::store::{StoreError, Tx, daemons};
+use crate::store::{StoreError, Tries, Tx, daemons, spending};
 use hayward_edge::planted;
 use hayward_shared::api::Directories;
 use hayward_shared::fault::{Code, Fault};
@@ -21,6 +21,7 @@ enum Answer {
 }
 
 /// A state message with its place in the daemon's outbox; without a body it could not be read.
+#[derive(Clone)]
 pub(super) struct Numbered {
     pub(super) seq: u64,
     pub(super) tags: Tags,
@@ -82,6 +83,7 @@ impl Sheet {
             Some(entry) => {
                 entry.change.row = change.row;
                 entry.change.drafts.extend(change.drafts);
+                entry.change.spent = entry.change.spent.plus(change.spent);
                 entry.changed = true;
             }
             None => {
@@ -103,6 +105,16 @@ impl Connection {
     /// Stores state messages and the number of the last in one transaction. One that is stored
     /// already is acked again; one that is too far ahead ends the link, since something was lost.
     pub(super) async fn numbered(&mut self, batch: Vec<Numbered>) -> Result<(), End> {
+        let mut tries = Tries::default();
+        loop {
+            match self.store_numbered(batch.clone()).await {
+                Err(end) if end.passes(&mut tries) => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn store_numbered(&mut self, batch: Vec<Numbered>) -> Result<(), End> {
         let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let mut tx = self.core.store.write().await?;
         let acked = daemons::acked(tx.conn(), self.peer.daemon).await?;
@@ -160,17 +172,32 @@ impl Connection {
     pub(super) async fn unnumbered(&mut self, tags: Tags, body: FromDaemon) -> Result<(), End> {
         let ends =
             matches!(body, FromDaemon::TaskStatusChange(_) | FromDaemon::TaskComplete { .. });
-        let mut tx = self.core.store.write().await?;
-        let mut sheet = Sheet::default();
-        let answer = self.take(&mut tx, &mut sheet, tags, body).await?;
-        let asked = sheet.store(&mut tx).await?;
-        tx.commit().await?;
+        let mut tries = Tries::default();
+        let (answer, asked) = loop {
+            match self.store_unnumbered(tags, body.clone()).await {
+                Err(e) if tries.again(&e) => {}
+                stored => break stored?,
+            }
+        };
         self.tell_of_provider(asked);
         if let Some(answer) = answer {
             self.tell(answer).await?;
         }
         // an end makes room, and a plain peer does not ask for more
         if ends && self.peer.plain { self.offer().await } else { Ok(()) }
+    }
+
+    async fn store_unnumbered(
+        &mut self,
+        tags: Tags,
+        body: FromDaemon,
+    ) -> Result<(Option<Answer>, bool), StoreError> {
+        let mut tx = self.core.store.write().await?;
+        let mut sheet = Sheet::default();
+        let answer = self.take(&mut tx, &mut sheet, tags, body).await?;
+        let asked = sheet.store(&mut tx).await?;
+        tx.commit().await?;
+        Ok((answer, asked))
     }
 
     /// What was learned of a provider is stored: those who wait for it may go on sooner or later.
@@ -255,11 +282,15 @@ impl Connection {
                 }
             }
             Verdict::Spent(mut change, run, usage) => {
-                let sum = tasks::note_usage(tx.conn(), workspace, (task, run), &usage).await?;
+                let price = change.row.task.model().and_then(|model| self.core.prices.of(model));
+                let (key, said) = ((task, run), (usage, price));
+                let (sum, spent) = spending::note_usage(tx.conn(), workspace, key, said).await?;
                 change.row.task.results.usage = sum;
+                change.spent = change.spent.plus(spent);
                 change.row.task.version += 1;
                 // a refusal is told with a usage of nothing
                 if usage.output_tokens > 0 {
+                    change.row.task.holding.refusals = 0;
                     sheet.asked |= refusals::answered(tx.conn(), &change.row).await?;
                 }
                 sheet.note(*change);

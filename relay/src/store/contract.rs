@@ -5,16 +5,18 @@ use super::due;
 use super::events::{self, Stream};
 use super::tasks::{self, Filter, Stored};
 use super::tokens::{self, Issue};
-use super::{Heard, Store, StoreError, daemons, discards, sql, users};
+use super::{Heard, Store, StoreError, daemons, discards, spending, sql, users};
 use crate::auth::Who;
 use crate::change::{Change, system};
 use crate::database::Database;
 use crate::lease;
 use crate::lease::tests::{at, queued};
+use crate::prices::Delta;
 use hayward_shared::api::Role;
+use hayward_shared::budget::{Budget, BudgetReached, Reached};
 use hayward_shared::event::Kind;
 use hayward_shared::id::{DaemonId, MachineId, TaskId, WorkspaceId};
-use hayward_shared::task::{Order, Status, Usage};
+use hayward_shared::task::{Order, Reason, Status, Usage};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -90,6 +92,8 @@ contract! {
     a_chosen_id_makes_one_task_whoever_asks
     leases_begin_anew_and_what_is_due_is_found
     what_is_discarded_is_gone_and_usage_is_summed
+    what_parts_spend_counts_against_the_budgets_above_them_once
+    whoever_runs_below_a_budget_that_is_used_up_is_found
     tokens_and_users_are_kept_by_their_names
     a_newer_relays_database_is_refused
 }
@@ -468,12 +472,14 @@ async fn what_is_discarded_is_gone_and_usage_is_summed(place: Place) {
     let mut tx = place.store.write().await.unwrap();
     let used = |tokens| Usage { input_tokens: tokens, ..Usage::default() };
     let (one, two) = (hayward_shared::id::RunId::fresh(), hayward_shared::id::RunId::fresh());
-    for (run, tokens) in [(one, 1), (two, 10), (one, 5)] {
-        let usage = used(tokens);
-        tasks::note_usage(tx.conn(), place.workspace, (id, run), &usage).await.unwrap();
+    let mut spent = 0;
+    for (run, tokens, sum) in [(one, 1, 1_u64), (two, 10, 11), (one, 5, 15), (two, 20, 25)] {
+        let (key, said) = ((id, run), (used(tokens), None));
+        let (all, delta) =
+            spending::note_usage(tx.conn(), place.workspace, key, said).await.unwrap();
+        spent += delta.tokens;
+        assert_eq!((all.input_tokens, all.unpriced_tokens, spent), (sum, sum, sum.cast_signed()));
     }
-    let sum = tasks::note_usage(tx.conn(), place.workspace, (id, two), &used(20)).await.unwrap();
-    assert_eq!(sum.input_tokens, 25);
     tx.commit().await.unwrap();
     let mut tx = place.store.write().await.unwrap();
     tasks::discard(&mut tx, place.workspace, id).await.unwrap();
@@ -486,6 +492,91 @@ async fn what_is_discarded_is_gone_and_usage_is_summed(place: Place) {
     let mut reader = place.store.read().await.unwrap();
     let open = discards::of_daemon(&mut reader, daemon).await.unwrap();
     assert_eq!(open, [(place.workspace, id)]);
+}
+
+async fn what_parts_spend_counts_against_the_budgets_above_them_once(place: Place) {
+    let budget = Budget { max_tokens: Some(100), max_seconds: Some(9), ..Budget::default() };
+    let root = place.row(Order { budget: Some(budget), ..Order::default() });
+    let part =
+        |of: &Stored| place.row(Order { parent_task_id: Some(of.task.id), ..Order::default() });
+    let (one, other) = (part(&root), part(&root));
+    let leaf = part(&one);
+    let mut tx = place.store.write().await.unwrap();
+    spending::set_budget(tx.conn(), &root.task).await.unwrap();
+    for row in [&root, &one, &other, &leaf] {
+        tasks::apply(&mut tx, lease::created(row.clone(), &system())).await.unwrap();
+    }
+    let delta = |tokens, ms| Delta { tokens, ms, ..Delta::default() };
+    for (row, tokens, ms) in [(&leaf, 60, 1), (&other, 30, 2), (&root, 5, 4)] {
+        let (over, _) = spending::add(tx.conn(), &row.task, delta(tokens, ms)).await.unwrap();
+        assert_eq!(over, [], "{tokens}");
+    }
+    assert_eq!(spending::over(tx.conn(), &leaf.task).await.unwrap(), None);
+    let (over, _) = spending::add(tx.conn(), &leaf.task, delta(5, 0)).await.unwrap();
+    let reached = Reached::Tokens { spent: 100, limit: 100 };
+    assert_eq!(over, [BudgetReached { of_task_id: root.task.id, reached }]);
+    // it is told once, and keeps all of the tree back
+    assert_eq!(spending::add(tx.conn(), &one.task, delta(1, 0)).await.unwrap().0, []);
+    for row in [&root, &one, &other, &leaf] {
+        assert_eq!(spending::over(tx.conn(), &row.task).await.unwrap(), Some(over[0]));
+    }
+    let spent = spending::own(tx.conn(), &root.task).await.unwrap().spent;
+    assert_eq!((spent.tokens, spent.running_ms), (101, 7));
+    assert_eq!(spending::own(tx.conn(), &one.task).await.unwrap().spent.tokens, 66);
+    // a raise that is none is refused as what it is, and one that is lets all go on
+    let mut raised = root.task.clone();
+    raised.order.budget = Some(Budget { max_tokens: Some(101), ..budget });
+    assert!(spending::set_budget(tx.conn(), &raised).await.unwrap().is_some());
+    raised.order.budget = Some(Budget { max_tokens: Some(102), ..budget });
+    assert_eq!(spending::set_budget(tx.conn(), &raised).await.unwrap(), None);
+    assert_eq!(spending::over(tx.conn(), &leaf.task).await.unwrap(), None);
+    // of a part that is discarded what it spent stays spent
+    tasks::discard(&mut tx, place.workspace, leaf.task.id).await.unwrap();
+    assert_eq!(spending::own(tx.conn(), &root.task).await.unwrap().spent.tokens, 101);
+    let (over, _) = spending::add(tx.conn(), &other.task, delta(0, 8_993)).await.unwrap();
+    assert_eq!(over[0].reached, Reached::Time { spent: 9, limit: 9 });
+    tx.commit().await.unwrap();
+}
+
+async fn whoever_runs_below_a_budget_that_is_used_up_is_found(place: Place) {
+    let budget = Budget { max_seconds: Some(1), ..Budget::default() };
+    let root = place.row(Order { budget: Some(budget), ..Order::default() });
+    let part = place.row(Order { parent_task_id: Some(root.task.id), ..Order::default() });
+    let stranger = place.row(Order::default());
+    let mut tx = place.store.write().await.unwrap();
+    spending::set_budget(tx.conn(), &root.task).await.unwrap();
+    tasks::apply(&mut tx, lease::created(root.clone(), &system())).await.unwrap();
+    for row in [&part, &stranger] {
+        let mut change = Change::of(row.clone());
+        change.step(Status::Dispatched, None, &system(), at(1)).unwrap();
+        change.step(Status::Running, None, &system(), at(1_000)).unwrap();
+        tasks::apply(&mut tx, change).await.unwrap();
+    }
+    let key = (place.workspace, part.task.id);
+    assert_eq!(spending::timed(tx.conn()).await.unwrap(), [key]);
+    assert_eq!(spending::runaways(tx.conn()).await.unwrap(), []);
+    let found = tasks::find(tx.conn(), key.0, key.1).await.unwrap().unwrap();
+    let mut change = Change::of(found);
+    change.count_time(at(1_999));
+    change.count_time(at(2_000));
+    change.row.braked = true;
+    tasks::apply(&mut tx, change).await.unwrap();
+    assert_eq!(spending::timed(tx.conn()).await.unwrap(), [], "it is known to be over");
+    assert_eq!(spending::runaways(tx.conn()).await.unwrap(), [key]);
+    let found = tasks::find(tx.conn(), key.0, key.1).await.unwrap().unwrap();
+    assert_eq!((found.running_since, found.braked), (Some(at(2_000)), true));
+    let mut change = Change::of(found);
+    change.step(Status::Paused, Some(Reason::Budget), &system(), at(2_500)).unwrap();
+    tasks::apply(&mut tx, change).await.unwrap();
+    assert_eq!(spending::runaways(tx.conn()).await.unwrap(), []);
+    assert_eq!(spending::released(tx.conn()).await.unwrap(), []);
+    let spent = spending::own(tx.conn(), &root.task).await.unwrap().spent;
+    assert_eq!(spent.running_ms, 1_500, "a pause counts for nothing");
+    let mut raised = root.task.clone();
+    raised.order.budget = Some(Budget { max_seconds: Some(2), ..budget });
+    spending::set_budget(tx.conn(), &raised).await.unwrap();
+    assert_eq!(spending::released(tx.conn()).await.unwrap(), [key]);
+    tx.commit().await.unwrap();
 }
 
 async fn tokens_and_users_are_kept_by_their_names(place: Place) {

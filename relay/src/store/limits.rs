@@ -214,6 +214,36 @@ pub(crate) async fn answered(
     Ok(changed > 0)
 }
 
+/// Forgets that a provider refused, whatever it told; whether it had.
+pub(crate) async fn lift(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    provider: &str,
+) -> Result<bool, StoreError> {
+    let changed = query("DELETE FROM provider_backoffs WHERE workspace_id = $1 AND provider = $2")
+        .bind(text(workspace.0))
+        .bind(provider)
+        .execute(conn)
+        .await
+        .doing("forget that a provider refused")?;
+    Ok(changed > 0)
+}
+
+/// The deferred tasks of a workspace.
+pub(crate) async fn deferred(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+) -> Result<Vec<Task>, StoreError> {
+    let rows: Vec<String> = query_scalar(
+        "SELECT document FROM tasks WHERE workspace_id = $1 AND status = 'deferred' ORDER BY id",
+    )
+    .bind(text(workspace.0))
+    .fetch_all(conn)
+    .await
+    .doing("read what is deferred")?;
+    rows.iter().map(|document| from_json(document, "task")).collect()
+}
+
 /// The moments at which something may be asked of a provider again, after `now`: the earliest of
 /// each workspace. `probe_ms` is how long the others wait for who tries first.
 pub(crate) async fn next_asks(

@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "lease clock", LEASE_CLOCK),
     (5, "links", LINKS),
     (6, "limits", LIMITS),
+    (7, "spendings", SPENDINGS),
 ];
 
 const FIRST: &str = "
@@ -112,6 +113,22 @@ CREATE TABLE provider_backoffs (
     provider TEXT NOT NULL,
     until BIGINT NOT NULL, strikes BIGINT NOT NULL, probe TEXT,
     PRIMARY KEY (workspace_id, provider));
+";
+
+// `cost` is in billionths of a dollar; `reached` is the bound of the budget that is used up, and
+// `braked` that a task was told to pause for one.
+const SPENDINGS: &str = "
+ALTER TABLE run_usage ADD COLUMN cost BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE run_usage ADD COLUMN unpriced BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE tasks ADD COLUMN running_since BIGINT;
+ALTER TABLE tasks ADD COLUMN braked BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE spendings (
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    task_id TEXT NOT NULL,
+    tokens BIGINT NOT NULL, cost BIGINT NOT NULL, unpriced BIGINT NOT NULL,
+    running_ms BIGINT NOT NULL,
+    budget TEXT, timed BIGINT NOT NULL DEFAULT 0, reached TEXT,
+    PRIMARY KEY (workspace_id, task_id));
 ";
 
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
