@@ -205,6 +205,8 @@ fn only_a_passing_failure_with_attempts_left_is_deferred() {
         (1, Reason::ProviderOverloaded, Status::Deferred),
         (2, Reason::ProviderOverloaded, Status::Failed),
         (1, Reason::AgentExit, Status::Failed),
+        // how often that may be is the relay's to say
+        (2, Reason::ProviderRateLimited, Status::Deferred),
     ] {
         let mut machine = running(Terms { attempt, max_attempts: 2, ..terms() });
         let failure = Failure { reason, ..overloaded.clone() };
