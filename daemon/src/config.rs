@@ -3,7 +3,7 @@
 //! Every key is known: a misspelt one is an error that names the nearest, never silently passed
 //! over.
 
-use hayward_shared::budget::Usd;
+use hayward_shared::budget::{Usd, named, named_or_none};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -66,12 +66,16 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct PriceSection {
     /// Tokens read anew.
+    #[serde(deserialize_with = "named")]
     pub input: Usd,
     /// Tokens written by the model.
+    #[serde(deserialize_with = "named")]
     pub output: Usd,
     /// Tokens read from the cache; absent: as those read anew.
+    #[serde(default, deserialize_with = "named_or_none")]
     pub cache_read: Option<Usd>,
     /// Tokens written into the cache; absent: as those read anew.
+    #[serde(default, deserialize_with = "named_or_none")]
     pub cache_write: Option<Usd>,
 }
 
@@ -431,7 +435,13 @@ mod tests {
         let text = "[prices.\"claude-\"]\ninput = 3\noutput = 15.5\ncache_read = 0.3\n";
         let price = Config::parse(text).unwrap().prices["claude-"];
         assert_eq!((price.output, price.cache_write), (Usd::from_dollars(15.5).unwrap(), None));
-        for wrong in ["input = 1", "input = -1\noutput = 1", "input = 1\noutput = 1\ncache = 1"] {
+        for wrong in [
+            "input = 1",
+            "input = -1\noutput = 1",
+            "input = 1\noutput = 2000000",
+            "input = 1\noutput = 1\ncache_read = 2000000",
+            "input = 1\noutput = 1\ncache = 1",
+        ] {
             assert!(Config::parse(&format!("[prices.m]\n{wrong}")).is_err(), "{wrong}");
         }
         let error = Config::parse("[agents.a]\nlimits = { concurent = 1 }").unwrap_err();

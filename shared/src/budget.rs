@@ -7,10 +7,12 @@ use std::fmt;
 /// Billionths of a dollar in one: a token costs thousands of them, so that sums lose nothing.
 const NANOS: f64 = 1e9;
 
-/// The most dollars that are told apart: far more than anybody spends, and exact in a `f64`.
+/// The most dollars that anybody may name: far more than anybody spends, and exact in a `f64`. Sums
+/// of what was spent have no such bound.
 const MOST_USD: f64 = 1e6;
 
-/// US dollars, exact to a billionth, never negative. On the wire a number of dollars.
+/// US dollars, exact to a billionth, never negative. On the wire a number of dollars; one that is
+/// greater than what this can hold (billions) is read as the greatest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Usd(u64);
 
@@ -27,15 +29,20 @@ impl Usd {
         self.0
     }
 
-    /// So many dollars; none for what is no amount from 0 to a million.
+    /// So many dollars, as somebody names them; none for what is no amount from 0 to a million.
     #[must_use]
     pub fn from_dollars(dollars: f64) -> Option<Self> {
+        Self::of_sum(dollars).filter(|_| dollars <= MOST_USD)
+    }
+
+    /// So many dollars, as a sum tells them; none for what is no amount.
+    fn of_sum(dollars: f64) -> Option<Self> {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "it is bounded"
+            reason = "it is not negative, and such a cast ends at the greatest"
         )]
-        (0.0..=MOST_USD).contains(&dollars).then(|| Self((dollars * NANOS).round() as u64))
+        (dollars.is_finite() && dollars >= 0.0).then(|| Self((dollars * NANOS).round() as u64))
     }
 
     /// Its dollars, as near as a `f64` comes.
@@ -73,10 +80,33 @@ impl Serialize for Usd {
 impl<'de> Deserialize<'de> for Usd {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let dollars = f64::deserialize(from)?;
-        Self::from_dollars(dollars).ok_or_else(|| {
+        Self::of_sum(dollars).ok_or_else(|| {
             serde::de::Error::custom(format!("{dollars} is no amount of US dollars"))
         })
     }
+}
+
+/// Reads dollars as somebody names them: for `deserialize_with`.
+///
+/// # Errors
+/// What is no amount from 0 to a million is refused.
+pub fn named<'de, D: Deserializer<'de>>(from: D) -> Result<Usd, D::Error> {
+    let usd = Usd::deserialize(from)?;
+    Some(usd).filter(|usd| usd.dollars() <= MOST_USD).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "{usd} is more than the {MOST_USD} US dollars that may be"
+        ))
+    })
+}
+
+/// The same, where they may be absent: with `default`.
+///
+/// # Errors
+/// As [`named`].
+pub fn named_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Usd>, D::Error> {
+    #[derive(Deserialize)]
+    struct Named(#[serde(deserialize_with = "named")] Usd);
+    Ok(Option::<Named>::deserialize(from)?.map(|Named(usd)| usd))
 }
 
 /// What a task and all its parts may spend together; what is absent is not bounded. When one of
@@ -88,7 +118,7 @@ pub struct Budget {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u64>,
     /// US dollars, by the relay's prices.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "named_or_none")]
     pub max_cost_usd: Option<Usd>,
     /// Seconds in which one of them ran. Two that run at once count twice.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -238,7 +268,7 @@ mod tests {
         let budget: Budget = serde_json::from_str(text).unwrap();
         assert_eq!(budget.max_cost_usd, Usd::from_dollars(0.25));
         assert_eq!(serde_json::to_string(&budget).unwrap(), text);
-        for wrong in [r#"{"maxTokens":-1}"#, r#"{"maxCostUsd":-1}"#, r#"{"maxCostUsd":1e300}"#] {
+        for wrong in [r#"{"maxTokens":-1}"#, r#"{"maxCostUsd":-1}"#, r#"{"maxCostUsd":1000001}"#] {
             assert!(serde_json::from_str::<Budget>(wrong).is_err(), "{wrong}");
         }
         let none = Budget { max_seconds: Some(0), ..budget };
@@ -257,6 +287,26 @@ mod tests {
         assert!(said.contains("$1.25 of $1.00") && said.contains("--max-cost"), "{said}");
         let text = serde_json::to_string(&told).unwrap();
         assert_eq!(serde_json::from_str::<BudgetReached>(&text).unwrap(), told);
+    }
+
+    #[test]
+    fn what_was_spent_is_told_and_read_however_much_it_is() {
+        let budget = Budget { max_cost_usd: Usd::from_dollars(1e6), ..Budget::default() };
+        for nanos in [1_000_000_000_000_001, 5_000_000_000_000_000, i64::MAX as u64, u64::MAX] {
+            let cost_usd = Usd::from_nanos(nanos);
+            let spent = Spent { cost_usd, ..Spent::default() };
+            let text = serde_json::to_string(&spent).unwrap();
+            let read: Spent = serde_json::from_str(&text).unwrap();
+            assert!((read.cost_usd.dollars() - cost_usd.dollars()).abs() < 0.01, "{text}");
+            let reached = budget.reached(&spent).unwrap();
+            let text = serde_json::to_string(&reached).unwrap();
+            assert!(serde_json::from_str::<Reached>(&text).is_ok(), "{text}");
+        }
+        let beyond: Usd = serde_json::from_str("1e300").unwrap();
+        assert_eq!(beyond, Usd::from_nanos(u64::MAX));
+        for wrong in ["-0.01", "null", "\"1\""] {
+            assert!(serde_json::from_str::<Usd>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]
