@@ -174,16 +174,25 @@ impl Machine {
                 }
             }
             Event::Expired(exit) => self.expired(exit, now, &mut turn),
-            Event::TimeUp if phase == Phase::Running => {
+            // the time of one that is frozen stands still
+            Event::TimeUp if phase == Phase::Running && self.state.status != Status::Paused => {
                 self.wish(Wish::TimedOut, now, &mut turn);
             }
             Event::Cancel => self.wish(Wish::Cancelled, now, &mut turn),
             Event::Fence => self.wish(Wish::Fenced, now, &mut turn),
             Event::Paused if self.state.status == Status::Running => {
+                self.state.frozen_since = Some(now);
                 self.report(Status::Paused, None, Details::default(), now, &mut turn);
             }
             Event::Resumed if self.state.status == Status::Paused => {
+                if let Some(since) = self.state.frozen_since.take() {
+                    // a clock that was set back takes nothing away
+                    self.state.frozen_ms += now.since(since).max(0);
+                }
                 self.report(Status::Running, None, Details::default(), now, &mut turn);
+                if phase == Phase::Running {
+                    self.arm(&mut turn);
+                }
             }
             Event::Prepared(..)
             | Event::Started { .. }
@@ -230,7 +239,7 @@ impl Machine {
     }
 
     fn started(&mut self, kind: Kind, pid: i32, now: Timestamp, turn: &mut Turn) {
-        let started_at = *self.state.started_at.get_or_insert(now);
+        self.state.started_at.get_or_insert(now);
         self.state.phase = Phase::Running;
         let agent = self.state.agent.as_ref().map(|chosen| chosen.name.clone());
         let payload = json!({ "pid": pid, "agent": agent });
@@ -245,10 +254,19 @@ impl Machine {
         }
         if self.state.wish.is_some() || self.state.broken.is_some() {
             turn.effects.push(Effect::End);
-        } else if let Some(ms) = self.terms.timeout_ms {
-            turn.effects.push(Effect::Arm(started_at.plus_millis(ms)));
+        } else {
+            self.arm(turn);
         }
         turn.effects.push(Effect::Attend);
+    }
+
+    /// Asks to be woken when its time is up: so long after its start, and as much later as its agent
+    /// was frozen.
+    fn arm(&self, turn: &mut Turn) {
+        let RunState { started_at, frozen_ms, .. } = &self.state;
+        if let Some((at, ms)) = started_at.zip(self.terms.timeout_ms) {
+            turn.effects.push(Effect::Arm(at.plus_millis(ms.saturating_add(*frozen_ms))));
+        }
     }
 
     fn exited(

@@ -154,6 +154,10 @@ pub struct RunState {
     pub folder: u32,
     /// When its agent started.
     pub started_at: Option<Timestamp>,
+    /// Since when its agent is frozen.
+    pub frozen_since: Option<Timestamp>,
+    /// Milliseconds in which its agent was frozen before that: they are none of its time.
+    pub frozen_ms: i64,
     /// How its agent ended.
     pub exit: Option<ExitFacts>,
     /// Why it will have failed once its agent, which is being ended, has ended.
@@ -176,6 +180,8 @@ impl Default for RunState {
             agent: None,
             folder: 0,
             started_at: None,
+            frozen_since: None,
+            frozen_ms: 0,
             exit: None,
             broken: None,
             failed: None,
