@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 /// Tokens that a price is told for.
 const PER: i128 = 1_000_000;
 
-/// The most that one report adds to any sum: an agent that tells nonsense thousands of times brings
+/// The most that is added to any sum at once: an agent that tells nonsense a thousand times brings
 /// none of them near its end.
-const MOST: i64 = 1_000_000_000_000_000;
+pub(crate) const MOST: i64 = 1_000_000_000_000_000;
 
 /// What a model's tokens cost, in US dollars for each million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,12 @@ impl Delta {
 }
 
 impl Bill {
+    /// The bill of a run of which but its usage is known: it costs what its agent said, where it did,
+    /// and else nobody knows what.
+    pub(crate) fn unbilled(usage: Usage) -> Self {
+        Self::default().after(usage, None)
+    }
+
     /// The bill after the agent told `said`, all that its run used so far, where its model costs
     /// `price`. Where the price is not known, what the agent itself says of the cost counts.
     pub(crate) fn after(self, said: Usage, price: Option<Price>) -> Self {

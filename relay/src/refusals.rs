@@ -58,7 +58,8 @@ pub(crate) async fn answered(conn: &mut Conn, row: &Stored) -> Result<bool, Stor
 }
 
 /// Until when a queued task is kept back by providers that refused, or by a budget: what that takes
-/// is no time in which nobody wanted it. None when neither keeps it back.
+/// is no time in which nobody wanted it. None when neither keeps it back: a daemon could claim it, or
+/// none would if it might.
 pub(crate) async fn parked_until(
     conn: &mut Conn,
     task: &Task,
@@ -72,13 +73,16 @@ pub(crate) async fn parked_until(
         return Ok(None);
     }
     let daemons = daemons::page(conn, task.workspace_id, None, MOST_DAEMONS).await?;
-    let asked = daemons.iter().filter_map(|daemon| {
+    let fitting = daemons.iter().filter_map(|daemon| {
         let Daemon { id, profile, .. } = daemon;
         placement::explain(task, None, Candidate { id: *id, profile }).ok()?;
-        placement::provider_at(&placement::agent_of(task, profile)?, profile)
+        let agent = placement::agent_of(task, profile)?;
+        let provider = placement::provider_at(&agent, profile);
+        let known = backoffs.iter().find(|one| Some(&one.provider) == provider.as_ref());
+        Some(known.and_then(|backoff| backoff.next(now)))
     });
-    let of = |provider: String| backoffs.iter().find(|one| one.provider == provider)?.next(now);
-    Ok(asked.filter_map(of).max())
+    // the first daemon that may ask again is the first that could claim it
+    Ok(fitting.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min()))
 }
 
 /// Lets a provider be asked again now, and queues the tasks that wait for it; whether it was known to

@@ -58,6 +58,9 @@ pub(crate) enum Verdict {
     Apply(Box<Change>),
     /// The task changes, and its run used this much so far.
     Spent(Box<Change>, RunId, Usage),
+    /// The run was handed over, by its fence: its agent must end. What it used so far counts all the
+    /// same, where it was a run of the task.
+    Late(Box<Change>, u64, (RunId, Usage)),
     /// Nothing changes, for this reason.
     Pass(&'static str),
     /// The run was handed over: its agent must end.
@@ -94,7 +97,7 @@ pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Mome
     let epoch = row.task.holding.lease_epoch;
     let former = from.epoch.filter(|told| lease::is_former(*told, epoch));
     if let Some(told) = former.filter(|_| !aftermath::is_part(&message)) {
-        return Verdict::Stale(told);
+        return aftermath::late_usage(Change::of(row), from, (told, message));
     }
     if row.task.holding.daemon_id != Some(from.daemon) {
         return Verdict::Absent;
@@ -163,16 +166,14 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
     }
     let epoch = holding.lease_epoch;
     lease::heard(&mut change, by, moment.now, moment.lease_end);
-    let usage = (event.event == Kind::UsageReported)
-        .then(|| serde_json::from_value::<Usage>(event.payload.clone()).ok())
-        .flatten();
+    let usage = usage_of(&event);
     if event.event == Kind::SessionStarted
         && let Some(session) = event.payload.get("sessionId").and_then(Value::as_str)
     {
         change.row.task.results.session_id = Some(session.to_owned());
         let model = event.payload.get("model").and_then(Value::as_str);
         let model = model.filter(|model| model.len() <= MAX_MODEL).map(str::to_owned);
-        take(&mut change.row.task.results.session_model, model.as_ref());
+        change.row.task.results.session_model = model;
         change.row.task.version += 1;
     }
     if event.event == Kind::WorktreeRemoved {
@@ -190,6 +191,12 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
         Some(usage) => Verdict::Spent(Box::new(change), run, usage),
         None => Verdict::Apply(Box::new(change)),
     }
+}
+
+/// What a run used so far, where its event tells that.
+fn usage_of(event: &TaskEvent) -> Option<Usage> {
+    let told = (event.event == Kind::UsageReported).then(|| event.payload.clone())?;
+    serde_json::from_value(told).ok()
 }
 
 /// What a run's event becomes in the task's stream.
@@ -388,6 +395,7 @@ fn take<T: Clone>(known: &mut Option<T>, told: Option<&T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::system;
     use crate::lease::tests::{at, both, running};
     use hayward_shared::task::{FollowUp, Order, Task};
 
@@ -403,6 +411,35 @@ mod tests {
             next_retry_at: None,
             details: None,
         })
+    }
+
+    #[test]
+    fn what_a_run_used_counts_after_it_was_handed_over_and_changes_nothing_else() {
+        let me = DaemonId::fresh();
+        let row = running(Order::default(), me);
+        let run = row.task.holding.run_id.unwrap();
+        let told = |event| {
+            FromDaemon::TaskEvent(TaskEvent {
+                task_id: row.task.id,
+                run_id: run,
+                event,
+                at: at(5_000),
+                channel: None,
+                payload: json!({ "inputTokens": 7, "outputTokens": 5 }),
+            })
+        };
+        let mut change = Change::of(row.clone());
+        change.fence();
+        change.step(Status::Queued, None, &system(), at(6_000)).unwrap();
+        lease::claim(&mut change, DaemonId::fresh(), &system(), at(7_000), at(67_000)).unwrap();
+        let late = Sender { daemon: me, epoch: Some(1) };
+        let verdict = judge(change.row.clone(), late, told(Kind::UsageReported), MOMENT());
+        let Verdict::Late(after, 1, (of, usage)) = verdict else { panic!("{verdict:?}") };
+        assert_eq!((of, usage.counted(), &after.row), (run, 12, &change.row));
+        let drafts: Vec<_> = after.drafts.iter().map(|one| (&one.kind, one.lease_epoch)).collect();
+        assert_eq!(drafts, [(&Kind::UsageReported, Some(1))]);
+        let other = judge(change.row, late, told(Kind::SessionStarted), MOMENT());
+        assert!(matches!(other, Verdict::Stale(1)), "{other:?}");
     }
 
     fn applied(verdict: Verdict) -> Change {
@@ -498,6 +535,65 @@ mod tests {
                 MOMENT(),
             ));
             assert_eq!((on.row.braked, on.row.running_since), (false, Some(at(9_000))));
+        }
+    }
+
+    #[test]
+    fn a_pause_for_a_budget_stays_one_when_it_is_reported_after_the_lease_ran_out() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let row = Stored { braked: true, ..running(Order::default(), me) };
+        let timing = crate::config::Timing::default();
+        let mut away = lease::overdue(&row, both(99_000), &timing).unwrap();
+        assert_eq!(away.row.task.status, Status::Waiting);
+        lease::heard(&mut away, &from.actor(), at(100_000), at(160_000));
+        let row = away.row;
+        assert_eq!((row.task.status, row.braked), (Status::Running, true));
+        let paused = applied(judge(row.clone(), from, report(&row, Status::Paused), MOMENT()));
+        assert_eq!((paused.row.task.reason, paused.row.braked), (Some(Reason::Budget), true));
+        let ended = applied(judge(row.clone(), from, report(&row, Status::Completed), MOMENT()));
+        assert!(!ended.row.braked, "who has ended is not told to pause");
+    }
+
+    #[test]
+    fn a_session_that_names_no_model_takes_over_none() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let mut row = running(Order::default(), me);
+        for model in [Some("m"), None] {
+            let told = FromDaemon::TaskEvent(TaskEvent {
+                task_id: row.task.id,
+                run_id: row.task.holding.run_id.unwrap(),
+                event: Kind::SessionStarted,
+                at: at(5_000),
+                channel: None,
+                payload: json!({ "sessionId": "s", "model": model }),
+            });
+            row = applied(judge(row, from, told, MOMENT())).row;
+            assert_eq!(row.task.results.session_model.as_deref(), model);
+        }
+    }
+
+    #[test]
+    fn f58_words_before_a_refusal_end_no_row_of_them_and_another_end_does() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let mut row = running(Order { max_attempts: 9, ..Order::default() }, me);
+        row.task.holding.refusals = 7;
+        for (to, reason, refusals) in [
+            (Status::Deferred, Some(Reason::ProviderRateLimited), 8),
+            (Status::Deferred, Some(Reason::Quota), 7),
+            (Status::Waiting, Some(Reason::Approval), 7),
+            (Status::Deferred, Some(Reason::ProviderNetwork), 0),
+            (Status::Completed, None, 0),
+            (Status::Failed, Some(Reason::AgentExit), 0),
+        ] {
+            let FromDaemon::TaskStatusChange(mut told) = report(&row, to) else { panic!() };
+            told.reason = reason;
+            (told.at, told.next_retry_at) = (Some(at(0)), Some(at(60_000)));
+            let told = FromDaemon::TaskStatusChange(told);
+            let change = applied(judge(row.clone(), from, told, MOMENT()));
+            assert_eq!(change.row.task.holding.refusals, refusals, "{to} {reason:?}");
         }
     }
 

@@ -171,6 +171,32 @@ async fn a_tree_shares_the_budget_of_its_root_and_gets_no_parts_beyond_it() {
 }
 
 #[tokio::test]
+async fn what_bounds_a_tree_is_not_discarded_while_parts_have_not_ended() {
+    let house = house().await;
+    let root = task(&house, json!({"budget": {"maxTokens": 100}, "priority": 9})).await;
+    let part = task(&house, json!({"parentTaskId": root, "priority": 8})).await;
+    let leaf = task(&house, json!({"parentTaskId": part})).await;
+    let mut daemon = daemon(&house).await;
+    let (first, second) = (running(&mut daemon).await, running(&mut daemon).await);
+    uses(&mut daemon, &first, 100, 0).await;
+    daemon.store(first.status("running", "completed")).await;
+    daemon.store(second.status("running", "completed")).await;
+    for id in [&root, &part] {
+        let (status, refused) = house.call("DELETE", &format!("/api/v1/tasks/{id}"), None).await;
+        assert_eq!((status, &refused["error"]["code"]), (409, &"conflict".into()), "{refused}");
+        let text = refused["error"]["message"].as_str().unwrap();
+        assert!(text.contains(&leaf[leaf.len() - 8..]), "{text}");
+    }
+    assert_eq!(house.task(&leaf).await["why"][0]["code"], "budget_reached");
+    house.call("POST", &format!("/api/v1/tasks/{leaf}/cancel"), None).await;
+    for id in [&root, &part, &leaf] {
+        let (status, done) = house.call("DELETE", &format!("/api/v1/tasks/{id}"), None).await;
+        assert_eq!(status, 200, "{done}");
+    }
+    house.stop().await;
+}
+
+#[tokio::test]
 async fn cost_follows_the_table_and_a_model_that_is_not_in_it_is_said_to_be_unknown() {
     let house = house_with(|config| config.prices.set("claude-=1,10,0.1,2").unwrap()).await;
     let known = task(&house, json!({"budget": {"maxCostUsd": 0.01}, "priority": 1})).await;
@@ -240,6 +266,103 @@ async fn running_time_is_counted_while_it_runs_and_not_while_it_waits() {
     let paused = house.until(&id, "paused").await;
     let told = &paused["why"][0]["budget"];
     assert_eq!((&told["kind"], &told["spent"]), (&"time".into(), &1.into()), "{paused}");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_does_not_answer_keeps_no_other_from_being_told() {
+    // no answer is waited for any shorter than the whole test
+    let house = house_with(|config| {
+        config.timing.reply = Duration::from_secs(600);
+        config.timing.sweep_ms = 50;
+    })
+    .await;
+    let budget = json!({"budget": {"maxTokens": 10}});
+    let (silent, heard) = (task(&house, budget.clone()).await, task(&house, budget).await);
+    let mut first = daemon(&house).await;
+    let run = running(&mut first).await;
+    assert_eq!(run.task, silent);
+    let mut second = daemon(&house).await;
+    let other = running(&mut second).await;
+    assert_eq!(other.task, heard);
+    uses(&mut first, &run, 10, 0).await;
+    first.socket.until("pauseTask").await;
+    uses(&mut second, &other, 10, 0).await;
+    obeys(&mut second, &other, "pauseTask", ("running", "paused")).await;
+    house.until(&heard, "paused").await;
+    // and it is asked once at a time
+    let again = Duration::from_millis(200);
+    assert!(first.socket.silent_of("pauseTask", again).await);
+    assert_eq!(house.task(&silent).await["status"], "running");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_run_used_counts_when_it_is_told_after_the_hand_over() {
+    let house = house_with(|config| {
+        config.timing.lease_ms = 1_000;
+        config.timing.sweep_ms = 50;
+        config.timing.requeue_unit_ms = 500;
+    })
+    .await;
+    let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
+    let id = task(&house, json!({"budget": {"maxTokens": 90}, "requeueAfter": 1})).await;
+    let mut first = house.daemon(machine, &token, &[]).await;
+    let run = running(&mut first).await;
+    drop(first);
+    house.until(&id, "queued").await;
+    let mut second = house.daemon(Uuid::now_v7(), &token, &[]).await;
+    let new = second.claim_one().await;
+    assert_eq!(new.task, id);
+    let mut back = house.daemon(machine, &token, &[]).await;
+    back.next = 1;
+    let used = json!({"inputTokens": 60, "outputTokens": 20, "cacheReadTokens": 9_000});
+    for _ in 0..2 {
+        back.report(run.event("usage.reported", used.clone())).await;
+        assert_eq!(back.socket.until("error").await["code"], "stale_lease");
+    }
+    let shown = house.task(&id).await;
+    assert_eq!(
+        (&shown["spent"]["tokens"], &shown["usage"]["inputTokens"]),
+        (&80.into(), &60.into())
+    );
+    assert_eq!((&shown["runId"], &shown["leaseEpoch"]), (&json!(new.run), &json!(new.epoch)));
+    // nobody's run is none of its own
+    let stray = Run { run: Uuid::now_v7().to_string(), ..run };
+    back.report(stray.event("usage.reported", used)).await;
+    assert_eq!(back.socket.until("error").await["code"], "stale_lease");
+    assert_eq!(house.task(&id).await["spent"]["tokens"], 80);
+    second.store(new.status("dispatched", "running")).await;
+    second.report(new.event("usage.reported", json!({"inputTokens": 10}))).await;
+    second.socket.until("pauseTask").await;
+    assert_eq!(house.task(&id).await["usage"]["inputTokens"], 70);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn more_than_a_million_dollars_are_told_and_hold_nobody_up() {
+    let house = house_with(|config| config.prices.set("dear=1000000,1").unwrap()).await;
+    let id = task(&house, json!({"budget": {"maxCostUsd": 1_000_000}})).await;
+    let beside = task(&house, json!({"budget": {"maxTokens": 10}, "priority": -1})).await;
+    let mut daemon = daemon(&house).await;
+    let run = running(&mut daemon).await;
+    let started = json!({"sessionId": "s", "model": "dear-1"});
+    daemon.store(run.event("session.started", started)).await;
+    for millions in 1..=3 {
+        let usage = json!({ "inputTokens": millions * 1_000_000 });
+        daemon.store(run.event("usage.reported", usage)).await;
+    }
+    obeys(&mut daemon, &run, "pauseTask", ("running", "paused")).await;
+    let paused = house.until(&id, "paused").await;
+    assert_eq!((&paused["spent"]["costUsd"], &paused["reason"]), (&json!(3e6), &"budget".into()));
+    // the bound on what may be named stays
+    let order = json!({"plan": "x", "budget": {"maxCostUsd": 1_000_001}});
+    assert_eq!(house.call("POST", "/api/v1/tasks", Some(order)).await.0, 400);
+    let other = running(&mut daemon).await;
+    assert_eq!(other.task, beside);
+    uses(&mut daemon, &other, 10, 0).await;
+    obeys(&mut daemon, &other, "pauseTask", ("running", "paused")).await;
+    house.until(&beside, "paused").await;
     house.stop().await;
 }
 

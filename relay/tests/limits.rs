@@ -340,12 +340,14 @@ async fn f58_a_refusal_costs_no_attempt_of_a_task_that_has_but_one() {
     daemon.store(again.status("dispatched", "running")).await;
     let used = json!({"inputTokens": 1, "outputTokens": 1});
     daemon.store(again.event("usage.reported", used)).await;
-    assert_eq!(house.task(&id).await.get("refusals"), None, "it was answered");
+    // what it said may be cut off by the next refusal: only another end is one
+    assert_eq!(house.task(&id).await["refusals"], 1);
     // and what fails by itself has had its one attempt
     let mut report = again.status("running", "deferred");
     report["reason"] = "provider_overloaded".into();
     daemon.store(report).await;
-    assert_eq!(house.task(&id).await["status"], "failed");
+    let failed = house.task(&id).await;
+    assert_eq!((&failed["status"], failed.get("refusals")), (&json!("failed"), None));
     house.stop().await;
 }
 
@@ -404,6 +406,31 @@ async fn a_task_does_not_expire_behind_a_quota_or_a_budget_and_another_does() {
         assert_eq!(house.task(id).await["status"], "queued");
     }
     assert_eq!(house.task(&first).await["status"], "deferred");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_that_a_daemon_with_another_provider_could_claim_expires() {
+    let house = house_with(|config| {
+        config.timing.sweep_ms = 50;
+        config.timing.queue_ms = 400;
+    })
+    .await;
+    let mut one = usual(&house).await;
+    claude(&house, json!({})).await;
+    let run = one.claim_one().await;
+    one.store(run.status("dispatched", "running")).await;
+    refuse(&mut one, &run, "quota", 3_600_000).await;
+    let other = json!([{"name": "claude", "version": "2", "healthy": true, "provider": "bedrock"}]);
+    let _two = odd(&house, json!({"runtimes": other, "labels": {"at": "work"}})).await;
+    let _three = odd(&house, json!({"labels": {"at": "home"}})).await;
+    let parked = claude(&house, json!({"requires": {"at": "home"}})).await;
+    let wanted = claude(&house, json!({"requires": {"at": "work"}})).await;
+    let anywhere = claude(&house, json!({})).await;
+    for id in [&wanted, &anywhere] {
+        assert_eq!(house.until(id, "failed").await["reason"], "queue_expired");
+    }
+    assert_eq!(house.task(&parked).await["status"], "queued");
     house.stop().await;
 }
 

@@ -334,6 +334,16 @@ pub(super) async fn discard(
         let text = format!("a {} task cannot be discarded: cancel it first", row.task.status);
         return Err(Fault::new(Code::IllegalTransition, text).into());
     }
+    if let Some(part) = limits::open_part(tx.conn(), caller.workspace, row.task.id).await? {
+        // what bounds it is looked for along the tasks above it
+        let text = format!(
+            "task {} cannot be discarded: its part {} has not ended, and is held to its budget. \
+             Cancel that first, or wait until it has ended",
+            row.task.id.short(),
+            part.short()
+        );
+        return Err(Fault::new(Code::Conflict, text).into());
+    }
     tasks::discard(&mut tx, caller.workspace, row.task.id).await?;
     let daemon = row.task.holding.daemon_id;
     if let Some(daemon) = daemon {

@@ -131,6 +131,7 @@ impl Connection {
             let Some(Found { row, agent, provider, probe }) = found else {
                 return Ok((None, passed_over));
             };
+            let former = row.task.holding.run_id;
             let mut change = Change::of(row);
             let lease_end = self.core.lease_end(&mut tx).await?;
             if let Err(e) = lease::claim(&mut change, daemon, &by, now, lease_end) {
@@ -149,6 +150,9 @@ impl Connection {
             change.row.task.holding.claimed_agent = agent;
             change.row.task.holding.provider = provider;
             let task = tasks::apply(&mut tx, change).await?;
+            if let Some(run) = former {
+                spending::keep_run(tx.conn(), workspace, (id, run)).await?;
+            }
             let spawn = order(&mut tx, &task, &self.core.timing, now).await?;
             tx.commit().await?;
             return Ok((Some(spawn), passed_over));

@@ -10,8 +10,9 @@ use crate::store::{StoreError, Tries, Tx, daemons, spending};
 use hayward_edge::planted;
 use hayward_shared::api::Directories;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{TaskId, WorkspaceId};
+use hayward_shared::id::{RunId, TaskId, WorkspaceId};
 use hayward_shared::protocol::{FromDaemon, Tags, ToDaemon};
+use hayward_shared::task::Usage;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the daemon is told of a report that was not applied.
@@ -282,23 +283,42 @@ impl Connection {
                 }
             }
             Verdict::Spent(mut change, run, usage) => {
-                let price = change.row.task.model().and_then(|model| self.core.prices.of(model));
-                let (key, said) = ((task, run), (usage, price));
-                let (sum, spent) = spending::note_usage(tx.conn(), workspace, key, said).await?;
-                change.row.task.results.usage = sum;
-                change.spent = change.spent.plus(spent);
-                change.row.task.version += 1;
+                self.spend(tx, &mut change, (run, usage)).await?;
                 // a refusal is told with a usage of nothing
                 if usage.output_tokens > 0 {
-                    change.row.task.holding.refusals = 0;
                     sheet.asked |= refusals::answered(tx.conn(), &change.row).await?;
                 }
                 sheet.note(*change);
+            }
+            Verdict::Late(mut change, epoch, (run, usage)) => {
+                let was = change.row.task.holding.run_id == Some(run)
+                    || spending::was_run(tx.conn(), workspace, (task, run)).await?;
+                if was {
+                    self.spend(tx, &mut change, (run, usage)).await?;
+                    sheet.note(*change);
+                }
+                return Ok(Some(Answer::Stale(task, epoch)));
             }
             Verdict::Pass(why) => tracing::warn!(%task, %daemon, "a report was not applied: {why}"),
             Verdict::Stale(epoch) => return Ok(Some(Answer::Stale(task, epoch))),
             Verdict::Absent => return Ok(Some(Answer::Absent(task))),
         }
         Ok(None)
+    }
+    /// Counts what a run of a task used so far.
+    async fn spend(
+        &self,
+        tx: &mut Tx,
+        change: &mut Change,
+        (run, said): (RunId, Usage),
+    ) -> Result<(), StoreError> {
+        let task = &mut change.row.task;
+        let price = task.model().and_then(|model| self.core.prices.of(model));
+        let (key, said) = ((task.id, run), (said, price));
+        let noted = spending::note_usage(tx.conn(), task.workspace_id, key, said).await?;
+        task.results.usage = noted.0;
+        task.version += 1;
+        change.spent = change.spent.plus(noted.1);
+        Ok(())
     }
 }

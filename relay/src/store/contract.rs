@@ -13,7 +13,7 @@ use crate::lease;
 use crate::lease::tests::{at, queued};
 use crate::prices::Delta;
 use hayward_shared::api::Role;
-use hayward_shared::budget::{Budget, BudgetReached, Reached};
+use hayward_shared::budget::{Budget, BudgetReached, Reached, Usd};
 use hayward_shared::event::Kind;
 use hayward_shared::id::{DaemonId, MachineId, TaskId, WorkspaceId};
 use hayward_shared::task::{Order, Reason, Status, Usage};
@@ -23,6 +23,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// A store of its own, and what keeps its database.
@@ -46,8 +47,13 @@ async fn on_sqlite() -> Place {
     place(folder.path().join("relay.db").into(), Some(folder)).await
 }
 
-/// A schema of its own; none where there is no server.
+/// A store in a schema of its own; none where there is no server.
 pub(super) async fn on_postgres() -> Option<Place> {
+    Some(place(empty_schema().await?, None).await)
+}
+
+/// A schema of its own, and nothing in it; none where there is no server.
+pub(super) async fn empty_schema() -> Option<Database> {
     let Ok(server) = std::env::var("HAYWARD_TEST_POSTGRES") else {
         eprintln!("SKIP the store's contract on PostgreSQL: HAYWARD_TEST_POSTGRES is not set");
         return None;
@@ -57,8 +63,7 @@ pub(super) async fn on_postgres() -> Option<Place> {
     let mut side = sqlx::ConnectOptions::connect(&options).await.unwrap();
     let sql = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {name}"));
     sqlx::query(sql).execute(&mut side).await.unwrap();
-    let database = format!("{server}?options[search_path]={name}").parse().unwrap();
-    Some(place(database, None).await)
+    Some(format!("{server}?options[search_path]={name}").parse().unwrap())
 }
 
 macro_rules! contract {
@@ -94,6 +99,8 @@ contract! {
     what_is_discarded_is_gone_and_usage_is_summed
     what_parts_spend_counts_against_the_budgets_above_them_once
     whoever_runs_below_a_budget_that_is_used_up_is_found
+    f37_a_raise_sees_what_was_spent_while_it_waited
+    sums_beyond_any_budget_stay_readable_and_never_overflow
     tokens_and_users_are_kept_by_their_names
     a_newer_relays_database_is_refused
 }
@@ -576,6 +583,75 @@ async fn whoever_runs_below_a_budget_that_is_used_up_is_found(place: Place) {
     raised.order.budget = Some(Budget { max_seconds: Some(2), ..budget });
     spending::set_budget(tx.conn(), &raised).await.unwrap();
     assert_eq!(spending::released(tx.conn()).await.unwrap(), [key]);
+    tx.commit().await.unwrap();
+}
+
+async fn f37_a_raise_sees_what_was_spent_while_it_waited(place: Place) {
+    let budget = Budget { max_tokens: Some(100), ..Budget::default() };
+    let row = place.row(Order { budget: Some(budget), ..Order::default() });
+    let mut tx = place.store.write().await.unwrap();
+    spending::set_budget(tx.conn(), &row.task).await.unwrap();
+    tx.commit().await.unwrap();
+    place.store(row.clone()).await;
+    let mut raised = row.task.clone();
+    raised.order.budget = Some(Budget { max_tokens: Some(200), ..budget });
+    let mut tx = place.store.write().await.unwrap();
+    let delta = Delta { tokens: 250, ..Delta::default() };
+    let (over, _) = spending::add(tx.conn(), &row.task, delta).await.unwrap();
+    assert_eq!(over[0].reached, Reached::Tokens { spent: 250, limit: 100 });
+    let store = place.store.clone();
+    let mut raise = tokio::spawn(async move {
+        let mut tx = store.write().await.unwrap();
+        let over = spending::set_budget(tx.conn(), &raised).await.unwrap();
+        tx.commit().await.unwrap();
+        over
+    });
+    // it has begun by then, and whatever it read is old
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut raise).await.is_err());
+    tx.commit().await.unwrap();
+    let reached = Reached::Tokens { spent: 250, limit: 200 };
+    assert_eq!(raise.await.unwrap().map(|over| over.reached), Some(reached));
+    let mut reader = place.store.read().await.unwrap();
+    assert_eq!(spending::own(&mut reader, &row.task).await.unwrap().reached, Some(reached));
+}
+
+async fn sums_beyond_any_budget_stay_readable_and_never_overflow(place: Place) {
+    let budget = Budget { max_cost_usd: Usd::from_dollars(1e6), ..Budget::default() };
+    let root = place.row(Order { budget: Some(budget), ..Order::default() });
+    let part = place.row(Order { parent_task_id: Some(root.task.id), ..Order::default() });
+    let mut tx = place.store.write().await.unwrap();
+    spending::set_budget(tx.conn(), &root.task).await.unwrap();
+    for row in [&root, &part] {
+        tasks::apply(&mut tx, lease::created(row.clone(), &system())).await.unwrap();
+    }
+    // two and a half millions, where one may be spent
+    let delta = Delta { cost: 500_000_000_000_000, ..Delta::default() };
+    for _ in 0..5 {
+        spending::add(tx.conn(), &part.task, delta).await.unwrap();
+    }
+    let account = spending::own(tx.conn(), &root.task).await.unwrap();
+    assert_eq!(account.spent.cost_usd, Usd::from_nanos(2_500_000_000_000_000));
+    assert!(spending::over(tx.conn(), &part.task).await.unwrap().is_some());
+    // what was found to be too much is stored, and read again
+    let most = Delta { tokens: i64::MAX, cost: i64::MAX, unpriced: i64::MAX, ms: i64::MAX };
+    sql::query("UPDATE spendings SET tokens = $1, cost = $1, unpriced = $1, running_ms = $1")
+        .bind(i64::MAX - 5)
+        .execute(tx.conn())
+        .await
+        .unwrap();
+    spending::add(tx.conn(), &part.task, most).await.unwrap();
+    assert!(spending::set_budget(tx.conn(), &root.task).await.unwrap().is_some());
+    let over = spending::over(tx.conn(), &part.task).await.unwrap().unwrap();
+    assert_eq!(over.of_task_id, root.task.id);
+    let spent = spending::own(tx.conn(), &root.task).await.unwrap().spent;
+    assert_eq!((spent.tokens, spent.running_ms), (i64::MAX as u64 - 5, i64::MAX as u64 - 5));
+    let fresh = place.row(Order::default());
+    tasks::apply(&mut tx, lease::created(fresh.clone(), &system())).await.unwrap();
+    for tokens in [3, -10, 4] {
+        spending::add(tx.conn(), &fresh.task, Delta { tokens, ..Delta::default() }).await.unwrap();
+    }
+    let spent = spending::own(tx.conn(), &fresh.task).await.unwrap().spent;
+    assert_eq!(spent.tokens, 4, "a sum never owes anything");
     tx.commit().await.unwrap();
 }
 

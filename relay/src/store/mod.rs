@@ -26,6 +26,8 @@ mod sql;
 mod sqlite;
 pub(crate) mod tasks;
 pub(crate) mod tokens;
+#[cfg(test)]
+mod upgrade;
 pub(crate) mod users;
 mod writer;
 

@@ -3,7 +3,7 @@
 
 use super::sql::{query, query_scalar};
 use super::{Conn, Doing, StoreError, count, from_json, json, read_id, text};
-use crate::prices::{Bill, Delta, Price};
+use crate::prices::{self, Bill, Delta, Price};
 use hayward_shared::budget::{Budget, BudgetReached, Reached, Spent, Usd};
 use hayward_shared::id::{RunId, TaskId, WorkspaceId};
 use hayward_shared::task::{Status, Task, Usage};
@@ -54,7 +54,7 @@ pub(crate) async fn note_usage(
     (task, run): (TaskId, RunId),
     (said, price): (Usage, Option<Price>),
 ) -> Result<(Usage, Delta), StoreError> {
-    let rows: Vec<(String, String, i64, i64)> = query(
+    let rows: Vec<(String, String, Option<i64>, Option<i64>)> = query(
         "SELECT run_id, document, cost, unpriced FROM run_usage \
          WHERE workspace_id = $1 AND task_id = $2 ORDER BY run_id",
     )
@@ -65,7 +65,11 @@ pub(crate) async fn note_usage(
     .doing("read usage")?;
     let (mut before, mut sum) = (Bill::default(), Usage::default());
     for (id, document, cost, unpriced) in rows {
-        let bill = Bill { usage: from_json(&document, "usage")?, cost, unpriced };
+        let usage = from_json(&document, "usage")?;
+        let bill = match cost.zip(unpriced) {
+            Some((cost, unpriced)) => Bill { usage, cost, unpriced },
+            None => Bill::unbilled(usage),
+        };
         match id == text(run.0) {
             true => before = bill,
             false => sum = sum.plus(bill.told()),
@@ -87,6 +91,44 @@ pub(crate) async fn note_usage(
     .await
     .doing("store usage")?;
     Ok((sum.plus(bill.told()), bill.since(&before)))
+}
+
+/// Keeps in mind that this was a run of the task: what it used may be told late.
+pub(crate) async fn keep_run(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    (task, run): (TaskId, RunId),
+) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO run_usage (workspace_id, task_id, run_id, document) \
+         VALUES ($1, $2, $3, $4) ON CONFLICT (workspace_id, task_id, run_id) DO NOTHING",
+    )
+    .bind(text(workspace.0))
+    .bind(text(task.0))
+    .bind(text(run.0))
+    .bind(json(&Usage::default(), "usage")?)
+    .execute(conn)
+    .await
+    .doing("keep a run in mind")?;
+    Ok(())
+}
+
+/// Whether this was a run of the task before its present one.
+pub(crate) async fn was_run(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    (task, run): (TaskId, RunId),
+) -> Result<bool, StoreError> {
+    let found: Option<String> = query_scalar(
+        "SELECT run_id FROM run_usage WHERE workspace_id = $1 AND task_id = $2 AND run_id = $3",
+    )
+    .bind(text(workspace.0))
+    .bind(text(task.0))
+    .bind(text(run.0))
+    .fetch_optional(conn)
+    .await
+    .doing("look for a run")?;
+    Ok(found.is_some())
 }
 
 /// A task and all that it is a part of, by id.
@@ -111,6 +153,18 @@ async fn lineage(conn: &mut Conn, task: &Task) -> Result<Vec<String>, StoreError
     Ok(all)
 }
 
+/// The greatest sum that something is added to: one more still fits its column.
+const GREATEST: i64 = i64::MAX - prices::MOST;
+
+/// Adds to a sum, within what its column holds: neither beyond its end nor below nothing.
+fn added(column: &str) -> String {
+    let (sum, more) = (format!("spendings.{column}"), format!("excluded.{column}"));
+    format!(
+        "{column} = CASE WHEN {sum} > {GREATEST} AND {more} > 0 THEN {sum} \
+         WHEN {sum} + {more} < 0 THEN 0 ELSE {sum} + {more} END"
+    )
+}
+
 /// Adds what a task spent to its own sum and to those of all that it is a part of. The budgets of
 /// them that this used up, and whether the cost of something began to be unknown where it is bounded.
 pub(crate) async fn add(
@@ -123,20 +177,20 @@ pub(crate) async fn add(
         return Ok((over, unknown));
     }
     for id in lineage(conn, task).await? {
+        let [tokens, cost, unpriced, ms] = ["tokens", "cost", "unpriced", "running_ms"].map(added);
         let sql = format!(
             "INSERT INTO spendings (workspace_id, task_id, tokens, cost, unpriced, running_ms) \
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (workspace_id, task_id) DO UPDATE SET \
-             tokens = spendings.tokens + excluded.tokens, cost = spendings.cost + excluded.cost, \
-             unpriced = spendings.unpriced + excluded.unpriced, \
-             running_ms = spendings.running_ms + excluded.running_ms RETURNING {COLUMNS}"
+             {tokens}, {cost}, {unpriced}, {ms} RETURNING {COLUMNS}"
         );
+        let bounded = |more: i64| more.clamp(-prices::MOST, prices::MOST);
         let row: Row = query(sqlx::AssertSqlSafe(sql))
             .bind(text(task.workspace_id.0))
             .bind(&id)
-            .bind(delta.tokens)
-            .bind(delta.cost)
-            .bind(delta.unpriced)
-            .bind(delta.ms)
+            .bind(bounded(delta.tokens))
+            .bind(bounded(delta.cost))
+            .bind(bounded(delta.unpriced))
+            .bind(bounded(delta.ms))
             .fetch_one(&mut *conn)
             .await
             .doing("add up what was spent")?;
@@ -149,30 +203,23 @@ pub(crate) async fn add(
             && let Some(reached) = budget.reached(spent)
         {
             account.reached = Some(reached);
-            bound(conn, task, &account).await?;
+            mark(conn, task, &account).await?;
             over.extend(account.over());
         }
     }
     Ok((over, unknown))
 }
 
-/// Stores the budget of an account of this task's tree, and whether it is used up.
-async fn bound(conn: &mut Conn, task: &Task, account: &Account) -> Result<(), StoreError> {
+/// Notes of an account of this task's tree which bound of its budget is used up.
+async fn mark(conn: &mut Conn, task: &Task, account: &Account) -> Result<(), StoreError> {
     let reached = account.reached.as_ref();
-    query(
-        "INSERT INTO spendings (workspace_id, task_id, budget, timed, reached, \
-         tokens, cost, unpriced, running_ms) VALUES ($1, $2, $3, $4, $5, 0, 0, 0, 0) \
-         ON CONFLICT (workspace_id, task_id) DO UPDATE SET budget = excluded.budget, \
-         timed = excluded.timed, reached = excluded.reached",
-    )
-    .bind(text(task.workspace_id.0))
-    .bind(text(account.task.0))
-    .bind(json(&account.budget, "budget")?)
-    .bind(i64::from(account.budget.max_seconds.is_some()))
-    .bind(reached.map(|reached| json(reached, "budget")).transpose()?)
-    .execute(conn)
-    .await
-    .doing("store a budget")?;
+    query("UPDATE spendings SET reached = $3 WHERE workspace_id = $1 AND task_id = $2")
+        .bind(text(task.workspace_id.0))
+        .bind(text(account.task.0))
+        .bind(reached.map(|reached| json(reached, "budget")).transpose()?)
+        .execute(conn)
+        .await
+        .doing("note that a budget is used up")?;
     Ok(())
 }
 
@@ -182,10 +229,28 @@ pub(crate) async fn set_budget(
     conn: &mut Conn,
     task: &Task,
 ) -> Result<Option<BudgetReached>, StoreError> {
-    let mut account = own(conn, task).await?;
-    account.budget = task.order.budget.unwrap_or_default();
-    account.reached = account.budget.reached(&account.spent);
-    bound(conn, task, &account).await?;
+    let budget = task.order.budget.unwrap_or_default();
+    // from the first statement on nobody else adds to the sums that it answers
+    let sql = format!(
+        "INSERT INTO spendings (workspace_id, task_id, budget, timed, \
+         tokens, cost, unpriced, running_ms) VALUES ($1, $2, $3, $4, 0, 0, 0, 0) \
+         ON CONFLICT (workspace_id, task_id) DO UPDATE SET budget = excluded.budget, \
+         timed = excluded.timed RETURNING {COLUMNS}"
+    );
+    let row: Row = query(sqlx::AssertSqlSafe(sql))
+        .bind(text(task.workspace_id.0))
+        .bind(text(task.id.0))
+        .bind(json(&budget, "budget")?)
+        .bind(i64::from(budget.max_seconds.is_some()))
+        .fetch_one(&mut *conn)
+        .await
+        .doing("store a budget")?;
+    let mut account = account(row)?;
+    let reached = account.budget.reached(&account.spent);
+    if account.reached != reached {
+        account.reached = reached;
+        mark(conn, task, &account).await?;
+    }
     Ok(account.over())
 }
 
