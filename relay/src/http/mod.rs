@@ -9,6 +9,7 @@ mod fault;
 pub(crate) mod gate;
 mod gather;
 mod jobs;
+mod limits;
 mod merge;
 mod metrics;
 mod order;
@@ -87,6 +88,8 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
+        .route("/api/v1/limits", get(limits::list))
+        .route("/api/v1/limits/{provider}/lift", post(limits::lift))
         .route("/api/v1/users", get(users::list).post(users::create))
         .route("/api/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/api/v1/tokens/{id}", delete(tokens::revoke))

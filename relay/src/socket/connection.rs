@@ -8,7 +8,7 @@ use super::reports::Numbered;
 use super::{hello, reconcile};
 use crate::core::Core;
 use crate::registry::LinkId;
-use crate::store::{StoreError, daemons};
+use crate::store::{StoreError, Tries, daemons};
 use axum::extract::ws::{Message, WebSocket, close_code};
 use futures_util::stream::SplitStream;
 use futures_util::{FutureExt, StreamExt};
@@ -52,6 +52,13 @@ pub(super) enum End {
     /// The store failed.
     #[error("a message could not be stored")]
     Store(#[from] StoreError),
+}
+
+impl End {
+    /// Whether what ended so is to be tried anew.
+    pub(super) fn passes(&self, tries: &mut Tries) -> bool {
+        matches!(self, Self::Store(e) if tries.again(e))
+    }
 }
 
 impl From<Ended> for End {

@@ -10,7 +10,7 @@ use crate::placement::{self, Candidate};
 use crate::routing::Sender;
 use crate::store::tasks::{self, Closed, Stored};
 use crate::store::tokens::{self, Issue};
-use crate::store::{Conn, StoreError, Tx, daemons, limits, persist};
+use crate::store::{Conn, StoreError, Tx, daemons, limits, persist, spending};
 use hayward_shared::api::Role;
 use hayward_shared::protocol::{RunOrder, SpawnTask, Tagged, ToDaemon};
 use hayward_shared::task::{CompletionAction, Task};
@@ -131,6 +131,7 @@ impl Connection {
             let Some(Found { row, agent, provider, probe }) = found else {
                 return Ok((None, passed_over));
             };
+            let former = row.task.holding.run_id;
             let mut change = Change::of(row);
             let lease_end = self.core.lease_end(&mut tx).await?;
             if let Err(e) = lease::claim(&mut change, daemon, &by, now, lease_end) {
@@ -149,6 +150,9 @@ impl Connection {
             change.row.task.holding.claimed_agent = agent;
             change.row.task.holding.provider = provider;
             let task = tasks::apply(&mut tx, change).await?;
+            if let Some(run) = former {
+                spending::keep_run(tx.conn(), workspace, (id, run)).await?;
+            }
             let spawn = order(&mut tx, &task, &self.core.timing, now).await?;
             tx.commit().await?;
             return Ok((Some(spawn), passed_over));
@@ -217,6 +221,9 @@ impl Connection {
                 let agent = placement::agent_of(&row.task, profile);
                 let provider = agent.as_deref().and_then(|a| placement::provider_at(a, profile));
                 if gauge.barrier(agent.as_deref(), provider.as_deref()).is_some() {
+                    continue;
+                }
+                if spending::over(tx.conn(), &row.task).await?.is_some() {
                     continue;
                 }
                 match tasks::take(tx.conn(), workspace, row.task.id).await? {

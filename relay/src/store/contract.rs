@@ -5,22 +5,25 @@ use super::due;
 use super::events::{self, Stream};
 use super::tasks::{self, Filter, Stored};
 use super::tokens::{self, Issue};
-use super::{Heard, Store, StoreError, daemons, discards, sql, users};
+use super::{Heard, Store, StoreError, daemons, discards, spending, sql, users};
 use crate::auth::Who;
 use crate::change::{Change, system};
 use crate::database::Database;
 use crate::lease;
 use crate::lease::tests::{at, queued};
+use crate::prices::Delta;
 use hayward_shared::api::Role;
+use hayward_shared::budget::{Budget, BudgetReached, Reached, Usd};
 use hayward_shared::event::Kind;
 use hayward_shared::id::{DaemonId, MachineId, TaskId, WorkspaceId};
-use hayward_shared::task::{Order, Status, Usage};
+use hayward_shared::task::{Order, Reason, Status, Usage};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// A store of its own, and what keeps its database.
@@ -44,8 +47,13 @@ async fn on_sqlite() -> Place {
     place(folder.path().join("relay.db").into(), Some(folder)).await
 }
 
-/// A schema of its own; none where there is no server.
+/// A store in a schema of its own; none where there is no server.
 pub(super) async fn on_postgres() -> Option<Place> {
+    Some(place(empty_schema().await?, None).await)
+}
+
+/// A schema of its own, and nothing in it; none where there is no server.
+pub(super) async fn empty_schema() -> Option<Database> {
     let Ok(server) = std::env::var("HAYWARD_TEST_POSTGRES") else {
         eprintln!("SKIP the store's contract on PostgreSQL: HAYWARD_TEST_POSTGRES is not set");
         return None;
@@ -55,8 +63,7 @@ pub(super) async fn on_postgres() -> Option<Place> {
     let mut side = sqlx::ConnectOptions::connect(&options).await.unwrap();
     let sql = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {name}"));
     sqlx::query(sql).execute(&mut side).await.unwrap();
-    let database = format!("{server}?options[search_path]={name}").parse().unwrap();
-    Some(place(database, None).await)
+    Some(format!("{server}?options[search_path]={name}").parse().unwrap())
 }
 
 macro_rules! contract {
@@ -90,6 +97,10 @@ contract! {
     a_chosen_id_makes_one_task_whoever_asks
     leases_begin_anew_and_what_is_due_is_found
     what_is_discarded_is_gone_and_usage_is_summed
+    what_parts_spend_counts_against_the_budgets_above_them_once
+    whoever_runs_below_a_budget_that_is_used_up_is_found
+    f37_a_raise_sees_what_was_spent_while_it_waited
+    sums_beyond_any_budget_stay_readable_and_never_overflow
     tokens_and_users_are_kept_by_their_names
     a_newer_relays_database_is_refused
 }
@@ -468,12 +479,14 @@ async fn what_is_discarded_is_gone_and_usage_is_summed(place: Place) {
     let mut tx = place.store.write().await.unwrap();
     let used = |tokens| Usage { input_tokens: tokens, ..Usage::default() };
     let (one, two) = (hayward_shared::id::RunId::fresh(), hayward_shared::id::RunId::fresh());
-    for (run, tokens) in [(one, 1), (two, 10), (one, 5)] {
-        let usage = used(tokens);
-        tasks::note_usage(tx.conn(), place.workspace, (id, run), &usage).await.unwrap();
+    let mut spent = 0;
+    for (run, tokens, sum) in [(one, 1, 1_u64), (two, 10, 11), (one, 5, 15), (two, 20, 25)] {
+        let (key, said) = ((id, run), (used(tokens), None));
+        let (all, delta) =
+            spending::note_usage(tx.conn(), place.workspace, key, said).await.unwrap();
+        spent += delta.tokens;
+        assert_eq!((all.input_tokens, all.unpriced_tokens, spent), (sum, sum, sum.cast_signed()));
     }
-    let sum = tasks::note_usage(tx.conn(), place.workspace, (id, two), &used(20)).await.unwrap();
-    assert_eq!(sum.input_tokens, 25);
     tx.commit().await.unwrap();
     let mut tx = place.store.write().await.unwrap();
     tasks::discard(&mut tx, place.workspace, id).await.unwrap();
@@ -486,6 +499,160 @@ async fn what_is_discarded_is_gone_and_usage_is_summed(place: Place) {
     let mut reader = place.store.read().await.unwrap();
     let open = discards::of_daemon(&mut reader, daemon).await.unwrap();
     assert_eq!(open, [(place.workspace, id)]);
+}
+
+async fn what_parts_spend_counts_against_the_budgets_above_them_once(place: Place) {
+    let budget = Budget { max_tokens: Some(100), max_seconds: Some(9), ..Budget::default() };
+    let root = place.row(Order { budget: Some(budget), ..Order::default() });
+    let part =
+        |of: &Stored| place.row(Order { parent_task_id: Some(of.task.id), ..Order::default() });
+    let (one, other) = (part(&root), part(&root));
+    let leaf = part(&one);
+    let mut tx = place.store.write().await.unwrap();
+    spending::set_budget(tx.conn(), &root.task).await.unwrap();
+    for row in [&root, &one, &other, &leaf] {
+        tasks::apply(&mut tx, lease::created(row.clone(), &system())).await.unwrap();
+    }
+    let delta = |tokens, ms| Delta { tokens, ms, ..Delta::default() };
+    for (row, tokens, ms) in [(&leaf, 60, 1), (&other, 30, 2), (&root, 5, 4)] {
+        let (over, _) = spending::add(tx.conn(), &row.task, delta(tokens, ms)).await.unwrap();
+        assert_eq!(over, [], "{tokens}");
+    }
+    assert_eq!(spending::over(tx.conn(), &leaf.task).await.unwrap(), None);
+    let (over, _) = spending::add(tx.conn(), &leaf.task, delta(5, 0)).await.unwrap();
+    let reached = Reached::Tokens { spent: 100, limit: 100 };
+    assert_eq!(over, [BudgetReached { of_task_id: root.task.id, reached }]);
+    // it is told once, and keeps all of the tree back
+    assert_eq!(spending::add(tx.conn(), &one.task, delta(1, 0)).await.unwrap().0, []);
+    for row in [&root, &one, &other, &leaf] {
+        assert_eq!(spending::over(tx.conn(), &row.task).await.unwrap(), Some(over[0]));
+    }
+    let spent = spending::own(tx.conn(), &root.task).await.unwrap().spent;
+    assert_eq!((spent.tokens, spent.running_ms), (101, 7));
+    assert_eq!(spending::own(tx.conn(), &one.task).await.unwrap().spent.tokens, 66);
+    // a raise that is none is refused as what it is, and one that is lets all go on
+    let mut raised = root.task.clone();
+    raised.order.budget = Some(Budget { max_tokens: Some(101), ..budget });
+    assert!(spending::set_budget(tx.conn(), &raised).await.unwrap().is_some());
+    raised.order.budget = Some(Budget { max_tokens: Some(102), ..budget });
+    assert_eq!(spending::set_budget(tx.conn(), &raised).await.unwrap(), None);
+    assert_eq!(spending::over(tx.conn(), &leaf.task).await.unwrap(), None);
+    // of a part that is discarded what it spent stays spent
+    tasks::discard(&mut tx, place.workspace, leaf.task.id).await.unwrap();
+    assert_eq!(spending::own(tx.conn(), &root.task).await.unwrap().spent.tokens, 101);
+    let (over, _) = spending::add(tx.conn(), &other.task, delta(0, 8_993)).await.unwrap();
+    assert_eq!(over[0].reached, Reached::Time { spent: 9, limit: 9 });
+    tx.commit().await.unwrap();
+}
+
+async fn whoever_runs_below_a_budget_that_is_used_up_is_found(place: Place) {
+    let budget = Budget { max_seconds: Some(1), ..Budget::default() };
+    let root = place.row(Order { budget: Some(budget), ..Order::default() });
+    let part = place.row(Order { parent_task_id: Some(root.task.id), ..Order::default() });
+    let stranger = place.row(Order::default());
+    let mut tx = place.store.write().await.unwrap();
+    spending::set_budget(tx.conn(), &root.task).await.unwrap();
+    tasks::apply(&mut tx, lease::created(root.clone(), &system())).await.unwrap();
+    for row in [&part, &stranger] {
+        let mut change = Change::of(row.clone());
+        change.step(Status::Dispatched, None, &system(), at(1)).unwrap();
+        change.step(Status::Running, None, &system(), at(1_000)).unwrap();
+        tasks::apply(&mut tx, change).await.unwrap();
+    }
+    let key = (place.workspace, part.task.id);
+    assert_eq!(spending::timed(tx.conn()).await.unwrap(), [key]);
+    assert_eq!(spending::runaways(tx.conn()).await.unwrap(), []);
+    let found = tasks::find(tx.conn(), key.0, key.1).await.unwrap().unwrap();
+    let mut change = Change::of(found);
+    change.count_time(at(1_999));
+    change.count_time(at(2_000));
+    change.row.braked = true;
+    tasks::apply(&mut tx, change).await.unwrap();
+    assert_eq!(spending::timed(tx.conn()).await.unwrap(), [], "it is known to be over");
+    assert_eq!(spending::runaways(tx.conn()).await.unwrap(), [key]);
+    let found = tasks::find(tx.conn(), key.0, key.1).await.unwrap().unwrap();
+    assert_eq!((found.running_since, found.braked), (Some(at(2_000)), true));
+    let mut change = Change::of(found);
+    change.step(Status::Paused, Some(Reason::Budget), &system(), at(2_500)).unwrap();
+    tasks::apply(&mut tx, change).await.unwrap();
+    assert_eq!(spending::runaways(tx.conn()).await.unwrap(), []);
+    assert_eq!(spending::released(tx.conn()).await.unwrap(), []);
+    let spent = spending::own(tx.conn(), &root.task).await.unwrap().spent;
+    assert_eq!(spent.running_ms, 1_500, "a pause counts for nothing");
+    let mut raised = root.task.clone();
+    raised.order.budget = Some(Budget { max_seconds: Some(2), ..budget });
+    spending::set_budget(tx.conn(), &raised).await.unwrap();
+    assert_eq!(spending::released(tx.conn()).await.unwrap(), [key]);
+    tx.commit().await.unwrap();
+}
+
+async fn f37_a_raise_sees_what_was_spent_while_it_waited(place: Place) {
+    let budget = Budget { max_tokens: Some(100), ..Budget::default() };
+    let row = place.row(Order { budget: Some(budget), ..Order::default() });
+    let mut tx = place.store.write().await.unwrap();
+    spending::set_budget(tx.conn(), &row.task).await.unwrap();
+    tx.commit().await.unwrap();
+    place.store(row.clone()).await;
+    let mut raised = row.task.clone();
+    raised.order.budget = Some(Budget { max_tokens: Some(200), ..budget });
+    let mut tx = place.store.write().await.unwrap();
+    let delta = Delta { tokens: 250, ..Delta::default() };
+    let (over, _) = spending::add(tx.conn(), &row.task, delta).await.unwrap();
+    assert_eq!(over[0].reached, Reached::Tokens { spent: 250, limit: 100 });
+    let store = place.store.clone();
+    let mut raise = tokio::spawn(async move {
+        let mut tx = store.write().await.unwrap();
+        let over = spending::set_budget(tx.conn(), &raised).await.unwrap();
+        tx.commit().await.unwrap();
+        over
+    });
+    // it has begun by then, and whatever it read is old
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut raise).await.is_err());
+    tx.commit().await.unwrap();
+    let reached = Reached::Tokens { spent: 250, limit: 200 };
+    assert_eq!(raise.await.unwrap().map(|over| over.reached), Some(reached));
+    let mut reader = place.store.read().await.unwrap();
+    assert_eq!(spending::own(&mut reader, &row.task).await.unwrap().reached, Some(reached));
+}
+
+async fn sums_beyond_any_budget_stay_readable_and_never_overflow(place: Place) {
+    let budget = Budget { max_cost_usd: Usd::from_dollars(1e6), ..Budget::default() };
+    let root = place.row(Order { budget: Some(budget), ..Order::default() });
+    let part = place.row(Order { parent_task_id: Some(root.task.id), ..Order::default() });
+    let mut tx = place.store.write().await.unwrap();
+    spending::set_budget(tx.conn(), &root.task).await.unwrap();
+    for row in [&root, &part] {
+        tasks::apply(&mut tx, lease::created(row.clone(), &system())).await.unwrap();
+    }
+    // two and a half millions, where one may be spent
+    let delta = Delta { cost: 500_000_000_000_000, ..Delta::default() };
+    for _ in 0..5 {
+        spending::add(tx.conn(), &part.task, delta).await.unwrap();
+    }
+    let account = spending::own(tx.conn(), &root.task).await.unwrap();
+    assert_eq!(account.spent.cost_usd, Usd::from_nanos(2_500_000_000_000_000));
+    assert!(spending::over(tx.conn(), &part.task).await.unwrap().is_some());
+    // what was found to be too much is stored, and read again
+    let most = Delta { tokens: i64::MAX, cost: i64::MAX, unpriced: i64::MAX, ms: i64::MAX };
+    sql::query("UPDATE spendings SET tokens = $1, cost = $1, unpriced = $1, running_ms = $1")
+        .bind(i64::MAX - 5)
+        .execute(tx.conn())
+        .await
+        .unwrap();
+    spending::add(tx.conn(), &part.task, most).await.unwrap();
+    assert!(spending::set_budget(tx.conn(), &root.task).await.unwrap().is_some());
+    let over = spending::over(tx.conn(), &part.task).await.unwrap().unwrap();
+    assert_eq!(over.of_task_id, root.task.id);
+    let spent = spending::own(tx.conn(), &root.task).await.unwrap().spent;
+    assert_eq!((spent.tokens, spent.running_ms), (i64::MAX as u64 - 5, i64::MAX as u64 - 5));
+    let fresh = place.row(Order::default());
+    tasks::apply(&mut tx, lease::created(fresh.clone(), &system())).await.unwrap();
+    for tokens in [3, -10, 4] {
+        spending::add(tx.conn(), &fresh.task, Delta { tokens, ..Delta::default() }).await.unwrap();
+    }
+    let spent = spending::own(tx.conn(), &fresh.task).await.unwrap().spent;
+    assert_eq!(spent.tokens, 4, "a sum never owes anything");
+    tx.commit().await.unwrap();
 }
 
 async fn tokens_and_users_are_kept_by_their_names(place: Place) {
