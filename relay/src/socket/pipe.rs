@@ -1,12 +1,14 @@
 //! The writing half of a link: one task that owns the sink, and bounded queues into it.
 //!
 //! State goes through `text` and waits for room. Notices go through `urgent`, output through
-//! `frames`; neither waits: who finds them full ends the link, or the watch, in the open.
+//! `frames`; neither waits: who finds them full ends the link, or the watch, in the open. What is at
+//! hand together is written together.
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -18,8 +20,17 @@ const TEXT: usize = 256;
 /// Notices that may wait: one for each watch that a client may have.
 const URGENT: usize = 64;
 
-/// Output frames that may wait, 64 KiB each.
-const FRAMES: usize = 32;
+/// Bytes of output that may wait: two windows of a viewer of ours, who has at most one under way
+/// for each watch.
+const FRAME_BYTES: usize = 2 * 1024 * 1024;
+
+/// Output frames that may wait: a window of them even where an agent prints a line of 64 bytes at a
+/// time.
+const FRAMES: usize = 16 * 1024;
+
+/// Bytes that are written together: past this a call's share of each is nothing, and a state message
+/// does not wait long behind output.
+const TOGETHER: usize = 64 * 1024;
 
 /// A peer that takes nothing for this long is gone.
 const WRITE: Duration = Duration::from_secs(20);
@@ -33,6 +44,8 @@ pub(crate) struct Outlet {
     urgent: mpsc::Sender<Message>,
     text: mpsc::Sender<Message>,
     frames: mpsc::Sender<Message>,
+    /// Bytes in `frames`.
+    waiting: Arc<AtomicUsize>,
     ended: Arc<Notify>,
 }
 
@@ -61,7 +74,14 @@ impl Outlet {
 
     /// Sends an output frame if there is room.
     pub(crate) fn frame(&self, frame: bytes::Bytes) -> Result<(), Ended> {
-        self.frames.try_send(Message::Binary(frame)).map_err(|_| Ended)
+        let size = frame.len();
+        let before = self.waiting.fetch_add(size, Ordering::Relaxed);
+        let fits = before + size <= FRAME_BYTES;
+        if fits && self.frames.try_send(Message::Binary(frame)).is_ok() {
+            return Ok(());
+        }
+        self.waiting.fetch_sub(size, Ordering::Relaxed);
+        Err(Ended)
     }
 
     /// One that has room for so many state messages, and what goes into it.
@@ -69,7 +89,8 @@ impl Outlet {
     pub(crate) fn narrow(texts: usize) -> (Self, mpsc::Receiver<Message>) {
         let (text, queue) = mpsc::channel(texts);
         let (urgent, frames) = (text.clone(), text.clone());
-        (Self { urgent, text, frames, ended: Arc::default() }, queue)
+        let (waiting, ended) = (Arc::default(), Arc::default());
+        (Self { urgent, text, frames, waiting, ended }, queue)
     }
 
     /// Asks the link to end.
@@ -95,9 +116,15 @@ impl Pipe {
         let (urgent, urgent_queue) = mpsc::channel(URGENT);
         let (text, text_queue) = mpsc::channel(TEXT);
         let (frames, frame_queue) = mpsc::channel(FRAMES);
-        let queues = Queues { urgent: urgent_queue, text: text_queue, frames: frame_queue };
-        let writer = tokio::spawn(write(sink, queues, ping));
-        Self { outlet: Outlet { urgent, text, frames, ended: Arc::new(Notify::new()) }, writer }
+        let (waiting, ended) = (Arc::default(), Arc::default());
+        let outlet = Outlet { urgent, text, frames, waiting, ended };
+        let queues = Queues {
+            urgent: urgent_queue,
+            text: text_queue,
+            frames: frame_queue,
+            waiting: outlet.waiting.clone(),
+        };
+        Self { outlet, writer: tokio::spawn(write(sink, queues, ping)) }
     }
 
     /// The queues into it.
@@ -128,23 +155,63 @@ struct Queues {
     urgent: mpsc::Receiver<Message>,
     text: mpsc::Receiver<Message>,
     frames: mpsc::Receiver<Message>,
+    /// Bytes in `frames`.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Queues {
+    /// The next message that waits already.
+    fn at_hand(&mut self) -> Option<Message> {
+        let queues = [&mut self.urgent, &mut self.text, &mut self.frames];
+        queues.into_iter().find_map(|queue| queue.try_recv().ok())
+    }
+
+    /// Makes room for others once a message was taken out; how many bytes it has.
+    fn taken(&self, message: &Message) -> usize {
+        match message {
+            Message::Binary(frame) => {
+                self.waiting.fetch_sub(frame.len(), Ordering::Relaxed);
+                frame.len()
+            }
+            Message::Text(text) => text.len(),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
+        }
+    }
 }
 
 async fn write(mut sink: SplitSink<WebSocket, Message>, mut queues: Queues, ping: Duration) {
     let mut pings = interval(ping);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let message = tokio::select! {
+        let first = tokio::select! {
             biased;
             Some(message) = queues.urgent.recv() => message,
             Some(message) = queues.text.recv() => message,
             _ = pings.tick() => Message::Ping(bytes::Bytes::new()),
             Some(message) = queues.frames.recv() => message,
         };
-        let last = matches!(message, Message::Close(_));
-        let written = timeout(WRITE, sink.send(message)).await;
-        if last || !matches!(written, Ok(Ok(()))) {
+        let written = timeout(WRITE, together(&mut sink, &mut queues, first)).await;
+        if !matches!(written, Ok(Ok(false))) {
             return;
         }
     }
+}
+
+/// Writes a message and those that wait behind it; whether the last of them closes the link.
+async fn together(
+    sink: &mut SplitSink<WebSocket, Message>,
+    queues: &mut Queues,
+    first: Message,
+) -> Result<bool, axum::Error> {
+    let (mut next, mut bytes, mut closes) = (Some(first), 0, false);
+    while let Some(message) = next.take() {
+        bytes += queues.taken(&message);
+        closes = matches!(message, Message::Close(_));
+        sink.feed(message).await?;
+        if bytes < TOGETHER && !closes {
+            next = queues.at_hand();
+        }
+    }
+    sink.flush().await?;
+    Ok(closes)
 }
