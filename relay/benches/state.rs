@@ -1,192 +1,133 @@
-//! The state lane: 64 daemons send events as fast as they are taken, over real sockets, each event
-//! durable before its ack; against a bare loop that stores rows of the same size in the same place.
-//! On SQLite the loop commits 100 rows at a time; on PostgreSQL (`HAYWARD_TEST_STORE=postgres`,
-//! `HAYWARD_TEST_POSTGRES=URL`) it stores one row a statement. Then how long a lone event waits
-//! for its ack, against a bare commit of one row.
+//! The state lane: 64 daemons send events as fast as they are taken, each event durable before its
+//! ack; against a bare loop that stores rows of the same size in the same place. On SQLite the loop
+//! stores 100 rows a commit, on PostgreSQL (`HAYWARD_TEST_POSTGRES`) one row a statement. Then how long
+//! a lone event waits for its ack, against a bare commit of one row.
 //!
-//!     cargo bench -p hayward-relay --bench lane
+//!     cargo bench -p hayward-relay --bench state
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     clippy::print_stdout,
     reason = "it measures, and prints what it finds"
 )]
 
-#[path = "../tests/harness/mod.rs"]
-mod harness;
+mod shipped;
 
-use futures_util::{SinkExt, StreamExt};
-use harness::{Daemon, House, Run, house, on_postgres, schema};
-use serde_json::json;
-use sqlx::{Connection, Executor};
+use shipped::bare::{self, Bare};
+use shipped::link::{Link, Run};
+use shipped::{ROUNDS, Shipped, at, median, processor, result, skip};
+use std::io::Write;
 use std::time::{Duration, Instant};
 use tokio_tungstenite::tungstenite::Message;
-use uuid::Uuid;
 
 const DAEMONS: usize = 64;
-const ROUNDS: usize = 3;
-const LONE: usize = 200;
 
-fn events() -> usize {
-    std::env::var("HAYWARD_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000)
+/// Events of each daemon in a round.
+const EVENTS: u64 = 1_000;
+
+/// Lone events, and as many bare commits.
+const LONE: usize = 500;
+
+/// Single rows are stored for so long in a round.
+const SINGLES: Duration = Duration::from_secs(1);
+
+fn main() {
+    let relay = Shipped::start(None);
+    let bare = Bare::sqlite(relay.folder.path());
+    measure("SQLite", &relay, bare, 0.5, |bare| bare.groups(DAEMONS as i64 * EVENTS as i64));
+    drop(relay);
+    let Some(schema) = bare::schema() else {
+        return skip("state, PostgreSQL", "there is no server");
+    };
+    let relay = Shipped::start(Some(&schema));
+    let bare = Bare::postgres(&schema);
+    measure("PostgreSQL", &relay, bare, 15.0, |bare| bare.singles(SINGLES));
 }
 
-#[tokio::main]
-async fn main() {
-    let house = house().await;
-    let mut daemons = Vec::new();
-    for _ in 0..DAEMONS {
-        daemons.push(running(&house).await);
-    }
-    let mut ratios = Vec::new();
+fn measure(
+    store: &str,
+    relay: &Shipped,
+    mut bare: Bare,
+    limit: f64,
+    peer: impl Fn(&mut Bare) -> f64,
+) {
+    let token = relay.daemon_token();
+    let mut daemons: Vec<_> = (0..DAEMONS)
+        .map(|_| {
+            let mut link = Link::daemon(relay, &token, 4);
+            let run = link.running(relay);
+            (link, run)
+        })
+        .collect();
+    let (mut ratios, mut rates, mut costs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let (rate, back) = crowd(daemons).await;
-        daemons = back;
-        let bare = if on_postgres() { postgres(events()).await } else { sqlite(&house).await };
-        println!("lane {rate:>9.0} events/s   bare {bare:>9.0} rows/s   {:.2}", rate / bare);
-        ratios.push(rate / bare);
+        let before = processor(relay.pid());
+        let rate = crowd(&mut daemons);
+        let spent = processor(relay.pid()) - before;
+        let rows = peer(&mut bare);
+        let cost = spent.as_secs_f64() * 1e6 / (DAEMONS as u64 * EVENTS) as f64;
+        println!(
+            "{store}: {rate:.0} events/s, {cost:.1} µs each, busy {:.2}; bare {rows:.0} rows/s",
+            rate * cost / 1e6
+        );
+        ratios.push(rate / rows);
+        rates.push(rate);
+        costs.push(cost);
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("lane against bare, median of {ROUNDS}: {:.2}", ratios[ROUNDS / 2]);
-    let (mut daemon, run) = daemons.pop().unwrap();
-    let mut waits = Vec::new();
-    for nth in 0..LONE {
-        let begun = Instant::now();
-        daemon.store(event(&run, nth)).await;
-        waits.push(begun.elapsed());
-    }
-    let mut bare = if on_postgres() { Vec::new() } else { commits(&house).await };
-    show("a lone event, from its sending to its ack", &mut waits);
-    if !bare.is_empty() {
-        show("a bare commit of one row", &mut bare);
-    }
-    house.stop().await;
-}
-
-fn show(what: &str, waits: &mut [Duration]) {
-    waits.sort();
-    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize];
-    println!("{what}: p50 {:?}, p99 {:?}", at(0.5), at(0.99));
-}
-
-/// A daemon with a run that it reports on.
-async fn running(house: &House) -> (Daemon, Run) {
-    let token = house.daemon_token().await;
-    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
-    house.make(json!({"plan": "x", "wantedDaemonId": daemon.welcome["daemonId"]})).await;
-    let run = daemon.claim_one().await;
-    daemon.store(run.status("dispatched", "running")).await;
-    (daemon, run)
-}
-
-fn event(run: &Run, nth: usize) -> serde_json::Value {
-    run.event("tool.started", json!({ "nth": nth, "toolName": "read", "text": "x".repeat(120) }))
+    println!(
+        "{store}: median {:.0} events/s, {:.1} µs of the relay's processor each",
+        median(&rates),
+        median(&costs)
+    );
+    let ratio = median(&ratios);
+    let what = format!("state, {DAEMONS} daemons, {store} / bare rows");
+    result(&what, &format!("{ratio:.2}x"), &format!(">= {limit}x"), ratio >= limit);
+    let (link, run) = &mut daemons[0];
+    lone(store, link, run, &mut bare);
 }
 
 /// All daemons at once, each until its last event is acked; events a second.
-async fn crowd(daemons: Vec<(Daemon, Run)>) -> (f64, Vec<(Daemon, Run)>) {
+fn crowd(daemons: &mut [(Link, Run)]) -> f64 {
+    let texts: Vec<_> = daemons.iter().map(|(link, run)| events(link.next, run)).collect();
     let begun = Instant::now();
-    let all: Vec<_> = daemons.into_iter().map(|(d, r)| tokio::spawn(pour(d, r))).collect();
-    let mut back = Vec::new();
-    for one in all {
-        back.push(one.await.unwrap());
+    std::thread::scope(|scope| {
+        for ((link, _), texts) in daemons.iter_mut().zip(texts) {
+            scope.spawn(move || {
+                link.next += EVENTS;
+                // acks are few and small: they wait until all is written
+                link.socket.get_mut().write_all(&texts).unwrap();
+                while link.until("ack")["upTo"].as_u64().unwrap() + 1 < link.next {}
+            });
+        }
+    });
+    (daemons.len() as u64 * EVENTS) as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// What a daemon sends in a round, as it goes over the wire.
+fn events(next: u64, run: &Run) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for seq in next..next + EVENTS {
+        let mut message = run.event(seq);
+        message["seq"] = seq.into();
+        shipped::link::frame(&mut bytes, &Message::text(message.to_string()));
     }
-    ((DAEMONS * events()) as f64 / begun.elapsed().as_secs_f64(), back)
+    bytes
 }
 
-async fn pour(daemon: Daemon, run: Run) -> (Daemon, Run) {
-    let Daemon { socket, next, welcome } = daemon;
-    let (mut sink, mut stream) = socket.inner.split();
-    let last = next + events() as u64;
-    let texts: Vec<_> = (next..last)
-        .map(|seq| {
-            let mut message = event(&run, 0);
-            message["seq"] = seq.into();
-            Message::text(message.to_string())
-        })
-        .collect();
-    let send = async {
-        for text in texts {
-            sink.feed(text).await.unwrap();
-        }
-        sink.flush().await.unwrap();
-    };
-    let hear = async {
-        loop {
-            let Some(Ok(frame)) = stream.next().await else { panic!("the link ended") };
-            let Message::Text(text) = frame else { continue };
-            let told: serde_json::Value = serde_json::from_str(&text).unwrap();
-            if told["type"] == "ack" && told["upTo"].as_u64().unwrap() + 1 >= last {
-                return;
-            }
-        }
-    };
-    tokio::join!(send, hear);
-    let inner = sink.reunite(stream).unwrap();
-    (Daemon { socket: harness::Socket { inner }, next: last, welcome }, run)
-}
-
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS bare (workspace_id TEXT NOT NULL, \
-     stream TEXT NOT NULL, seq BIGINT NOT NULL, kind TEXT NOT NULL, document TEXT NOT NULL, \
-     PRIMARY KEY (workspace_id, stream, seq))";
-const INSERT: &str = "INSERT INTO bare VALUES ($1, $2, $3, $4, $5)";
-
-async fn bare(house: &House) -> sqlx::SqliteConnection {
-    let options = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(house.folder.path().join("bare.db"))
-        .create_if_missing(true)
-        .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
-        .synchronous(sqlx::sqlite::SqliteSynchronous::Full);
-    let mut side = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    side.execute(TABLE).await.unwrap();
-    side
-}
-
-/// 100 rows a commit.
-async fn sqlite(house: &House) -> f64 {
-    let mut side = bare(house).await;
-    let (stream, document) = (Uuid::now_v7().to_string(), "x".repeat(500));
-    let rows = DAEMONS * events();
-    let begun = Instant::now();
-    let mut seq = 0_i64;
-    while (seq as usize) < rows {
-        let mut tx = side.begin().await.unwrap();
-        for _ in 0..100 {
-            let row = sqlx::query(INSERT).bind("w").bind(&stream).bind(seq).bind("k");
-            row.bind(&document).execute(&mut *tx).await.unwrap();
-            seq += 1;
-        }
-        tx.commit().await.unwrap();
-    }
-    seq as f64 / begun.elapsed().as_secs_f64()
-}
-
-/// One row a commit: how long each takes.
-async fn commits(house: &House) -> Vec<Duration> {
-    let mut side = bare(house).await;
-    let (stream, document) = (Uuid::now_v7().to_string(), "x".repeat(500));
-    let mut waits = Vec::new();
-    for seq in 0..LONE as i64 {
+fn lone(store: &str, link: &mut Link, run: &Run, bare: &mut Bare) {
+    let (mut waits, mut commits) = (Vec::new(), Vec::new());
+    for nth in 0..LONE as u64 {
         let begun = Instant::now();
-        let row = sqlx::query(INSERT).bind("w").bind(&stream).bind(seq).bind("k");
-        row.bind(&document).execute(&mut side).await.unwrap();
-        waits.push(begun.elapsed());
+        link.store(run.event(nth));
+        waits.push(begun.elapsed().as_secs_f64() * 1e3);
+        commits.push(bare.one().as_secs_f64() * 1e3);
     }
-    waits
-}
-
-/// One row a statement.
-async fn postgres(rows: usize) -> f64 {
-    let options: sqlx::postgres::PgConnectOptions = schema().await.parse().unwrap();
-    let mut side = sqlx::PgConnection::connect_with(&options).await.unwrap();
-    side.execute(TABLE).await.unwrap();
-    let document = "x".repeat(500);
-    let begun = Instant::now();
-    for seq in 0..rows as i64 {
-        let row = sqlx::query(INSERT).bind("w").bind("s").bind(seq).bind("k");
-        row.bind(&document).execute(&mut side).await.unwrap();
-    }
-    rows as f64 / begun.elapsed().as_secs_f64()
+    let (p50, p99) = (at(&waits, 0.5), at(&waits, 0.99));
+    let (own50, own99) = (at(&commits, 0.5), at(&commits, 0.99));
+    println!(
+        "{store}: a lone event, from sent to acked: p50 {p50:.2} ms, p99 {p99:.2} ms; a bare commit: p50 {own50:.2} ms, p99 {own99:.2} ms"
+    );
+    let beyond = (p50 - own50).max(p99 - own99);
+    let what = format!("state, {store}: a lone event beyond a commit");
+    result(&what, &format!("{beyond:.2} ms"), "<= 5 ms", beyond <= 5.0);
 }
