@@ -5,10 +5,11 @@
 //! hand together is written together.
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use bytes::Bytes;
 use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -43,10 +44,51 @@ const CLOSING: Duration = Duration::from_secs(2);
 pub(crate) struct Outlet {
     urgent: mpsc::Sender<Message>,
     text: mpsc::Sender<Message>,
-    frames: mpsc::Sender<Message>,
-    /// Bytes in `frames`.
-    waiting: Arc<AtomicUsize>,
+    output: Arc<Output>,
     ended: Arc<Notify>,
+}
+
+/// Output that waits to be written. It comes and goes by many frames at once.
+#[derive(Debug, Default)]
+struct Output {
+    backlog: Mutex<Backlog>,
+    came: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Backlog {
+    frames: VecDeque<Bytes>,
+    /// Bytes of these frames, and of those that the writer took and has not written.
+    bytes: usize,
+}
+
+impl Output {
+    fn lock(&self) -> MutexGuard<'_, Backlog> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds frames as long as there is room.
+    fn add(&self, frames: impl Iterator<Item = Bytes>) -> Result<(), Ended> {
+        let mut backlog = self.lock();
+        for frame in frames {
+            let bytes = backlog.bytes + frame.len();
+            if bytes > FRAME_BYTES || backlog.frames.len() == FRAMES {
+                return Err(Ended);
+            }
+            backlog.bytes = bytes;
+            backlog.frames.push_back(frame);
+        }
+        drop(backlog);
+        self.came.notify_one();
+        Ok(())
+    }
+
+    /// Makes room for as many bytes as were written, and takes all that waits.
+    fn take(&self, written: usize) -> VecDeque<Bytes> {
+        let mut backlog = self.lock();
+        backlog.bytes -= written;
+        std::mem::take(&mut backlog.frames)
+    }
 }
 
 /// The link takes nothing more.
@@ -72,25 +114,17 @@ impl Outlet {
         }
     }
 
-    /// Sends an output frame if there is room.
-    pub(crate) fn frame(&self, frame: bytes::Bytes) -> Result<(), Ended> {
-        let size = frame.len();
-        let before = self.waiting.fetch_add(size, Ordering::Relaxed);
-        let fits = before + size <= FRAME_BYTES;
-        if fits && self.frames.try_send(Message::Binary(frame)).is_ok() {
-            return Ok(());
-        }
-        self.waiting.fetch_sub(size, Ordering::Relaxed);
-        Err(Ended)
+    /// Sends output frames if there is room; of those that find none, and of all behind, none is sent.
+    pub(crate) fn frames(&self, frames: impl Iterator<Item = Bytes>) -> Result<(), Ended> {
+        self.output.add(frames)
     }
 
     /// One that has room for so many state messages, and what goes into it.
     #[cfg(test)]
     pub(crate) fn narrow(texts: usize) -> (Self, mpsc::Receiver<Message>) {
         let (text, queue) = mpsc::channel(texts);
-        let (urgent, frames) = (text.clone(), text.clone());
-        let (waiting, ended) = (Arc::default(), Arc::default());
-        (Self { urgent, text, frames, waiting, ended }, queue)
+        let (output, ended) = (Arc::default(), Arc::default());
+        (Self { urgent: text.clone(), text, output, ended }, queue)
     }
 
     /// Asks the link to end.
@@ -115,14 +149,14 @@ impl Pipe {
     pub(crate) fn open(sink: SplitSink<WebSocket, Message>, ping: Duration) -> Self {
         let (urgent, urgent_queue) = mpsc::channel(URGENT);
         let (text, text_queue) = mpsc::channel(TEXT);
-        let (frames, frame_queue) = mpsc::channel(FRAMES);
-        let (waiting, ended) = (Arc::default(), Arc::default());
-        let outlet = Outlet { urgent, text, frames, waiting, ended };
+        let (output, ended) = (Arc::default(), Arc::default());
+        let outlet = Outlet { urgent, text, output, ended };
         let queues = Queues {
             urgent: urgent_queue,
             text: text_queue,
-            frames: frame_queue,
-            waiting: outlet.waiting.clone(),
+            output: outlet.output.clone(),
+            taken: VecDeque::new(),
+            written: 0,
         };
         Self { outlet, writer: tokio::spawn(write(sink, queues, ping)) }
     }
@@ -154,28 +188,27 @@ impl Drop for Pipe {
 struct Queues {
     urgent: mpsc::Receiver<Message>,
     text: mpsc::Receiver<Message>,
-    frames: mpsc::Receiver<Message>,
-    /// Bytes in `frames`.
-    waiting: Arc<AtomicUsize>,
+    output: Arc<Output>,
+    /// Frames that are written next.
+    taken: VecDeque<Bytes>,
+    /// Bytes that were written of those that were taken, and still count as waiting.
+    written: usize,
 }
 
 impl Queues {
-    /// The next message that waits already.
-    fn at_hand(&mut self) -> Option<Message> {
-        let queues = [&mut self.urgent, &mut self.text, &mut self.frames];
-        queues.into_iter().find_map(|queue| queue.try_recv().ok())
+    /// The next text that waits.
+    fn text(&mut self) -> Option<Message> {
+        self.urgent.try_recv().or_else(|_| self.text.try_recv()).ok()
     }
 
-    /// Makes room for others once a message was taken out; how many bytes it has.
-    fn taken(&self, message: &Message) -> usize {
-        match message {
-            Message::Binary(frame) => {
-                self.waiting.fetch_sub(frame.len(), Ordering::Relaxed);
-                frame.len()
-            }
-            Message::Text(text) => text.len(),
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
+    /// The next output frame that waits.
+    fn frame(&mut self) -> Option<Bytes> {
+        if self.taken.is_empty() {
+            self.taken = self.output.take(std::mem::take(&mut self.written));
         }
+        let frame = self.taken.pop_front()?;
+        self.written += frame.len();
+        Some(frame)
     }
 }
 
@@ -183,12 +216,14 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut queues: Queues, ping
     let mut pings = interval(ping);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let more = !queues.taken.is_empty();
         let first = tokio::select! {
             biased;
-            Some(message) = queues.urgent.recv() => message,
-            Some(message) = queues.text.recv() => message,
-            _ = pings.tick() => Message::Ping(bytes::Bytes::new()),
-            Some(message) = queues.frames.recv() => message,
+            Some(message) = queues.urgent.recv() => Some(message),
+            Some(message) = queues.text.recv() => Some(message),
+            _ = pings.tick() => Some(Message::Ping(Bytes::new())),
+            () = std::future::ready(()), if more => None,
+            () = queues.output.came.notified() => None,
         };
         let written = timeout(WRITE, together(&mut sink, &mut queues, first)).await;
         if !matches!(written, Ok(Ok(false))) {
@@ -197,21 +232,31 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut queues: Queues, ping
     }
 }
 
-/// Writes a message and those that wait behind it; whether the last of them closes the link.
+/// Writes a message and what waits behind it, output last; whether the link is closed by it.
 async fn together(
     sink: &mut SplitSink<WebSocket, Message>,
     queues: &mut Queues,
-    first: Message,
+    first: Option<Message>,
 ) -> Result<bool, axum::Error> {
-    let (mut next, mut bytes, mut closes) = (Some(first), 0, false);
+    let (mut next, mut bytes) = (first, 0);
     while let Some(message) = next.take() {
-        bytes += queues.taken(&message);
-        closes = matches!(message, Message::Close(_));
+        let closes = matches!(message, Message::Close(_));
+        bytes += super::size(&message);
         sink.feed(message).await?;
-        if bytes < TOGETHER && !closes {
-            next = queues.at_hand();
+        if closes {
+            sink.flush().await?;
+            return Ok(true);
+        }
+        if bytes < TOGETHER {
+            next = queues.text();
         }
     }
+    while bytes < TOGETHER
+        && let Some(frame) = queues.frame()
+    {
+        bytes += frame.len();
+        sink.feed(Message::Binary(frame)).await?;
+    }
     sink.flush().await?;
-    Ok(closes)
+    Ok(false)
 }
