@@ -161,30 +161,29 @@ pub(crate) async fn read(
     rows.iter().map(|document| from_json(document, "event")).collect()
 }
 
-/// One page of a stream's events of one kind, and how many there are in all.
-pub(crate) async fn of_kind(
+/// One page of a stream's tool calls that ended, and how many there are in all.
+pub(crate) async fn tools(
     conn: &mut Conn,
     workspace: WorkspaceId,
     stream: &str,
-    kind: &Kind,
     (limit, offset): (u32, u64),
 ) -> Result<(Vec<Envelope>, u64), StoreError> {
+    // the kind is part of the text, or their own index would not be found
     let total: i64 = query_scalar(
-        "SELECT COUNT(*) FROM events WHERE workspace_id = $1 AND stream = $2 AND kind = $3",
+        "SELECT COUNT(*) FROM events WHERE workspace_id = $1 AND stream = $2 \
+         AND kind = 'tool.finished'",
     )
     .bind(text(workspace.0))
     .bind(stream)
-    .bind(column(kind))
     .fetch_one(&mut *conn)
     .await
     .doing("count events")?;
     let rows: Vec<String> = query_scalar(
-        "SELECT document FROM events WHERE workspace_id = $1 AND stream = $2 AND kind = $3 \
-         ORDER BY seq LIMIT $4 OFFSET $5",
+        "SELECT document FROM events WHERE workspace_id = $1 AND stream = $2 \
+         AND kind = 'tool.finished' ORDER BY seq LIMIT $3 OFFSET $4",
     )
     .bind(text(workspace.0))
     .bind(stream)
-    .bind(column(kind))
     .bind(i64::from(limit))
     .bind(int(offset))
     .fetch_all(conn)

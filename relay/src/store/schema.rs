@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "lease clock", LEASE_CLOCK),
     (5, "links", LINKS),
     (6, "limits", LIMITS),
+    (8, "events of tools", EVENTS_OF_TOOLS),
 ];
 
 const FIRST: &str = "
@@ -112,6 +113,12 @@ CREATE TABLE provider_backoffs (
     provider TEXT NOT NULL,
     until BIGINT NOT NULL, strikes BIGINT NOT NULL, probe TEXT,
     PRIMARY KEY (workspace_id, provider));
+";
+
+// only tool calls that ended are looked for by their kind: no other event pays for an index of it
+const EVENTS_OF_TOOLS: &str = "
+DROP INDEX events_of_kind;
+CREATE INDEX events_of_tools ON events (workspace_id, stream, seq) WHERE kind = 'tool.finished';
 ";
 
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
