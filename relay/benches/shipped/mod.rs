@@ -44,11 +44,13 @@ impl Shipped {
             .unwrap();
         let mut relay = Self { child, folder, address, owner: String::new() };
         let begun = Instant::now();
-        while TcpStream::connect(address).is_err() {
+        // its first owner's token is the last thing that it writes before it serves
+        while relay.owner.is_empty() || TcpStream::connect(address).is_err() {
             assert!(begun.elapsed() < BOUND, "the relay does not start: {}", relay.log());
             std::thread::sleep(Duration::from_millis(20));
+            let token = std::fs::read_to_string(&token).unwrap_or_default();
+            relay.owner = token.trim().to_owned();
         }
-        relay.owner = std::fs::read_to_string(token).unwrap().trim().to_owned();
         relay
     }
 

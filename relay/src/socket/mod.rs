@@ -15,6 +15,10 @@ use axum::extract::ws::Message;
 /// too large can be told so on a link that lives on; what is over this ends the link.
 pub(crate) const MAX_FRAME: usize = 2 * hayward_shared::protocol::MAX_TEXT;
 
+/// Bytes of a link that are read at once. The room for them stays as long as the link lives, and an
+/// idle link has 20 KiB in all: with twice as much it would have 27.
+pub(crate) const READ_AT_ONCE: usize = 8 * 1024;
+
 /// Bytes that a message carries.
 fn size(frame: &Message) -> usize {
     match frame {
