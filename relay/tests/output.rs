@@ -89,9 +89,8 @@ async fn a_viewer_that_takes_nothing_loses_its_watch_and_not_the_relays_memory()
     // the rest of the link goes on
     daemon.store(run.status("running", "paused")).await;
     let failed = loop {
-        match client.frame().await.expect("the link ended") {
-            Message::Text(text) => break serde_json::from_str::<Value>(&text).unwrap(),
-            _ => {}
+        if let Message::Text(text) = client.frame().await.expect("the link ended") {
+            break serde_json::from_str::<Value>(&text).unwrap();
         }
     };
     assert_eq!(failed["type"], "watch.failed");
