@@ -1,5 +1,6 @@
 //! The two WebSockets: daemons' and clients'.
 
+mod backlog;
 pub(crate) mod client;
 pub(crate) mod connection;
 mod dispatch;

@@ -4,12 +4,13 @@
 //! `frames`; neither waits: who finds them full ends the link, or the watch, in the open. What is at
 //! hand together is written together.
 
+use super::backlog::{Amount, Backlog};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
-use futures_util::SinkExt;
 use futures_util::stream::SplitSink;
+use futures_util::{Sink, SinkExt};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -21,17 +22,9 @@ const TEXT: usize = 256;
 /// Notices that may wait: one for each watch that a client may have.
 const URGENT: usize = 64;
 
-/// Bytes of output that may wait: two windows of a viewer of ours, who has at most one under way
-/// for each watch.
-const FRAME_BYTES: usize = 2 * 1024 * 1024;
-
-/// Output frames that may wait: a window of them even where an agent prints a line of 64 bytes at a
-/// time.
-const FRAMES: usize = 16 * 1024;
-
 /// Bytes that are written together: past this a call's share of each is nothing, and a state message
 /// does not wait long behind output.
-const TOGETHER: usize = 64 * 1024;
+pub(super) const TOGETHER: usize = 64 * 1024;
 
 /// A peer that takes nothing for this long is gone.
 const WRITE: Duration = Duration::from_secs(20);
@@ -44,51 +37,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 pub(crate) struct Outlet {
     urgent: mpsc::Sender<Message>,
     text: mpsc::Sender<Message>,
-    output: Arc<Output>,
+    output: Arc<Backlog>,
     ended: Arc<Notify>,
-}
-
-/// Output that waits to be written. It comes and goes by many frames at once.
-#[derive(Debug, Default)]
-struct Output {
-    backlog: Mutex<Backlog>,
-    came: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Backlog {
-    frames: VecDeque<Bytes>,
-    /// Bytes of these frames, and of those that the writer took and has not written.
-    bytes: usize,
-}
-
-impl Output {
-    fn lock(&self) -> MutexGuard<'_, Backlog> {
-        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds frames as long as there is room.
-    fn add(&self, frames: impl Iterator<Item = Bytes>) -> Result<(), Ended> {
-        let mut backlog = self.lock();
-        for frame in frames {
-            let bytes = backlog.bytes + frame.len();
-            if bytes > FRAME_BYTES || backlog.frames.len() == FRAMES {
-                return Err(Ended);
-            }
-            backlog.bytes = bytes;
-            backlog.frames.push_back(frame);
-        }
-        drop(backlog);
-        self.came.notify_one();
-        Ok(())
-    }
-
-    /// Makes room for as many bytes as were written, and takes all that waits.
-    fn take(&self, written: usize) -> VecDeque<Bytes> {
-        let mut backlog = self.lock();
-        backlog.bytes -= written;
-        std::mem::take(&mut backlog.frames)
-    }
 }
 
 /// The link takes nothing more.
@@ -147,17 +97,7 @@ pub(crate) struct Pipe {
 impl Pipe {
     /// Begins to write to `sink`, and to ping it.
     pub(crate) fn open(sink: SplitSink<WebSocket, Message>, ping: Duration) -> Self {
-        let (urgent, urgent_queue) = mpsc::channel(URGENT);
-        let (text, text_queue) = mpsc::channel(TEXT);
-        let (output, ended) = (Arc::default(), Arc::default());
-        let outlet = Outlet { urgent, text, output, ended };
-        let queues = Queues {
-            urgent: urgent_queue,
-            text: text_queue,
-            output: outlet.output.clone(),
-            taken: VecDeque::new(),
-            written: 0,
-        };
+        let (outlet, queues) = queues();
         Self { outlet, writer: tokio::spawn(write(sink, queues, ping)) }
     }
 
@@ -185,14 +125,26 @@ impl Drop for Pipe {
     }
 }
 
+/// The ends of the queues: who writes has the other.
 struct Queues {
     urgent: mpsc::Receiver<Message>,
     text: mpsc::Receiver<Message>,
-    output: Arc<Output>,
+    output: Arc<Backlog>,
     /// Frames that are written next.
     taken: VecDeque<Bytes>,
-    /// Bytes that were written of those that were taken, and still count as waiting.
-    written: usize,
+}
+
+fn queues() -> (Outlet, Queues) {
+    let (urgent, urgent_queue) = mpsc::channel(URGENT);
+    let (text, text_queue) = mpsc::channel(TEXT);
+    let (output, ended) = (Arc::<Backlog>::default(), Arc::default());
+    let queues = Queues {
+        urgent: urgent_queue,
+        text: text_queue,
+        output: output.clone(),
+        taken: VecDeque::new(),
+    };
+    (Outlet { urgent, text, output, ended }, queues)
 }
 
 impl Queues {
@@ -200,19 +152,9 @@ impl Queues {
     fn text(&mut self) -> Option<Message> {
         self.urgent.try_recv().or_else(|_| self.text.try_recv()).ok()
     }
-
-    /// The next output frame that waits.
-    fn frame(&mut self) -> Option<Bytes> {
-        if self.taken.is_empty() {
-            self.taken = self.output.take(std::mem::take(&mut self.written));
-        }
-        let frame = self.taken.pop_front()?;
-        self.written += frame.len();
-        Some(frame)
-    }
 }
 
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut queues: Queues, ping: Duration) {
+async fn write(mut sink: impl Sink<Message> + Unpin, mut queues: Queues, ping: Duration) {
     let mut pings = interval(ping);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -223,7 +165,7 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut queues: Queues, ping
             Some(message) = queues.text.recv() => Some(message),
             _ = pings.tick() => Some(Message::Ping(Bytes::new())),
             () = std::future::ready(()), if more => None,
-            () = queues.output.came.notified() => None,
+            () = queues.output.came() => None,
         };
         let written = timeout(WRITE, together(&mut sink, &mut queues, first)).await;
         if !matches!(written, Ok(Ok(false))) {
@@ -233,12 +175,17 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, mut queues: Queues, ping
 }
 
 /// Writes a message and what waits behind it, output last; whether the link is closed by it.
-async fn together(
-    sink: &mut SplitSink<WebSocket, Message>,
+async fn together<S: Sink<Message> + Unpin>(
+    sink: &mut S,
     queues: &mut Queues,
     first: Option<Message>,
-) -> Result<bool, axum::Error> {
-    let (mut next, mut bytes) = (first, 0);
+) -> Result<bool, S::Error> {
+    if queues.taken.is_empty() {
+        // before the notices are: the one that tells of a watch was queued before its first frame,
+        // and is written before it
+        queues.taken = queues.output.take();
+    }
+    let (mut next, mut bytes) = (first.or_else(|| queues.text()), 0);
     while let Some(message) = next.take() {
         let closes = matches!(message, Message::Close(_));
         bytes += super::size(&message);
@@ -251,12 +198,81 @@ async fn together(
             next = queues.text();
         }
     }
+    let mut sent = Amount::default();
     while bytes < TOGETHER
-        && let Some(frame) = queues.frame()
+        && let Some(frame) = queues.taken.pop_front()
     {
         bytes += frame.len();
+        sent = sent.and(&frame);
         sink.feed(Message::Binary(frame)).await?;
     }
     sink.flush().await?;
+    queues.output.sent(sent);
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::sink::unfold;
+    use hayward_shared::id::WatchId;
+    use hayward_shared::protocol::output::{Body, Frame, MAX_BODY};
+    use std::iter::once;
+    use uuid::Uuid;
+
+    /// What a viewer of ours lets come of one watch before it grants more.
+    const WINDOW: usize = 1024 * 1024;
+
+    const PING: Duration = Duration::from_secs(3600);
+
+    fn frame(size: usize) -> Bytes {
+        let (watch, body) = (WatchId(Uuid::now_v7()), vec![b'x'; size]);
+        Frame { watch, offset: 0, body: Body::Bytes(&body) }.encode().into()
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_is_slow_and_never_stops_keeps_two_watches() {
+        for size in [64, 1000, MAX_BODY] {
+            let (outlet, queues) = queues();
+            let (socket, mut viewer) = mpsc::channel(1);
+            let sink = unfold(socket, |socket, message| async {
+                socket.send(message).await.map(|()| socket)
+            });
+            let writer = tokio::spawn(write(Box::pin(sink), queues, PING));
+            let (frame, granted) = (frame(size), 2 * WINDOW / size);
+            for nth in 0..2 * granted {
+                if nth >= granted {
+                    while !matches!(viewer.recv().await.unwrap(), Message::Binary(_)) {}
+                }
+                let sent = outlet.frames(once(frame.clone()));
+                assert!(sent.is_ok(), "frame {nth} of {size} bytes was refused");
+            }
+            writer.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn output_does_not_overtake_the_notice_that_its_watch_began() {
+        let (outlet, mut queues) = queues();
+        let (mut seen, begin) = (Vec::new(), outlet.clone());
+        let (old, new) = (frame(1), frame(2));
+        outlet.frames([old.clone(), old.clone()].into_iter()).unwrap();
+        let began = new.clone();
+        let sink = unfold(&mut seen, |seen, message| {
+            // the watch begins while the first frame is written
+            if seen.is_empty() {
+                begin.urgent("began".to_owned());
+                begin.frames(once(began.clone())).unwrap();
+            }
+            seen.push(message);
+            async { Ok::<_, Ended>(seen) }
+        });
+        let mut sink = Box::pin(sink);
+        for _ in 0..2 {
+            assert!(!together(&mut sink, &mut queues, None).await.unwrap());
+        }
+        drop(sink);
+        let [old, new] = [old, new].map(Message::Binary);
+        assert_eq!(seen, [old.clone(), old, Message::text("began"), new]);
+    }
 }
