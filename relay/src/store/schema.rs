@@ -115,10 +115,11 @@ CREATE TABLE provider_backoffs (
     PRIMARY KEY (workspace_id, provider));
 ";
 
-// only tool calls that ended are looked for by their kind: no other event pays for an index of it
+// Only tool calls that ended are looked for by their kind: no other event pays for an index of it.
+// The old one goes last: nobody can read beside that, and beside the making of the new one all can.
 const EVENTS_OF_TOOLS: &str = "
-DROP INDEX events_of_kind;
 CREATE INDEX events_of_tools ON events (workspace_id, stream, seq) WHERE kind = 'tool.finished';
+DROP INDEX events_of_kind;
 ";
 
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
