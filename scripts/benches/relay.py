@@ -9,7 +9,7 @@ import subprocess
 from .house import ROOT, rows
 
 WS = ROOT / "target/node-ws"
-
+SERVICES = ROOT / "scripts/services"
 
 # where the benches look for a server
 NAMES = {"postgres": ("DATABASE_URL", "HAYWARD_TEST_POSTGRES"), "nats": ("NATS_URL", "HAYWARD_TEST_NATS")}
@@ -22,15 +22,16 @@ def server(name):
     if wanted in os.environ:
         yield {}
         return
-    words = [ROOT / "scripts/services", "start", name]
-    mine = not (ROOT / f"target/services/{name}.env").exists()
+    running = ROOT / f"target/services/{name}.env"
+    before = running.exists() and running.read_text()
     try:
-        done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=300)
+        done = subprocess.run([SERVICES, "start", name], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=300)
         found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
         yield {wanted: found[told]} if told in found else {}
     finally:
-        if mine:
-            subprocess.run([ROOT / "scripts/services", "stop"], cwd=ROOT, check=False)
+        # one that ran before is told again in the same words, and is somebody else's
+        if not before or not running.exists() or running.read_text() != before:
+            subprocess.run([SERVICES, "stop", name], cwd=ROOT, check=False)
 
 
 def node():
