@@ -171,13 +171,13 @@ impl Road {
         }
     }
 
-    /// Sends frames at a pace; how long each took.
+    /// Sends frames at a pace; how long after it was due each arrived.
     pub fn paced(&mut self, size: usize, (rate, count): (u32, u64)) -> Vec<Duration> {
         let base = Instant::now();
         let mut waits = Vec::new();
         self.run(size, count, Some((base, rate)), |frame| {
-            let sent = u64::from_be_bytes(frame[HEADER..HEADER + 8].try_into().unwrap());
-            waits.push(base.elapsed() - Duration::from_nanos(sent));
+            let due = u64::from_be_bytes(frame[HEADER..HEADER + 8].try_into().unwrap());
+            waits.push(base.elapsed() - Duration::from_nanos(due));
         });
         // what comes first meets cold caches everywhere
         waits.split_off(waits.len() / 6)
@@ -242,11 +242,17 @@ impl Frames {
             if let Some((base, rate)) = paced {
                 let due = Duration::from_secs(1) * u32::try_from(sent).unwrap() / rate;
                 std::thread::sleep(due.saturating_sub(base.elapsed()));
-                let at = u64::try_from(base.elapsed().as_nanos()).unwrap();
+                // not when it is sent: whoever holds the producer up would be let off that wait
+                let at = u64::try_from(due.as_nanos()).unwrap();
                 many[lead + HEADER..lead + HEADER + 8].copy_from_slice(&at.to_be_bytes());
             }
             to.write_all(&many[..one.len() * now]).unwrap();
             sent += now as u64;
+        }
+        if let Some((base, rate)) = paced {
+            let (planned, took) =
+                (self.count as f64 / f64::from(rate), base.elapsed().as_secs_f64());
+            assert!(took < planned * 1.1, "the pace was not kept: {took:.2} s for {planned:.2}");
         }
     }
 
