@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 const BODIES: usize = 2 * 1024 * 1024 + TOGETHER + MAX_BODY;
 
 /// Output frames that may wait: as much even where an agent prints 64 bytes at a time.
-pub(super) const FRAMES: usize = BODIES / 64;
+const FRAMES: usize = BODIES / 64;
 
 /// Bytes that may wait: some 3 MiB. With the places of small frames in their queues, or the room
 /// that larger ones keep beside themselves, a link holds 7 MiB at the most.
