@@ -24,7 +24,7 @@ mod why;
 mod worktrees;
 
 use crate::core::Core;
-use crate::socket::{MAX_FRAME, client, connection};
+use crate::socket::{MAX_FRAME, READ_AT_ONCE, client, connection};
 use axum::Router;
 use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
 use axum::extract::{DefaultBodyLimit, State};
@@ -37,7 +37,6 @@ use caller::Bearer;
 use fault::Refusal;
 use hayward_shared::api::Health;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::protocol::READ_AT_ONCE;
 use std::sync::Arc;
 
 /// The most bytes of a request's body.

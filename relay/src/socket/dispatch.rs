@@ -25,7 +25,10 @@ const MAX_SLOTS: u32 = 64;
 /// change that takes long does not keep link and daemon busy.
 const PASSED_OVER: Duration = Duration::from_millis(250);
 
-/// Queued tasks that are looked at together.
+/// Queued tasks that are looked at first: mostly one of the best few is taken.
+const FIRST_PAGE: u32 = 8;
+
+/// Queued tasks that are looked at together where none of those was.
 const QUEUE_PAGE: u32 = 64;
 
 /// Queued tasks by which it is judged who is told of work first.
@@ -205,7 +208,8 @@ impl Connection {
         }
         let closed = self.closed(gauge);
         loop {
-            let after = (last.as_ref(), QUEUE_PAGE);
+            let limit = if last.is_none() { FIRST_PAGE } else { QUEUE_PAGE };
+            let after = (last.as_ref(), limit);
             let page = tasks::queue_but(tx.conn(), workspace, daemon, after, &closed).await?;
             if page.is_empty() {
                 return Ok(None);

@@ -42,7 +42,7 @@ async fn place(database: Database, folder: Option<tempfile::TempDir>) -> Place {
     Place { store, database, workspace, _folder: folder }
 }
 
-async fn on_sqlite() -> Place {
+pub(super) async fn on_sqlite() -> Place {
     let folder = tempfile::tempdir().unwrap();
     place(folder.path().join("relay.db").into(), Some(folder)).await
 }
