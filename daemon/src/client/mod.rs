@@ -1,6 +1,7 @@
 //! The client of a relay: where it is, its HTTP interface and its WebSocket; and of this machine's
 //! daemon, which serves the same of its own runs.
 
+mod direct;
 mod finder;
 mod follower;
 mod http;

@@ -1,12 +1,14 @@
 //! Shows the terminal of a task's live session over any number of connections: after each break
 //! what it shows by then, then its output.
 
+use super::direct::{self, Direct};
 use super::reach::Reach;
 use super::socket::{Heard, Socket};
 use super::ways::Next;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use hayward_daemon::keeper::RunFolder;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{TaskId, WatchId};
 use hayward_shared::protocol::output::{Body, Frame, HEADER, Shape};
@@ -80,7 +82,11 @@ impl Viewer {
         let (say, said) = mpsc::channel(QUEUE);
         let (tell, seen) = mpsc::channel(QUEUE);
         let mut actor = JoinSet::new();
-        actor.spawn(Actor { reach, view, said, tell, shown: false, waiting: Vec::new() }.run());
+        let shape = Shape { rows: view.size.0, cols: view.size.1, owner: false };
+        let (waiting, place, folder) = (Vec::new(), Place::Daemon, None);
+        let shower =
+            Actor { reach, view, said, tell, shown: false, waiting, place, folder, shape };
+        actor.spawn(shower.run());
         Self { say, seen, _actor: actor }
     }
 
@@ -108,6 +114,29 @@ struct Actor {
     shown: bool,
     /// What was typed and not answered.
     waiting: Vec<u64>,
+    place: Place,
+    /// Where the keeper listens, as this connection was told.
+    folder: Option<RunFolder>,
+    /// How the terminal was last said to stand.
+    shape: Shape,
+}
+
+/// Who shows the output and takes the keys.
+enum Place {
+    /// Whoever is at the other end of the connection.
+    Daemon,
+    /// The keeper; a connection that breaks does not end that.
+    Keeper(Direct),
+}
+
+impl Place {
+    /// What the keeper says next; nothing ever where it does not serve.
+    async fn next(&mut self) -> direct::Heard {
+        match self {
+            Self::Daemon => std::future::pending().await,
+            Self::Keeper(direct) => direct.next().await,
+        }
+    }
 }
 
 /// Why a connection is over.
@@ -123,7 +152,13 @@ struct Reading {
     watch: WatchId,
     /// None before the first screen.
     offset: Option<u64>,
+    /// Granted behind the first screen.
+    first: u64,
     granted: u64,
+    /// Behind the last byte that was shown, by whomever.
+    shown: u64,
+    /// A screen comes, and is not there in full.
+    is_painted: bool,
 }
 
 impl Actor {
@@ -133,11 +168,7 @@ impl Actor {
                 Over::Done => return,
                 Over::Fault(fault) => fault,
             };
-            for seq in std::mem::take(&mut self.waiting) {
-                let text = "the connection broke: whether it was typed is not known";
-                let fault = Fault::new(Code::Unavailable, text);
-                drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
-            }
+            self.go_on_alone().await;
             let lost = fault.clone();
             let (pause, fault) = match self.reach.failed(fault) {
                 Next::Other => {
@@ -156,35 +187,83 @@ impl Actor {
             if self.tell.send(Ok(Seen::Lost(fault))).await.is_err() {
                 return;
             }
-            let mut pause = std::pin::pin!(tokio::time::sleep(pause));
-            loop {
-                tokio::select! {
-                    () = &mut pause => break,
-                    said = self.said.recv() => match said {
-                        Some(said) => self.cannot(said).await,
-                        None => return,
-                    },
-                }
+            if self.meanwhile(tokio::time::sleep(pause)).await.is_err() {
+                return;
             }
         }
     }
 
-    /// Something was done while there is no connection.
-    async fn cannot(&mut self, said: Say) {
-        match said {
-            Say::Resize(rows, cols) => self.view.size = (rows, cols),
-            Say::Type(seq, _) => {
+    /// Waits for what needs no connection, and shows and types meanwhile what the keeper alone can;
+    /// an error when nothing more is to be done.
+    async fn meanwhile<T>(&mut self, doing: impl Future<Output = T>) -> Result<T, Over> {
+        let mut doing = std::pin::pin!(doing);
+        loop {
+            tokio::select! {
+                done = &mut doing => return Ok(done),
+                heard = self.place.next() => {
+                    if self.hear_keeper(heard).await? {
+                        return Err(Over::Done);
+                    }
+                    self.go_on_alone().await;
+                }
+                said = self.said.recv() => match said {
+                    Some(said) => self.alone(said).await,
+                    None => return Err(Over::Done),
+                },
+            }
+        }
+    }
+
+    /// There is no connection that could show the present: the keeper goes on where it was, if it
+    /// served.
+    async fn go_on_alone(&mut self) {
+        let done = match &mut self.place {
+            Place::Daemon => Err(()),
+            Place::Keeper(direct) if direct.is_held() => {
+                direct.go_on(direct.offset(), true).await.map_err(drop)
+            }
+            Place::Keeper(_) => Ok(()),
+        };
+        if done.is_err() {
+            self.leave_keeper().await;
+        }
+    }
+
+    /// Something is done that is the keeper's, or while there is no connection.
+    async fn alone(&mut self, said: Say) {
+        match (said, &mut self.place) {
+            (Say::Resize(rows, cols), _) => self.view.size = (rows, cols),
+            (Say::Type(seq, bytes), Place::Keeper(direct)) => {
+                self.waiting.push(seq);
+                if direct.type_in(seq, &bytes).await.is_err() {
+                    self.leave_keeper().await;
+                }
+            }
+            (Say::Type(seq, _), Place::Daemon) => {
                 let fault = Fault::new(Code::Unavailable, "there is no connection now");
                 drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
             }
         }
     }
 
+    /// The keeper does not serve, or no more: who is at the other end of a connection does. Whether
+    /// what was typed has arrived is not known.
+    async fn leave_keeper(&mut self) {
+        self.place = Place::Daemon;
+        for seq in std::mem::take(&mut self.waiting) {
+            let text = "the connection broke: whether it was typed is not known";
+            let fault = Fault::new(Code::Unavailable, text);
+            drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
+        }
+    }
+
     /// One connection, from its beginning to its end.
     async fn connection(&mut self) -> Over {
-        let mut reading = Reading { watch: WatchId::fresh(), offset: None, granted: 0 };
+        // output that comes from the keeper need not come twice
+        let mut reading = Reading::new(if self.reach.is_near() { 0 } else { WINDOW });
         let watch_id = reading.watch;
-        let mut socket = match self.begin(watch_id).await {
+        self.folder = None;
+        let mut socket = match self.begin(&reading).await {
             Ok(socket) => socket,
             Err(over) => return over,
         };
@@ -194,6 +273,15 @@ impl Actor {
                     Ok(heard) => self.hear(heard, &mut reading).await,
                     Err(fault) => Err(fault),
                 },
+                heard = self.place.next() => {
+                    if let direct::Heard::Output(_, end) = heard {
+                        reading.shown = end;
+                    }
+                    match self.hear_keeper(heard).await {
+                        Ok(ends) => Ok(ends),
+                        Err(over) => return over,
+                    }
+                }
                 said = self.said.recv() => match said {
                     Some(said) => self.pass_on(said, watch_id, &mut socket).await,
                     None => return Over::Done,
@@ -201,7 +289,7 @@ impl Actor {
             };
             let fault = match done {
                 Ok(true) => return Over::Done,
-                Ok(false) => match reading.grant() {
+                Ok(false) => match self.grant(&mut reading) {
                     None => continue,
                     Some(up_to) => {
                         let grant = ClientMessage::Grant { watch_id, up_to };
@@ -217,19 +305,22 @@ impl Actor {
         }
     }
 
-    /// Opens a connection; what is typed meanwhile is refused, as there is none yet.
-    async fn begin(&mut self, watch_id: WatchId) -> Result<Socket, Over> {
-        let (reach, wanted) = (self.reach.clone(), self.view);
-        let mut opening = std::pin::pin!(open(&reach, wanted, watch_id));
-        let mut socket = loop {
-            tokio::select! {
-                opened = &mut opening => break opened.map_err(Over::Fault)?,
-                said = self.said.recv() => match said {
-                    Some(said) => self.cannot(said).await,
-                    None => return Err(Over::Done),
-                },
-            }
+    /// The next grant; none while the keeper serves, or will from the end of a screen that comes. A
+    /// daemon that may go on far behind shows the present.
+    fn grant(&self, reading: &mut Reading) -> Option<u64> {
+        let serves = match &self.place {
+            Place::Daemon => reading.is_painted && self.folder.is_some(),
+            Place::Keeper(direct) => reading.is_painted || !direct.is_held(),
         };
+        if serves { None } else { reading.grant() }
+    }
+
+    /// Opens a connection; what is typed meanwhile goes to the keeper, or is refused.
+    async fn begin(&mut self, reading: &Reading) -> Result<Socket, Over> {
+        let watch_id = reading.watch;
+        let (reach, wanted) = (self.reach.clone(), self.view);
+        let opening = open(&reach, wanted, (watch_id, reading.first));
+        let mut socket = self.meanwhile(opening).await?.map_err(Over::Fault)?;
         let (rows, cols) = self.view.size;
         if (rows, cols) != wanted.size {
             let resize = ClientMessage::ResizeTerminal { watch_id, rows, cols };
@@ -245,6 +336,10 @@ impl Actor {
         socket: &mut Socket,
     ) -> Result<bool, Fault> {
         let message = match said {
+            said @ Say::Type(..) if matches!(self.place, Place::Keeper(_)) => {
+                self.alone(said).await;
+                return Ok(false);
+            }
             Say::Type(seq, bytes) => {
                 self.waiting.push(seq);
                 let data = BASE64_STANDARD.encode(bytes);
@@ -258,13 +353,51 @@ impl Actor {
         socket.send(&message).await.map(|()| false)
     }
 
+    /// Takes what the keeper says; true when nothing follows.
+    async fn hear_keeper(&mut self, heard: direct::Heard) -> Result<bool, Over> {
+        let seen = match heard {
+            direct::Heard::Output(bytes, _) => Seen::Print(bytes),
+            direct::Heard::Sized(rows, cols) => {
+                let shape = Shape { rows, cols, ..self.shape };
+                if std::mem::replace(&mut self.shape, shape) == shape {
+                    return Ok(false);
+                }
+                Seen::Resized(shape)
+            }
+            direct::Heard::Typed(seq) => self.answered(seq, Seen::Typed(seq)),
+            direct::Heard::Refused(seq, fault) => {
+                self.answered(seq, Seen::Refused(Some(seq), fault))
+            }
+            direct::Heard::Ended => Seen::End,
+            direct::Heard::Far => return Ok(false),
+            direct::Heard::Gone => {
+                self.leave_keeper().await;
+                return Ok(false);
+            }
+        };
+        let ends = matches!(seen, Seen::End);
+        self.tell.send(Ok(seen)).await.map_err(|_| Over::Done).map(|()| ends)
+    }
+
+    fn answered(&mut self, seq: u64, seen: Seen) -> Seen {
+        self.waiting.retain(|waiting| *waiting != seq);
+        seen
+    }
+
     /// Takes what the other end says; true when nothing follows.
     async fn hear(&mut self, heard: Heard, reading: &mut Reading) -> Result<bool, Fault> {
         let seen = match heard {
-            Heard::Frame(frame) => reading.take(&frame)?,
+            Heard::Frame(frame) => match reading.take(&frame)? {
+                Some(seen) => self.take(seen, reading).await,
+                None => None,
+            },
+            Heard::Notice(ClientNotice::WatchStarted { payload, .. }) => {
+                let folder = payload.get("folder").and_then(serde_json::Value::as_str);
+                self.folder = folder.and_then(|name| self.reach.run_folder(name));
+                None
+            }
             Heard::Notice(ClientNotice::TerminalTyped { seq, .. }) => {
-                self.waiting.retain(|waiting| *waiting != seq);
-                Some(Seen::Typed(seq))
+                Some(self.answered(seq, Seen::Typed(seq)))
             }
             Heard::Notice(ClientNotice::TerminalRefused { seq, error, .. }) => {
                 self.waiting.retain(|waiting| Some(*waiting) != seq);
@@ -278,6 +411,53 @@ impl Actor {
         let Some(seen) = seen else { return Ok(false) };
         let ends = matches!(seen, Seen::End);
         Ok(self.show(seen).await.is_err() || ends)
+    }
+
+    /// What is to be shown of what the other end shows beside the keeper. Where a screen ends the
+    /// keeper goes on.
+    async fn take(&mut self, seen: Seen, reading: &mut Reading) -> Option<Seen> {
+        match (&seen, &mut self.place) {
+            (Seen::Screen(shape), place) => {
+                self.shape = *shape;
+                match place {
+                    Place::Keeper(direct) if self.folder.is_some() => direct.hold(),
+                    Place::Keeper(_) => self.leave_keeper().await,
+                    Place::Daemon => {}
+                }
+                Some(seen)
+            }
+            (Seen::Resized(shape), _) if reading.is_painted => {
+                self.shape = *shape;
+                reading.is_painted = false;
+                self.begin_directly(reading.shown).await;
+                Some(seen)
+            }
+            (Seen::Resized(shape), Place::Keeper(_)) => {
+                // the keeper tells of the size, where the output has it
+                self.shape.owner = shape.owner;
+                Some(Seen::Resized(self.shape))
+            }
+            (Seen::Print(_), Place::Keeper(_)) if !reading.is_painted => None,
+            (Seen::Print(_), _) => {
+                reading.shown = reading.offset.unwrap_or(reading.shown);
+                Some(seen)
+            }
+            _ => Some(seen),
+        }
+    }
+
+    /// Lets the keeper show what comes behind `from`, if it can be reached.
+    async fn begin_directly(&mut self, from: u64) {
+        let Some(folder) = &self.folder else { return };
+        let done = match &mut self.place {
+            Place::Keeper(direct) => direct.go_on(from, false).await,
+            Place::Daemon => Direct::open(folder, from).await.map(|direct| {
+                self.place = Place::Keeper(direct);
+            }),
+        };
+        if done.is_err() && matches!(self.place, Place::Keeper(_)) {
+            self.leave_keeper().await;
+        }
     }
 
     /// Tells what is seen; with a screen also that the way is another one. The first screen comes
@@ -300,10 +480,14 @@ impl Actor {
 }
 
 /// Opens a connection and wishes for the view.
-async fn open(reach: &Reach, view: View, watch_id: WatchId) -> Result<Socket, Fault> {
+async fn open(
+    reach: &Reach,
+    view: View,
+    (watch_id, grant): (WatchId, u64),
+) -> Result<Socket, Fault> {
     let mut socket = reach.open().await?;
     let View { task: task_id, size: (rows, cols), read_only, take } = view;
-    let wanted = TerminalView { watch_id, task_id, rows, cols, read_only, grant: WINDOW };
+    let wanted = TerminalView { watch_id, task_id, rows, cols, read_only, grant };
     socket.send(&ClientMessage::AttachTerminal(wanted)).await?;
     if take {
         socket.send(&ClientMessage::TakeTerminal { watch_id }).await?;
@@ -312,6 +496,12 @@ async fn open(reach: &Reach, view: View, watch_id: WatchId) -> Result<Socket, Fa
 }
 
 impl Reading {
+    /// `first`: how much output is granted with the wish for the view.
+    fn new(first: u64) -> Self {
+        let watch = WatchId::fresh();
+        Self { watch, offset: None, first, granted: 0, shown: 0, is_painted: false }
+    }
+
     fn take(&mut self, bytes: &Bytes) -> Result<Option<Seen>, Fault> {
         let frame =
             Frame::decode(bytes).map_err(|bad| Fault::new(Code::Incompatible, bad.to_string()))?;
@@ -321,9 +511,10 @@ impl Reading {
         Ok(match frame.body {
             Body::Screen(shape) => {
                 if self.offset.is_none() {
-                    self.granted = frame.offset.saturating_add(WINDOW);
+                    self.granted = frame.offset.saturating_add(self.first);
                 }
-                self.offset = Some(frame.offset);
+                (self.offset, self.shown) = (Some(frame.offset), frame.offset);
+                self.is_painted = true;
                 Some(Seen::Screen(shape))
             }
             Body::Paint(_) => Some(Seen::Print(bytes.slice(HEADER..))),
@@ -331,8 +522,12 @@ impl Reading {
                 if self.offset != Some(frame.offset) {
                     return Err(Fault::new(Code::Unavailable, "output is missing"));
                 }
-                self.offset = Some(frame.offset + output.len() as u64);
-                Some(Seen::Print(bytes.slice(HEADER..)))
+                let end = frame.offset + output.len() as u64;
+                self.offset = Some(end);
+                // what the keeper has shown already is not shown again
+                let known = self.shown.saturating_sub(frame.offset);
+                let known = usize::try_from(known).unwrap_or(usize::MAX).min(output.len());
+                (known < output.len()).then(|| Seen::Print(bytes.slice(HEADER + known..)))
             }
             Body::Resized(shape) => Some(Seen::Resized(shape)),
             // what it shows by then follows
@@ -362,7 +557,7 @@ mod tests {
 
     #[test]
     fn f32_output_is_taken_in_order_after_a_screen_and_a_hole_is_no_output() {
-        let mut reading = Reading { watch: WatchId::fresh(), offset: None, granted: 0 };
+        let mut reading = Reading::new(WINDOW);
         take(&mut reading, 0, Body::Bytes(b"x")).unwrap_err();
         let shape = Shape { rows: 24, cols: 80, owner: true };
         take(&mut reading, 100, Body::Screen(shape)).unwrap();

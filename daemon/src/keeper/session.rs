@@ -23,6 +23,8 @@ use std::time::Instant;
 
 /// The most clients at once: a daemon needs one, people look with a few more.
 const MAX_CLIENTS: usize = 16;
+/// Of those, the most that are shown the output: the others are for the daemon, also a new one.
+const MAX_SHOWN: usize = 12;
 /// What an agent gets when the machine goes down, or somebody asks the keeper itself to end.
 const SHUTDOWN_GRACE_MS: u64 = 5000;
 /// What it gets when its time is over: with the 10 s that its leftovers may take, half of what is
@@ -102,11 +104,11 @@ impl Session {
             self.serve(&ready.clients);
             // first: an agent whose output nobody takes does not take input either
             if ready.output {
-                self.streams.read();
+                self.read_output();
             }
             if self.type_input() {
                 // what a terminal itself echoes has little room
-                self.streams.read();
+                self.read_output();
             }
             self.look_at_output();
             self.answer_typed(self.now());
@@ -219,8 +221,12 @@ impl Session {
             Effect::Tell => {
                 self.answer_typed(u64::MAX);
                 if let Some(exit) = self.exit.clone() {
+                    let output_end = exit.output_end;
                     let end = FromKeeper::Exited { exit };
-                    self.clients.iter_mut().for_each(|client| client.tell(&end));
+                    for client in &mut self.clients {
+                        client.catch_up(output_end);
+                        client.tell(&end);
+                    }
                 }
                 return None;
             }
@@ -297,6 +303,15 @@ impl Session {
                         self.answer(asker, Ok(()));
                         self.subscribe(client);
                     }
+                    Request::Show { from } => {
+                        let size = self.may_show(client);
+                        self.answer(asker, size.as_ref().map(drop).map_err(Fault::clone));
+                        if let Ok((rows, cols)) = size
+                            && let Some(client) = self.clients.iter_mut().find(|one| one.id == client)
+                        {
+                            client.begin_to_show(from, rows, cols);
+                        }
+                    }
                     request => {
                         let done = self.do_request(&request);
                         self.answer(asker, done);
@@ -313,7 +328,13 @@ impl Session {
         let system = |fault: io::Error| Fault::System { detail: fault.to_string() };
         match *request {
             Request::CloseInput => self.streams.input.as_mut().ok_or(Fault::Ended)?.close(),
-            Request::Resize { rows, cols } => self.streams.resize(rows, cols),
+            Request::Resize { rows, cols } => {
+                // what was printed at the old size is shown before
+                self.read_output();
+                self.streams.resize(rows, cols)?;
+                self.clients.iter_mut().for_each(|client| client.resized(rows, cols));
+                Ok(())
+            }
             Request::Signal { signal, to } => {
                 let signal =
                     Signal::try_from(signal).map_err(|_| Fault::NoSuchSignal { signal })?;
@@ -328,7 +349,33 @@ impl Session {
             }
             Request::Pause => tree::stop().map_err(system),
             Request::Resume => tree::signal(Signal::SIGCONT, |_| true).map(drop).map_err(system),
-            Request::Status | Request::Subscribe => Ok(()),
+            Request::Status | Request::Subscribe | Request::Show { .. } => Ok(()),
+        }
+    }
+
+    /// The size of the terminal, if one more may be shown its output.
+    fn may_show(&self, client: u64) -> Result<(u16, u16), Fault> {
+        if self.machine.agent_ended() {
+            return Err(Fault::Ended);
+        }
+        if self.clients.iter().filter(|one| one.is_shown() && one.id != client).count() >= MAX_SHOWN {
+            return Err(Fault::Crowded { most: MAX_SHOWN });
+        }
+        self.streams.size().ok_or_else(|| Fault::WrongMode { has: "has pipes, no terminal".to_owned() })
+    }
+
+    /// Reads the output that is there, and shows it to who asked for that.
+    fn read_output(&mut self) {
+        let Self { streams, clients, .. } = self;
+        let mut is_shown = false;
+        streams.read(|offset, bytes| {
+            for client in clients.iter_mut().filter(|client| client.is_shown()) {
+                client.show(offset, bytes);
+                is_shown = true;
+            }
+        });
+        if is_shown {
+            self.pace.shown(self.now());
         }
     }
 
@@ -365,7 +412,9 @@ impl Session {
         let waits = input.due(now).is_some();
         let typed = input.advance(now);
         if !typed.is_empty() {
-            for (asker, done) in self.pace.typed(now, typed) {
+            let is_shown = |id| self.clients.iter().any(|one| one.id == id && one.is_shown());
+            let all_shown = typed.iter().all(|(asker, _)| is_shown(asker.client));
+            for (asker, done) in self.pace.typed(now, typed, all_shown) {
                 self.answer(asker, done);
             }
         }
@@ -409,7 +458,8 @@ impl Session {
     }
 
     fn flush(&mut self) {
-        self.clients.retain_mut(|client| client.flush().is_ok());
+        let (end, _) = self.streams.ends();
+        self.clients.retain_mut(|client| client.flush(end).is_ok());
         if self.exit.is_some() && !self.clients.iter().any(Client::is_behind) {
             self.feed(Event::Told);
         }

@@ -7,6 +7,7 @@ use super::output::{Buffer, Output};
 use super::wire::Fault;
 use crate::terminal::ring::RingWriter;
 use portable_pty::SlavePty;
+use rustix::termios::tcgetwinsize;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -71,10 +72,22 @@ impl Held {
         [&self.output, &self.stderr].into_iter().flatten().filter_map(Output::source)
     }
 
-    /// Reads the output that is there.
-    pub(super) fn read(&mut self) {
+    /// Reads the output that is there; what was kept of it, errors left out, goes to `kept` with its
+    /// offset.
+    pub(super) fn read(&mut self, kept: impl FnMut(u64, &[u8])) {
         let Self { output, stderr, buffer, .. } = self;
-        [output, stderr].into_iter().flatten().for_each(|stream| stream.read(buffer));
+        if let Some(output) = output {
+            output.read(buffer, kept);
+        }
+        if let Some(stderr) = stderr {
+            stderr.read(buffer, |_, _| {});
+        }
+    }
+
+    /// The terminal's height and width in characters; none without a terminal.
+    pub(super) fn size(&self) -> Option<(u16, u16)> {
+        let size = tcgetwinsize(self.input.as_ref()?.master()?).ok()?;
+        Some((size.ws_row, size.ws_col))
     }
 
     /// Changes the terminal's size.
