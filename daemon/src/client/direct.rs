@@ -31,6 +31,9 @@ const FAR: u64 = 8 << 20;
 /// How much of what was skipped is read from the ring at once.
 const STEP: u64 = 32 << 10;
 
+/// How much is read at once: what is more is there at the next.
+const READ: usize = 32 << 10;
+
 /// Ends any sequence that lost its end.
 const CANCEL: &[u8] = b"\x18";
 
@@ -101,7 +104,7 @@ impl Direct {
         };
         let line = timeout(OPEN, opening).await.unwrap_or(Err(ErrorKind::TimedOut.into()))?;
         let ring = RingReader::open(&folder.ring());
-        let (inbox, flow, show) = (Vec::new(), Flow::Held, FIRST_SHOW);
+        let (inbox, flow, show) = (Vec::with_capacity(READ), Flow::Held, FIRST_SHOW);
         let mut direct =
             Self { line, inbox, ring, flow, offset: from, until: from, is_alone: false, show };
         direct.go_on(from, false).await?;

@@ -84,8 +84,7 @@ impl Viewer {
         let mut actor = JoinSet::new();
         let shape = Shape { rows: view.size.0, cols: view.size.1, owner: false };
         let (waiting, place, folder) = (Vec::new(), Place::Daemon, None);
-        let shower =
-            Actor { reach, view, said, tell, shown: false, waiting, place, folder, shape };
+        let shower = Actor { reach, view, said, tell, shown: false, waiting, place, folder, shape };
         actor.spawn(shower.run());
         Self { say, seen, _actor: actor }
     }

@@ -307,7 +307,8 @@ impl Session {
                         let size = self.may_show(client);
                         self.answer(asker, size.as_ref().map(drop).map_err(Fault::clone));
                         if let Ok((rows, cols)) = size
-                            && let Some(client) = self.clients.iter_mut().find(|one| one.id == client)
+                            && let Some(client) =
+                                self.clients.iter_mut().find(|one| one.id == client)
                         {
                             client.begin_to_show(from, rows, cols);
                         }
@@ -358,10 +359,13 @@ impl Session {
         if self.machine.agent_ended() {
             return Err(Fault::Ended);
         }
-        if self.clients.iter().filter(|one| one.is_shown() && one.id != client).count() >= MAX_SHOWN {
+        if self.clients.iter().filter(|one| one.is_shown() && one.id != client).count() >= MAX_SHOWN
+        {
             return Err(Fault::Crowded { most: MAX_SHOWN });
         }
-        self.streams.size().ok_or_else(|| Fault::WrongMode { has: "has pipes, no terminal".to_owned() })
+        self.streams
+            .size()
+            .ok_or_else(|| Fault::WrongMode { has: "has pipes, no terminal".to_owned() })
     }
 
     /// Reads the output that is there, and shows it to who asked for that.

@@ -168,7 +168,8 @@ impl Opening {
         })?;
         let joined = terminal.join(self.wanted.watch_id, self.size, self.wanted.read_only).await;
         let (look, seat) = joined.ok_or_else(absent)?;
-        let folder = session.folder().path().file_name().map(|name| name.to_string_lossy().into_owned());
+        let folder =
+            session.folder().path().file_name().map(|name| name.to_string_lossy().into_owned());
         let told = json!({ "runId": run, "folder": folder });
         Ok((Opened { session, live, terminal, look, seat }, told))
     }

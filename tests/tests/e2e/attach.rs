@@ -3,11 +3,13 @@
 
 use hayward_tests::cable::Cable;
 use hayward_tests::home::{Home, id};
+use hayward_tests::process::Process;
 use hayward_tests::program::fault_program;
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::skip;
 use hayward_tests::tmux::Tmux;
 use hayward_tests::wait::{LONG, holds, until, until_true};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -244,6 +246,83 @@ fn the_users_terminal_is_given_back_on_a_signal_and_outlives_the_daemons_death()
     tmux.shows("a", "the shell", |text| text.contains("code=0"));
     tmux.keys("a", &["stty -a > after; cmp before after && echo as before", "Enter"]);
     tmux.shows("a", "the modes as before", |text| text.contains("\nas before"));
+}
+
+#[test]
+fn f07_keys_their_echo_and_a_paste_need_no_daemon_on_the_same_machine() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("daemon stands still", &home, &[]) else { return };
+    let daemon = home.up();
+    let (repo, sent) = (ScratchRepo::new(), home.file("sent"));
+    let got = home.file("got");
+    let line = format!("stty -icanon -echo -icrnl; echo ready; tee {}", got.display());
+    let task = start(&home, &repo, &["sh", "-c", &line]);
+    tmux.open("a", 80, 24);
+    tmux.hayward("a", &format!("attach {}", id(&task)));
+    tmux.shows("a", "the agent's word", |text| text.starts_with("ready"));
+    daemon.process.signal(Signal::SIGSTOP);
+    let word = "typed while the daemon stands still";
+    word.chars().for_each(|key| tmux.keys("a", &["-l", &key.to_string()]));
+    tmux.shows("a", "what was typed", |text| text.contains(word));
+    let lines: String = (0..2000).map(|number| format!("line {number} of a paste\n")).collect();
+    fs::write(&sent, &lines).unwrap();
+    tmux.paste("a", &sent);
+    let all = || home.read("got");
+    until_true("the paste is there", LONG, || all().len() >= word.len() + lines.len());
+    assert!(all() == format!("{word}{lines}"), "other bytes than were typed");
+    tmux.shows("a", "the end of it", |text| text.contains("line 1999 of a paste"));
+    daemon.process.signal(Signal::SIGCONT);
+    tmux.keys("a", &["C-\\", "C-\\"]);
+    tmux.shows("a", "the shell", |text| text.contains("code=0"));
+}
+
+#[test]
+fn f09_a_takeover_reaches_who_is_shown_by_the_keeper() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("takeover", &home, &[]) else { return };
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let line = "stty -echo; echo ready; while read x; do stty size; done";
+    let task = start(&home, &repo, &["sh", "-c", line]);
+    tmux.open("first", 100, 20);
+    tmux.hayward("first", &format!("attach {}", id(&task)));
+    tmux.shows("first", "the agent's word", |text| text.starts_with("ready"));
+    tmux.open("second", 70, 12);
+    tmux.hayward("second", &format!("attach --take {}", id(&task)));
+    tmux.shows("first", "who has the size", |text| text.contains("another viewer decides"));
+    tmux.keys("second", &["Enter"]);
+    for viewer in ["first", "second"] {
+        tmux.shows(viewer, "the size of the second", |text| text.contains("12 70"));
+    }
+    tmux.keys("second", &["C-\\", "C-\\"]);
+    tmux.shows("second", "the shell", |text| text.contains("code=0"));
+    tmux.shows("first", "that it has the size", |text| text.contains("your size now"));
+    tmux.keys("first", &["Enter"]);
+    tmux.shows("first", "its own size", |text| text.contains("20 100"));
+}
+
+#[test]
+fn f32_a_viewer_that_stands_still_holds_up_nobody_and_shows_the_present_when_it_goes_on() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("viewer stands still", &home, &["pgrep"]) else { return };
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let line = "stty -echo; echo ready; read x; seq 1 5000000; echo over; read x; echo end; read x";
+    let task = start(&home, &repo, &["sh", "-c", line]);
+    tmux.open("still", 80, 24);
+    tmux.hayward("still", &format!("attach {}", id(&task)));
+    tmux.shows("still", "the agent's word", |text| text.starts_with("ready"));
+    let still = Process::of(attached(&home)).unwrap();
+    tmux.open("keen", 80, 24);
+    tmux.hayward("keen", &format!("attach {}", id(&task)));
+    tmux.shows("keen", "the agent's word", |text| text.starts_with("ready"));
+    still.signal(Signal::SIGSTOP);
+    tmux.keys("keen", &["Enter"]);
+    tmux.shows("keen", "all of it", |text| text.contains("5000000\nover"));
+    still.signal(Signal::SIGCONT);
+    tmux.shows("still", "the present", |text| text.contains("5000000\nover"));
+    tmux.keys("still", &["Enter"]);
+    for viewer in ["still", "keen"] {
+        tmux.shows(viewer, "what comes then", |text| text.contains("over\nend"));
+    }
 }
 
 #[test]
