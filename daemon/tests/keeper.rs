@@ -836,7 +836,8 @@ async fn a_key_typed_at_the_keeper_is_answered_with_its_echo_and_in_order() {
     let from = session.ring().end().unwrap();
     let mut peer = Peer::greet(&session);
     peer.show(from);
-    let keys: Vec<u8> = (0..200u8).map(|key| b'0' + key % 64).collect();
+    // no more than may wait, as they may all come before the first is taken
+    let keys: Vec<u8> = (0..60).map(|key| b'0' + key).collect();
     for (number, key) in (1000..).zip(&keys) {
         peer.socket.write_all(&wire::encode_input(number, 4500, &[*key]).unwrap()).unwrap();
     }
@@ -848,7 +849,7 @@ async fn a_key_typed_at_the_keeper_is_answered_with_its_echo_and_in_order() {
         at == wanted && answered.len() == keys.len()
     });
     assert_eq!((got, skipped), (keys, 0));
-    assert!(answered.iter().copied().eq(1000..1200), "{answered:?}");
+    assert!(answered.iter().copied().eq(1000..1060), "{answered:?}");
     session.resize(30, 90).await.unwrap();
     assert_eq!(peer.hear(), FromKeeper::Resized { rows: 30, cols: 90 });
     let all = all(session.ring());

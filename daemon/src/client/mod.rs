@@ -8,6 +8,7 @@ mod http;
 mod lines;
 mod output;
 mod reach;
+mod reading;
 mod socket;
 mod tasks;
 mod viewer;

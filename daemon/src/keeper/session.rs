@@ -1,5 +1,7 @@
 //! The keeper's loop: gathers what happened, hands it to the machine, runs what it decides.
 
+mod show;
+
 use super::agent::Streams;
 use super::client::{Client, Gone};
 use super::doors::Doors;
@@ -23,8 +25,6 @@ use std::time::Instant;
 
 /// The most clients at once: a daemon needs one, people look with a few more.
 const MAX_CLIENTS: usize = 16;
-/// Of those, the most that are shown the output: the others are for the daemon, also a new one.
-const MAX_SHOWN: usize = 12;
 /// What an agent gets when the machine goes down, or somebody asks the keeper itself to end.
 const SHUTDOWN_GRACE_MS: u64 = 5000;
 /// What it gets when its time is over: with the 10 s that its leftovers may take, half of what is
@@ -303,16 +303,7 @@ impl Session {
                         self.answer(asker, Ok(()));
                         self.subscribe(client);
                     }
-                    Request::Show { from } => {
-                        let size = self.may_show(client);
-                        self.answer(asker, size.as_ref().map(drop).map_err(Fault::clone));
-                        if let Ok((rows, cols)) = size
-                            && let Some(client) =
-                                self.clients.iter_mut().find(|one| one.id == client)
-                        {
-                            client.begin_to_show(from, rows, cols);
-                        }
-                    }
+                    Request::Show { from } => self.show(asker, from),
                     request => {
                         let done = self.do_request(&request);
                         self.answer(asker, done);
@@ -351,35 +342,6 @@ impl Session {
             Request::Pause => tree::stop().map_err(system),
             Request::Resume => tree::signal(Signal::SIGCONT, |_| true).map(drop).map_err(system),
             Request::Status | Request::Subscribe | Request::Show { .. } => Ok(()),
-        }
-    }
-
-    /// The size of the terminal, if one more may be shown its output.
-    fn may_show(&self, client: u64) -> Result<(u16, u16), Fault> {
-        if self.machine.agent_ended() {
-            return Err(Fault::Ended);
-        }
-        if self.clients.iter().filter(|one| one.is_shown() && one.id != client).count() >= MAX_SHOWN
-        {
-            return Err(Fault::Crowded { most: MAX_SHOWN });
-        }
-        self.streams
-            .size()
-            .ok_or_else(|| Fault::WrongMode { has: "has pipes, no terminal".to_owned() })
-    }
-
-    /// Reads the output that is there, and shows it to who asked for that.
-    fn read_output(&mut self) {
-        let Self { streams, clients, .. } = self;
-        let mut is_shown = false;
-        streams.read(|offset, bytes| {
-            for client in clients.iter_mut().filter(|client| client.is_shown()) {
-                client.show(offset, bytes);
-                is_shown = true;
-            }
-        });
-        if is_shown {
-            self.pace.shown(self.now());
         }
     }
 
