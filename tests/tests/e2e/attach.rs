@@ -4,7 +4,7 @@
 use hayward_tests::cable::Cable;
 use hayward_tests::home::{Home, id};
 use hayward_tests::process::Process;
-use hayward_tests::program::fault_program;
+use hayward_tests::program::{fault_program, hayward};
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::skip;
 use hayward_tests::tmux::Tmux;
@@ -308,7 +308,9 @@ fn f32_a_viewer_that_stands_still_holds_up_nobody_and_shows_the_present_when_it_
     let line = "stty -echo; echo ready; read x; seq 1 5000000; echo over; read x; echo end; read x";
     let task = start(&home, &repo, &["sh", "-c", line]);
     tmux.open("still", 80, 24);
-    tmux.hayward("still", &format!("attach {}", id(&task)));
+    // or the shell would take its terminal back from who stands still
+    let within = format!("clear; sh -c '{} attach {}; true'", hayward().display(), id(&task));
+    tmux.keys("still", &[&within, "Enter"]);
     tmux.shows("still", "the agent's word", |text| text.starts_with("ready"));
     let still = Process::of(attached(&home)).unwrap();
     tmux.open("keen", 80, 24);
