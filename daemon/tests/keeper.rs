@@ -777,12 +777,11 @@ impl Peer {
         Self { socket, inbox: Vec::new() }
     }
 
-    /// Asks to be shown what comes behind `from`; what of it the keeper skips.
+    /// Asks to be shown what comes behind `from`.
     fn show(&mut self, from: u64) {
         let call = wire::Call { id: 1, request: wire::Request::Show { from } };
         self.socket.write_all(&wire::encode(&call).unwrap()).unwrap();
         assert_eq!(self.hear(), FromKeeper::Done { id: 1 });
-        assert!(matches!(self.hear(), FromKeeper::Resized { .. }));
     }
 
     fn hear(&mut self) -> FromKeeper {
@@ -836,6 +835,7 @@ async fn a_key_typed_at_the_keeper_is_answered_with_its_echo_and_in_order() {
     let from = session.ring().end().unwrap();
     let mut peer = Peer::greet(&session);
     peer.show(from);
+    assert_eq!(peer.hear(), FromKeeper::Resized { rows: 24, cols: 80 });
     // no more than may wait, as they may all come before the first is taken
     let keys: Vec<u8> = (0..60).map(|key| b'0' + key).collect();
     for (number, key) in (1000..).zip(&keys) {
@@ -855,7 +855,35 @@ async fn a_key_typed_at_the_keeper_is_answered_with_its_echo_and_in_order() {
     let all = all(session.ring());
     let mut late = Peer::greet(&session);
     late.show(2);
+    // the size behind what was printed at another one
     assert_eq!(late.hear(), FromKeeper::Skipped { until: all.len() as u64 });
+    assert_eq!(late.hear(), FromKeeper::Resized { rows: 30, cols: 90 });
+}
+
+#[tokio::test]
+async fn f09_a_size_that_changes_while_a_client_is_behind_is_told_in_its_place() {
+    let home = Home::new();
+    let line =
+        "stty raw -echo; read go; head -c 2000000 /dev/zero | tr '\\0' x; read go; stty size";
+    let session = home.sh(line).await;
+    let mut peer = Peer::greet(&session);
+    peer.show(0);
+    session.input(Bytes::from_static(b"go\n")).await.unwrap();
+    let before = 2_000_000;
+    until("all of it is kept", || session.ring().end().unwrap() == before).await;
+    session.resize(30, 90).await.unwrap();
+    session.input(Bytes::from_static(b"go\n")).await.unwrap();
+    let end = before + "30 90\n".len() as u64;
+    until("what the size is", || session.ring().end().unwrap() == end).await;
+    let mut sized = None;
+    let (_, skipped) = peer.shown(0, |at, message| {
+        if let FromKeeper::Resized { rows: 30, cols: 90 } = message {
+            sized = Some(at);
+        }
+        at == end
+    });
+    assert!(skipped > 0, "it was not behind");
+    assert_eq!(sized, Some(before));
 }
 
 #[tokio::test]
@@ -879,7 +907,10 @@ async fn f32_who_is_shown_and_takes_nothing_holds_up_nobody_and_is_told_what_it_
     let smaps = fs::read_to_string(smaps).unwrap();
     let kib = smaps.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB"));
     let kib: u64 = kib.unwrap().trim().parse().unwrap();
-    assert!(kib < 6 << 10 || cfg!(debug_assertions), "the keeper has {kib} KiB");
+    // a build with its assertions is larger; one queue without bound holds more than either
+    let most = if cfg!(debug_assertions) { 24 << 10 } else { 6 << 10 };
+    println!("the keeper of ten viewers has {kib} KiB");
+    assert!(kib < most, "the keeper has {kib} KiB");
     let (got, skipped) = idle.shown(0, |at, _| at == end);
     assert!(skipped > MUCH / 2 && got.iter().all(|byte| *byte == b'x'), "{skipped} skipped");
     session.input(Bytes::from_static(b"x\n")).await.unwrap();

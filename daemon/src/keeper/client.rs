@@ -34,8 +34,19 @@ pub(super) struct Client {
 struct Shown {
     /// Behind the last byte that was queued, or named as skipped.
     next: u64,
-    /// A size that it was not told of, because too much waits.
-    size: Option<(u16, u16)>,
+    /// The last size that it was not told of, because output before it was skipped or too much waits.
+    size: Option<TerminalSize>,
+}
+
+/// A size of the terminal.
+#[derive(Clone, Copy)]
+pub(super) struct TerminalSize {
+    /// Height in characters.
+    pub(super) rows: u16,
+    /// Width in characters.
+    pub(super) cols: u16,
+    /// The offset of the output from which on it has this size.
+    pub(super) since: u64,
 }
 
 /// The client is gone, or broke the protocol.
@@ -124,16 +135,17 @@ impl Client {
     }
 
     /// Shows it the output behind `from`, of a terminal of this size, from now on.
-    pub(super) fn begin_to_show(&mut self, from: u64, rows: u16, cols: u16) {
+    pub(super) fn begin_to_show(&mut self, from: u64, size: TerminalSize) {
         self.shown = Some(Shown { next: from, size: None });
-        self.tell(&FromKeeper::Resized { rows, cols });
+        self.resized(size);
     }
 
-    /// Queues output that begins at `offset`, unless something before it was skipped or too much
-    /// waits: then it is skipped as well.
+    /// Queues output that begins at `offset`, unless something before it was skipped or held back, or
+    /// too much waits: then it is skipped as well.
     pub(super) fn show(&mut self, offset: u64, bytes: &[u8]) {
         let Some(shown) = &mut self.shown else { return };
-        if shown.next != offset || self.outbox.len() + bytes.len() > MAX_SHOWN {
+        let is_behind = shown.next != offset || shown.size.is_some();
+        if is_behind || self.outbox.len() + bytes.len() > MAX_SHOWN {
             return;
         }
         if wire::add_output(&mut self.outbox, offset, bytes).is_ok() {
@@ -141,27 +153,34 @@ impl Client {
         }
     }
 
-    /// Tells it of another size of the terminal, if it is shown the output.
-    pub(super) fn resized(&mut self, rows: u16, cols: u16) {
+    /// Tells it of another size of the terminal, if it is shown the output: at once where it was shown
+    /// all before, else once what was skipped is named.
+    pub(super) fn resized(&mut self, size: TerminalSize) {
         let Some(shown) = &mut self.shown else { return };
-        if self.outbox.len() > MAX_SHOWN {
-            shown.size = Some((rows, cols));
+        if shown.next < size.since || self.outbox.len() > MAX_SHOWN {
+            shown.size = Some(size);
         } else {
             shown.size = None;
-            self.tell(&FromKeeper::Resized { rows, cols });
+            self.tell(&FromKeeper::Resized { rows: size.rows, cols: size.cols });
         }
     }
 
-    /// Tells it of the size and names the output up to `end` that it was not shown, if there are any.
+    /// Names the output up to `end` that it was not shown, if there is any, and tells it of the size
+    /// in its place.
     pub(super) fn catch_up(&mut self, end: u64) {
-        let Some(shown) = &mut self.shown else { return };
-        let (size, skips) = (shown.size.take(), shown.next < end);
-        shown.next = shown.next.max(end);
-        if let Some((rows, cols)) = size {
+        let Some(size) = self.shown.as_mut().map(|shown| shown.size.take()) else { return };
+        if let Some(TerminalSize { rows, cols, since }) = size {
+            self.skip(since.min(end));
             self.tell(&FromKeeper::Resized { rows, cols });
         }
-        if skips {
-            self.tell(&FromKeeper::Skipped { until: end });
+        self.skip(end);
+    }
+
+    /// Names the output up to `until` that it was not shown, if there is any.
+    fn skip(&mut self, until: u64) {
+        if let Some(shown) = self.shown.as_mut().filter(|shown| shown.next < until) {
+            shown.next = until;
+            self.tell(&FromKeeper::Skipped { until });
         }
     }
 

@@ -324,7 +324,9 @@ impl Session {
                 // what was printed at the old size is shown before
                 self.read_output();
                 self.streams.resize(rows, cols)?;
-                self.clients.iter_mut().for_each(|client| client.resized(rows, cols));
+                if let Some(size) = self.streams.size() {
+                    self.clients.iter_mut().for_each(|client| client.resized(size));
+                }
                 Ok(())
             }
             Request::Signal { signal, to } => {

@@ -2,6 +2,7 @@
 
 use super::Rings;
 use super::agent::{self, Streams};
+use super::client::TerminalSize;
 use super::input::InputQueue;
 use super::output::{Buffer, Output};
 use super::wire::Fault;
@@ -21,6 +22,8 @@ pub(super) struct Held {
     buffer: Buffer,
     /// The agent's end of its terminal.
     terminal: Option<Box<dyn SlavePty + Send>>,
+    /// The offset of the output from which on the terminal has its size.
+    sized: u64,
 }
 
 impl Held {
@@ -84,20 +87,22 @@ impl Held {
         }
     }
 
-    /// The terminal's height and width in characters; none without a terminal.
-    pub(super) fn size(&self) -> Option<(u16, u16)> {
+    /// The terminal's size; none without a terminal.
+    pub(super) fn size(&self) -> Option<TerminalSize> {
         let size = tcgetwinsize(self.input.as_ref()?.master()?).ok()?;
-        Some((size.ws_row, size.ws_col))
+        Some(TerminalSize { rows: size.ws_row, cols: size.ws_col, since: self.sized })
     }
 
-    /// Changes the terminal's size.
-    pub(super) fn resize(&self, rows: u16, cols: u16) -> Result<(), Fault> {
+    /// Changes the terminal's size, from the present end of the output on.
+    pub(super) fn resize(&mut self, rows: u16, cols: u16) -> Result<(), Fault> {
         if !agent::is_size(rows, cols) {
             return Err(Fault::BadSize { rows, cols });
         }
         let pipes = || Fault::WrongMode { has: "has pipes, no terminal".to_owned() };
         agent::resize(self.master().ok_or_else(pipes)?, rows, cols)
-            .map_err(|fault| Fault::System { detail: fault.to_string() })
+            .map_err(|fault| Fault::System { detail: fault.to_string() })?;
+        (self.sized, _) = self.ends();
+        Ok(())
     }
 
     /// The process group in the terminal's foreground.

@@ -1,5 +1,6 @@
 //! Showing the terminal's output to clients that asked for it.
 
+use super::super::client::TerminalSize;
 use super::{Asker, Fault, Session};
 
 /// The most clients that are shown the output: the other places are for the daemon, also a new one.
@@ -11,13 +12,13 @@ impl Session {
         let size = self.may_show(asker.client);
         self.answer(asker, size.as_ref().map(drop).map_err(Fault::clone));
         let client = self.clients.iter_mut().find(|one| one.id == asker.client);
-        if let (Ok((rows, cols)), Some(client)) = (size, client) {
-            client.begin_to_show(from, rows, cols);
+        if let (Ok(size), Some(client)) = (size, client) {
+            client.begin_to_show(from, size);
         }
     }
 
     /// The size of the terminal, if one more may be shown its output.
-    fn may_show(&self, client: u64) -> Result<(u16, u16), Fault> {
+    fn may_show(&self, client: u64) -> Result<TerminalSize, Fault> {
         if self.machine.agent_ended() {
             return Err(Fault::Ended);
         }
