@@ -231,6 +231,8 @@ impl Showing {
         let mut changes = true;
         loop {
             let room = tokio::select! {
+                // who has room is told of sizes too, in their place among the output
+                biased;
                 room = self.viewing.room(buffer.len()) => room,
                 changed = self.present.changed(), if changes && self.is_aside => {
                     changes = changed.is_ok();
@@ -258,6 +260,8 @@ impl Showing {
             let sent = match read {
                 Ok(Read::Bytes { len, .. }) => self.send(&buffer[..len]).await,
                 Ok(Read::Gap { .. }) => self.look_again().await,
+                // a change that was seen without room, of the owner alone, is not news any more
+                Ok(Read::AtEnd) if self.tell_size(0).await.is_none() => return false,
                 Ok(Read::AtEnd) => tokio::select! {
                     grows = self.viewing.grows() => match grows {
                         true => true,
@@ -265,7 +269,7 @@ impl Showing {
                     },
                     changed = self.present.changed(), if changes => {
                         changes = changed.is_ok();
-                        self.tell_size(0).await.is_some()
+                        true
                     }
                 },
                 Err(error) => {
