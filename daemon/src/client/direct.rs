@@ -3,11 +3,13 @@
 //! what the screen shows at first is the daemon's to say; this goes on while the daemon is away.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hayward_daemon::keeper::wire::{self, Call, FromKeeper, Request, SOCKET_VERSION, WELCOME};
 use hayward_daemon::keeper::{RunFolder, SOCKET};
 use hayward_daemon::line::Line;
 use hayward_daemon::terminal::ring::{Read, RingReader};
 use hayward_shared::fault::{Code, Fault};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
@@ -40,10 +42,21 @@ const CANCEL: &[u8] = b"\x18";
 /// The calls that ask to be shown the output are counted from here; what is typed has its own number.
 const FIRST_SHOW: u64 = 1 << 63;
 
+/// How much that was read may wait behind what is read from the ring: with more the keeper waits. All
+/// that it may have waiting itself for one client, and a part more.
+const MOST_LATER: usize = 128 << 10;
+
 /// An open way to a keeper.
 pub(super) struct Direct {
     line: Line,
+    /// The other end closed it, or broke the protocol.
+    is_closed: bool,
+    /// The beginning of a message.
     inbox: Vec<u8>,
+    /// Answers to what was typed: they wait for no output.
+    answers: VecDeque<Heard>,
+    /// What else was said, in order, and how long each was.
+    later: VecDeque<(FromKeeper, usize)>,
     ring: RingReader,
     flow: Flow,
     /// Behind the last byte that was given out.
@@ -62,7 +75,7 @@ enum Flow {
     Live,
     /// It is old until this call is answered.
     Asked(u64),
-    /// It is passed over: a screen comes that holds it.
+    /// It is passed over: somebody else shows what lies behind the last byte that was given out.
     Held,
 }
 
@@ -77,8 +90,8 @@ pub(super) enum Heard {
     Typed(u64),
     /// What was typed under this number has not.
     Refused(u64, Fault),
-    /// So much was skipped, or is no longer kept, that the present is to be shown instead. Output is
-    /// passed over until [`Direct::go_on`].
+    /// So much was skipped, or cannot be read any more, that somebody else is to show what follows.
+    /// Output is passed over until [`Direct::go_on`], and so is the end.
     Far,
     /// The session has ended, and all output was given out.
     Ended,
@@ -87,7 +100,10 @@ pub(super) enum Heard {
 }
 
 impl Direct {
-    /// Connects to the keeper of `folder`, and goes on behind `from`.
+    /// Connects to the keeper of `folder`, and goes on behind `from` once it has agreed to that.
+    ///
+    /// # Errors
+    /// It says nothing in time (`TimedOut`), is not there, or does not show its output.
     pub(super) async fn open(folder: &RunFolder, from: u64) -> io::Result<Self> {
         let opening = async {
             // the name of a socket has 108 bytes at most, a folder's may be longer
@@ -97,18 +113,44 @@ impl Direct {
             line.write_all(&wire::greeting(SOCKET_VERSION)).await?;
             let mut welcome = [0; WELCOME];
             line.read_exact(&mut welcome).await?;
-            match wire::read_welcome(welcome) {
-                Ok(SOCKET_VERSION) => Ok(line),
-                _ => Err(io::Error::from(ErrorKind::Unsupported)),
+            if !matches!(wire::read_welcome(welcome), Ok(SOCKET_VERSION)) {
+                return Err(ErrorKind::Unsupported.into());
             }
+            let mut direct = Self::over(line, folder, from);
+            direct.go_on(from, false).await?;
+            // one that knows no such call hangs up
+            while direct.flow != Flow::Live {
+                let refuses = match direct.later.pop_front() {
+                    Some((message, _)) => direct.hear(message).is_some(),
+                    None if direct.is_closed => true,
+                    None => {
+                        direct.receive().await;
+                        false
+                    }
+                };
+                if refuses {
+                    return Err(ErrorKind::Unsupported.into());
+                }
+            }
+            Ok(direct)
         };
-        let line = timeout(OPEN, opening).await.unwrap_or(Err(ErrorKind::TimedOut.into()))?;
-        let ring = RingReader::open(&folder.ring());
-        let (inbox, flow, show) = (Vec::with_capacity(READ), Flow::Held, FIRST_SHOW);
-        let mut direct =
-            Self { line, inbox, ring, flow, offset: from, until: from, is_alone: false, show };
-        direct.go_on(from, false).await?;
-        Ok(direct)
+        timeout(OPEN, opening).await.unwrap_or(Err(ErrorKind::TimedOut.into()))
+    }
+
+    fn over(line: Line, folder: &RunFolder, from: u64) -> Self {
+        Self {
+            line,
+            is_closed: false,
+            inbox: Vec::with_capacity(READ),
+            answers: VecDeque::new(),
+            later: VecDeque::new(),
+            ring: RingReader::open(&folder.ring()),
+            flow: Flow::Held,
+            offset: from,
+            until: from,
+            is_alone: false,
+            show: FIRST_SHOW,
+        }
     }
 
     /// Gives out what comes behind `from` from now on, whatever was given out before. Without
@@ -122,14 +164,14 @@ impl Direct {
         self.send(&frame).await
     }
 
-    /// Passes over what comes.
-    pub(super) fn hold(&mut self) {
-        self.flow = Flow::Held;
-    }
-
-    /// Whether what comes is passed over until somebody shows the present.
+    /// Whether what comes is passed over, because somebody else shows it.
     pub(super) fn is_held(&self) -> bool {
         self.flow == Flow::Held
+    }
+
+    /// Somebody else has shown what lies before `offset`.
+    pub(super) fn pass(&mut self, offset: u64) {
+        self.offset = self.offset.max(offset);
     }
 
     /// Behind the last byte that was given out.
@@ -151,33 +193,66 @@ impl Direct {
     /// The next thing. May be dropped while it waits: nothing is lost.
     pub(super) async fn next(&mut self) -> Heard {
         loop {
-            if let Some(heard) = self.skipped() {
-                return heard;
+            if let Some(answer) = self.answers.pop_front() {
+                return answer;
             }
-            match wire::decode_keeper(&self.inbox) {
-                Ok(Some((message, took))) => {
-                    self.inbox.drain(..took);
+            if self.flow == Flow::Live && self.offset < self.until {
+                // an answer may have come meanwhile
+                let waits: usize = self.later.iter().map(|(_, len)| len).sum();
+                if !self.is_closed && waits < MOST_LATER && self.receive().now_or_never().is_some()
+                {
+                    continue;
+                }
+                return self.skipped();
+            }
+            match self.later.pop_front() {
+                Some((message, _)) => {
                     if let Some(heard) = self.hear(message) {
                         return heard;
                     }
                 }
-                Ok(None) => match self.line.read_buf(&mut self.inbox).await {
-                    Ok(1..) => {}
-                    Ok(0) | Err(_) => return Heard::Gone,
-                },
-                Err(_) => return Heard::Gone,
+                None if self.is_closed => return Heard::Gone,
+                None => self.receive().await,
             }
         }
+    }
+
+    /// Takes what has come, once something has. May be dropped while it waits.
+    async fn receive(&mut self) {
+        if !matches!(self.line.read_buf(&mut self.inbox).await, Ok(1..)) {
+            self.is_closed = true;
+            return;
+        }
+        let mut read = 0;
+        loop {
+            match wire::decode_keeper(&self.inbox[read..]) {
+                Ok(Some((message, len))) => {
+                    read += len;
+                    match message {
+                        FromKeeper::Done { id } if id < FIRST_SHOW => {
+                            self.answers.push_back(Heard::Typed(id));
+                        }
+                        FromKeeper::Refused { id, fault } if id < FIRST_SHOW => {
+                            let fault = Fault::new(Code::Conflict, fault.to_string());
+                            self.answers.push_back(Heard::Refused(id, fault));
+                        }
+                        message => self.later.push_back((message, len)),
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    self.is_closed = true;
+                    break;
+                }
+            }
+        }
+        self.inbox.drain(..read);
     }
 
     fn hear(&mut self, message: FromKeeper) -> Option<Heard> {
         let is_live = self.flow == Flow::Live;
         match message {
             FromKeeper::Done { id } if Flow::Asked(id) == self.flow => self.flow = Flow::Live,
-            FromKeeper::Done { id } if id < FIRST_SHOW => return Some(Heard::Typed(id)),
-            FromKeeper::Refused { id, fault } if id < FIRST_SHOW => {
-                return Some(Heard::Refused(id, Fault::new(Code::Conflict, fault.to_string())));
-            }
             FromKeeper::Refused { .. } => return Some(Heard::Gone),
             FromKeeper::Bytes { offset, bytes } if is_live => {
                 if offset != self.offset {
@@ -189,38 +264,38 @@ impl Direct {
             }
             FromKeeper::Skipped { until } if is_live => self.until = until,
             FromKeeper::Resized { rows, cols } if is_live => return Some(Heard::Sized(rows, cols)),
-            FromKeeper::Exited { .. } => return Some(Heard::Ended),
+            // while somebody else shows the output, the end is theirs to tell
+            FromKeeper::Exited { .. } if is_live => return Some(Heard::Ended),
             _ => {}
         }
         None
     }
 
     /// The next part of what the keeper skipped, from the ring.
-    fn skipped(&mut self) -> Option<Heard> {
+    fn skipped(&mut self) -> Heard {
         let behind = self.until.saturating_sub(self.offset);
-        if behind == 0 || self.flow != Flow::Live {
-            return None;
-        }
         if behind > FAR && !self.is_alone {
-            self.flow = Flow::Held;
-            return Some(Heard::Far);
+            return self.far();
         }
         let mut part = vec![0; usize::try_from(behind.min(STEP)).unwrap_or_default()];
-        match self.ring.read(self.offset, &mut part) {
+        let go_on_at = match self.ring.read(self.offset, &mut part) {
             Ok(Read::Bytes { len, .. }) => {
                 part.truncate(len);
                 self.offset += len as u64;
-                Some(Heard::Output(part.into(), self.offset))
+                return Heard::Output(part.into(), self.offset);
             }
-            Ok(Read::Gap { .. }) if !self.is_alone => {
-                self.flow = Flow::Held;
-                Some(Heard::Far)
-            }
-            Ok(Read::Gap { to, .. }) => {
-                self.offset = to.min(self.until);
-                Some(Heard::Output(Bytes::from_static(CANCEL), self.offset))
-            }
-            Ok(Read::AtEnd) | Err(_) => Some(Heard::Gone),
-        }
+            // the disk refused it: nobody has it
+            Ok(Read::AtEnd) => self.until,
+            Ok(Read::Gap { .. }) | Err(_) if !self.is_alone => return self.far(),
+            Ok(Read::Gap { to, .. }) => to.min(self.until),
+            Err(_) => self.until,
+        };
+        self.offset = go_on_at;
+        Heard::Output(Bytes::from_static(CANCEL), self.offset)
+    }
+
+    fn far(&mut self) -> Heard {
+        self.flow = Flow::Held;
+        Heard::Far
     }
 }

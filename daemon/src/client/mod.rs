@@ -12,6 +12,7 @@ mod reading;
 mod socket;
 mod tasks;
 mod viewer;
+mod waiting;
 mod ways;
 
 pub(crate) use finder::{Finder, Place, alive, process, shown};

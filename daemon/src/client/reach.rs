@@ -56,6 +56,12 @@ impl Reach {
         }
     }
 
+    /// What is reached by this way, or else by the other.
+    #[cfg(test)]
+    pub(super) fn by(finder: Finder, way: Way) -> Self {
+        Self { finder, ways: Ways::new(way, true) }
+    }
+
     /// The task as it stands by now, from whoever knows it.
     ///
     /// # Errors

@@ -3,8 +3,9 @@
 
 use super::direct::{self, Direct};
 use super::reach::Reach;
-use super::reading::{Reading, WINDOW};
+use super::reading::{Reading, Taken, WINDOW};
 use super::socket::{Heard, Socket};
+use super::waiting::{By, Waiting};
 use super::ways::Next;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -14,6 +15,7 @@ use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{TaskId, WatchId};
 use hayward_shared::protocol::output::Shape;
 use hayward_shared::protocol::{ClientMessage, ClientNotice, TerminalView};
+use std::io::ErrorKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -81,8 +83,18 @@ impl Viewer {
         let (tell, seen) = mpsc::channel(QUEUE);
         let mut actor = JoinSet::new();
         let shape = Shape { rows: view.size.0, cols: view.size.1, owner: false };
-        let (waiting, place, folder) = (Vec::new(), Place::Daemon, None);
-        let shower = Actor { reach, view, said, tell, shown: false, waiting, place, folder, shape };
+        let shower = Actor {
+            reach,
+            view,
+            said,
+            tell,
+            shown: false,
+            waiting: Waiting::default(),
+            place: Place::Daemon,
+            folder: None,
+            refused: None,
+            shape,
+        };
         actor.spawn(shower.run());
         Self { say, seen, _actor: actor }
     }
@@ -109,11 +121,12 @@ struct Actor {
     tell: mpsc::Sender<Told>,
     /// Whether a screen was told of.
     shown: bool,
-    /// What was typed and not answered.
-    waiting: Vec<u64>,
+    waiting: Waiting,
     place: Place,
     /// Where the keeper listens, as this connection was told.
     folder: Option<RunFolder>,
+    /// Where a keeper did not show its output when it was asked: it is not asked again.
+    refused: Option<RunFolder>,
     /// How the terminal was last said to stand.
     shape: Shape,
 }
@@ -122,8 +135,9 @@ struct Actor {
 enum Place {
     /// Whoever is at the other end of the connection.
     Daemon,
-    /// The keeper; a connection that breaks does not end that.
-    Keeper(Direct),
+    /// The keeper; a connection that breaks does not end that. While it is held, it takes the keys
+    /// alone.
+    Keeper(Box<Direct>),
 }
 
 impl Place {
@@ -151,6 +165,7 @@ impl Actor {
                 Over::Done => return,
                 Over::Fault(fault) => fault,
             };
+            self.lose(By::Daemon).await;
             self.go_on_alone().await;
             let lost = fault.clone();
             let (pause, fault) = match self.reach.failed(fault) {
@@ -200,14 +215,10 @@ impl Actor {
     /// There is no connection that could show the present: the keeper goes on where it was, if it
     /// served.
     async fn go_on_alone(&mut self) {
-        let done = match &mut self.place {
-            Place::Daemon => Err(()),
-            Place::Keeper(direct) if direct.is_held() => {
-                direct.go_on(direct.offset(), true).await.map_err(drop)
-            }
-            Place::Keeper(_) => Ok(()),
-        };
-        if done.is_err() {
+        if let Place::Keeper(direct) = &mut self.place
+            && direct.is_held()
+            && direct.go_on(direct.offset(), true).await.is_err()
+        {
             self.leave_keeper().await;
         }
     }
@@ -217,7 +228,7 @@ impl Actor {
         match (said, &mut self.place) {
             (Say::Resize(rows, cols), _) => self.view.size = (rows, cols),
             (Say::Type(seq, bytes), Place::Keeper(direct)) => {
-                self.waiting.push(seq);
+                self.waiting.given(seq, By::Keeper);
                 if direct.type_in(seq, &bytes).await.is_err() {
                     self.leave_keeper().await;
                 }
@@ -229,11 +240,15 @@ impl Actor {
         }
     }
 
-    /// The keeper does not serve, or no more: who is at the other end of a connection does. Whether
-    /// what was typed has arrived is not known.
+    /// The keeper serves no more: who is at the other end of a connection does.
     async fn leave_keeper(&mut self) {
         self.place = Place::Daemon;
-        for seq in std::mem::take(&mut self.waiting) {
+        self.lose(By::Keeper).await;
+    }
+
+    /// One of the two is gone: whether what it was given has arrived is not known.
+    async fn lose(&mut self, gone: By) {
+        for seq in self.waiting.lost(gone) {
             let text = "the connection broke: whether it was typed is not known";
             let fault = Fault::new(Code::Unavailable, text);
             drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
@@ -272,15 +287,9 @@ impl Actor {
             };
             let fault = match done {
                 Ok(true) => return Over::Done,
-                Ok(false) => match self.grant(&mut reading) {
-                    None => continue,
-                    Some(up_to) => {
-                        let grant = ClientMessage::Grant { watch_id, up_to };
-                        match socket.send(&grant).await {
-                            Ok(()) => continue,
-                            Err(fault) => fault,
-                        }
-                    }
+                Ok(false) => match self.keep_up(&mut reading, &mut socket).await {
+                    Ok(()) => continue,
+                    Err(fault) => fault,
                 },
                 Err(fault) => fault,
             };
@@ -288,14 +297,21 @@ impl Actor {
         }
     }
 
-    /// The next grant; none while the keeper serves, or will from the end of a screen that comes. A
-    /// daemon that may go on far behind shows the present.
-    fn grant(&self, reading: &mut Reading) -> Option<u64> {
-        let serves = match &self.place {
-            Place::Daemon => reading.is_painted && self.folder.is_some(),
-            Place::Keeper(direct) => reading.is_painted || !direct.is_held(),
-        };
-        if serves { None } else { reading.grant() }
+    /// Lets the other end go on, unless the keeper shows the output, or may from the end of a screen
+    /// that comes. A daemon that may go on far behind shows the present.
+    async fn keep_up(&mut self, reading: &mut Reading, socket: &mut Socket) -> Result<(), Fault> {
+        if reading.is_painted() || self.is_shown_by_keeper() {
+            return Ok(());
+        }
+        if reading.lacks() {
+            return missing();
+        }
+        let Some(up_to) = reading.grant() else { return Ok(()) };
+        socket.send(&ClientMessage::Grant { watch_id: reading.watch, up_to }).await
+    }
+
+    fn is_shown_by_keeper(&self) -> bool {
+        matches!(&self.place, Place::Keeper(direct) if !direct.is_held())
     }
 
     /// Opens a connection; what is typed meanwhile goes to the keeper, or is refused.
@@ -324,7 +340,7 @@ impl Actor {
                 return Ok(false);
             }
             Say::Type(seq, bytes) => {
-                self.waiting.push(seq);
+                self.waiting.given(seq, By::Daemon);
                 let data = BASE64_STANDARD.encode(bytes);
                 ClientMessage::TypeTerminal { watch_id, seq, data }
             }
@@ -363,27 +379,28 @@ impl Actor {
     }
 
     fn answered(&mut self, seq: u64, seen: Seen) -> Seen {
-        self.waiting.retain(|waiting| *waiting != seq);
+        self.waiting.answered(seq);
         seen
     }
 
     /// Takes what the other end says; true when nothing follows.
     async fn hear(&mut self, heard: Heard, reading: &mut Reading) -> Result<bool, Fault> {
         let seen = match heard {
-            Heard::Frame(frame) => match reading.take(&frame)? {
-                Some(seen) => self.take(seen, reading).await,
-                None => None,
-            },
+            Heard::Frame(frame) => {
+                let taken = reading.take(&frame)?;
+                self.take(taken, reading).await?
+            }
             Heard::Notice(ClientNotice::WatchStarted { payload, .. }) => {
                 let folder = payload.get("folder").and_then(serde_json::Value::as_str);
                 self.folder = folder.and_then(|name| self.reach.run_folder(name));
+                reading.marks_ends = self.folder.is_some();
                 None
             }
             Heard::Notice(ClientNotice::TerminalTyped { seq, .. }) => {
                 Some(self.answered(seq, Seen::Typed(seq)))
             }
             Heard::Notice(ClientNotice::TerminalRefused { seq, error, .. }) => {
-                self.waiting.retain(|waiting| Some(*waiting) != seq);
+                seq.into_iter().for_each(|seq| self.waiting.answered(seq));
                 Some(Seen::Refused(seq, error))
             }
             Heard::Notice(
@@ -396,50 +413,63 @@ impl Actor {
         Ok(self.show(seen).await.is_err() || ends)
     }
 
-    /// What is to be shown of what the other end shows beside the keeper. Where a screen ends the
-    /// keeper goes on.
-    async fn take(&mut self, seen: Seen, reading: &mut Reading) -> Option<Seen> {
-        match (&seen, &mut self.place) {
-            (Seen::Screen(shape), place) => {
-                self.shape = *shape;
-                match place {
-                    Place::Keeper(direct) if self.folder.is_some() => direct.hold(),
-                    Place::Keeper(_) => self.leave_keeper().await,
-                    Place::Daemon => {}
+    /// What is to be shown of what the other end shows beside the keeper.
+    async fn take(&mut self, taken: Taken, reading: &mut Reading) -> Result<Option<Seen>, Fault> {
+        let is_beside = self.is_shown_by_keeper();
+        Ok(match taken {
+            Taken::Nothing => None,
+            Taken::Whole(shape, screen) => {
+                self.shape = shape;
+                for seen in screen {
+                    // whoever looks no more is noticed by the next that is said
+                    drop(self.show(seen).await);
                 }
-                Some(seen)
-            }
-            (Seen::Resized(shape), _) if reading.is_painted => {
-                self.shape = *shape;
-                reading.is_painted = false;
                 self.begin_directly(reading.shown).await;
-                Some(seen)
+                None
             }
-            (Seen::Resized(shape), Place::Keeper(_)) => {
+            Taken::Next(Seen::Screen(shape)) => {
+                self.shape = shape;
+                if matches!(self.place, Place::Keeper(_)) {
+                    self.leave_keeper().await;
+                }
+                Some(Seen::Screen(shape))
+            }
+            Taken::Next(Seen::Resized(shape)) => {
                 // the keeper tells of the size, where the output has it
-                self.shape.owner = shape.owner;
+                let size = if is_beside { self.shape } else { shape };
+                self.shape = Shape { owner: shape.owner, ..size };
                 Some(Seen::Resized(self.shape))
             }
-            (Seen::Print(_), Place::Keeper(_)) if !reading.is_painted => None,
-            (Seen::Print(_), _) => {
+            Taken::Next(Seen::Print(_)) if is_beside => None,
+            Taken::Next(Seen::Print(bytes)) => {
                 reading.shown = reading.offset.unwrap_or(reading.shown);
-                Some(seen)
+                if let Place::Keeper(direct) = &mut self.place {
+                    direct.pass(reading.shown);
+                }
+                Some(Seen::Print(bytes))
             }
-            _ => Some(seen),
-        }
+            // the keeper shows the rest, and the end
+            Taken::Next(Seen::End) if is_beside && reading.lacks() => return missing(),
+            Taken::Next(seen) => Some(seen),
+        })
     }
 
-    /// Lets the keeper show what comes behind `from`, if it can be reached.
+    /// Lets the keeper show what comes behind `from`, if it does that.
     async fn begin_directly(&mut self, from: u64) {
-        let Some(folder) = &self.folder else { return };
-        let done = match &mut self.place {
-            Place::Keeper(direct) => direct.go_on(from, false).await,
-            Place::Daemon => Direct::open(folder, from).await.map(|direct| {
-                self.place = Place::Keeper(direct);
-            }),
-        };
-        if done.is_err() && matches!(self.place, Place::Keeper(_)) {
-            self.leave_keeper().await;
+        let Some(folder) = self.folder.clone() else { return };
+        match &mut self.place {
+            Place::Keeper(direct) => {
+                if direct.go_on(from, false).await.is_err() {
+                    self.leave_keeper().await;
+                }
+            }
+            Place::Daemon if self.refused.as_ref() == Some(&folder) => {}
+            Place::Daemon => match Direct::open(&folder, from).await {
+                Ok(direct) => self.place = Place::Keeper(Box::new(direct)),
+                // one that is silent may be stopped
+                Err(fault) if fault.kind() == ErrorKind::TimedOut => {}
+                Err(_) => self.refused = Some(folder),
+            },
         }
     }
 
@@ -462,6 +492,11 @@ impl Actor {
     }
 }
 
+/// Output came that nobody has shown: the next connection begins with what the screen shows then.
+fn missing<T>() -> Result<T, Fault> {
+    Err(Fault::new(Code::Unavailable, "output is missing"))
+}
+
 /// Opens a connection and wishes for the view.
 async fn open(
     reach: &Reach,
@@ -477,3 +512,7 @@ async fn open(
     }
     Ok(socket)
 }
+
+#[cfg(test)]
+#[path = "viewer_tests.rs"]
+mod tests;
