@@ -1,15 +1,18 @@
 //! The client of a relay: where it is, its HTTP interface and its WebSocket; and of this machine's
 //! daemon, which serves the same of its own runs.
 
+mod direct;
 mod finder;
 mod follower;
 mod http;
 mod lines;
 mod output;
 mod reach;
+mod reading;
 mod socket;
 mod tasks;
 mod viewer;
+mod waiting;
 mod ways;
 
 pub(crate) use finder::{Finder, Place, alive, process, shown};
