@@ -187,9 +187,7 @@ impl Machine {
             Event::Resumed if self.state.status == Status::Paused => {
                 self.state.thaw(now);
                 self.report(Status::Running, None, Details::default(), now, &mut turn);
-                if phase == Phase::Running {
-                    turn.effects.extend(self.state.time_up(&self.terms).map(Effect::Arm));
-                }
+                turn.effects.extend(self.state.time_up(&self.terms).map(Effect::Arm));
             }
             Event::Prepared(..)
             | Event::Started { .. }

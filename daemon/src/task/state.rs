@@ -192,12 +192,12 @@ impl Default for RunState {
 }
 
 impl RunState {
-    /// When its time is up: so long after its start, and as much later as its agent was frozen. None
-    /// while it has not started, and where it has all the time.
+    /// When the time of its agent is up: so long after its start, and as much later as it was
+    /// frozen. None while it does not run, and where it has all the time.
     #[must_use]
     pub(super) fn time_up(&self, terms: &Terms) -> Option<Timestamp> {
         let (at, ms) = self.started_at.zip(terms.timeout_ms)?;
-        Some(at.plus_millis(ms.saturating_add(self.frozen_ms)))
+        (self.phase == Phase::Running).then(|| at.plus_millis(ms.saturating_add(self.frozen_ms)))
     }
 
     /// Its agent goes on: what it was frozen for is none of its time.
