@@ -11,6 +11,7 @@ mod reach;
 mod reading;
 mod socket;
 mod tasks;
+mod view;
 mod viewer;
 mod waiting;
 mod ways;
@@ -22,7 +23,8 @@ pub(crate) use lines::Lines;
 pub(crate) use output::{Sink, Watch};
 pub(crate) use reach::{Reach, near};
 pub(crate) use tasks::{Filter, Verb};
-pub(crate) use viewer::{Say, Seen, View, Viewer};
+pub(crate) use view::{Say, Seen, View};
+pub(crate) use viewer::Viewer;
 
 use hayward_shared::fault::Code;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! How far the output of one connection to a terminal is: what its frames show, and what may come
 //! next. Pure.
 
-use super::viewer::Seen;
+use super::view::Seen;
 use bytes::Bytes;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::WatchId;

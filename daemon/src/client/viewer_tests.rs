@@ -8,6 +8,7 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use hayward_daemon::home::Home;
 use hayward_daemon::keeper::wire::{self, FromClient, FromKeeper, Request, SOCKET_VERSION};
 use hayward_daemon::terminal::ring::RingWriter;
+use hayward_shared::id::TaskId;
 use hayward_shared::protocol::output::{Body, Frame};
 use serde_json::json;
 use std::time::Duration;
