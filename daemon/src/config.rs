@@ -3,6 +3,7 @@
 //! Every key is known: a misspelt one is an error that names the nearest, never silently passed
 //! over.
 
+use hayward_shared::budget::{Usd, named, named_or_none};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -55,6 +56,27 @@ pub struct Config {
     pub repositories: BTreeMap<String, RepositorySection>,
     /// `[limits]`
     pub limits: LimitsSection,
+    /// `[prices."MODEL"]`, by the names of models or their beginnings
+    pub prices: BTreeMap<String, PriceSection>,
+}
+
+/// `[prices."MODEL"]`: what a model costs a relay that is served from this configuration, in US
+/// dollars for a million tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceSection {
+    /// Tokens read anew.
+    #[serde(deserialize_with = "named")]
+    pub input: Usd,
+    /// Tokens written by the model.
+    #[serde(deserialize_with = "named")]
+    pub output: Usd,
+    /// Tokens read from the cache; absent: as those read anew.
+    #[serde(default, deserialize_with = "named_or_none")]
+    pub cache_read: Option<Usd>,
+    /// Tokens written into the cache; absent: as those read anew.
+    #[serde(default, deserialize_with = "named_or_none")]
+    pub cache_write: Option<Usd>,
 }
 
 /// `[limits]`: what each workspace of a relay that is served from this configuration may have at
@@ -409,6 +431,18 @@ mod tests {
         assert_eq!(config.agents["claude"].provider.as_deref(), Some("team"));
         for wrong in ["[limits]\nworkspace = 0", "[limits]\nworkspaces = 1"] {
             assert!(Config::parse(wrong).unwrap_err().contains("line 2"), "{wrong}");
+        }
+        let text = "[prices.\"claude-\"]\ninput = 3\noutput = 15.5\ncache_read = 0.3\n";
+        let price = Config::parse(text).unwrap().prices["claude-"];
+        assert_eq!((price.output, price.cache_write), (Usd::from_dollars(15.5).unwrap(), None));
+        for wrong in [
+            "input = 1",
+            "input = -1\noutput = 1",
+            "input = 1\noutput = 2000000",
+            "input = 1\noutput = 1\ncache_read = 2000000",
+            "input = 1\noutput = 1\ncache = 1",
+        ] {
+            assert!(Config::parse(&format!("[prices.m]\n{wrong}")).is_err(), "{wrong}");
         }
         let error = Config::parse("[agents.a]\nlimits = { concurent = 1 }").unwrap_err();
         assert!(error.contains("did you mean `concurrent`?"), "{error}");

@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use hayward_daemon::clock;
 use hayward_daemon::keeper::folder::{Owner, RUN_VARIABLE, Record};
-use hayward_daemon::keeper::wire::{self, Fault, SOCKET_VERSION};
+use hayward_daemon::keeper::wire::{self, Fault, FromKeeper, SOCKET_VERSION};
 use hayward_daemon::keeper::{Exit, Fence, How, Launch, LaunchFault, Mode, RunFolder};
 use hayward_daemon::process::{self, ProcessId};
 use hayward_daemon::session::adopt::adopt;
@@ -758,4 +758,163 @@ async fn the_agent_gets_its_whole_environment_its_own_session_and_default_signal
     let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
     // the two above 31 belong to the C library, and may be handed down by whoever runs the tests
     assert_eq!(ignored & 0x7fff_ffff, 0, "{shown}");
+}
+
+/// A client of a keeper by hand, which reads only when it is told to.
+struct Peer {
+    socket: UnixStream,
+    inbox: Vec<u8>,
+}
+
+impl Peer {
+    fn greet(session: &Session) -> Self {
+        let dir = fs::File::open(session.folder().path()).unwrap();
+        let mut socket =
+            UnixStream::connect(format!("/proc/self/fd/{}/socket", dir.as_raw_fd())).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.write_all(&wire::greeting(SOCKET_VERSION)).unwrap();
+        socket.read_exact(&mut [0; wire::WELCOME]).unwrap();
+        Self { socket, inbox: Vec::new() }
+    }
+
+    /// Asks to be shown what comes behind `from`.
+    fn show(&mut self, from: u64) {
+        let call = wire::Call { id: 1, request: wire::Request::Show { from } };
+        self.socket.write_all(&wire::encode(&call).unwrap()).unwrap();
+        assert_eq!(self.hear(), FromKeeper::Done { id: 1 });
+    }
+
+    fn hear(&mut self) -> FromKeeper {
+        loop {
+            if let Some((message, took)) = wire::decode_keeper(&self.inbox).unwrap() {
+                self.inbox.drain(..took);
+                return message;
+            }
+            let mut part = [0; 64 << 10];
+            let len = self.socket.read(&mut part).unwrap();
+            assert!(len > 0, "the keeper is gone");
+            self.inbox.extend_from_slice(&part[..len]);
+        }
+    }
+
+    /// Hears on until `done`, beginning behind `at`; what was shown, and how much was named as
+    /// skipped. Fails where bytes come twice, or are missing without a word.
+    fn shown(
+        &mut self,
+        mut at: u64,
+        mut done: impl FnMut(u64, &FromKeeper) -> bool,
+    ) -> (Vec<u8>, u64) {
+        let (mut all, mut skipped) = (Vec::new(), 0);
+        loop {
+            let message = self.hear();
+            match &message {
+                FromKeeper::Bytes { offset, bytes } => {
+                    assert_eq!(*offset, at, "a hole, or bytes that came before");
+                    at += bytes.len() as u64;
+                    all.extend_from_slice(bytes);
+                }
+                FromKeeper::Skipped { until } => {
+                    assert!(*until > at, "nothing was skipped up to {until}");
+                    skipped += until - at;
+                    at = *until;
+                }
+                _ => {}
+            }
+            if done(at, &message) {
+                return (all, skipped);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_typed_at_the_keeper_is_answered_with_its_echo_and_in_order() {
+    let home = Home::new();
+    let session = home.sh("stty raw -echo; echo up; cat").await;
+    shows(&session, "up").await;
+    let from = session.ring().end().unwrap();
+    let mut peer = Peer::greet(&session);
+    peer.show(from);
+    assert_eq!(peer.hear(), FromKeeper::Resized { rows: 24, cols: 80 });
+    // no more than may wait, as they may all come before the first is taken
+    let keys: Vec<u8> = (0..60).map(|key| b'0' + key).collect();
+    for (number, key) in (1000..).zip(&keys) {
+        peer.socket.write_all(&wire::encode_input(number, 4500, &[*key]).unwrap()).unwrap();
+    }
+    let (mut answered, wanted) = (Vec::new(), from + keys.len() as u64);
+    let (got, skipped) = peer.shown(from, |at, message| {
+        if let FromKeeper::Done { id } = message {
+            answered.push(*id);
+        }
+        at == wanted && answered.len() == keys.len()
+    });
+    assert_eq!((got, skipped), (keys, 0));
+    assert!(answered.iter().copied().eq(1000..1060), "{answered:?}");
+    session.resize(30, 90).await.unwrap();
+    assert_eq!(peer.hear(), FromKeeper::Resized { rows: 30, cols: 90 });
+    let all = all(session.ring());
+    let mut late = Peer::greet(&session);
+    late.show(2);
+    // the size behind what was printed at another one
+    assert_eq!(late.hear(), FromKeeper::Skipped { until: all.len() as u64 });
+    assert_eq!(late.hear(), FromKeeper::Resized { rows: 30, cols: 90 });
+}
+
+#[tokio::test]
+async fn f09_a_size_that_changes_while_a_client_is_behind_is_told_in_its_place() {
+    let home = Home::new();
+    let line = "stty raw -echo; echo up; read go; head -c 2000000 /dev/zero | tr '\\0' x; \
+                read go; stty size";
+    let session = home.sh(line).await;
+    shows(&session, "up\n").await;
+    let from = session.ring().end().unwrap();
+    let mut peer = Peer::greet(&session);
+    peer.show(from);
+    session.input(Bytes::from_static(b"go\n")).await.unwrap();
+    let before = from + 2_000_000;
+    until("all of it is kept", || session.ring().end().unwrap() == before).await;
+    session.resize(30, 90).await.unwrap();
+    session.input(Bytes::from_static(b"go\n")).await.unwrap();
+    let end = before + "30 90\n".len() as u64;
+    until("what the size is", || session.ring().end().unwrap() == end).await;
+    let mut sized = None;
+    let (_, skipped) = peer.shown(from, |at, message| {
+        if let FromKeeper::Resized { rows: 30, cols: 90 } = message {
+            sized = Some(at);
+        }
+        at == end
+    });
+    assert!(skipped > 0, "it was not behind");
+    assert_eq!(sized, Some(before));
+}
+
+#[tokio::test]
+async fn f32_who_is_shown_and_takes_nothing_holds_up_nobody_and_is_told_what_it_missed() {
+    const MUCH: u64 = 30_000_000;
+    let home = Home::new();
+    let line = format!(
+        "stty raw -echo; read go; head -c {MUCH} /dev/zero | tr '\\0' x; echo over; read x"
+    );
+    let session = home.sh(&line).await;
+    let (mut idle, mut keen) = (Peer::greet(&session), Peer::greet(&session));
+    let mut idle_ones: Vec<Peer> = (0..8).map(|_| Peer::greet(&session)).collect();
+    idle_ones.iter_mut().chain([&mut idle, &mut keen]).for_each(|peer| peer.show(0));
+    session.input(Bytes::from_static(b"go\n")).await.unwrap();
+    let end = MUCH + 5;
+    let keen = tokio::task::spawn_blocking(move || keen.shown(0, |at, _| at >= end));
+    let (got, skipped) = timeout(Duration::from_secs(60), keen).await.unwrap().unwrap();
+    assert_eq!(got.len() as u64 + skipped, end);
+    until("all of it is kept", || session.ring().end().unwrap() == end).await;
+    let smaps = format!("/proc/{}/smaps_rollup", session.keeper_pid().pid);
+    let smaps = fs::read_to_string(smaps).unwrap();
+    let kib = smaps.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix("kB"));
+    let kib: u64 = kib.unwrap().trim().parse().unwrap();
+    // a build with its assertions is much larger itself; the queues of ten without bound are 300 MB
+    let most = if cfg!(debug_assertions) { 64 << 10 } else { 6 << 10 };
+    println!("the keeper of ten viewers has {kib} KiB");
+    assert!(kib < most, "the keeper has {kib} KiB");
+    let (got, skipped) = idle.shown(0, |at, _| at == end);
+    assert!(skipped > MUCH / 2 && got.iter().all(|byte| *byte == b'x'), "{skipped} skipped");
+    session.input(Bytes::from_static(b"x\n")).await.unwrap();
+    assert_eq!(exit(&session).await.output_end, end);
 }

@@ -1,192 +1,126 @@
-//! The state lane: 64 daemons send events as fast as they are taken, over real sockets, each event
-//! durable before its ack; against a bare loop that stores rows of the same size in the same place.
-//! On SQLite the loop commits 100 rows at a time; on PostgreSQL (`HAYWARD_TEST_STORE=postgres`,
-//! `HAYWARD_TEST_POSTGRES=URL`) it stores one row a statement. Then how long a lone event waits
-//! for its ack, against a bare commit of one row.
+//! The output lane: binary frames from a daemon through the relay to a subscriber, who are let in
+//! and subscribed as users are; against a bare forwarder on the same WebSocket library that flushes
+//! once for all frames at hand, against Node's `ws` (`HAYWARD_BENCH_WS`: the folder that it was
+//! installed into), and for latencies against NATS core (`HAYWARD_TEST_NATS`). Each is a process of its
+//! own, and is given the same bytes over plain sockets by one producer and one subscriber.
 //!
 //!     cargo bench -p hayward-relay --bench lane
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     reason = "it measures, and prints what it finds"
 )]
 
-#[path = "../tests/harness/mod.rs"]
-mod harness;
+#[path = "lane/forward.rs"]
+mod forward;
+#[path = "lane/road.rs"]
+mod road;
+mod shipped;
 
-use futures_util::{SinkExt, StreamExt};
-use harness::{Daemon, House, Run, house, on_postgres, schema};
-use serde_json::json;
-use sqlx::{Connection, Executor};
-use std::time::{Duration, Instant};
-use tokio_tungstenite::tungstenite::Message;
-use uuid::Uuid;
+use road::{Road, Times};
+use shipped::{ROUNDS, Shipped, at, median, result, skip};
+use std::time::Duration;
 
-const DAEMONS: usize = 64;
-const ROUNDS: usize = 3;
-const LONE: usize = 200;
+/// Bytes of a frame, and how many go in a round.
+const SIZES: [(usize, u64); 2] = [(200, 400_000), (4096, 100_000)];
 
-fn events() -> usize {
-    std::env::var("HAYWARD_BENCH_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000)
+/// Frames a second where latencies are measured, and how many go in a round.
+const PACE: (u32, u64) = (5_000, 6_000);
+
+fn main() {
+    if std::env::args().nth(1).is_some_and(|word| word == "forward") {
+        return forward::serve();
+    }
+    let relay = Shipped::start(None);
+    let mut ours = Road::through_relay(&relay);
+    let mut bare = Road::through_forwarder();
+    let mut node = std::env::var("HAYWARD_BENCH_WS").ok().map(|folder| Road::through_node(&folder));
+    let mut nats = std::env::var("HAYWARD_TEST_NATS").ok().map(|url| Road::through_nats(&url));
+    for (size, count) in SIZES {
+        throughput(size, count, &mut ours, &mut bare, node.as_mut());
+    }
+    for (size, _) in SIZES {
+        latency(size, &mut ours, &mut bare, nats.as_mut());
+    }
+    drop((ours, bare, node, nats));
 }
 
-#[tokio::main]
-async fn main() {
-    let house = house().await;
-    let mut daemons = Vec::new();
-    for _ in 0..DAEMONS {
-        daemons.push(running(&house).await);
-    }
-    let mut ratios = Vec::new();
+fn throughput(
+    size: usize,
+    count: u64,
+    ours: &mut Road,
+    bare: &mut Road,
+    mut node: Option<&mut Road>,
+) {
+    let (mut mine, mut plain, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let (rate, back) = crowd(daemons).await;
-        daemons = back;
-        let bare = if on_postgres() { postgres(events()).await } else { sqlite(&house).await };
-        println!("lane {rate:>9.0} events/s   bare {bare:>9.0} rows/s   {:.2}", rate / bare);
-        ratios.push(rate / bare);
-    }
-    ratios.sort_by(f64::total_cmp);
-    println!("lane against bare, median of {ROUNDS}: {:.2}", ratios[ROUNDS / 2]);
-    let (mut daemon, run) = daemons.pop().unwrap();
-    let mut waits = Vec::new();
-    for nth in 0..LONE {
-        let begun = Instant::now();
-        daemon.store(event(&run, nth)).await;
-        waits.push(begun.elapsed());
-    }
-    let mut bare = if on_postgres() { Vec::new() } else { commits(&house).await };
-    show("a lone event, from its sending to its ack", &mut waits);
-    if !bare.is_empty() {
-        show("a bare commit of one row", &mut bare);
-    }
-    house.stop().await;
-}
-
-fn show(what: &str, waits: &mut [Duration]) {
-    waits.sort();
-    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize];
-    println!("{what}: p50 {:?}, p99 {:?}", at(0.5), at(0.99));
-}
-
-/// A daemon with a run that it reports on.
-async fn running(house: &House) -> (Daemon, Run) {
-    let token = house.daemon_token().await;
-    let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
-    house.make(json!({"plan": "x", "wantedDaemonId": daemon.welcome["daemonId"]})).await;
-    let run = daemon.claim_one().await;
-    daemon.store(run.status("dispatched", "running")).await;
-    (daemon, run)
-}
-
-fn event(run: &Run, nth: usize) -> serde_json::Value {
-    run.event("tool.started", json!({ "nth": nth, "toolName": "read", "text": "x".repeat(120) }))
-}
-
-/// All daemons at once, each until its last event is acked; events a second.
-async fn crowd(daemons: Vec<(Daemon, Run)>) -> (f64, Vec<(Daemon, Run)>) {
-    let begun = Instant::now();
-    let all: Vec<_> = daemons.into_iter().map(|(d, r)| tokio::spawn(pour(d, r))).collect();
-    let mut back = Vec::new();
-    for one in all {
-        back.push(one.await.unwrap());
-    }
-    ((DAEMONS * events()) as f64 / begun.elapsed().as_secs_f64(), back)
-}
-
-async fn pour(daemon: Daemon, run: Run) -> (Daemon, Run) {
-    let Daemon { socket, next, welcome } = daemon;
-    let (mut sink, mut stream) = socket.inner.split();
-    let last = next + events() as u64;
-    let texts: Vec<_> = (next..last)
-        .map(|seq| {
-            let mut message = event(&run, 0);
-            message["seq"] = seq.into();
-            Message::text(message.to_string())
-        })
-        .collect();
-    let send = async {
-        for text in texts {
-            sink.feed(text).await.unwrap();
+        mine.push(ours.pour(size, count));
+        plain.push(bare.pour(size, count));
+        if let Some(node) = &mut node {
+            theirs.push(node.pour(size, count));
         }
-        sink.flush().await.unwrap();
+    }
+    show(size, "relay", &mine);
+    show(size, "bare forwarder", &plain);
+    compare(&format!("output, {size} B / bare forwarder"), 0.7, &mine, &plain);
+    let what = format!("output, {size} B / Node ws");
+    if theirs.is_empty() {
+        return skip(&what, "npm's ws is not here");
+    }
+    show(size, "Node ws", &theirs);
+    compare(&what, if size < 1024 { 3.0 } else { 2.0 }, &mine, &theirs);
+}
+
+fn show(size: usize, who: &str, rounds: &[Times]) {
+    let of = |field: fn(&Times) -> f64| median(&rounds.iter().map(field).collect::<Vec<_>>());
+    println!(
+        "{size} B through {who}: {:.0} frames/s; {:.2} µs of its processor a frame, busy {:.2}; \
+         {:.2} µs of ours, busy {:.2}",
+        of(|t| t.rate),
+        of(|t| t.theirs),
+        of(|t| t.rate * t.theirs / 1e6),
+        of(|t| t.own),
+        of(|t| t.rate * t.own / 1e6),
+    );
+}
+
+fn compare(what: &str, limit: f64, mine: &[Times], theirs: &[Times]) {
+    let ratios: Vec<_> = mine.iter().zip(theirs).map(|(a, b)| a.rate / b.rate).collect();
+    let ratio = median(&ratios);
+    result(what, &format!("{ratio:.2}x"), &format!(">= {limit}x"), ratio >= limit);
+}
+
+fn latency(size: usize, ours: &mut Road, bare: &mut Road, mut nats: Option<&mut Road>) {
+    let (mut mine, mut plain, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        mine.push(quantiles(&ours.paced(size, PACE)));
+        plain.push(quantiles(&bare.paced(size, PACE)));
+        if let Some(nats) = &mut nats {
+            theirs.push(quantiles(&nats.paced(size, PACE)));
+        }
+    }
+    let middle = |rounds: &[(f64, f64)]| {
+        let (p50, p99): (Vec<_>, Vec<_>) = rounds.iter().copied().unzip();
+        (median(&p50), median(&p99))
     };
-    let hear = async {
-        loop {
-            let Some(Ok(frame)) = stream.next().await else { panic!("the link ended") };
-            let Message::Text(text) = frame else { continue };
-            let told: serde_json::Value = serde_json::from_str(&text).unwrap();
-            if told["type"] == "ack" && told["upTo"].as_u64().unwrap() + 1 >= last {
-                return;
-            }
+    for (who, rounds) in [("relay", &mine), ("bare forwarder", &plain), ("NATS", &theirs)] {
+        if !rounds.is_empty() {
+            let (p50, p99) = middle(rounds);
+            println!("{size} B at {}/s through {who}: p50 {p50:.0} µs, p99 {p99:.0} µs", PACE.0);
         }
-    };
-    tokio::join!(send, hear);
-    let inner = sink.reunite(stream).unwrap();
-    (Daemon { socket: harness::Socket { inner }, next: last, welcome }, run)
-}
-
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS bare (workspace_id TEXT NOT NULL, \
-     stream TEXT NOT NULL, seq BIGINT NOT NULL, kind TEXT NOT NULL, document TEXT NOT NULL, \
-     PRIMARY KEY (workspace_id, stream, seq))";
-const INSERT: &str = "INSERT INTO bare VALUES ($1, $2, $3, $4, $5)";
-
-async fn bare(house: &House) -> sqlx::SqliteConnection {
-    let options = sqlx::sqlite::SqliteConnectOptions::new()
-        .filename(house.folder.path().join("bare.db"))
-        .create_if_missing(true)
-        .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
-        .synchronous(sqlx::sqlite::SqliteSynchronous::Full);
-    let mut side = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    side.execute(TABLE).await.unwrap();
-    side
-}
-
-/// 100 rows a commit.
-async fn sqlite(house: &House) -> f64 {
-    let mut side = bare(house).await;
-    let (stream, document) = (Uuid::now_v7().to_string(), "x".repeat(500));
-    let rows = DAEMONS * events();
-    let begun = Instant::now();
-    let mut seq = 0_i64;
-    while (seq as usize) < rows {
-        let mut tx = side.begin().await.unwrap();
-        for _ in 0..100 {
-            let row = sqlx::query(INSERT).bind("w").bind(&stream).bind(seq).bind("k");
-            row.bind(&document).execute(&mut *tx).await.unwrap();
-            seq += 1;
-        }
-        tx.commit().await.unwrap();
     }
-    seq as f64 / begun.elapsed().as_secs_f64()
+    let what = format!("output, {size} B at 5 k/s, p99 / NATS core");
+    if theirs.is_empty() {
+        return skip(&what, "there is no nats-server");
+    }
+    let ratios: Vec<_> = mine.iter().zip(&theirs).map(|(a, b)| a.1 / b.1).collect();
+    let ratio = median(&ratios);
+    result(&what, &format!("{ratio:.2}x"), "<= 1x", ratio <= 1.0);
 }
 
-/// One row a commit: how long each takes.
-async fn commits(house: &House) -> Vec<Duration> {
-    let mut side = bare(house).await;
-    let (stream, document) = (Uuid::now_v7().to_string(), "x".repeat(500));
-    let mut waits = Vec::new();
-    for seq in 0..LONE as i64 {
-        let begun = Instant::now();
-        let row = sqlx::query(INSERT).bind("w").bind(&stream).bind(seq).bind("k");
-        row.bind(&document).execute(&mut side).await.unwrap();
-        waits.push(begun.elapsed());
-    }
-    waits
-}
-
-/// One row a statement.
-async fn postgres(rows: usize) -> f64 {
-    let options: sqlx::postgres::PgConnectOptions = schema().await.parse().unwrap();
-    let mut side = sqlx::PgConnection::connect_with(&options).await.unwrap();
-    side.execute(TABLE).await.unwrap();
-    let document = "x".repeat(500);
-    let begun = Instant::now();
-    for seq in 0..rows as i64 {
-        let row = sqlx::query(INSERT).bind("w").bind("s").bind(seq).bind("k");
-        row.bind(&document).execute(&mut side).await.unwrap();
-    }
-    rows as f64 / begun.elapsed().as_secs_f64()
+fn quantiles(waits: &[Duration]) -> (f64, f64) {
+    let micros: Vec<_> = waits.iter().map(|wait| wait.as_secs_f64() * 1e6).collect();
+    (at(&micros, 0.5), at(&micros, 0.99))
 }

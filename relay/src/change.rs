@@ -1,5 +1,8 @@
 //! A task while it is changed, with the events that will tell of it. Pure.
 
+use crate::lease;
+use crate::limits;
+use crate::prices::Delta;
 use crate::store::events::Draft;
 use crate::store::tasks::Stored;
 use hayward_shared::event::{Actor, ActorKind, Kind, StatusChanged, Subject};
@@ -13,12 +16,14 @@ use serde_json::{Value, json};
 pub(crate) struct Change {
     pub(crate) row: Stored,
     pub(crate) drafts: Vec<Draft>,
+    /// What the task spent meanwhile.
+    pub(crate) spent: Delta,
 }
 
 impl Change {
     /// No change yet.
     pub(crate) fn of(row: Stored) -> Self {
-        Self { row, drafts: Vec::new() }
+        Self { row, drafts: Vec::new(), spent: Delta::default() }
     }
 
     /// Moves the task, or says why it may not; nothing changes then.
@@ -29,10 +34,20 @@ impl Change {
         by: &Actor,
         now: Timestamp,
     ) -> Result<(), IllegalTransition> {
-        let old = self.row.task.status;
+        let (old, was_away) = (self.row.task.status, lease::is_away(&self.row));
         self.row.task.advance(to, reason, now)?;
         if old == to {
             return Ok(());
+        }
+        self.keep_time(was_away, now);
+        // one that was told to pause, and whose daemon was away, may yet report that it did
+        if (old, to) == (Status::Paused, Status::Running) || !to.is_held() {
+            self.row.braked = false;
+        }
+        // what its agent said before a provider refused it does not end a row of refusals
+        let ended = old.is_held() && (to.is_final() || to == Status::Deferred);
+        if ended && !limits::is_refusal(to, reason) {
+            self.row.task.holding.refusals = 0;
         }
         if to == Status::Queued {
             self.row.queued_at = Some(now);
@@ -59,6 +74,34 @@ impl Change {
             self.go_on_with(next, by, now);
         }
         Ok(())
+    }
+
+    /// Counts the time that a step ends, and begins that of what it leads to. While its daemon is
+    /// away a task's agent works on: that is counted when the daemon is back with it, and nobody
+    /// can say of one that never is how long it did.
+    fn keep_time(&mut self, was_away: bool, now: Timestamp) {
+        let task = &self.row.task;
+        let (runs, is_away) = (task.status == Status::Running, lease::is_away(&self.row));
+        if runs || !was_away {
+            self.count_time(now);
+        }
+        if !is_away {
+            self.row.running_since = runs.then_some(now);
+        }
+    }
+
+    /// Counts how long the task ran until `now`, since that was last counted. A running one of which
+    /// nobody knows since when is counted from now on.
+    pub(crate) fn count_time(&mut self, now: Timestamp) {
+        if let Some(since) = self.row.running_since {
+            // a clock that was set back takes nothing away
+            let ms = now.since(since).max(0);
+            self.spent = self.spent.plus(Delta { ms, ..Delta::default() });
+            self.row.running_since = Some(now);
+        }
+        if self.row.task.status == Status::Running {
+            self.row.running_since = Some(now);
+        }
     }
 
     /// Sends a task that has ended back, or tells why its agent does not hear of it.

@@ -3,6 +3,7 @@
 use crate::bus::BusAddress;
 use crate::database::Database;
 use crate::limits::Limits;
+use crate::prices::Prices;
 use hayward_shared::run::{LEASE_MS, QUEUE_MS, REQUEUE_UNIT_MS, SETTLE_MS, SWEEP_MS};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub struct Config {
     pub public_name: Option<String>,
     /// What each workspace may have at once.
     pub limits: Limits,
+    /// What the models cost.
+    pub prices: Prices,
     /// How long things take; only tests change it.
     pub timing: Timing,
 }
@@ -42,6 +45,7 @@ impl Config {
             allowed_origins: Vec::new(),
             public_name: None,
             limits: Limits::default(),
+            prices: Prices::default(),
             timing: Timing::default(),
         }
     }

@@ -6,6 +6,7 @@ use crate::field::Field;
 use crate::http::gate::Gate;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::prices::Prices;
 use crate::registry::Registry;
 use crate::store::{Store, StoreError, Tx};
 use hayward_shared::id::RelayId;
@@ -27,6 +28,9 @@ pub(crate) struct Core {
     pub(crate) field: Field,
     pub(crate) timing: Timing,
     pub(crate) limits: Limits,
+    pub(crate) prices: Prices,
+    /// Told when a budget was raised: what was paused for it may go on.
+    pub(crate) raised: Notify,
     /// Told when a provider refused: there is a moment to wait for.
     pub(crate) refused: Notify,
     pub(crate) gate: Gate,

@@ -60,6 +60,7 @@ pub(crate) fn claim(
         // another machine does not have the agent's session
         next.row.task.results.session_id = None;
     }
+    next.row.task.results.session_model = None;
     holding.daemon_id = Some(daemon);
     holding.run_id = Some(RunId::fresh());
     holding.attempt += 1;
@@ -155,6 +156,10 @@ pub(crate) fn disowned(
     }
     change.row.task.results.error_message =
         Some("the daemon came back without the agent's session".into());
+    if is_away(row) {
+        // nobody knows when it ended
+        change.row.running_since = None;
+    }
     if row.task.holding.attempt < row.task.order.max_attempts {
         if row.task.status != Status::Running {
             change.step(Status::Running, None, by, now)?;
@@ -251,6 +256,36 @@ pub(crate) mod tests {
         heard(&mut away, &system(), at(99_000), at(159_000));
         assert_eq!(standing(&away), (Status::Running, None, 1));
         assert_eq!(away.row.lease_expires_at, Some(at(159_000)));
+    }
+
+    #[test]
+    fn the_time_of_a_run_counts_while_its_daemon_is_away_once_it_comes_back_with_it() {
+        let by = system();
+        let row = running(Order { requeue_after: Some(5), ..Order::default() }, DaemonId::fresh());
+        let away = overdue(&row, both(61_000), &Timing::default()).unwrap();
+        assert_eq!((away.spent.ms, away.row.running_since), (59_000, Some(at(61_000))));
+        let mut back = Change::of(away.row.clone());
+        heard(&mut back, &by, at(99_000), at(159_000));
+        assert_eq!((back.spent.ms, back.row.running_since), (38_000, Some(at(99_000))));
+        back.step(Status::Completed, None, &by, at(100_000)).unwrap();
+        assert_eq!((back.spent.ms, back.row.running_since), (39_000, None));
+        // of a run that is handed over, lost or cancelled meanwhile nobody knows how long it ran
+        let over = overdue(&away.row, both(9_000_000), &Timing::default()).unwrap();
+        let lost = disowned(&away.row, &by, at(9_000_000), 0.0).unwrap();
+        let ended = cancel(away.row, &by, at(9_000_000)).unwrap();
+        for change in [over, lost, ended] {
+            assert_eq!((change.spent.ms, change.row.running_since), (0, None), "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_forgets_which_model_the_run_before_it_asked() {
+        let mut row = running(Order::default(), DaemonId::fresh());
+        row.task.results.session_model = Some("dear".into());
+        let mut change = Change::of(row);
+        change.step(Status::Queued, None, &system(), at(3_000)).unwrap();
+        claim(&mut change, DaemonId::fresh(), &system(), at(4_000), at(64_000)).unwrap();
+        assert_eq!(change.row.task.results.session_model, None);
     }
 
     #[test]

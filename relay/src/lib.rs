@@ -4,6 +4,7 @@
 //! it. Nothing of an agent's terminal, source or keys is ever stored here.
 
 mod auth;
+mod brakes;
 mod bus;
 mod change;
 mod clock;
@@ -19,6 +20,7 @@ mod metrics;
 mod mover;
 mod placement;
 mod presence;
+mod prices;
 mod refusals;
 mod registry;
 mod relay;
@@ -32,5 +34,6 @@ pub use bus::{BusAddress, BusError, NotABus};
 pub use config::{Config, Timing};
 pub use database::{Database, NotADatabase, Postgres};
 pub use limits::{Limits, NotALimit};
+pub use prices::{NotAPrice, Price, Prices};
 pub use relay::{Bootstrap, Relay, StartError};
 pub use store::{MoveError, Moved, StoreError, migrate};

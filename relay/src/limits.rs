@@ -29,7 +29,7 @@ const FORGIVEN_MS: i64 = 600_000;
 
 /// A quota that comes back later than this is one that was told wrongly: a month, the longest that
 /// is sold, and a day.
-const LONGEST_QUOTA_MS: i64 = 32 * 24 * 3_600_000;
+pub(crate) const LONGEST_QUOTA_MS: i64 = 32 * 24 * 3_600_000;
 
 /// What each workspace may have at once, and how far its tasks may be split up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +116,11 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
+    /// Whether it ends later than any that was noted by a clock that is right. It counts for nothing.
+    fn is_mad(&self, now: Timestamp) -> bool {
+        self.until.since(now) > LONGEST_QUOTA_MS
+    }
+
     /// Until when it matters at all.
     pub(crate) fn over(&self) -> Timestamp {
         self.until.plus_millis(PROBE_MS)
@@ -124,7 +129,7 @@ impl Backoff {
     /// When somebody may ask next, seen from `now`; none when that is now.
     pub(crate) fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let next = if self.probed { self.over() } else { self.until };
-        (next > now).then_some(next)
+        (next > now && !self.is_mad(now)).then_some(next)
     }
 }
 
@@ -138,7 +143,7 @@ pub(crate) fn struck(
     roll: f64,
 ) -> Backoff {
     let told = told.filter(|at| *at > now).map(|at| at.min(now.plus_millis(LONGEST_QUOTA_MS)));
-    let known = known.filter(|known| now.since(known.until) < FORGIVEN_MS);
+    let known = known.filter(|known| now.since(known.until) < FORGIVEN_MS && !known.is_mad(now));
     let (strikes, until) = match known {
         // a run that was under way when another was refused tells nothing new
         Some(known) if known.until > now => (known.strikes, known.until),
@@ -218,7 +223,8 @@ impl Gauge<'_> {
     /// Whether a run of this provider that is handed out now tries it first.
     pub(crate) fn is_probe(&self, provider: &str) -> bool {
         let tries = |one: &Backoff| one.provider == provider && !one.probed;
-        self.backoffs.iter().any(|one| tries(one) && one.over() > self.now)
+        let counts = |one: &Backoff| one.over() > self.now && !one.is_mad(self.now);
+        self.backoffs.iter().any(|one| tries(one) && counts(one))
     }
 
     /// Another run tries this provider.
@@ -307,6 +313,10 @@ mod tests {
         assert!(struck(None, "p", Some(at(-5)), at(0), 0.0).until > at(0));
         let mad = struck(None, "p", Some(at(i64::MAX)), at(0), 0.0);
         assert_eq!(mad.until, at(LONGEST_QUOTA_MS));
+        // one that was stored when nobody looked, or by a clock that was wrong
+        let stored = Backoff { until: at(LONGEST_QUOTA_MS + 1), ..mad.clone() };
+        assert_eq!((mad.next(at(0)), stored.next(at(0))), (Some(mad.until), None));
+        assert_eq!(struck(Some(stored), "p", None, at(0), 0.0).until, at(5_000));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `hayward-relay`: a relay of its own, for a team.
 
 use clap::{Parser, Subcommand};
-use hayward_relay::{BusAddress, Config, Database, Limits, Relay};
+use hayward_relay::{BusAddress, Config, Database, Relay};
 use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -50,6 +50,10 @@ enum Command {
         /// or tree=N; may be repeated.
         #[arg(long = "limit", value_name = "WHAT=N")]
         limits: Vec<String>,
+        /// What a model costs, or all whose names begin so: MODEL=INPUT,OUTPUT,CACHE_READ,CACHE_WRITE in
+        /// US dollars for a million tokens; may be repeated.
+        #[arg(long = "price", value_name = "MODEL=USD,...")]
+        prices: Vec<String>,
     },
     /// Moves all data of a stopped relay from its SQLite file into an empty PostgreSQL database.
     Migrate {
@@ -82,9 +86,23 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
-    let (listen, database, bus, owner_token, origins, public_name, limits) = match command {
-        Command::Serve { listen, database, bus, owner_token, origins, public_name, limits } => {
-            (listen, database, bus, owner_token, origins, public_name, limits)
+    let config = match command {
+        Command::Serve {
+            listen,
+            database,
+            bus,
+            owner_token,
+            origins,
+            public_name,
+            limits,
+            prices,
+        } => {
+            let database: Database = database.parse()?;
+            let mut config = Config::new(database, listen);
+            config.bus = bus.as_deref().map(str::parse::<BusAddress>).transpose()?;
+            limits.iter().try_for_each(|text| config.limits.set(text))?;
+            prices.iter().try_for_each(|text| config.prices.set(text))?;
+            Config { owner_token, allowed_origins: origins, public_name, ..config }
         }
         Command::Migrate { from, to } => {
             let moved = hayward_relay::migrate(&from.parse()?, &to.parse()?).await?;
@@ -93,18 +111,6 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             }
             return Ok(());
         }
-    };
-    let database: Database = database.parse()?;
-    let bus = bus.as_deref().map(str::parse::<BusAddress>).transpose()?;
-    let mut bounds = Limits::default();
-    limits.iter().try_for_each(|text| bounds.set(text))?;
-    let config = Config {
-        bus,
-        limits: bounds,
-        owner_token,
-        allowed_origins: origins,
-        public_name,
-        ..Config::new(database, listen)
     };
     let relay = Relay::start(config).await?;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -1,6 +1,7 @@
 //! A running relay: started, asked for credentials by its own process, stopped.
 
 use crate::auth::{Secret, Who};
+use crate::brakes;
 use crate::bus::{self, Bus, BusError};
 use crate::config::Config;
 use crate::core::{Core, Links};
@@ -100,7 +101,7 @@ pub struct Relay {
     bootstrap: Option<Bootstrap>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
-    loops: [JoinHandle<()>; 5],
+    loops: [JoinHandle<()>; 6],
     /// Its place among the relays of a PostgreSQL database.
     presence: Option<Presence>,
     /// This relay's end of the bus.
@@ -148,6 +149,8 @@ impl Relay {
             field: Field::default(),
             timing: config.timing,
             limits: config.limits.clone(),
+            prices: config.prices.clone(),
+            raised: Notify::new(),
             refused: Notify::new(),
             gate: Gate::new(&config, address.ip().is_loopback()),
             metrics: Metrics::default(),
@@ -159,7 +162,8 @@ impl Relay {
         let (leads, led) = watch::channel(false);
         let loops = [
             tokio::spawn(sweep::keep(core.clone(), leads)),
-            tokio::spawn(sweep::run(core.clone(), led)),
+            tokio::spawn(sweep::run(core.clone(), led.clone())),
+            tokio::spawn(brakes::run(core.clone(), led)),
             tokio::spawn(sweep::retry(core.clone())),
             tokio::spawn(sweep::hint(core.clone())),
             tokio::spawn(refusals::run(core.clone())),

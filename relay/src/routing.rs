@@ -5,6 +5,7 @@ mod aftermath;
 
 use crate::change::Change;
 use crate::lease;
+use crate::limits::LONGEST_QUOTA_MS;
 use crate::store::events::Draft;
 use crate::store::tasks::Stored;
 use hayward_shared::event::{
@@ -24,6 +25,13 @@ const MAX_PAYLOAD: usize = 4 * MAX_TEXT;
 const MAX_REF: usize = 512;
 
 const MOST_SALVAGED: usize = 64;
+
+/// Times in a row that a provider refuses a task for its rate before that counts as a failure: with
+/// the pauses between them more than an hour.
+const MOST_REFUSALS: u32 = 20;
+
+/// The longest name of a model, in bytes.
+const MAX_MODEL: usize = 200;
 
 /// The longest address of a pull request: what browsers take.
 const MAX_URL: usize = 2_048;
@@ -50,6 +58,9 @@ pub(crate) enum Verdict {
     Apply(Box<Change>),
     /// The task changes, and its run used this much so far.
     Spent(Box<Change>, RunId, Usage),
+    /// The run was handed over, by its fence: its agent must end. What it used so far counts all the
+    /// same, where it was a run of the task.
+    Late(Box<Change>, u64, (RunId, Usage)),
     /// Nothing changes, for this reason.
     Pass(&'static str),
     /// The run was handed over: its agent must end.
@@ -86,7 +97,7 @@ pub(crate) fn judge(row: Stored, from: Sender, message: FromDaemon, moment: Mome
     let epoch = row.task.holding.lease_epoch;
     let former = from.epoch.filter(|told| lease::is_former(*told, epoch));
     if let Some(told) = former.filter(|_| !aftermath::is_part(&message)) {
-        return Verdict::Stale(told);
+        return aftermath::late_usage(Change::of(row), from, (told, message));
     }
     if row.task.holding.daemon_id != Some(from.daemon) {
         return Verdict::Absent;
@@ -155,13 +166,14 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
     }
     let epoch = holding.lease_epoch;
     lease::heard(&mut change, by, moment.now, moment.lease_end);
-    let usage = (event.event == Kind::UsageReported)
-        .then(|| serde_json::from_value::<Usage>(event.payload.clone()).ok())
-        .flatten();
+    let usage = usage_of(&event);
     if event.event == Kind::SessionStarted
         && let Some(session) = event.payload.get("sessionId").and_then(Value::as_str)
     {
         change.row.task.results.session_id = Some(session.to_owned());
+        let model = event.payload.get("model").and_then(Value::as_str);
+        let model = model.filter(|model| model.len() <= MAX_MODEL).map(str::to_owned);
+        change.row.task.results.session_model = model;
         change.row.task.version += 1;
     }
     if event.event == Kind::WorktreeRemoved {
@@ -179,6 +191,12 @@ fn happened(mut change: Change, by: &Actor, event: TaskEvent, moment: Moment) ->
         Some(usage) => Verdict::Spent(Box::new(change), run, usage),
         None => Verdict::Apply(Box::new(change)),
     }
+}
+
+/// What a run used so far, where its event tells that.
+fn usage_of(event: &TaskEvent) -> Option<Usage> {
+    let told = (event.event == Kind::UsageReported).then(|| event.payload.clone())?;
+    serde_json::from_value(told).ok()
 }
 
 /// What a run's event becomes in the task's stream.
@@ -300,10 +318,16 @@ fn advance(
     // the report was on its way is not waited for again
     let told = report.next_retry_at.zip(report.at).map(|(due, at)| {
         let told = due.since(at);
-        if quota { told.min(due.since(moment.now)).max(0) } else { told.max(0) }
+        match quota {
+            true => told.min(due.since(moment.now)).clamp(0, LONGEST_QUOTA_MS),
+            false => told.max(0),
+        }
     });
-    // whose quota is used up waits for it, and has not failed
-    let parked = quota && told.is_some();
+    // whose quota is used up waits for it, and has not failed; nor has who came too often, unless
+    // that does not end
+    let limited = report.reason == Some(Reason::ProviderRateLimited)
+        && change.row.task.holding.refusals < MOST_REFUSALS;
+    let parked = limited || quota && told.is_some();
     match report.new_status {
         Status::Deferred if (spent || in_vain) && !parked => {
             change.step(Status::Failed, report.reason, by, moment.now)
@@ -312,6 +336,9 @@ fn advance(
             change.step(Status::Deferred, report.reason, by, moment.now)?;
             if parked {
                 change.row.task.holding.attempt = attempt.saturating_sub(1);
+            }
+            if limited {
+                change.row.task.holding.refusals += 1;
             }
             let wait = told.unwrap_or_else(|| retry_delay_ms(attempt, moment.jitter));
             change.row.task.holding.next_retry_at = Some(moment.now.plus_millis(wait));
@@ -323,6 +350,10 @@ fn advance(
         Status::Queued => {
             change.fence();
             change.step(Status::Queued, None, by, moment.now)
+        }
+        // the daemon does not know for what it was told to pause
+        Status::Paused if change.row.braked => {
+            change.step(Status::Paused, Some(Reason::Budget), by, moment.now)
         }
         to => change.step(to, report.reason, by, moment.now),
     }
@@ -364,8 +395,9 @@ fn take<T: Clone>(known: &mut Option<T>, told: Option<&T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::system;
     use crate::lease::tests::{at, both, running};
-    use hayward_shared::task::{FollowUp, Order};
+    use hayward_shared::task::{FollowUp, Order, Task};
 
     const MOMENT: fn() -> Moment = || Moment { now: at(9_000), lease_end: at(69_000), jitter: 0.0 };
 
@@ -379,6 +411,35 @@ mod tests {
             next_retry_at: None,
             details: None,
         })
+    }
+
+    #[test]
+    fn what_a_run_used_counts_after_it_was_handed_over_and_changes_nothing_else() {
+        let me = DaemonId::fresh();
+        let row = running(Order::default(), me);
+        let run = row.task.holding.run_id.unwrap();
+        let told = |event| {
+            FromDaemon::TaskEvent(TaskEvent {
+                task_id: row.task.id,
+                run_id: run,
+                event,
+                at: at(5_000),
+                channel: None,
+                payload: json!({ "inputTokens": 7, "outputTokens": 5 }),
+            })
+        };
+        let mut change = Change::of(row.clone());
+        change.fence();
+        change.step(Status::Queued, None, &system(), at(6_000)).unwrap();
+        lease::claim(&mut change, DaemonId::fresh(), &system(), at(7_000), at(67_000)).unwrap();
+        let late = Sender { daemon: me, epoch: Some(1) };
+        let verdict = judge(change.row.clone(), late, told(Kind::UsageReported), MOMENT());
+        let Verdict::Late(after, 1, (of, usage)) = verdict else { panic!("{verdict:?}") };
+        assert_eq!((of, usage.counted(), &after.row), (run, 12, &change.row));
+        let drafts: Vec<_> = after.drafts.iter().map(|one| (&one.kind, one.lease_epoch)).collect();
+        assert_eq!(drafts, [(&Kind::UsageReported, Some(1))]);
+        let other = judge(change.row, late, told(Kind::SessionStarted), MOMENT());
+        assert!(matches!(other, Verdict::Stale(1)), "{other:?}");
     }
 
     fn applied(verdict: Verdict) -> Change {
@@ -418,6 +479,122 @@ mod tests {
         assert!(
             lease::overdue(&sent.row, both(i64::MAX), &crate::config::Timing::default()).is_none()
         );
+    }
+
+    #[test]
+    fn f58_a_providers_refusals_cost_no_attempts_until_there_were_twenty_in_a_row() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let mut row = running(Order::default(), me);
+        for nth in 1..=MOST_REFUSALS {
+            let FromDaemon::TaskStatusChange(mut told) = report(&row, Status::Deferred) else {
+                panic!()
+            };
+            told.reason = Some(Reason::ProviderRateLimited);
+            let told = FromDaemon::TaskStatusChange(told);
+            let change = applied(judge(row.clone(), from, told.clone(), MOMENT()));
+            let Task { status, ref holding, .. } = change.row.task;
+            assert_eq!((status, holding.attempt, holding.refusals), (Status::Deferred, 0, nth));
+            row.task.holding.refusals = nth;
+            if nth == MOST_REFUSALS {
+                let change = applied(judge(row.clone(), from, told, MOMENT()));
+                assert_eq!(change.row.task.status, Status::Failed);
+            }
+        }
+    }
+
+    #[test]
+    fn f58_a_quota_that_is_told_to_come_back_in_years_is_waited_for_a_month() {
+        let me = DaemonId::fresh();
+        let row = running(Order::default(), me);
+        let FromDaemon::TaskStatusChange(mut told) = report(&row, Status::Deferred) else {
+            panic!()
+        };
+        told.reason = Some(Reason::Quota);
+        (told.at, told.next_retry_at) = (Some(at(0)), Some(at(i64::MAX / 2)));
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let told = FromDaemon::TaskStatusChange(told);
+        let change = applied(judge(row, from, told, MOMENT()));
+        let due = change.row.task.holding.next_retry_at.unwrap();
+        assert_eq!(due.since(MOMENT().now), LONGEST_QUOTA_MS);
+    }
+
+    #[test]
+    fn a_task_that_was_told_to_pause_for_a_budget_says_so_and_another_does_not() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        for (braked, reason) in [(true, Some(Reason::Budget)), (false, None)] {
+            let row = Stored { braked, ..running(Order::default(), me) };
+            let change = applied(judge(row.clone(), from, report(&row, Status::Paused), MOMENT()));
+            assert_eq!((change.row.task.reason, change.row.running_since), (reason, None));
+            assert_eq!(change.spent.ms, 7_000, "it ran since 2_000");
+            let on = applied(judge(
+                change.row.clone(),
+                from,
+                report(&change.row, Status::Running),
+                MOMENT(),
+            ));
+            assert_eq!((on.row.braked, on.row.running_since), (false, Some(at(9_000))));
+        }
+    }
+
+    #[test]
+    fn a_pause_for_a_budget_stays_one_when_it_is_reported_after_the_lease_ran_out() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let row = Stored { braked: true, ..running(Order::default(), me) };
+        let timing = crate::config::Timing::default();
+        let mut away = lease::overdue(&row, both(99_000), &timing).unwrap();
+        assert_eq!(away.row.task.status, Status::Waiting);
+        lease::heard(&mut away, &from.actor(), at(100_000), at(160_000));
+        let row = away.row;
+        assert_eq!((row.task.status, row.braked), (Status::Running, true));
+        let paused = applied(judge(row.clone(), from, report(&row, Status::Paused), MOMENT()));
+        assert_eq!((paused.row.task.reason, paused.row.braked), (Some(Reason::Budget), true));
+        let ended = applied(judge(row.clone(), from, report(&row, Status::Completed), MOMENT()));
+        assert!(!ended.row.braked, "who has ended is not told to pause");
+    }
+
+    #[test]
+    fn a_session_that_names_no_model_takes_over_none() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let mut row = running(Order::default(), me);
+        for model in [Some("m"), None] {
+            let told = FromDaemon::TaskEvent(TaskEvent {
+                task_id: row.task.id,
+                run_id: row.task.holding.run_id.unwrap(),
+                event: Kind::SessionStarted,
+                at: at(5_000),
+                channel: None,
+                payload: json!({ "sessionId": "s", "model": model }),
+            });
+            row = applied(judge(row, from, told, MOMENT())).row;
+            assert_eq!(row.task.results.session_model.as_deref(), model);
+        }
+    }
+
+    #[test]
+    fn f58_words_before_a_refusal_end_no_row_of_them_and_another_end_does() {
+        let me = DaemonId::fresh();
+        let from = Sender { daemon: me, epoch: Some(1) };
+        let mut row = running(Order { max_attempts: 9, ..Order::default() }, me);
+        row.task.holding.refusals = 7;
+        for (to, reason, refusals) in [
+            (Status::Deferred, Some(Reason::ProviderRateLimited), 8),
+            (Status::Deferred, Some(Reason::Quota), 7),
+            (Status::Waiting, Some(Reason::Approval), 7),
+            (Status::Deferred, Some(Reason::ProviderNetwork), 0),
+            (Status::Completed, None, 0),
+            (Status::Failed, Some(Reason::AgentExit), 0),
+        ] {
+            let FromDaemon::TaskStatusChange(mut told) = report(&row, to) else { panic!() };
+            told.reason = reason;
+            (told.at, told.next_retry_at) = (Some(at(0)), Some(at(60_000)));
+            let told = FromDaemon::TaskStatusChange(told);
+            let change = applied(judge(row.clone(), from, told, MOMENT()));
+            assert_eq!(change.row.task.holding.refusals, refusals, "{to} {reason:?}");
+        }
     }
 
     #[test]

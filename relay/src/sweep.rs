@@ -6,10 +6,11 @@ use crate::config::Timing;
 use crate::core::Core;
 use crate::lease::{self, Now};
 use crate::mover::Mover;
+use crate::refusals;
 use crate::store::{Heard, Store, StoreError, clock, due, persist, tasks};
 use hayward_shared::event::{Envelope, Kind};
 use hayward_shared::id::{TaskId, WorkspaceId};
-use hayward_shared::task::Status;
+use hayward_shared::task::{Reason, Status};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,8 +149,17 @@ pub(crate) async fn settle(
 ) -> Result<bool, StoreError> {
     persist(|| async {
         let mut tx = store.write().await?;
-        let Some(row) = tasks::find(tx.conn(), workspace, id).await? else { return Ok(false) };
+        let Some(mut row) = tasks::find(tx.conn(), workspace, id).await? else { return Ok(false) };
         let Some(change) = lease::overdue(&row, now, timing) else { return Ok(false) };
+        if change.row.task.reason == Some(Reason::QueueExpired)
+            && let Some(until) = refusals::parked_until(tx.conn(), &row.task, now.wall).await?
+        {
+            // from then on it waits for a daemon again
+            row.queued_at = Some(until);
+            tasks::save(tx.conn(), &row).await?;
+            tx.commit().await?;
+            return Ok(true);
+        }
         tasks::apply(&mut tx, change).await?;
         tx.commit().await?;
         Ok(true)

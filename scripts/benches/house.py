@@ -101,6 +101,21 @@ class House:
         return path
 
 
+def rows(name, package, given=None):
+    """The results of a bench that prints them as lines of its own."""
+    command = ["cargo", "bench", "--quiet", "-p", package, "--bench", name]
+    environment = {**os.environ, **(given or {})}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as done:
+        for line in done.stdout:
+            if line.startswith("RESULT\t"):
+                _, what, value, limit, verdict = line.strip().split("\t")
+                RESULTS.append((what, value, limit, verdict))
+            else:
+                print(line.rstrip(), flush=True)
+    if done.returncode:
+        RESULTS.append((name, "broke off", "", "MISSED"))
+
+
 def send(pids, what):
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):

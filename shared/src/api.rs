@@ -1,5 +1,6 @@
 //! Bodies of the relay's HTTP interface that are not a task or an event.
 
+use crate::budget::Spent;
 use crate::id::{DaemonId, MachineId, TokenId, UserId};
 use crate::task::{CompletionAction, Task};
 use crate::time::Timestamp;
@@ -134,6 +135,29 @@ pub struct MessageBody {
 pub struct InterruptBody {
     /// End the agent instead of asking it to stop what it does.
     pub force: bool,
+}
+
+/// Body of `POST /api/v1/tasks/{id}/resume`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResumeBody {
+    /// New bounds in place of those that its budget had: a [`crate::budget::Budget`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<serde_json::Value>,
+}
+
+/// A provider that refused, as `GET /api/v1/limits` tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusalView {
+    /// Its name.
+    pub provider: String,
+    /// Nobody asks it before.
+    pub until: Timestamp,
+    /// Refusals in a row.
+    pub strikes: u32,
+    /// Whether one run tries it now.
+    pub probed: bool,
 }
 
 /// Body of `PATCH /api/v1/tasks/{id}`. Absent fields stay as they are.
@@ -289,6 +313,9 @@ pub struct TaskView {
     /// Why it waits; nothing of one that runs or has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<Why>,
+    /// What it and its parts spent, where it has a budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
 }
 
 /// A page of tasks, as `GET /api/v1/tasks` answers it.

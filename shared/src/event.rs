@@ -72,6 +72,9 @@ kinds! {
     AgentNotice = "agent.notice";
     /// Tokens used by the run so far. Payload: [`crate::task::Usage`].
     UsageReported = "usage.reported";
+    /// A budget is used up: the task and all that share the budget pause. Payload:
+    /// [`crate::budget::BudgetReached`].
+    BudgetReached = "budget.reached";
     /// The work was committed or found empty. Payload: `{branch, headCommit, commits, diffStat}`.
     WorkCommitted = "work.committed";
     /// A merge was begun, committed or aborted. Payload: `{command, success, message, commitSha,

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod api;
 pub mod backoff;
+pub mod budget;
 pub mod event;
 pub mod fault;
 pub mod git;

@@ -2,6 +2,7 @@
 
 use crate::api::COMMAND_AGENT;
 use crate::backoff::full_jitter_ms;
+use crate::budget::Budget;
 use crate::id::{DaemonId, RunId, TaskId, WorkspaceId};
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -299,12 +300,22 @@ pub struct Usage {
     pub cache_read_tokens: u64,
     /// Tokens written into the cache.
     pub cache_write_tokens: u64,
-    /// US dollars, where the agent says so.
+    /// US dollars, where the agent says so or the relay knows the prices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
+    /// Of all these tokens those whose price nobody knows: the cost is that of the others.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unpriced_tokens: u64,
 }
 
 impl Usage {
+    /// The tokens that count against a budget: all but those read from the cache, which are the
+    /// same ones again with every turn. What these cost counts.
+    #[must_use]
+    pub fn counted(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens).saturating_add(self.cache_write_tokens)
+    }
+
     /// The sum of two runs; a cost is known when either is.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -317,6 +328,7 @@ impl Usage {
                 (None, None) => None,
                 (a, b) => Some(a.unwrap_or(0.0) + b.unwrap_or(0.0)),
             },
+            unpriced_tokens: self.unpriced_tokens.saturating_add(other.unpriced_tokens),
         }
     }
 }
@@ -386,6 +398,9 @@ pub struct Order {
     /// Executions at the most.
     #[serde(default = "one")]
     pub max_attempts: u32,
+    /// What it and its parts may spend before a person is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// Seconds that a run may last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_seconds: Option<u64>,
@@ -413,6 +428,10 @@ fn one() -> u32 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// What the runs of a task made of it.
@@ -443,6 +462,9 @@ pub struct Results {
     /// The agent's own session, for going on later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_id: Option<String>,
+    /// The model that its agent last said it asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_model: Option<String>,
     /// The refs, in its repository on its daemon's machine, of work that was in no branch when its
     /// worktree was removed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -473,6 +495,9 @@ pub struct Holding {
     pub attempt: u32,
     /// When a deferred task is due.
     pub next_retry_at: Option<Timestamp>,
+    /// Agent starts in a row that its provider refused for its rate; they count as no attempts.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub refusals: u32,
     /// The agent that its present or last run was claimed for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claimed_agent: Option<String>,
@@ -530,6 +555,12 @@ impl Task {
             true => self.order.agent.as_deref(),
             false => Some(COMMAND_AGENT),
         }
+    }
+
+    /// The model that its agent asks: as that told, else as the task was ordered with.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.results.session_model.as_deref().or(self.order.model.as_deref())
     }
 
     /// Moves it to `to`, or says why it may not; nothing changes then.

@@ -1,5 +1,6 @@
 //! Why a task waits: said for each daemon that could run it, and of what holds all of them back.
 
+use crate::budget::BudgetReached;
 use crate::id::DaemonId;
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +56,10 @@ pub enum WhyCode {
     UserInput,
     /// It waits for another task or step.
     Dependency,
-    /// It waits for a person to raise a budget.
-    Budget,
+    /// A budget is used up, its own or that of one that it is a part of: it waits for a person to
+    /// raise it.
+    #[serde(alias = "budget")]
+    BudgetReached,
     /// One of a newer peer.
     #[serde(other)]
     Unknown,
@@ -76,12 +79,15 @@ pub struct Why {
     pub code: WhyCode,
     /// What holds it back, and what helps, for people.
     pub message: String,
+    /// The budget that is used up, for [`WhyCode::BudgetReached`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetReached>,
 }
 
 impl Why {
     /// A reason that is about no single daemon.
     pub fn of_all(code: WhyCode, message: impl Into<String>) -> Self {
-        Self { daemon_id: None, hostname: None, code, message: message.into() }
+        Self { daemon_id: None, hostname: None, code, message: message.into(), budget: None }
     }
 }
 

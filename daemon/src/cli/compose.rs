@@ -2,11 +2,11 @@
 
 use super::context::Context;
 use crate::exit::chain as causes;
-use hayward_daemon::config::Config;
+use hayward_daemon::config::{Config, PriceSection};
 use hayward_daemon::home::{Held, Home, HomeError, Running, read_if_there, write_private};
 use hayward_daemon::process::ProcessId;
 use hayward_daemon::service::{Daemon, StartError};
-use hayward_relay::{Config as RelayConfig, Limits, Relay, Secret, StoreError};
+use hayward_relay::{Config as RelayConfig, Limits, Price, Prices, Relay, Secret, StoreError};
 use hayward_shared::api::TokenKind;
 use hayward_shared::fault::{Code, Fault};
 use std::net::SocketAddr;
@@ -98,7 +98,7 @@ pub(crate) async fn serve(
         Some(remote) => (None, remote),
         None => {
             let wanted = listen.or(configured(&config)?);
-            let (relay, remote) = embed(&home, wanted, limits(&config)).await?;
+            let (relay, remote) = embed(&home, wanted, &config).await?;
             (Some(relay), remote)
         }
     };
@@ -211,9 +211,9 @@ impl Ending {
 async fn embed(
     home: &Home,
     listen: Option<SocketAddr>,
-    limits: Limits,
+    config: &Config,
 ) -> Result<(Relay, Remote), Fault> {
-    let relay = start_relay(home, listen, limits).await?;
+    let relay = start_relay(home, listen, config).await?;
     let address = relay.address();
     write_private(&port_file(home), &address.to_string()).map_err(home_fault)?;
     if let Some(first) = relay.bootstrap() {
@@ -243,11 +243,11 @@ async fn issue(relay: &Relay) -> Result<Secret, StoreError> {
 async fn start_relay(
     home: &Home,
     listen: Option<SocketAddr>,
-    limits: Limits,
+    config: &Config,
 ) -> Result<Relay, Fault> {
     let at = |address| {
-        let config = RelayConfig::new(home.relay_database(), address);
-        Relay::start(RelayConfig { limits: limits.clone(), ..config })
+        let usual = RelayConfig::new(home.relay_database(), address);
+        Relay::start(RelayConfig { limits: limits(config), prices: prices(config), ..usual })
     };
     let fault = |error: hayward_relay::StartError| internal("start the embedded relay", &error);
     if let Some(wanted) = listen {
@@ -280,6 +280,17 @@ pub(crate) fn limits(config: &Config) -> Limits {
         depth: section.depth.map_or(usual.depth, NonZeroU32::get),
         tree: section.tree.map_or(usual.tree, NonZeroU32::get),
     }
+}
+
+/// What the models cost a relay that is served from this configuration.
+pub(crate) fn prices(config: &Config) -> Prices {
+    let mut all = Prices::default();
+    for (model, told) in &config.prices {
+        let PriceSection { input, output, cache_read, cache_write } = *told;
+        let (cache_read, cache_write) = (cache_read.unwrap_or(input), cache_write.unwrap_or(input));
+        all.insert(model, Price { input, output, cache_read, cache_write });
+    }
+    all
 }
 
 fn port_file(home: &Home) -> std::path::PathBuf {

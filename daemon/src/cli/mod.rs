@@ -2,6 +2,7 @@
 
 mod agent;
 mod attach;
+mod budget;
 mod complete;
 mod completions;
 mod compose;
@@ -11,6 +12,7 @@ mod demo;
 mod detach;
 mod down;
 mod job;
+mod limits;
 mod logs;
 mod merge;
 mod overlap;
@@ -84,6 +86,8 @@ enum Command {
     Worktree(worktree::WorktreeArgs),
     /// Look at background work, and try, pause or end it
     Job(job::JobArgs),
+    /// See what runs at once and which providers refuse, and ask one again
+    Limits(limits::LimitsArgs),
     /// Show which agents there are
     Agent(agent::AgentArgs),
     /// See the main job done on a throw-away repository, without model or network
@@ -161,6 +165,7 @@ fn perform(command: Command, context: &Context) -> Outcome {
         Command::Overlap(args) => asking(interruptible(overlap::run(args, context))),
         Command::Worktree(args) => asking(interruptible(worktree::run(args, context))),
         Command::Job(args) => asking(interruptible(job::run(args, context))),
+        Command::Limits(args) => asking(interruptible(limits::run(args, context))),
         Command::Agent(args) => asking(interruptible(agent::run(args, context))),
         Command::Token(args) => asking(interruptible(token::run(args, context))),
         Command::User(args) => asking(interruptible(user::run(args, context))),

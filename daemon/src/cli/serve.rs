@@ -100,8 +100,8 @@ fn configured(args: ServeArgs, context: &Context) -> Result<Config, Fault> {
     let file = context.config()?;
     let named = args.database.or_else(|| file.relay.database.clone());
     let database = database(named.as_deref(), context)?;
-    let limits = compose::limits(&file);
-    let mut config = Config { limits, ..Config::new(database, args.listen) };
+    let (limits, prices) = (compose::limits(&file), compose::prices(&file));
+    let mut config = Config { limits, prices, ..Config::new(database, args.listen) };
     let mut bus = args.bus;
     if let Database::Postgres(_) = config.database {
         config.owner_token = Some(context.home()?.root().join("owner.token"));

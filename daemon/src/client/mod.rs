@@ -1,15 +1,19 @@
 //! The client of a relay: where it is, its HTTP interface and its WebSocket; and of this machine's
 //! daemon, which serves the same of its own runs.
 
+mod direct;
 mod finder;
 mod follower;
 mod http;
 mod lines;
 mod output;
 mod reach;
+mod reading;
 mod socket;
 mod tasks;
+mod view;
 mod viewer;
+mod waiting;
 mod ways;
 
 pub(crate) use finder::{Finder, Place, alive, process, shown};
@@ -19,7 +23,8 @@ pub(crate) use lines::Lines;
 pub(crate) use output::{Sink, Watch};
 pub(crate) use reach::{Reach, near};
 pub(crate) use tasks::{Filter, Verb};
-pub(crate) use viewer::{Say, Seen, View, Viewer};
+pub(crate) use view::{Say, Seen, View};
+pub(crate) use viewer::Viewer;
 
 use hayward_shared::fault::Code;
 use std::time::Duration;

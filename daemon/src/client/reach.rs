@@ -5,10 +5,13 @@ use super::finder::Finder;
 use super::http::{Client, Doc};
 use super::socket::Socket;
 use super::ways::{Next, Way, Ways};
+use hayward_daemon::keeper::RunFolder;
 use hayward_shared::api::TokenKind;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, TaskId};
 use hayward_shared::task::Task;
+use std::ffi::OsStr;
+use std::path::{Component, Path};
 
 /// Rounds of asking for a task, before nobody can be reached: about 15 s.
 const TRIES: u32 = 6;
@@ -51,6 +54,12 @@ impl Reach {
             }
             Err(own) => Err(own),
         }
+    }
+
+    /// What is reached by this way, or else by the other.
+    #[cfg(test)]
+    pub(super) fn by(finder: Finder, way: Way) -> Self {
+        Self { finder, ways: Ways::new(way, true) }
     }
 
     /// The task as it stands by now, from whoever knows it.
@@ -117,6 +126,18 @@ impl Reach {
             Way::Relay => Socket::open(&self.finder.place()?).await,
             Way::Near => Socket::near(&self.finder.home).await,
         }
+    }
+
+    /// Whether connections go straight to this machine's daemon now.
+    pub(super) fn is_near(&self) -> bool {
+        self.ways.way() == Way::Near
+    }
+
+    /// The folder of a run of this machine's daemon, by its name; none while connections go another
+    /// way, where whoever is at the other end decides who may see it.
+    pub(super) fn run_folder(&self, name: &str) -> Option<RunFolder> {
+        let is_name = Path::new(name).components().eq([Component::Normal(OsStr::new(name))]);
+        (self.is_near() && is_name).then(|| RunFolder::new(self.finder.home.runs().join(name)))
     }
 
     /// A connection served.

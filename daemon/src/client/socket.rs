@@ -13,6 +13,7 @@ use hayward_shared::fault::{Code, Fault};
 use hayward_shared::protocol::{ClientMessage, ClientNotice, MAX_TEXT, READ_AT_ONCE};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderValue, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -41,12 +42,17 @@ pub(super) enum Heard {
     Frame(Bytes),
 }
 
+/// To a relay, or to this machine's daemon.
+type Stream = Either<WebSocketStream<MaybeTlsStream<TcpStream>>, WebSocketStream<Line>>;
+
 /// An open connection; dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: Either<WebSocketStream<MaybeTlsStream<TcpStream>>, WebSocketStream<Line>>,
+    stream: Stream,
     /// Who is at the other end.
     who: &'static str,
+    /// When something came last.
+    heard: Instant,
 }
 
 impl Socket {
@@ -61,7 +67,7 @@ impl Socket {
         request.headers_mut().insert(header::AUTHORIZATION, bearer);
         let opening = connect_async_with_config(request, Some(limits()), true);
         match tokio::time::timeout(OPEN, opening).await {
-            Ok(Ok((stream, _))) => Ok(Self { stream: Either::Left(stream), who: "relay" }),
+            Ok(Ok((stream, _))) => Ok(Self::over(Either::Left(stream), "relay")),
             Ok(Err(error)) => Err(refused(place, &error)),
             Err(_) => Err(lost("relay", "does not answer in time")),
         }
@@ -81,9 +87,13 @@ impl Socket {
             opened.map_err(|e| failed(&e))
         };
         match tokio::time::timeout(OPEN, opening).await {
-            Ok(opened) => Ok(Self { stream: Either::Right(opened?.0), who: "daemon" }),
+            Ok(opened) => Ok(Self::over(Either::Right(opened?.0), "daemon")),
             Err(_) => Err(lost("daemon", "does not answer in time")),
         }
+    }
+
+    fn over(stream: Stream, who: &'static str) -> Self {
+        Self { stream, who, heard: Instant::now() }
     }
 
     /// Says something.
@@ -98,15 +108,18 @@ impl Socket {
     }
 
     /// Hears the next thing. What a newer one says and this version does not know is passed
-    /// over. An error means that the connection is gone.
+    /// over. An error means that the connection is gone, or silent for [`SILENCE`], however often this
+    /// was dropped while it waited.
     pub(super) async fn hear(&mut self) -> Result<Heard, Fault> {
         loop {
-            let message = match tokio::time::timeout(SILENCE, self.stream.next()).await {
+            let silent = self.heard + SILENCE;
+            let message = match tokio::time::timeout_at(silent, self.stream.next()).await {
                 Ok(Some(Ok(message))) => message,
                 Ok(Some(Err(error))) => return Err(self.broken(&error)),
                 Ok(None) => return Err(lost(self.who, "closed the connection")),
                 Err(_) => return Err(lost(self.who, "went silent")),
             };
+            self.heard = Instant::now();
             match message {
                 Message::Text(text) => {
                     if let Some(heard) = read(&text) {
@@ -156,4 +169,34 @@ fn refused(place: &Place, error: &tungstenite::Error) -> Fault {
         _ => Code::Unavailable,
     };
     Fault::new(code, format!("cannot listen to the relay at {url}: {}", chain(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixStream;
+    use tokio::time::{pause, timeout};
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    #[tokio::test]
+    async fn f33_silence_is_counted_from_what_came_last_also_for_who_does_other_things_meanwhile() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let line = Line::over(ours).unwrap();
+        let stream = WebSocketStream::from_raw_socket(line, Role::Client, None).await;
+        let mut socket = Socket::over(Either::Right(stream), "daemon");
+        let mut daemon = WebSocketStream::from_raw_socket(theirs, Role::Server, None).await;
+        daemon.send(Message::Ping(Bytes::new())).await.unwrap();
+        timeout(Duration::from_millis(50), socket.hear()).await.unwrap_err();
+        pause();
+        let began = Instant::now();
+        let silent = loop {
+            // as a key would, or the keeper
+            if let Ok(heard) = timeout(Duration::from_secs(1), socket.hear()).await {
+                break heard.unwrap_err();
+            }
+            assert!(began.elapsed() <= SILENCE, "it is waited for without end");
+        };
+        assert!(silent.message.contains("went silent"), "{silent}");
+        assert!(began.elapsed() > SILENCE - Duration::from_secs(2));
+    }
 }

@@ -2,7 +2,8 @@
 
 use super::http::{Client, Doc, array};
 use super::{may_pass, pause};
-use hayward_shared::api::{InterruptBody, MessageBody, TaskPatch};
+use hayward_shared::api::{InterruptBody, MessageBody, ResumeBody, TaskPatch};
+use hayward_shared::budget::Budget;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
 use hayward_shared::task::{Order, Task};
@@ -24,8 +25,6 @@ pub(crate) struct Filter {
 pub(crate) enum Verb {
     /// Freeze it.
     Pause,
-    /// Let it go on.
-    Resume,
     /// End it.
     Cancel,
     /// Make a new one like it.
@@ -36,7 +35,6 @@ impl Verb {
     fn name(self) -> &'static str {
         match self {
             Self::Pause => "pause",
-            Self::Resume => "resume",
             Self::Cancel => "cancel",
             Self::Retry => "retry",
         }
@@ -99,6 +97,16 @@ impl Client {
     /// Does this to a task. The answer is the task after it; for a retry the new one.
     pub(crate) async fn act(&self, id: &str, verb: Verb) -> Result<Doc<Task>, Fault> {
         self.command::<()>(id, verb.name(), None).await
+    }
+
+    /// Lets a paused task go on.
+    pub(crate) async fn resume(
+        &self,
+        id: &str,
+        budget: Option<Budget>,
+    ) -> Result<Doc<Task>, Fault> {
+        let budget = budget.and_then(|budget| serde_json::to_value(budget).ok());
+        self.command(id, "resume", Some(&ResumeBody { budget })).await
     }
 
     /// Asks the agent to stop what it does; with `force` ends it.

@@ -1,67 +1,26 @@
 //! Shows the terminal of a task's live session over any number of connections: after each break
 //! what it shows by then, then its output.
 
+use super::direct::{self, Direct};
 use super::reach::Reach;
+use super::reading::{Reading, Taken, WINDOW};
 use super::socket::{Heard, Socket};
+use super::view::{Say, Seen, View};
+use super::waiting::{By, Waiting};
 use super::ways::Next;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
+use hayward_daemon::keeper::RunFolder;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{TaskId, WatchId};
-use hayward_shared::protocol::output::{Body, Frame, HEADER, Shape};
+use hayward_shared::id::WatchId;
+use hayward_shared::protocol::output::Shape;
 use hayward_shared::protocol::{ClientMessage, ClientNotice, TerminalView};
+use std::io::ErrorKind;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// Bytes of output that may be under way.
-const WINDOW: u64 = 512 * 1024;
-
 /// News that wait for the reader. Full means that the relay waits.
 const QUEUE: usize = 64;
-
-/// Whose terminal is shown, and how.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    /// The task.
-    pub(crate) task: TaskId,
-    /// How large the viewer is: rows and columns.
-    pub(crate) size: (u16, u16),
-    /// Only look.
-    pub(crate) read_only: bool,
-    /// Own the size from the beginning, whoever owned it before.
-    pub(crate) take: bool,
-}
-
-/// What a viewer does.
-#[derive(Debug)]
-pub(crate) enum Say {
-    /// Types; answered by [`Seen::Typed`] or [`Seen::Refused`] with this number.
-    Type(u64, Vec<u8>),
-    /// Has another size: rows and columns.
-    Resize(u16, u16),
-}
-
-/// What a viewer sees, in order.
-#[derive(Debug)]
-pub(crate) enum Seen {
-    /// The terminal is this large, and empty.
-    Screen(Shape),
-    /// Print this to it.
-    Print(Bytes),
-    /// The terminal is this large from here on.
-    Resized(Shape),
-    /// What was typed under this number has arrived.
-    Typed(u64),
-    /// What was typed under this number, or else a wish about the size, has not.
-    Refused(Option<u64>, Fault),
-    /// The connection broke; another is being tried.
-    Lost(Fault),
-    /// The connection stands, and goes another way than the last.
-    Moved(&'static str),
-    /// The session has ended.
-    End,
-}
 
 /// What is seen; a fault is the last.
 type Told = Result<Seen, Fault>;
@@ -80,7 +39,20 @@ impl Viewer {
         let (say, said) = mpsc::channel(QUEUE);
         let (tell, seen) = mpsc::channel(QUEUE);
         let mut actor = JoinSet::new();
-        actor.spawn(Actor { reach, view, said, tell, shown: false, waiting: Vec::new() }.run());
+        let shape = Shape { rows: view.size.0, cols: view.size.1, owner: false };
+        let shower = Actor {
+            reach,
+            view,
+            said,
+            tell,
+            shown: false,
+            waiting: Waiting::default(),
+            place: Place::Daemon,
+            folder: None,
+            refused: None,
+            shape,
+        };
+        actor.spawn(shower.run());
         Self { say, seen, _actor: actor }
     }
 
@@ -106,8 +78,33 @@ struct Actor {
     tell: mpsc::Sender<Told>,
     /// Whether a screen was told of.
     shown: bool,
-    /// What was typed and not answered.
-    waiting: Vec<u64>,
+    waiting: Waiting,
+    place: Place,
+    /// Where the keeper listens, as this connection was told.
+    folder: Option<RunFolder>,
+    /// Where a keeper did not show its output when it was asked: it is not asked again.
+    refused: Option<RunFolder>,
+    /// How the terminal was last said to stand.
+    shape: Shape,
+}
+
+/// Who shows the output and takes the keys.
+enum Place {
+    /// Whoever is at the other end of the connection.
+    Daemon,
+    /// The keeper; a connection that breaks does not end that. While it is held, it takes the keys
+    /// alone.
+    Keeper(Box<Direct>),
+}
+
+impl Place {
+    /// What the keeper says next; nothing ever where it does not serve.
+    async fn next(&mut self) -> direct::Heard {
+        match self {
+            Self::Daemon => std::future::pending().await,
+            Self::Keeper(direct) => direct.next().await,
+        }
+    }
 }
 
 /// Why a connection is over.
@@ -118,14 +115,6 @@ enum Over {
     Fault(Fault),
 }
 
-/// How far the output of one connection is.
-struct Reading {
-    watch: WatchId,
-    /// None before the first screen.
-    offset: Option<u64>,
-    granted: u64,
-}
-
 impl Actor {
     async fn run(mut self) {
         loop {
@@ -133,11 +122,8 @@ impl Actor {
                 Over::Done => return,
                 Over::Fault(fault) => fault,
             };
-            for seq in std::mem::take(&mut self.waiting) {
-                let text = "the connection broke: whether it was typed is not known";
-                let fault = Fault::new(Code::Unavailable, text);
-                drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
-            }
+            self.lose(By::Daemon).await;
+            self.go_on_alone().await;
             let lost = fault.clone();
             let (pause, fault) = match self.reach.failed(fault) {
                 Next::Other => {
@@ -156,35 +142,83 @@ impl Actor {
             if self.tell.send(Ok(Seen::Lost(fault))).await.is_err() {
                 return;
             }
-            let mut pause = std::pin::pin!(tokio::time::sleep(pause));
-            loop {
-                tokio::select! {
-                    () = &mut pause => break,
-                    said = self.said.recv() => match said {
-                        Some(said) => self.cannot(said).await,
-                        None => return,
-                    },
-                }
+            if self.meanwhile(tokio::time::sleep(pause)).await.is_err() {
+                return;
             }
         }
     }
 
-    /// Something was done while there is no connection.
-    async fn cannot(&mut self, said: Say) {
-        match said {
-            Say::Resize(rows, cols) => self.view.size = (rows, cols),
-            Say::Type(seq, _) => {
+    /// Waits for what needs no connection, and shows and types meanwhile what the keeper alone can;
+    /// an error when nothing more is to be done.
+    async fn meanwhile<T>(&mut self, doing: impl Future<Output = T>) -> Result<T, Over> {
+        let mut doing = std::pin::pin!(doing);
+        loop {
+            tokio::select! {
+                done = &mut doing => return Ok(done),
+                heard = self.place.next() => {
+                    if self.hear_keeper(heard).await? {
+                        return Err(Over::Done);
+                    }
+                    self.go_on_alone().await;
+                }
+                said = self.said.recv() => match said {
+                    Some(said) => self.alone(said).await,
+                    None => return Err(Over::Done),
+                },
+            }
+        }
+    }
+
+    /// There is no connection that could show the present: the keeper goes on where it was, if it
+    /// served.
+    async fn go_on_alone(&mut self) {
+        if let Place::Keeper(direct) = &mut self.place
+            && direct.is_held()
+            && direct.go_on(direct.offset(), true).await.is_err()
+        {
+            self.leave_keeper().await;
+        }
+    }
+
+    /// Something is done that is the keeper's, or while there is no connection.
+    async fn alone(&mut self, said: Say) {
+        match (said, &mut self.place) {
+            (Say::Resize(rows, cols), _) => self.view.size = (rows, cols),
+            (Say::Type(seq, bytes), Place::Keeper(direct)) => {
+                self.waiting.given(seq, By::Keeper);
+                if direct.type_in(seq, &bytes).await.is_err() {
+                    self.leave_keeper().await;
+                }
+            }
+            (Say::Type(seq, _), Place::Daemon) => {
                 let fault = Fault::new(Code::Unavailable, "there is no connection now");
                 drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
             }
         }
     }
 
+    /// The keeper serves no more: who is at the other end of a connection does.
+    async fn leave_keeper(&mut self) {
+        self.place = Place::Daemon;
+        self.lose(By::Keeper).await;
+    }
+
+    /// One of the two is gone: whether what it was given has arrived is not known.
+    async fn lose(&mut self, gone: By) {
+        for seq in self.waiting.lost(gone) {
+            let text = "the connection broke: whether it was typed is not known";
+            let fault = Fault::new(Code::Unavailable, text);
+            drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
+        }
+    }
+
     /// One connection, from its beginning to its end.
     async fn connection(&mut self) -> Over {
-        let mut reading = Reading { watch: WatchId::fresh(), offset: None, granted: 0 };
+        // output that comes from the keeper need not come twice
+        let mut reading = Reading::new(if self.reach.is_near() { 0 } else { WINDOW });
         let watch_id = reading.watch;
-        let mut socket = match self.begin(watch_id).await {
+        self.folder = None;
+        let mut socket = match self.begin(&reading).await {
             Ok(socket) => socket,
             Err(over) => return over,
         };
@@ -194,6 +228,15 @@ impl Actor {
                     Ok(heard) => self.hear(heard, &mut reading).await,
                     Err(fault) => Err(fault),
                 },
+                heard = self.place.next() => {
+                    if let direct::Heard::Output(_, end) = heard {
+                        reading.shown = end;
+                    }
+                    match self.hear_keeper(heard).await {
+                        Ok(ends) => Ok(ends),
+                        Err(over) => return over,
+                    }
+                }
                 said = self.said.recv() => match said {
                     Some(said) => self.pass_on(said, watch_id, &mut socket).await,
                     None => return Over::Done,
@@ -201,15 +244,9 @@ impl Actor {
             };
             let fault = match done {
                 Ok(true) => return Over::Done,
-                Ok(false) => match reading.grant() {
-                    None => continue,
-                    Some(up_to) => {
-                        let grant = ClientMessage::Grant { watch_id, up_to };
-                        match socket.send(&grant).await {
-                            Ok(()) => continue,
-                            Err(fault) => fault,
-                        }
-                    }
+                Ok(false) => match self.keep_up(&mut reading, &mut socket).await {
+                    Ok(()) => continue,
+                    Err(fault) => fault,
                 },
                 Err(fault) => fault,
             };
@@ -217,19 +254,29 @@ impl Actor {
         }
     }
 
-    /// Opens a connection; what is typed meanwhile is refused, as there is none yet.
-    async fn begin(&mut self, watch_id: WatchId) -> Result<Socket, Over> {
+    /// Lets the other end go on, unless the keeper shows the output, or may from the end of a screen
+    /// that comes. A daemon that may go on far behind shows the present.
+    async fn keep_up(&mut self, reading: &mut Reading, socket: &mut Socket) -> Result<(), Fault> {
+        if reading.is_painted() || self.is_shown_by_keeper() {
+            return Ok(());
+        }
+        if reading.lacks() {
+            return missing();
+        }
+        let Some(up_to) = reading.grant() else { return Ok(()) };
+        socket.send(&ClientMessage::Grant { watch_id: reading.watch, up_to }).await
+    }
+
+    fn is_shown_by_keeper(&self) -> bool {
+        matches!(&self.place, Place::Keeper(direct) if !direct.is_held())
+    }
+
+    /// Opens a connection; what is typed meanwhile goes to the keeper, or is refused.
+    async fn begin(&mut self, reading: &Reading) -> Result<Socket, Over> {
+        let watch_id = reading.watch;
         let (reach, wanted) = (self.reach.clone(), self.view);
-        let mut opening = std::pin::pin!(open(&reach, wanted, watch_id));
-        let mut socket = loop {
-            tokio::select! {
-                opened = &mut opening => break opened.map_err(Over::Fault)?,
-                said = self.said.recv() => match said {
-                    Some(said) => self.cannot(said).await,
-                    None => return Err(Over::Done),
-                },
-            }
-        };
+        let opening = open(&reach, wanted, (watch_id, reading.first));
+        let mut socket = self.meanwhile(opening).await?.map_err(Over::Fault)?;
         let (rows, cols) = self.view.size;
         if (rows, cols) != wanted.size {
             let resize = ClientMessage::ResizeTerminal { watch_id, rows, cols };
@@ -245,8 +292,12 @@ impl Actor {
         socket: &mut Socket,
     ) -> Result<bool, Fault> {
         let message = match said {
+            said @ Say::Type(..) if matches!(self.place, Place::Keeper(_)) => {
+                self.alone(said).await;
+                return Ok(false);
+            }
             Say::Type(seq, bytes) => {
-                self.waiting.push(seq);
+                self.waiting.given(seq, By::Daemon);
                 let data = BASE64_STANDARD.encode(bytes);
                 ClientMessage::TypeTerminal { watch_id, seq, data }
             }
@@ -258,16 +309,55 @@ impl Actor {
         socket.send(&message).await.map(|()| false)
     }
 
+    /// Takes what the keeper says; true when nothing follows.
+    async fn hear_keeper(&mut self, heard: direct::Heard) -> Result<bool, Over> {
+        let seen = match heard {
+            direct::Heard::Output(bytes, _) => Seen::Print(bytes),
+            direct::Heard::Sized(rows, cols) => {
+                let shape = Shape { rows, cols, ..self.shape };
+                if std::mem::replace(&mut self.shape, shape) == shape {
+                    return Ok(false);
+                }
+                Seen::Resized(shape)
+            }
+            direct::Heard::Typed(seq) => self.answered(seq, Seen::Typed(seq)),
+            direct::Heard::Refused(seq, fault) => {
+                self.answered(seq, Seen::Refused(Some(seq), fault))
+            }
+            direct::Heard::Ended => Seen::End,
+            direct::Heard::Far => return Ok(false),
+            direct::Heard::Gone => {
+                self.leave_keeper().await;
+                return Ok(false);
+            }
+        };
+        let ends = matches!(seen, Seen::End);
+        self.tell.send(Ok(seen)).await.map_err(|_| Over::Done).map(|()| ends)
+    }
+
+    fn answered(&mut self, seq: u64, seen: Seen) -> Seen {
+        self.waiting.answered(seq);
+        seen
+    }
+
     /// Takes what the other end says; true when nothing follows.
     async fn hear(&mut self, heard: Heard, reading: &mut Reading) -> Result<bool, Fault> {
         let seen = match heard {
-            Heard::Frame(frame) => reading.take(&frame)?,
+            Heard::Frame(frame) => {
+                let taken = reading.take(&frame)?;
+                self.take(taken, reading).await?
+            }
+            Heard::Notice(ClientNotice::WatchStarted { payload, .. }) => {
+                let folder = payload.get("folder").and_then(serde_json::Value::as_str);
+                self.folder = folder.and_then(|name| self.reach.run_folder(name));
+                reading.marks_ends = self.folder.is_some();
+                None
+            }
             Heard::Notice(ClientNotice::TerminalTyped { seq, .. }) => {
-                self.waiting.retain(|waiting| *waiting != seq);
-                Some(Seen::Typed(seq))
+                Some(self.answered(seq, Seen::Typed(seq)))
             }
             Heard::Notice(ClientNotice::TerminalRefused { seq, error, .. }) => {
-                self.waiting.retain(|waiting| Some(*waiting) != seq);
+                seq.into_iter().for_each(|seq| self.waiting.answered(seq));
                 Some(Seen::Refused(seq, error))
             }
             Heard::Notice(
@@ -278,6 +368,66 @@ impl Actor {
         let Some(seen) = seen else { return Ok(false) };
         let ends = matches!(seen, Seen::End);
         Ok(self.show(seen).await.is_err() || ends)
+    }
+
+    /// What is to be shown of what the other end shows beside the keeper.
+    async fn take(&mut self, taken: Taken, reading: &mut Reading) -> Result<Option<Seen>, Fault> {
+        let is_beside = self.is_shown_by_keeper();
+        Ok(match taken {
+            Taken::Nothing => None,
+            Taken::Whole(shape, screen) => {
+                self.shape = shape;
+                for seen in screen {
+                    // whoever looks no more is noticed by the next that is said
+                    drop(self.show(seen).await);
+                }
+                self.begin_directly(reading.shown).await;
+                None
+            }
+            Taken::Next(Seen::Screen(shape)) => {
+                self.shape = shape;
+                if matches!(self.place, Place::Keeper(_)) {
+                    self.leave_keeper().await;
+                }
+                Some(Seen::Screen(shape))
+            }
+            Taken::Next(Seen::Resized(shape)) => {
+                // the keeper tells of the size, where the output has it
+                let size = if is_beside { self.shape } else { shape };
+                self.shape = Shape { owner: shape.owner, ..size };
+                Some(Seen::Resized(self.shape))
+            }
+            Taken::Next(Seen::Print(_)) if is_beside => None,
+            Taken::Next(Seen::Print(bytes)) => {
+                reading.shown = reading.offset.unwrap_or(reading.shown);
+                if let Place::Keeper(direct) = &mut self.place {
+                    direct.pass(reading.shown);
+                }
+                Some(Seen::Print(bytes))
+            }
+            // the keeper shows the rest, and the end
+            Taken::Next(Seen::End) if is_beside && reading.lacks() => return missing(),
+            Taken::Next(seen) => Some(seen),
+        })
+    }
+
+    /// Lets the keeper show what comes behind `from`, if it does that.
+    async fn begin_directly(&mut self, from: u64) {
+        let Some(folder) = self.folder.clone() else { return };
+        match &mut self.place {
+            Place::Keeper(direct) => {
+                if direct.go_on(from, false).await.is_err() {
+                    self.leave_keeper().await;
+                }
+            }
+            Place::Daemon if self.refused.as_ref() == Some(&folder) => {}
+            Place::Daemon => match Direct::open(&folder, from).await {
+                Ok(direct) => self.place = Place::Keeper(Box::new(direct)),
+                // one that is silent may be stopped
+                Err(fault) if fault.kind() == ErrorKind::TimedOut => {}
+                Err(_) => self.refused = Some(folder),
+            },
+        }
     }
 
     /// Tells what is seen; with a screen also that the way is another one. The first screen comes
@@ -299,11 +449,20 @@ impl Actor {
     }
 }
 
+/// Output came that nobody has shown: the next connection begins with what the screen shows then.
+fn missing<T>() -> Result<T, Fault> {
+    Err(Fault::new(Code::Unavailable, "output is missing"))
+}
+
 /// Opens a connection and wishes for the view.
-async fn open(reach: &Reach, view: View, watch_id: WatchId) -> Result<Socket, Fault> {
+async fn open(
+    reach: &Reach,
+    view: View,
+    (watch_id, grant): (WatchId, u64),
+) -> Result<Socket, Fault> {
     let mut socket = reach.open().await?;
     let View { task: task_id, size: (rows, cols), read_only, take } = view;
-    let wanted = TerminalView { watch_id, task_id, rows, cols, read_only, grant: WINDOW };
+    let wanted = TerminalView { watch_id, task_id, rows, cols, read_only, grant };
     socket.send(&ClientMessage::AttachTerminal(wanted)).await?;
     if take {
         socket.send(&ClientMessage::TakeTerminal { watch_id }).await?;
@@ -311,68 +470,6 @@ async fn open(reach: &Reach, view: View, watch_id: WatchId) -> Result<Socket, Fa
     Ok(socket)
 }
 
-impl Reading {
-    fn take(&mut self, bytes: &Bytes) -> Result<Option<Seen>, Fault> {
-        let frame =
-            Frame::decode(bytes).map_err(|bad| Fault::new(Code::Incompatible, bad.to_string()))?;
-        if frame.watch != self.watch {
-            return Ok(None);
-        }
-        Ok(match frame.body {
-            Body::Screen(shape) => {
-                if self.offset.is_none() {
-                    self.granted = frame.offset.saturating_add(WINDOW);
-                }
-                self.offset = Some(frame.offset);
-                Some(Seen::Screen(shape))
-            }
-            Body::Paint(_) => Some(Seen::Print(bytes.slice(HEADER..))),
-            Body::Bytes(output) => {
-                if self.offset != Some(frame.offset) {
-                    return Err(Fault::new(Code::Unavailable, "output is missing"));
-                }
-                self.offset = Some(frame.offset + output.len() as u64);
-                Some(Seen::Print(bytes.slice(HEADER..)))
-            }
-            Body::Resized(shape) => Some(Seen::Resized(shape)),
-            // what it shows by then follows
-            Body::Gap { .. } => None,
-            Body::End => Some(Seen::End),
-        })
-    }
-
-    /// The next grant, once half of the last one is used up.
-    fn grant(&mut self) -> Option<u64> {
-        let offset = self.offset?;
-        if self.granted.saturating_sub(offset) > WINDOW / 2 {
-            return None;
-        }
-        self.granted = offset + WINDOW;
-        Some(self.granted)
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn take(reading: &mut Reading, offset: u64, body: Body<'_>) -> Result<Option<Seen>, Fault> {
-        reading.take(&Frame { watch: reading.watch, offset, body }.encode().into())
-    }
-
-    #[test]
-    fn f32_output_is_taken_in_order_after_a_screen_and_a_hole_is_no_output() {
-        let mut reading = Reading { watch: WatchId::fresh(), offset: None, granted: 0 };
-        take(&mut reading, 0, Body::Bytes(b"x")).unwrap_err();
-        let shape = Shape { rows: 24, cols: 80, owner: true };
-        take(&mut reading, 100, Body::Screen(shape)).unwrap();
-        take(&mut reading, 100, Body::Paint(b"drawn")).unwrap();
-        assert!(reading.grant().is_none());
-        let seen = take(&mut reading, 100, Body::Bytes(b"abc")).unwrap();
-        assert!(matches!(seen, Some(Seen::Print(bytes)) if bytes == "abc"));
-        take(&mut reading, 104, Body::Bytes(b"e")).unwrap_err();
-        assert!(take(&mut reading, 103, Body::Gap { until: 900_000 }).unwrap().is_none());
-        take(&mut reading, 900_000, Body::Screen(shape)).unwrap();
-        assert_eq!(reading.grant(), Some(900_000 + WINDOW));
-    }
-}
+#[path = "viewer_tests.rs"]
+mod tests;

@@ -8,6 +8,9 @@ use std::os::unix::net::UnixStream;
 /// How much may wait for a client that does not read. All answers are small; one that lets
 /// thousands pile up is cut off when it asks for more; progress does not pile up.
 const MAX_OUTBOX: usize = 256 << 10;
+/// How much output may wait for a client that is shown it: one full read of a terminal, so a keeper
+/// stays small. What comes beyond is skipped, and read from the ring by who wants it.
+const MAX_SHOWN: usize = 64 << 10;
 /// How much one read may bring.
 const READ: usize = 16 << 10;
 
@@ -21,8 +24,29 @@ pub(super) struct Client {
     greeted: bool,
     /// What it was told of the output; `None` while it did not subscribe.
     pub(super) told: Option<(u64, u64)>,
+    /// What it is shown of the output; `None` while it did not ask for that.
+    shown: Option<Shown>,
     /// Whether it stays connected once the outbox is empty.
     stays: bool,
+}
+
+/// How far a client was shown the output.
+struct Shown {
+    /// Behind the last byte that was queued, or named as skipped.
+    next: u64,
+    /// The last size that it was not told of, because output before it was skipped or too much waits.
+    size: Option<TerminalSize>,
+}
+
+/// A size of the terminal.
+#[derive(Clone, Copy)]
+pub(super) struct TerminalSize {
+    /// Height in characters.
+    pub(super) rows: u16,
+    /// Width in characters.
+    pub(super) cols: u16,
+    /// The offset of the output from which on it has this size.
+    pub(super) since: u64,
 }
 
 /// The client is gone, or broke the protocol.
@@ -33,7 +57,7 @@ impl Client {
     pub(super) fn new(id: u64, stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let (inbox, outbox) = (Vec::new(), Vec::new());
-        Ok(Self { id, stream, inbox, outbox, greeted: false, told: None, stays: true })
+        Ok(Self { id, stream, inbox, outbox, greeted: false, told: None, shown: None, stays: true })
     }
 
     /// What to wait on.
@@ -105,8 +129,73 @@ impl Client {
         }
     }
 
-    /// Sends what the client takes; it is gone when it must go and all was sent.
-    pub(super) fn flush(&mut self) -> Result<(), Gone> {
+    /// Whether it is shown the output.
+    pub(super) fn is_shown(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// Shows it the output behind `from`, of a terminal of this size, from now on.
+    pub(super) fn begin_to_show(&mut self, from: u64, size: TerminalSize) {
+        self.shown = Some(Shown { next: from, size: None });
+        self.resized(size);
+    }
+
+    /// Queues output that begins at `offset`, unless something before it was skipped or held back, or
+    /// too much waits: then it is skipped as well.
+    pub(super) fn show(&mut self, offset: u64, bytes: &[u8]) {
+        let Some(shown) = &mut self.shown else { return };
+        let is_behind = shown.next != offset || shown.size.is_some();
+        if is_behind || self.outbox.len() + bytes.len() > MAX_SHOWN {
+            return;
+        }
+        if wire::add_output(&mut self.outbox, offset, bytes).is_ok() {
+            shown.next += bytes.len() as u64;
+        }
+    }
+
+    /// Tells it of another size of the terminal, if it is shown the output: at once where it was shown
+    /// all before, else once what was skipped is named.
+    pub(super) fn resized(&mut self, size: TerminalSize) {
+        let Some(shown) = &mut self.shown else { return };
+        if shown.next < size.since || self.outbox.len() > MAX_SHOWN {
+            shown.size = Some(size);
+        } else {
+            shown.size = None;
+            self.tell(&FromKeeper::Resized { rows: size.rows, cols: size.cols });
+        }
+    }
+
+    /// Names the output up to `end` that it was not shown, if there is any, and tells it of the size
+    /// in its place.
+    pub(super) fn catch_up(&mut self, end: u64) {
+        let Some(size) = self.shown.as_mut().map(|shown| shown.size.take()) else { return };
+        if let Some(TerminalSize { rows, cols, since }) = size {
+            self.skip(since.min(end));
+            self.tell(&FromKeeper::Resized { rows, cols });
+        }
+        self.skip(end);
+    }
+
+    /// Names the output up to `until` that it was not shown, if there is any.
+    fn skip(&mut self, until: u64) {
+        if let Some(shown) = self.shown.as_mut().filter(|shown| shown.next < until) {
+            shown.next = until;
+            self.tell(&FromKeeper::Skipped { until });
+        }
+    }
+
+    /// Sends what the client takes, and once it took all, where output is that ends at `end` and was
+    /// not shown to it. It is gone when it must go and all was sent.
+    pub(super) fn flush(&mut self, end: u64) -> Result<(), Gone> {
+        self.send()?;
+        if self.outbox.is_empty() {
+            self.catch_up(end);
+            self.send()?;
+        }
+        if self.outbox.is_empty() && !self.stays { Err(Gone) } else { Ok(()) }
+    }
+
+    fn send(&mut self) -> Result<(), Gone> {
         while !self.outbox.is_empty() {
             match self.stream.write(&self.outbox) {
                 Ok(0) => return Err(Gone),
@@ -118,6 +207,10 @@ impl Client {
                 Err(_) => return Err(Gone),
             }
         }
-        if self.outbox.is_empty() && !self.stays { Err(Gone) } else { Ok(()) }
+        if self.outbox.is_empty() && self.outbox.capacity() > READ {
+            // much output must not keep the keeper large
+            self.outbox = Vec::new();
+        }
+        Ok(())
     }
 }

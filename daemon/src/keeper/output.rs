@@ -68,14 +68,17 @@ impl Output {
         self.drained
     }
 
-    /// Reads what is there, or as much as one turn takes: the rest is there at the next.
-    pub(super) fn read(&mut self, buffer: &mut Buffer) {
+    /// Reads what is there, or as much as one turn takes: the rest is there at the next. What was
+    /// kept of it goes to `kept` with its offset.
+    pub(super) fn read(&mut self, buffer: &mut Buffer, mut kept: impl FnMut(u64, &[u8])) {
         let (until, began) = (self.end + TURN as u64, Instant::now());
         while self.end < until && began.elapsed() < TURN_TIME {
             let Some(open) = &mut self.open else { return };
             match nix::unistd::read(&open.source, &mut buffer.0) {
                 Ok(len) if len > 0 => {
-                    open.keep(&buffer.0[..len]);
+                    if open.keep(&buffer.0[..len]) {
+                        kept(self.end, &buffer.0[..len]);
+                    }
                     self.end = open.ring.end();
                     if len < LITTLE {
                         return;
@@ -100,12 +103,14 @@ impl Output {
 }
 
 impl Open {
-    fn keep(&mut self, bytes: &[u8]) {
+    /// False when the disk refused some.
+    fn keep(&mut self, bytes: &[u8]) -> bool {
         let kept = self.ring.append(bytes);
         if let (Err(fault), false) = (&kept, self.refused) {
             eprintln!("output is lost, the disk refuses it: {fault}");
         }
         self.refused = kept.is_err();
+        !self.refused
     }
 }
 
@@ -136,15 +141,15 @@ mod tests {
         let mut turns = 0;
         while output.end() < sent.len() as u64 {
             let before = output.end();
-            output.read(&mut buffer);
+            output.read(&mut buffer, |_, _| {});
             assert!((1..=TURN as u64).contains(&(output.end() - before)));
             turns += 1;
         }
         assert!(turns > 1 && !output.drained() && output.source().is_some());
-        output.read(&mut buffer);
+        output.read(&mut buffer, |_, _| {});
         assert!(!output.drained());
         drop(sink);
-        output.read(&mut buffer);
+        output.read(&mut buffer, |_, _| {});
         assert!(output.drained() && output.source().is_none());
         let mut kept = vec![0; sent.len()];
         let mut reader = crate::terminal::ring::RingReader::open(dir.path());

@@ -18,24 +18,32 @@ const ANSWER_MS: u64 = 200;
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     told: Option<u64>,
+    /// When something was typed by who is told of output, not shown it.
     typed: Option<u64>,
-    /// What was typed last, and not answered yet.
+    /// When output was shown first of which subscribers were not told.
+    shown: Option<u64>,
+    /// What was typed last, and not answered yet; when that was, and when something came back.
     answers: Vec<Typed>,
+    since: u64,
+    brought: Option<u64>,
 }
 
 impl Pace {
-    /// Something was typed: what comes next is told at once, and with it `answers`. Those of what
+    /// Something was typed: what comes next is told at once, and with it `answers`. Not so where all
+    /// who typed are shown the output (`by_shown`): nobody else has to wake for them. Answers of what
     /// was typed before come back, to be given now: whoever types on does not wait for them.
-    pub(super) fn typed(&mut self, now: u64, answers: Vec<Typed>) -> Vec<Typed> {
-        let before = std::mem::take(&mut self.answers);
-        *self = Self { told: None, typed: Some(now), answers };
-        before
+    pub(super) fn typed(&mut self, now: u64, answers: Vec<Typed>, by_shown: bool) -> Vec<Typed> {
+        if !by_shown {
+            (self.told, self.typed) = (None, Some(now));
+        }
+        (self.since, self.brought) = (now, None);
+        std::mem::replace(&mut self.answers, answers)
     }
 
     /// When what was typed is answered; none when it was.
     pub(super) fn answers_due(&self) -> Option<u64> {
-        let alone = self.typed.filter(|_| !self.answers.is_empty())? + TOGETHER_MS;
-        Some(self.told.map_or(alone, |told| told.min(alone)))
+        let alone = self.since + TOGETHER_MS;
+        (!self.answers.is_empty()).then(|| self.brought.map_or(alone, |came| came.min(alone)))
     }
 
     /// The answers that are due.
@@ -44,16 +52,26 @@ impl Pace {
         if is_due { std::mem::take(&mut self.answers) } else { Vec::new() }
     }
 
+    /// Output was shown to who asked for that.
+    pub(super) fn shown(&mut self, now: u64) {
+        self.brought.get_or_insert(now);
+        self.shown.get_or_insert(now);
+    }
+
     /// Subscribers were told of all output.
     pub(super) fn told(&mut self, now: u64) {
-        self.told = Some(now);
+        self.brought.get_or_insert(now);
+        (self.told, self.shown) = (Some(now), None);
     }
 
     /// When they are to be told of what came since.
     pub(super) fn due(&self) -> u64 {
-        let Some(told) = self.told else { return 0 };
-        let answers = self.typed.is_some_and(|typed| told < typed + ANSWER_MS);
-        told + if answers { TYPING_MS } else { USUAL_MS }
+        let usual = |moment: Option<u64>| moment.map_or(0, |moment| moment + USUAL_MS);
+        let answers = |typed| self.told.is_none_or(|told| told < typed + ANSWER_MS);
+        if self.typed.is_some_and(answers) {
+            return self.told.map_or(0, |told| told + TYPING_MS);
+        }
+        usual(self.told).max(usual(self.shown))
     }
 }
 
@@ -68,7 +86,7 @@ mod tests {
         assert_eq!(pace.due(), 0);
         pace.told(100);
         assert_eq!(pace.due(), 120);
-        pace.typed(105, Vec::new());
+        pace.typed(105, Vec::new(), false);
         assert_eq!(pace.due(), 0);
         pace.told(105);
         assert_eq!(pace.due(), 106);
@@ -81,15 +99,35 @@ mod tests {
         let answer = |call| vec![(Asker { client: 1, call }, Ok(()))];
         let mut pace = Pace::default();
         assert_eq!(pace.answers_due(), None);
-        assert_eq!(pace.typed(100, answer(1)), []);
+        assert_eq!(pace.typed(100, answer(1), false), []);
         assert_eq!(pace.answers(101), []);
         assert_eq!((pace.answers_due(), pace.answers(102)), (Some(102), answer(1)));
         assert_eq!(pace.answers_due(), None);
-        pace.typed(110, answer(2));
+        pace.typed(110, answer(2), false);
         pace.told(110);
         assert_eq!((pace.answers(110), pace.answers(u64::MAX)), (answer(2), vec![]));
-        pace.typed(120, answer(3));
-        assert_eq!(pace.typed(120, answer(4)), answer(3));
+        pace.typed(120, answer(3), false);
+        assert_eq!(pace.typed(120, answer(4), false), answer(3));
         assert_eq!(pace.answers(u64::MAX), answer(4));
+    }
+
+    #[test]
+    fn who_is_shown_the_output_wakes_nobody_else_for_each_key() {
+        let answer = |call| vec![(Asker { client: 1, call }, Ok(()))];
+        let mut pace = Pace::default();
+        pace.told(100);
+        assert_eq!(pace.typed(200, answer(1), true), []);
+        assert_eq!(pace.answers_due(), Some(202));
+        pace.shown(200);
+        assert_eq!((pace.answers(200), pace.due()), (answer(1), 220));
+        pace.typed(210, answer(2), true);
+        pace.shown(211);
+        assert_eq!((pace.answers(211), pace.due()), (answer(2), 220));
+        pace.told(220);
+        assert_eq!(pace.due(), 240);
+        pace.shown(230);
+        pace.typed(231, answer(3), false);
+        pace.shown(231);
+        assert_eq!(pace.due(), 0);
     }
 }

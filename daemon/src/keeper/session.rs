@@ -1,5 +1,7 @@
 //! The keeper's loop: gathers what happened, hands it to the machine, runs what it decides.
 
+mod show;
+
 use super::agent::Streams;
 use super::client::{Client, Gone};
 use super::doors::Doors;
@@ -102,11 +104,11 @@ impl Session {
             self.serve(&ready.clients);
             // first: an agent whose output nobody takes does not take input either
             if ready.output {
-                self.streams.read();
+                self.read_output();
             }
             if self.type_input() {
                 // what a terminal itself echoes has little room
-                self.streams.read();
+                self.read_output();
             }
             self.look_at_output();
             self.answer_typed(self.now());
@@ -219,8 +221,12 @@ impl Session {
             Effect::Tell => {
                 self.answer_typed(u64::MAX);
                 if let Some(exit) = self.exit.clone() {
+                    let output_end = exit.output_end;
                     let end = FromKeeper::Exited { exit };
-                    self.clients.iter_mut().for_each(|client| client.tell(&end));
+                    for client in &mut self.clients {
+                        client.catch_up(output_end);
+                        client.tell(&end);
+                    }
                 }
                 return None;
             }
@@ -297,6 +303,7 @@ impl Session {
                         self.answer(asker, Ok(()));
                         self.subscribe(client);
                     }
+                    Request::Show { from } => self.show(asker, from),
                     request => {
                         let done = self.do_request(&request);
                         self.answer(asker, done);
@@ -313,7 +320,15 @@ impl Session {
         let system = |fault: io::Error| Fault::System { detail: fault.to_string() };
         match *request {
             Request::CloseInput => self.streams.input.as_mut().ok_or(Fault::Ended)?.close(),
-            Request::Resize { rows, cols } => self.streams.resize(rows, cols),
+            Request::Resize { rows, cols } => {
+                // what was printed at the old size is shown before
+                self.read_output();
+                self.streams.resize(rows, cols)?;
+                if let Some(size) = self.streams.size() {
+                    self.clients.iter_mut().for_each(|client| client.resized(size));
+                }
+                Ok(())
+            }
             Request::Signal { signal, to } => {
                 let signal =
                     Signal::try_from(signal).map_err(|_| Fault::NoSuchSignal { signal })?;
@@ -328,7 +343,7 @@ impl Session {
             }
             Request::Pause => tree::stop().map_err(system),
             Request::Resume => tree::signal(Signal::SIGCONT, |_| true).map(drop).map_err(system),
-            Request::Status | Request::Subscribe => Ok(()),
+            Request::Status | Request::Subscribe | Request::Show { .. } => Ok(()),
         }
     }
 
@@ -365,7 +380,9 @@ impl Session {
         let waits = input.due(now).is_some();
         let typed = input.advance(now);
         if !typed.is_empty() {
-            for (asker, done) in self.pace.typed(now, typed) {
+            let is_shown = |id| self.clients.iter().any(|one| one.id == id && one.is_shown());
+            let all_shown = typed.iter().all(|(asker, _)| is_shown(asker.client));
+            for (asker, done) in self.pace.typed(now, typed, all_shown) {
                 self.answer(asker, done);
             }
         }
@@ -409,7 +426,8 @@ impl Session {
     }
 
     fn flush(&mut self) {
-        self.clients.retain_mut(|client| client.flush().is_ok());
+        let (end, _) = self.streams.ends();
+        self.clients.retain_mut(|client| client.flush(end).is_ok());
         if self.exit.is_some() && !self.clients.iter().any(Client::is_behind) {
             self.feed(Event::Told);
         }

@@ -2,11 +2,13 @@
 
 use super::Rings;
 use super::agent::{self, Streams};
+use super::client::TerminalSize;
 use super::input::InputQueue;
 use super::output::{Buffer, Output};
 use super::wire::Fault;
 use crate::terminal::ring::RingWriter;
 use portable_pty::SlavePty;
+use rustix::termios::tcgetwinsize;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -20,6 +22,8 @@ pub(super) struct Held {
     buffer: Buffer,
     /// The agent's end of its terminal.
     terminal: Option<Box<dyn SlavePty + Send>>,
+    /// The offset of the output from which on the terminal has its size.
+    sized: u64,
 }
 
 impl Held {
@@ -71,20 +75,34 @@ impl Held {
         [&self.output, &self.stderr].into_iter().flatten().filter_map(Output::source)
     }
 
-    /// Reads the output that is there.
-    pub(super) fn read(&mut self) {
+    /// Reads the output that is there; what was kept of it, errors left out, goes to `kept` with its
+    /// offset.
+    pub(super) fn read(&mut self, kept: impl FnMut(u64, &[u8])) {
         let Self { output, stderr, buffer, .. } = self;
-        [output, stderr].into_iter().flatten().for_each(|stream| stream.read(buffer));
+        if let Some(output) = output {
+            output.read(buffer, kept);
+        }
+        if let Some(stderr) = stderr {
+            stderr.read(buffer, |_, _| {});
+        }
     }
 
-    /// Changes the terminal's size.
-    pub(super) fn resize(&self, rows: u16, cols: u16) -> Result<(), Fault> {
+    /// The terminal's size; none without a terminal.
+    pub(super) fn size(&self) -> Option<TerminalSize> {
+        let size = tcgetwinsize(self.input.as_ref()?.master()?).ok()?;
+        Some(TerminalSize { rows: size.ws_row, cols: size.ws_col, since: self.sized })
+    }
+
+    /// Changes the terminal's size, from the present end of the output on.
+    pub(super) fn resize(&mut self, rows: u16, cols: u16) -> Result<(), Fault> {
         if !agent::is_size(rows, cols) {
             return Err(Fault::BadSize { rows, cols });
         }
         let pipes = || Fault::WrongMode { has: "has pipes, no terminal".to_owned() };
         agent::resize(self.master().ok_or_else(pipes)?, rows, cols)
-            .map_err(|fault| Fault::System { detail: fault.to_string() })
+            .map_err(|fault| Fault::System { detail: fault.to_string() })?;
+        (self.sized, _) = self.ends();
+        Ok(())
     }
 
     /// The process group in the terminal's foreground.

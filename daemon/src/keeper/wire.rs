@@ -5,7 +5,8 @@
 //! the agent is untouched. Then both send frames: length of the rest (u32, big endian), kind
 //! (u8), body. Kind 0 is a JSON message; kind 1, from the client only, is input: call id (u64),
 //! patience in milliseconds (u32), bytes. Every call gets one answer under its id, in any order;
-//! output and exit are told unasked after `subscribe`.
+//! output and exit are told unasked after `subscribe`. Kind 2, from the keeper only, is output that
+//! a client asked to be shown: offset (u64), bytes.
 //! Frames of unknown kind and messages that cannot be read end the connection, never the agent.
 
 use super::folder::Exit;
@@ -32,6 +33,7 @@ const MAGIC: &[u8; 4] = b"hwrd";
 const JSON: u8 = 0;
 const INPUT: u8 = 1;
 const INPUT_HEAD: usize = 12;
+const OUTPUT: u8 = 2;
 
 /// What a client asks of the keeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +68,12 @@ pub enum Request {
     Resume,
     /// Tell of output (every 20 ms at most) and of the exit from now on, and once at once.
     Subscribe,
+    /// Send the terminal's output itself as soon as it is kept, its size whenever that changes, and
+    /// tell of the exit. Of what lies before the present end only that it is there. Terminals only.
+    Show {
+        /// Behind the last byte that the client has.
+        from: u64,
+    },
 }
 
 /// Who of a session gets a signal.
@@ -139,6 +147,27 @@ pub enum FromKeeper {
         /// Behind the last byte of standard error.
         stderr_end: u64,
     },
+    /// Output, to a client that is shown it: each byte once, in order, after it was kept.
+    #[serde(skip)]
+    Bytes {
+        /// Where it begins.
+        offset: u64,
+        /// The output.
+        bytes: Vec<u8>,
+    },
+    /// To a client that is shown the output: what lies between the last byte that it was sent and
+    /// `until` is not sent. It is in the ring, as far as that still holds it.
+    Skipped {
+        /// Where the next byte begins that is sent.
+        until: u64,
+    },
+    /// To a client that is shown the output: the terminal has this size from here on.
+    Resized {
+        /// Height in characters.
+        rows: u16,
+        /// Width in characters.
+        cols: u16,
+    },
     /// The session has ended and its record is on the disk. The last message.
     Exited {
         /// The record.
@@ -195,6 +224,12 @@ pub enum Fault {
     NoSuchSignal {
         /// The number asked for.
         signal: i32,
+    },
+    /// As many are shown the output as may be.
+    #[error("{most} viewers are shown this terminal by its keeper already")]
+    Crowded {
+        /// How many that are.
+        most: usize,
     },
     /// The agent has ended.
     #[error("the agent has ended")]
@@ -284,16 +319,30 @@ pub fn encode_input(id: u64, patience_ms: u32, bytes: &[u8]) -> Result<Vec<u8>, 
     frame(INPUT, &[&id.to_be_bytes(), &patience_ms.to_be_bytes(), bytes])
 }
 
+/// Adds output as a frame to what waits to be sent.
+///
+/// # Errors
+/// It is longer than any frame may be; nothing was added.
+pub fn add_output(to: &mut Vec<u8>, offset: u64, bytes: &[u8]) -> Result<(), WireFault> {
+    add_frame(to, OUTPUT, &[&offset.to_be_bytes(), bytes])
+}
+
 fn frame(kind: u8, parts: &[&[u8]]) -> Result<Vec<u8>, WireFault> {
+    let mut bytes = Vec::new();
+    add_frame(&mut bytes, kind, parts)?;
+    Ok(bytes)
+}
+
+fn add_frame(to: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) -> Result<(), WireFault> {
     let len = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
     let Some(head) = u32::try_from(len).ok().filter(|_| len <= MAX_FRAME) else {
         return Err(WireFault::TooLarge(len));
     };
-    let mut bytes = Vec::with_capacity(4 + len);
-    bytes.extend_from_slice(&head.to_be_bytes());
-    bytes.push(kind);
-    parts.iter().for_each(|part| bytes.extend_from_slice(part));
-    Ok(bytes)
+    to.reserve(4 + len);
+    to.extend_from_slice(&head.to_be_bytes());
+    to.push(kind);
+    parts.iter().for_each(|part| to.extend_from_slice(part));
+    Ok(())
 }
 
 /// A frame's kind, its body, and how many bytes it took.
@@ -348,6 +397,11 @@ pub fn decode_keeper(bytes: &[u8]) -> Result<Option<(FromKeeper, usize)>, WireFa
     let Some((kind, body, took)) = first_frame(bytes)? else { return Ok(None) };
     match kind {
         JSON => Ok(Some((read_json(body)?, took))),
+        OUTPUT => {
+            let (offset, bytes) = body.split_first_chunk().ok_or(WireFault::BadFrame(kind))?;
+            let offset = u64::from_be_bytes(*offset);
+            Ok(Some((FromKeeper::Bytes { offset, bytes: bytes.to_vec() }, took)))
+        }
         other => Err(WireFault::BadFrame(other)),
     }
 }
@@ -366,6 +420,11 @@ mod tests {
         assert_eq!(&frame[5..], json);
         let output = encode(&FromKeeper::Output { end: 1, stderr_end: 2 }).unwrap();
         assert_eq!(&output[5..], br#"{"type":"output","end":1,"stderrEnd":2}"#);
+        let show = encode(&Call { id: 8, request: Request::Show { from: 9 } }).unwrap();
+        assert_eq!(&show[5..], br#"{"id":8,"request":{"type":"show","from":9}}"#);
+        let mut shown = Vec::new();
+        add_output(&mut shown, 3, b"ab").unwrap();
+        assert_eq!(shown, *b"\0\0\0\x0b\x02\0\0\0\0\0\0\0\x03ab");
         assert_eq!(greeting(1), *b"hwrd\0\0\0\x01");
         assert_eq!(welcome(9), *b"hwrd\0\0\0\x01\0\0\0\x09");
         assert_eq!(read_welcome(welcome(9)).unwrap(), SOCKET_VERSION);
@@ -391,6 +450,19 @@ mod tests {
         fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             drop(decode_client(&bytes));
             drop(decode_keeper(&bytes));
+        }
+
+        #[test]
+        fn output_survives_with_its_offset_and_a_part_is_no_frame(
+            offset in any::<u64>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut frame = Vec::new();
+            add_output(&mut frame, offset, &bytes).unwrap();
+            prop_assert_eq!(decode_keeper(&frame[..cut.index(frame.len())]).unwrap(), None);
+            let whole = FromKeeper::Bytes { offset, bytes };
+            prop_assert_eq!(decode_keeper(&frame).unwrap(), Some((whole, frame.len())));
         }
     }
 

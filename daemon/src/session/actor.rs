@@ -142,7 +142,12 @@ impl Actor {
             }
             FromKeeper::Done { id } => (id, Ok(())),
             FromKeeper::Refused { id, fault } => (id, Err(SessionError::Refused(fault))),
-            FromKeeper::Status { .. } | FromKeeper::Exited { .. } => return,
+            // what is shown is shown to who asked for that
+            FromKeeper::Status { .. }
+            | FromKeeper::Exited { .. }
+            | FromKeeper::Bytes { .. }
+            | FromKeeper::Skipped { .. }
+            | FromKeeper::Resized { .. } => return,
         };
         if let Some(answer) = self.pending.remove(&id) {
             // whoever stopped waiting needs no answer

@@ -174,16 +174,20 @@ impl Machine {
                 }
             }
             Event::Expired(exit) => self.expired(exit, now, &mut turn),
-            Event::TimeUp if phase == Phase::Running => {
+            // the time of one that is frozen stands still
+            Event::TimeUp if phase == Phase::Running && self.state.status != Status::Paused => {
                 self.wish(Wish::TimedOut, now, &mut turn);
             }
             Event::Cancel => self.wish(Wish::Cancelled, now, &mut turn),
             Event::Fence => self.wish(Wish::Fenced, now, &mut turn),
             Event::Paused if self.state.status == Status::Running => {
+                self.state.frozen_since = Some(now);
                 self.report(Status::Paused, None, Details::default(), now, &mut turn);
             }
             Event::Resumed if self.state.status == Status::Paused => {
+                self.state.thaw(now);
                 self.report(Status::Running, None, Details::default(), now, &mut turn);
+                turn.effects.extend(self.state.time_up(&self.terms).map(Effect::Arm));
             }
             Event::Prepared(..)
             | Event::Started { .. }
@@ -230,7 +234,7 @@ impl Machine {
     }
 
     fn started(&mut self, kind: Kind, pid: i32, now: Timestamp, turn: &mut Turn) {
-        let started_at = *self.state.started_at.get_or_insert(now);
+        self.state.started_at.get_or_insert(now);
         self.state.phase = Phase::Running;
         let agent = self.state.agent.as_ref().map(|chosen| chosen.name.clone());
         let payload = json!({ "pid": pid, "agent": agent });
@@ -245,8 +249,8 @@ impl Machine {
         }
         if self.state.wish.is_some() || self.state.broken.is_some() {
             turn.effects.push(Effect::End);
-        } else if let Some(ms) = self.terms.timeout_ms {
-            turn.effects.push(Effect::Arm(started_at.plus_millis(ms)));
+        } else {
+            turn.effects.extend(self.state.time_up(&self.terms).map(Effect::Arm));
         }
         turn.effects.push(Effect::Attend);
     }
@@ -299,7 +303,7 @@ impl Machine {
             return;
         }
         self.committed(work, now, turn);
-        let mut details = self.with_exit(details_of(work));
+        let mut details = self.state.with_exit(details_of(work));
         if self.state.wish.is_some() {
             details.outcome = None;
             self.finish_wish(now, details, turn);
@@ -391,14 +395,16 @@ impl Machine {
         roll: f64,
         turn: &mut Turn,
     ) {
-        // whose quota comes back waits for it, whatever attempts are left
+        // whose quota comes back waits for it, whatever attempts are left; and for how long one goes
+        // on that asked too often, the relay decides
         let decoder = self.state.reading.decoder.as_ref();
         let resets_at =
             decoder.filter(|_| failure.reason == Reason::Quota).and_then(Decode::resets_at);
         let again = resets_at.is_some()
+            || failure.reason == Reason::ProviderRateLimited
             || failure.reason.retry() != Retry::Never
                 && self.terms.attempt < self.terms.max_attempts;
-        let mut details = self.with_exit(details);
+        let mut details = self.state.with_exit(details);
         details.error_message = Some(bounded(&failure.message, MAX_TEXT).0.to_owned());
         self.state.failed = Some(failure.reason);
         if again {
@@ -415,14 +421,6 @@ impl Machine {
             self.report(Status::Failed, Some(failure.reason), details, now, turn);
         }
         self.end(turn);
-    }
-
-    fn with_exit(&self, details: Details) -> Details {
-        Details {
-            exit_code: self.state.exit.as_ref().and_then(|exit| exit.code),
-            session_id: self.state.reading.session_id.clone(),
-            ..details
-        }
     }
 
     fn end(&mut self, turn: &mut Turn) {

@@ -205,6 +205,8 @@ fn only_a_passing_failure_with_attempts_left_is_deferred() {
         (1, Reason::ProviderOverloaded, Status::Deferred),
         (2, Reason::ProviderOverloaded, Status::Failed),
         (1, Reason::AgentExit, Status::Failed),
+        // how often that may be is the relay's to say
+        (2, Reason::ProviderRateLimited, Status::Deferred),
     ] {
         let mut machine = running(Terms { attempt, max_attempts: 2, ..terms() });
         let failure = Failure { reason, ..overloaded.clone() };
@@ -264,6 +266,28 @@ fn time_up_is_a_status_of_its_own() {
     assert_eq!(machine.on(Event::TimeUp, at(60_002), 0.0).effects, [Effect::End]);
     let turn = machine.on(Event::Exited(exit(0), Ok(())), at(60_003), 0.0);
     assert_eq!(statuses(&turn), [(Status::Running, Status::TimedOut)]);
+}
+
+#[test]
+fn the_time_of_a_frozen_agent_stands_still_until_it_goes_on() {
+    let mut machine = running(terms());
+    // it began at 2 and may work for a minute
+    machine.on(Event::Paused, at(10_002), 0.0);
+    let turn = machine.on(Event::TimeUp, at(60_002), 0.0);
+    assert_eq!((turn.messages.len(), turn.effects.len(), machine.state().wish), (0, 0, None));
+    // a daemon that comes back wakes it too early, and that ends nothing
+    let mut machine = Machine::new(terms(), machine.state().clone());
+    machine.on(Event::Adopted { pid: 9 }, at(70_000), 0.0);
+    assert_eq!(machine.on(Event::TimeUp, at(70_000), 0.0).effects, []);
+    let turn = machine.on(Event::Resumed, at(100_002), 0.0);
+    assert_eq!(turn.effects, [Effect::Arm(at(150_002))]);
+    machine.on(Event::Paused, at(120_000), 0.0);
+    let turn = machine.on(Event::Resumed, at(121_000), 0.0);
+    assert_eq!(turn.effects, [Effect::Arm(at(151_002))]);
+    let mut adopted = Machine::new(terms(), machine.state().clone());
+    let turn = adopted.on(Event::Adopted { pid: 9 }, at(130_000), 0.0);
+    assert_eq!(turn.effects, [Effect::Arm(at(151_002)), Effect::Attend]);
+    assert_eq!(machine.on(Event::TimeUp, at(151_002), 0.0).effects, [Effect::End]);
 }
 
 fn any_event() -> impl Strategy<Value = Event> {

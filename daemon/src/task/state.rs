@@ -154,6 +154,10 @@ pub struct RunState {
     pub folder: u32,
     /// When its agent started.
     pub started_at: Option<Timestamp>,
+    /// Since when its agent is frozen.
+    pub frozen_since: Option<Timestamp>,
+    /// Milliseconds in which its agent was frozen before that: they are none of its time.
+    pub frozen_ms: i64,
     /// How its agent ended.
     pub exit: Option<ExitFacts>,
     /// Why it will have failed once its agent, which is being ended, has ended.
@@ -176,11 +180,41 @@ impl Default for RunState {
             agent: None,
             folder: 0,
             started_at: None,
+            frozen_since: None,
+            frozen_ms: 0,
             exit: None,
             broken: None,
             failed: None,
             head_commit: None,
             reading: Reading::default(),
+        }
+    }
+}
+
+impl RunState {
+    /// When the time of its agent is up: so long after its start, and as much later as it was
+    /// frozen. None while it does not run, and where it has all the time.
+    #[must_use]
+    pub(super) fn time_up(&self, terms: &Terms) -> Option<Timestamp> {
+        let (at, ms) = self.started_at.zip(terms.timeout_ms)?;
+        (self.phase == Phase::Running).then(|| at.plus_millis(ms.saturating_add(self.frozen_ms)))
+    }
+
+    /// Its agent goes on: what it was frozen for is none of its time.
+    pub(super) fn thaw(&mut self, now: Timestamp) {
+        if let Some(since) = self.frozen_since.take() {
+            // a clock that was set back takes nothing away
+            self.frozen_ms += now.since(since).max(0);
+        }
+    }
+
+    /// `details` with how its agent ended, and the agent's own session.
+    #[must_use]
+    pub(super) fn with_exit(&self, details: Details) -> Details {
+        Details {
+            exit_code: self.exit.as_ref().and_then(|exit| exit.code),
+            session_id: self.reading.session_id.clone(),
+            ..details
         }
     }
 }

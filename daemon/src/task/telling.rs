@@ -110,6 +110,7 @@ pub(super) fn usage(usage: &AgentUsage) -> Usage {
         cache_read_tokens: usage.cache_read,
         cache_write_tokens: usage.cache_write,
         cost_usd: usage.cost_usd,
+        ..Usage::default()
     }
 }
 

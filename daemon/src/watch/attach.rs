@@ -42,7 +42,8 @@ pub enum Hand {
 pub(super) type Handed = (Option<RequestId>, Hand);
 
 impl Watches {
-    /// Begins a watch of a terminal, which answers `request` itself: `{runId}`.
+    /// Begins a watch of a terminal, which answers `request` itself: `{runId, folder}`, the folder being
+    /// the name of the one in which its keeper listens, among those of this daemon's runs.
     ///
     /// # Errors
     /// The size is none, or there are too many watches.
@@ -132,8 +133,8 @@ impl Opening {
             lane: self.lane.clone(),
         };
         let present = terminal.present();
-        let showing =
-            Showing { viewing, session: session.clone(), present, told: look.present, terminal };
+        let (session_, told, is_aside) = (session.clone(), look.present, first == 0);
+        let showing = Showing { viewing, session: session_, present, told, terminal, is_aside };
         let hands = Hands {
             lane: self.lane,
             session,
@@ -167,7 +168,10 @@ impl Opening {
         })?;
         let joined = terminal.join(self.wanted.watch_id, self.size, self.wanted.read_only).await;
         let (look, seat) = joined.ok_or_else(absent)?;
-        Ok((Opened { session, live, terminal, look, seat }, json!({ "runId": run })))
+        let folder =
+            session.folder().path().file_name().map(|name| name.to_string_lossy().into_owned());
+        let told = json!({ "runId": run, "folder": folder });
+        Ok((Opened { session, live, terminal, look, seat }, told))
     }
 }
 
@@ -187,6 +191,9 @@ struct Showing {
     present: watch::Receiver<Present>,
     /// How the viewer was told that the terminal stands.
     told: Present,
+    /// The viewer granted nothing at first: it has the output from the keeper itself. It is told
+    /// where a screen ends, and of another owner at once.
+    is_aside: bool,
 }
 
 impl Showing {
@@ -215,7 +222,7 @@ impl Showing {
                 return false;
             }
         }
-        true
+        !self.is_aside || self.viewing.send(Body::Resized(self.shape())).await
     }
 
     /// Sends what comes; true when the session ended and all was sent.
@@ -223,11 +230,26 @@ impl Showing {
         let mut buffer = vec![0; MAX_BODY];
         let mut changes = true;
         loop {
+            let room = tokio::select! {
+                // who has room is told of sizes too, in their place among the output
+                biased;
+                room = self.viewing.room(buffer.len()) => room,
+                changed = self.present.changed(), if changes && self.is_aside => {
+                    changes = changed.is_ok();
+                    if !self.tell_owner().await {
+                        return false;
+                    }
+                    continue;
+                }
+            };
+            let Some(room) = room else { return false };
             let end = *self.session.output().borrow();
-            if end.saturating_sub(self.viewing.position) > FAR && !self.look_again().await {
-                return false;
+            if end.saturating_sub(self.viewing.position) > FAR {
+                if !self.look_again().await {
+                    return false;
+                }
+                continue;
             }
-            let Some(room) = self.viewing.room(buffer.len()).await else { return false };
             // what was announced was read: a look at the disk would cost more than an echo does
             let is_read = end <= self.viewing.position && self.viewing.live.is_some();
             let read = if is_read {
@@ -238,6 +260,8 @@ impl Showing {
             let sent = match read {
                 Ok(Read::Bytes { len, .. }) => self.send(&buffer[..len]).await,
                 Ok(Read::Gap { .. }) => self.look_again().await,
+                // a change that was seen without room, of the owner alone, is not news any more
+                Ok(Read::AtEnd) if self.tell_size(0).await.is_none() => return false,
                 Ok(Read::AtEnd) => tokio::select! {
                     grows = self.viewing.grows() => match grows {
                         true => true,
@@ -245,7 +269,7 @@ impl Showing {
                     },
                     changed = self.present.changed(), if changes => {
                         changes = changed.is_ok();
-                        self.tell_size(0).await.is_some()
+                        true
                     }
                 },
                 Err(error) => {
@@ -291,6 +315,16 @@ impl Showing {
         }
         self.told = present;
         self.viewing.send(Body::Resized(self.shape())).await.then_some(most)
+    }
+
+    /// Tells who has its output elsewhere of another owner; false when the lane is closed.
+    async fn tell_owner(&mut self) -> bool {
+        let present = *self.present.borrow_and_update();
+        if present.owner == self.told.owner {
+            return true;
+        }
+        self.told.owner = present.owner;
+        self.viewing.send(Body::Resized(self.shape())).await
     }
 
     fn shape(&self) -> Shape {

@@ -26,7 +26,7 @@ const MOST_RELAYS: usize = 64;
 /// While the bus is not known to be there it is tried so often: a try that was lost costs no more.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// After so many messages others have their turn: half of the frames that may wait for one viewer.
+/// After so many messages others have their turn, those among them who write what was brought.
 const BREATH: u32 = 16;
 
 /// Tells the other relays what this one stored. Ends when it is aborted.

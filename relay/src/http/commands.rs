@@ -2,16 +2,19 @@
 
 use super::caller::Bearer;
 use super::fault::{Refusal, invalid};
+use super::order;
 use super::params::{Body, Id};
 use super::tasks::{again, find, make};
+use crate::auth::Caller;
 use crate::change::Change;
 use crate::core::Core;
 use crate::lease;
-use crate::store::{Heard, tasks};
+use crate::store::{Heard, spending, tasks};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use hayward_shared::api::{InterruptBody, MessageBody};
+use hayward_shared::api::{InterruptBody, MessageBody, ResumeBody};
+use hayward_shared::budget::Budget;
 use hayward_shared::event::{Kind, MAX_TEXT, bounded, task_stream};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
@@ -20,6 +23,7 @@ use hayward_shared::task::{IllegalTransition, Status, Task};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 
 /// After the daemon said that it did so, its report is on its way: the answer waits this long.
@@ -55,34 +59,79 @@ pub(super) async fn pause(
     id: Id,
 ) -> Answer<Task> {
     caller.commands()?;
-    let task = find(&core, &caller, &id).await?.task;
-    let body = ToDaemon::PauseTask { task_id: task.id };
-    freeze(&core, task, (Status::Running, Status::Paused), body).await
+    let found = find(&core, &caller, &id).await?;
+    let (task, is_braked) = (found.task, found.braked);
+    must_stand(&task, Status::Running, Status::Paused)?;
+    if is_braked {
+        // a person's pause ends when a person says so, whatever was asked for a budget before
+        let mut tx = core.store.write().await?;
+        let mut row = again(&mut tx, &task).await?;
+        row.braked = false;
+        tasks::save(tx.conn(), &row).await?;
+        tx.commit().await?;
+    }
+    let mut live = core.store.listen();
+    ask(&core, &task, ToDaemon::PauseTask { task_id: task.id }).await?;
+    reported(&core, task, &mut live).await
 }
 
 pub(super) async fn resume(
     State(core): State<Arc<Core>>,
     Bearer(caller): Bearer,
     id: Id,
+    Body(body): Body<ResumeBody>,
 ) -> Answer<Task> {
     caller.commands()?;
-    let task = find(&core, &caller, &id).await?.task;
-    let body = ToDaemon::ResumeTask { task_id: task.id };
-    freeze(&core, task, (Status::Paused, Status::Running), body).await
+    let found = find(&core, &caller, &id).await?;
+    let (mut task, was_braked) = (found.task, found.braked);
+    let mut live = core.store.listen();
+    let by = body.budget.as_ref().map(order::budget).transpose()?;
+    match by.filter(|budget| !budget.is_empty()) {
+        Some(by) => task = raise(&core, &caller, task, by).await?,
+        None => must_stand(&task, Status::Paused, Status::Running)?,
+    }
+    if let Some(over) = spending::over(&mut *core.store.read().await?, &task).await? {
+        return Err(Fault::new(Code::LimitReached, over.to_string()).into());
+    }
+    match (task.status, was_braked) {
+        // whoever was paused for the budget is told by who looks after it, this one too
+        (Status::Paused, true) => core.raised.notify_one(),
+        (Status::Paused, false) => {
+            ask(&core, &task, ToDaemon::ResumeTask { task_id: task.id }).await?;
+        }
+        _ => return Ok(Json(task)),
+    }
+    reported(&core, task, &mut live).await
 }
 
-/// Has the daemon freeze an agent or let it go on; the status follows from its report alone.
-async fn freeze(
-    core: &Core,
-    task: Task,
-    (from, to): (Status, Status),
-    body: ToDaemon,
-) -> Answer<Task> {
-    if task.status != from {
-        return Err(IllegalTransition { from: task.status, to }.into());
+/// Gives a task new bounds in place of those of its budget that are named; of a task that has ended
+/// too, since its parts may wait for it. What is used up by then all the same is refused.
+async fn raise(core: &Core, caller: &Caller, task: Task, by: Budget) -> Result<Task, Refusal> {
+    let mut tx = core.store.write().await?;
+    let mut change = Change::of(again(&mut tx, &task).await?);
+    let order = &mut change.row.task.order;
+    order.budget = Some(order.budget.unwrap_or_default().raised(by));
+    if let Some(over) = spending::set_budget(tx.conn(), &change.row.task).await? {
+        return Err(Fault::new(Code::LimitReached, over.to_string()).into());
     }
-    let mut live = core.store.listen();
-    ask(core, &task, body).await?;
+    change.updated(&["budget"], &caller.actor(), crate::clock::now());
+    let task = tasks::apply(&mut tx, change).await?;
+    tx.commit().await?;
+    core.raised.notify_one();
+    // what waited in the queue may be claimed
+    core.registry.hint(task.workspace_id);
+    Ok(task)
+}
+
+fn must_stand(task: &Task, from: Status, to: Status) -> Result<(), IllegalTransition> {
+    match task.status == from {
+        true => Ok(()),
+        false => Err(IllegalTransition { from: task.status, to }),
+    }
+}
+
+/// The task once its daemon reported what it was asked: the status follows from its report alone.
+async fn reported(core: &Core, task: Task, live: &mut Receiver<Heard>) -> Answer<Task> {
     let stream = task_stream(task.id);
     let reported = async {
         while let Ok(heard) = live.recv().await {

@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::store::events;
 use axum::Json;
 use axum::extract::State;
-use hayward_shared::event::{Envelope, Kind, task_stream};
+use hayward_shared::event::{Envelope, task_stream};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -67,9 +67,8 @@ pub(super) async fn traces(
     let (limit, offset) = (params.limit()?, params.read::<u64>("offset")?.unwrap_or(0));
     let stream = task_stream(task.id);
     let mut reader = core.store.read().await?;
-    let kind = Kind::ToolFinished;
-    let (rows, total) =
-        events::of_kind(&mut reader, caller.workspace, &stream, &kind, (limit, offset)).await?;
+    let page = (limit, offset);
+    let (rows, total) = events::tools(&mut reader, caller.workspace, &stream, page).await?;
     let data = rows.into_iter().map(trace).collect();
     Ok(Json(TracePage { data, total, limit, offset }))
 }

@@ -9,6 +9,7 @@ mod fault;
 pub(crate) mod gate;
 mod gather;
 mod jobs;
+mod limits;
 mod merge;
 mod metrics;
 mod order;
@@ -23,7 +24,7 @@ mod why;
 mod worktrees;
 
 use crate::core::Core;
-use crate::socket::{MAX_FRAME, client, connection};
+use crate::socket::{MAX_FRAME, READ_AT_ONCE, client, connection};
 use axum::Router;
 use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
 use axum::extract::{DefaultBodyLimit, State};
@@ -36,7 +37,6 @@ use caller::Bearer;
 use fault::Refusal;
 use hayward_shared::api::Health;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::protocol::READ_AT_ONCE;
 use std::sync::Arc;
 
 /// The most bytes of a request's body.
@@ -87,6 +87,8 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
+        .route("/api/v1/limits", get(limits::list))
+        .route("/api/v1/limits/{provider}/lift", post(limits::lift))
         .route("/api/v1/users", get(users::list).post(users::create))
         .route("/api/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/api/v1/tokens/{id}", delete(tokens::revoke))

@@ -2,11 +2,12 @@
 
 use super::fault::invalid;
 use hayward_shared::address::holds_password;
+use hayward_shared::budget::Budget;
 use hayward_shared::fault::Fault;
 use hayward_shared::path::{inside, is_url};
 use hayward_shared::run::REQUEUE_LEAST;
 use hayward_shared::task::{CompletionAction, Order};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ const MAX_LABEL: usize = 200;
 const MADE_NAME: usize = 60;
 
 /// Every field that an order may have.
-const FIELDS: [&str; 22] = [
+const FIELDS: [&str; 23] = [
     "name",
     "plan",
     "command",
@@ -43,12 +44,16 @@ const FIELDS: [&str; 22] = [
     "retryOf",
     "requeueAfter",
     "maxAttempts",
+    "budget",
     "timeoutSeconds",
     "requireChanges",
     "requires",
     "wantedDaemonId",
     "continueFromTaskId",
 ];
+
+/// Every bound that a budget may have.
+const BOUNDS: [&str; 3] = ["maxTokens", "maxCostUsd", "maxSeconds"];
 
 const LISTS: [&str; 1] = ["copyFiles"];
 
@@ -59,6 +64,9 @@ pub(super) fn read(body: Value) -> Result<Order, Fault> {
     let odd: Vec<_> = fields.keys().filter(|name| !known(name)).map(String::as_str).collect();
     if !odd.is_empty() {
         return Err(invalid(format!("unknown fields: {}", odd.join(", "))));
+    }
+    if let Some(told) = fields.get("budget").filter(|told| !told.is_null()) {
+        budget(told)?;
     }
     let order: Order = serde_json::from_value(body).map_err(|e| invalid(format!("order: {e}")))?;
     check(order)
@@ -100,6 +108,7 @@ fn check(mut order: Order) -> Result<Order, Fault> {
         return Err(invalid(text));
     }
     requeue_after(&order)?;
+    order.budget = order.budget.filter(|budget| !budget.is_empty());
     if order.name.trim().is_empty() {
         order.name = made_name(&order.plan);
     }
@@ -129,6 +138,19 @@ fn requeue_after(order: &Order) -> Result<(), Fault> {
         return Err(invalid(text));
     }
     Ok(())
+}
+
+/// The budget that a body names: of known bounds alone, each more than nothing.
+pub(super) fn budget(told: &Value) -> Result<Budget, Fault> {
+    let Value::Object(fields) = told else { return Err(invalid("budget: must be an object")) };
+    if let Some(odd) = fields.keys().find(|name| !BOUNDS.contains(&name.as_str())) {
+        return Err(invalid(format!("budget: {odd} is unknown, there is {}", BOUNDS.join(", "))));
+    }
+    let budget = Budget::deserialize(told).map_err(|e| invalid(format!("budget: {e}")))?;
+    match budget.nothing() {
+        Some(name) => Err(invalid(format!("budget: {name} must be more than nothing"))),
+        None => Ok(budget),
+    }
 }
 
 /// Whether a path is none below the repository. A NUL in it is the daemon's to refuse: the task is
@@ -201,6 +223,7 @@ mod tests {
             wanted_daemon_id: Some(hayward_shared::id::DaemonId::fresh()),
             continue_from_task_id: Some(hayward_shared::id::TaskId::fresh()),
             copy_files: vec!["f".into()],
+            budget: Some(Budget { max_tokens: Some(1), ..Budget::default() }),
             max_attempts: 1,
             ..Order::default()
         };
@@ -229,6 +252,8 @@ mod tests {
             ),
             (json!({"plan": "x", "requeueAfter": 0}), "1 minute at least"),
             (json!({"plan": "x", "requeueAfter": 0.5}), "order"),
+            (json!({"plan": "x", "budget": {"maxTokens": 0}}), "maxTokens must be more"),
+            (json!({"plan": "x", "budget": {"maxCost": 1}}), "maxCost"),
             (
                 json!({"plan": "x", "requeueAfter": 5,
                     "wantedDaemonId": hayward_shared::id::DaemonId::fresh()}),

@@ -11,7 +11,7 @@ use crate::core::Core;
 use crate::lease;
 use crate::limits::Limits;
 use crate::store::tasks::{self, Filter, Stored};
-use crate::store::{Tx, daemons, discards, limits};
+use crate::store::{Tx, daemons, discards, limits, spending};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -103,7 +103,11 @@ pub(super) async fn show(
     let task = find(&core, &caller, &id).await?.task;
     // who runs the other daemons is nothing for an agent
     let why = if caller.reads().is_ok() { why::of(&core, &task).await? } else { Vec::new() };
-    Ok(Json(TaskView { task, why }))
+    let spent = match task.order.budget {
+        Some(_) => Some(spending::own(&mut *core.store.read().await?, &task).await?.spent),
+        None => None,
+    };
+    Ok(Json(TaskView { task, why, spent }))
 }
 
 pub(super) async fn usage(
@@ -210,6 +214,9 @@ pub(super) async fn make(
         version: 1,
     };
     tasks::set_labels(tx.conn(), &task).await?;
+    if task.order.budget.is_some() {
+        spending::set_budget(tx.conn(), &task).await?;
+    }
     Ok(tasks::apply(tx, lease::created(Stored::new(task), &caller.actor())).await?)
 }
 
@@ -237,6 +244,10 @@ async fn part_of(
             parent.short()
         );
         return Err(refused(text, "depth").into());
+    }
+    if let Some(over) = spending::over(tx.conn(), &row.task).await? {
+        let fault = Fault::new(Code::LimitReached, format!("parentTaskId: {over}"));
+        return Err(fault.into());
     }
     if limits::tree(tx.conn(), workspace, root, most).await? >= most {
         let text = format!(
@@ -322,6 +333,16 @@ pub(super) async fn discard(
     if !row.task.status.is_final() {
         let text = format!("a {} task cannot be discarded: cancel it first", row.task.status);
         return Err(Fault::new(Code::IllegalTransition, text).into());
+    }
+    if let Some(part) = limits::open_part(tx.conn(), caller.workspace, row.task.id).await? {
+        // what bounds it is looked for along the tasks above it
+        let text = format!(
+            "task {} cannot be discarded: its part {} has not ended, and is held to its budget. \
+             Cancel that first, or wait until it has ended",
+            row.task.id.short(),
+            part.short()
+        );
+        return Err(Fault::new(Code::Conflict, text).into());
     }
     tasks::discard(&mut tx, caller.workspace, row.task.id).await?;
     let daemon = row.task.holding.daemon_id;

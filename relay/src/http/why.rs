@@ -2,9 +2,9 @@
 
 use crate::core::Core;
 use crate::limits::Gauge;
-use crate::placement::why::{Around, Seen, why};
-use crate::store::{StoreError, daemons, limits, tasks};
-use hayward_shared::task::{Status, Task};
+use crate::placement::why::{Around, Seen, of_budget, why};
+use crate::store::{StoreError, daemons, limits, spending, tasks};
+use hayward_shared::task::{Reason, Status, Task};
 use hayward_shared::why::Why;
 
 /// Daemons that are told of at the most: as many as anybody reads.
@@ -16,8 +16,12 @@ const MOST_HOLDERS: u32 = 1_000;
 /// Why `task` waits; nothing for one that runs or has ended.
 pub(super) async fn of(core: &Core, task: &Task) -> Result<Vec<Why>, StoreError> {
     let waits = [Status::Pending, Status::Queued, Status::Waiting, Status::Deferred];
-    if !waits.contains(&task.status) {
+    let is_braked = task.status == Status::Paused && task.reason == Some(Reason::Budget);
+    if !waits.contains(&task.status) && !is_braked {
         return Ok(Vec::new());
+    }
+    if let Some(over) = spending::over(&mut *core.store.read().await?, task).await? {
+        return Ok(vec![of_budget(over)]);
     }
     let workspace = task.workspace_id;
     let online = core.registry.online_in(workspace).await?;

@@ -4,6 +4,7 @@
 use super::{Candidate, Unfit, agent_of, explain, provider_at};
 use crate::limits::{Barrier, Gauge};
 use crate::store::daemons::{Daemon, Profile};
+use hayward_shared::budget::BudgetReached;
 use hayward_shared::id::{DaemonId, TaskId};
 use hayward_shared::task::{Reason, Status, Task};
 use hayward_shared::time::Timestamp;
@@ -92,7 +93,8 @@ fn for_daemon(task: &Task, seen: Seen<'_>, around: &Around<'_>) -> Why {
         .unwrap_or_else(|| {
             (WhyCode::Ready, "nothing holds it back there: the daemon was told of it".to_owned())
         });
-    Why { daemon_id: Some(*id), hostname: Some(profile.hostname.clone()), code, message }
+    let hostname = Some(profile.hostname.clone());
+    Why { daemon_id: Some(*id), hostname, ..Why::of_all(code, message) }
 }
 
 type Said = (WhyCode, String);
@@ -221,16 +223,13 @@ fn waiting(task: &Task, around: &Around<'_>) -> Why {
         Some(Reason::Quota) => {
             (WhyCode::Quota, "the quota of its agent's provider is used up".to_owned())
         }
-        Some(Reason::Budget) => {
-            (WhyCode::Budget, "its budget is used up: `hayward task resume` goes on".to_owned())
-        }
         other => {
             let reason = other.map_or("a reason that was not told", Reason::name);
             (WhyCode::Unknown, format!("it waits for {reason}"))
         }
     };
     let hostname = holder.map(|seen| seen.daemon.profile.hostname.clone());
-    Why { daemon_id: task.holding.daemon_id, hostname, code, message }
+    Why { daemon_id: task.holding.daemon_id, hostname, ..Why::of_all(code, message) }
 }
 
 fn return_of(daemon: &Daemon, task: &Task) -> String {
@@ -265,6 +264,11 @@ fn deferred(task: &Task) -> Why {
             Why::of_all(WhyCode::Retry, text)
         }
     }
+}
+
+/// Why a task waits whose budget, or that of one that it is a part of, is used up.
+pub(crate) fn of_budget(over: BudgetReached) -> Why {
+    Why { budget: Some(over), ..Why::of_all(WhyCode::BudgetReached, over.to_string()) }
 }
 
 /// Bytes for people.

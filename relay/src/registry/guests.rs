@@ -182,7 +182,7 @@ impl Registry {
     /// Takes an output frame of a daemon at another relay to whoever watches here.
     pub(crate) fn frame_afar(&self, from: RelayId, daemon: DaemonId, bytes: Bytes) {
         if self.is_afar(daemon, from) {
-            self.frame(daemon, bytes);
+            self.frames(daemon, &mut [bytes]);
         }
     }
 

@@ -181,6 +181,8 @@ mod tests {
             field: crate::field::Field::default(),
             timing: config.timing,
             limits: config.limits.clone(),
+            prices: config.prices.clone(),
+            raised: tokio::sync::Notify::new(),
             refused: tokio::sync::Notify::new(),
             gate: Gate::new(&config, true),
             metrics: Metrics::default(),

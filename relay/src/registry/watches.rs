@@ -110,34 +110,50 @@ impl Registry {
         }
     }
 
-    /// Takes a daemon's output frame to the client whose watch it names.
-    pub(crate) fn frame(&self, daemon: DaemonId, bytes: Bytes) {
-        let Some(id) = watch_of(&bytes) else { return };
+    /// Takes a daemon's output frames, in their order, to the clients whose watches they name. What
+    /// is left in their places is empty.
+    pub(crate) fn frames(&self, daemon: DaemonId, frames: &mut [Bytes]) {
         let mut inner = self.lock();
-        let Some(watch) = inner.watches.get(&id).filter(|w| w.daemon == daemon) else {
-            if !inner.guest_frame(daemon, id, &bytes) {
-                // its end crossed this frame, or was lost: say it (again)
-                inner.tell_unwatch(daemon, id);
-            }
-            return;
-        };
-        let end = match Frame::decode(&bytes) {
-            Ok(frame) => frame.body == Body::End,
-            Err(e) => {
-                let fault = Fault::new(Code::Failed, format!("the daemon sent {e}"));
-                inner.fail(id, fault);
-                return;
-            }
-        };
-        if watch.outlet.frame(bytes).is_err() {
-            inner.fail(id, Fault::new(Code::RateLimited, "the client takes output too slowly"));
-        } else if end {
-            inner.watches.remove(&id);
+        for frames in frames.chunk_by_mut(|one, next| watch_of(one) == watch_of(next)) {
+            inner.frames(daemon, frames);
         }
     }
 }
 
 impl Inner {
+    /// Frames of one watch.
+    fn frames(&mut self, daemon: DaemonId, frames: &mut [Bytes]) {
+        let Some(id) = frames.first().and_then(|first| watch_of(first)) else { return };
+        let Some(watch) = self.watches.get(&id).filter(|w| w.daemon == daemon) else {
+            for bytes in frames {
+                if !self.guest_frame(daemon, id, bytes) {
+                    // its end crossed these frames, or was lost: say it (again)
+                    return self.tell_unwatch(daemon, id);
+                }
+            }
+            return;
+        };
+        let (mut end, mut bad) = (false, None);
+        let good = frames.iter_mut().map_while(|bytes| match Frame::decode(bytes) {
+            Ok(frame) if !end => {
+                end = frame.body == Body::End;
+                Some(std::mem::take(bytes))
+            }
+            Ok(_) => None,
+            Err(e) => {
+                bad = Some(e);
+                None
+            }
+        });
+        if watch.outlet.frames(good).is_err() {
+            self.fail(id, Fault::new(Code::RateLimited, "the client takes output too slowly"));
+        } else if let Some(e) = bad {
+            self.fail(id, Fault::new(Code::Failed, format!("the daemon sent {e}")));
+        } else if end {
+            self.watches.remove(&id);
+        }
+    }
+
     pub(super) fn watches_of(&self, client: ClientId) -> Vec<WatchId> {
         self.watches.iter().filter(|(_, w)| w.client == client).map(|(id, _)| *id).collect()
     }

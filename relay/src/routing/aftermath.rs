@@ -2,7 +2,7 @@
 //! and that its agent is to go on with it. That is true of the work whichever run came after, so a
 //! newer fence does not refuse it. Pure.
 
-use super::{Verdict, draft};
+use super::{Sender, Verdict, draft, usage_of};
 use crate::change::Change;
 use hayward_shared::event::{Actor, Kind, MAX_TEXT, bounded};
 use hayward_shared::id::RunId;
@@ -48,6 +48,20 @@ pub(super) fn judge(
         }
         _ => Verdict::Stale(told),
     }
+}
+
+/// What any other message of a run with the older fence `told` means, whose daemon need not have the
+/// task any more: it is refused, and what the run used was used.
+pub(super) fn late_usage(
+    mut change: Change,
+    from: Sender,
+    (told, message): (u64, FromDaemon),
+) -> Verdict {
+    let FromDaemon::TaskEvent(event) = message else { return Verdict::Stale(told) };
+    let Some(usage) = usage_of(&event) else { return Verdict::Stale(told) };
+    let run = event.run_id;
+    change.drafts.push(draft(event, &from.actor(), told));
+    Verdict::Late(Box::new(change), told, (run, usage))
 }
 
 /// The present run's work is to be gone on with.

@@ -5,11 +5,12 @@
 
 use super::pipe::{Ended, Outlet, Pipe};
 use super::reports::Numbered;
-use super::{hello, reconcile};
+use super::{hello, reconcile, size};
 use crate::core::Core;
 use crate::registry::LinkId;
-use crate::store::{StoreError, daemons};
+use crate::store::{StoreError, Tries, daemons};
 use axum::extract::ws::{Message, WebSocket, close_code};
+use bytes::Bytes;
 use futures_util::stream::SplitStream;
 use futures_util::{FutureExt, StreamExt};
 use hayward_shared::fault::{Code, Fault};
@@ -54,6 +55,13 @@ pub(super) enum End {
     Store(#[from] StoreError),
 }
 
+impl End {
+    /// Whether what ended so is to be tried anew.
+    pub(super) fn passes(&self, tries: &mut Tries) -> bool {
+        matches!(self, Self::Store(e) if tries.again(e))
+    }
+}
+
 impl From<Ended> for End {
     fn from(_: Ended) -> Self {
         Self::Broken
@@ -65,7 +73,8 @@ pub(crate) async fn serve(socket: WebSocket, core: Arc<Core>) {
     let (sink, mut stream) = futures_util::StreamExt::split(socket);
     let pipe = Pipe::open(sink, core.timing.ping);
     let outlet = pipe.outlet();
-    let end = match hello::greet(&mut stream, &outlet, &core).await {
+    // what a link needs while something is done is not kept while nothing is
+    let end = match Box::pin(hello::greet(&mut stream, &outlet, &core)).await {
         Ok(connection) => connection.run(stream).await,
         Err(end) => end,
     };
@@ -157,11 +166,12 @@ impl Connection {
                     Event::Work
                 }
             };
-            if let Err(end) = self.on(event).await {
+            // some 12 KiB that an idle link would hold
+            if let Err(end) = Box::pin(self.on(event)).await {
                 break end;
             }
         };
-        self.leave(&end).await;
+        Box::pin(self.leave(&end)).await;
         end
     }
 
@@ -178,8 +188,11 @@ impl Connection {
 
     /// Handles frames in their order; state messages that follow one another are stored together.
     async fn frames(&mut self, frames: Vec<Message>) -> Result<(), End> {
-        let mut batch = Vec::new();
+        let (mut batch, mut output) = (Vec::new(), Vec::new());
         for frame in frames {
+            if !matches!(frame, Message::Binary(_)) {
+                self.output(&mut output);
+            }
             match frame {
                 Message::Text(text) => match self.text(text.as_str()).await? {
                     Taken::Numbered(message) => batch.push(*message),
@@ -189,10 +202,7 @@ impl Connection {
                     }
                     Taken::Nothing => {}
                 },
-                Message::Binary(bytes) => {
-                    self.core.metrics.output_bytes.inc_by(bytes.len() as u64);
-                    self.core.registry.frame(self.peer.daemon, bytes);
-                }
+                Message::Binary(bytes) => output.push(bytes),
                 Message::Close(_) => {
                     self.store(batch).await?;
                     return Err(End::Farewell);
@@ -200,7 +210,19 @@ impl Connection {
                 Message::Ping(_) | Message::Pong(_) => {}
             }
         }
+        self.output(&mut output);
         self.store(batch).await
+    }
+
+    /// Passes output on to those who watch.
+    fn output(&self, frames: &mut Vec<Bytes>) {
+        if frames.is_empty() {
+            return;
+        }
+        let bytes: usize = frames.iter().map(Bytes::len).sum();
+        self.core.metrics.output_bytes.inc_by(bytes as u64);
+        self.core.registry.frames(self.peer.daemon, frames);
+        frames.clear();
     }
 
     async fn store(&mut self, batch: Vec<Numbered>) -> Result<(), End> {
@@ -332,12 +354,4 @@ async fn next(stream: &mut SplitStream<WebSocket>, dead_at: Instant) -> Event {
         frames.push(frame);
     }
     Event::Frames(frames)
-}
-
-fn size(frame: &Message) -> usize {
-    match frame {
-        Message::Text(text) => text.len(),
-        Message::Binary(bytes) => bytes.len(),
-        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
-    }
 }

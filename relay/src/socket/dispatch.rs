@@ -10,7 +10,7 @@ use crate::placement::{self, Candidate};
 use crate::routing::Sender;
 use crate::store::tasks::{self, Closed, Stored};
 use crate::store::tokens::{self, Issue};
-use crate::store::{Conn, StoreError, Tx, daemons, limits, persist};
+use crate::store::{Conn, StoreError, Tx, daemons, limits, persist, spending};
 use hayward_shared::api::Role;
 use hayward_shared::protocol::{RunOrder, SpawnTask, Tagged, ToDaemon};
 use hayward_shared::task::{CompletionAction, Task};
@@ -25,7 +25,10 @@ const MAX_SLOTS: u32 = 64;
 /// change that takes long does not keep link and daemon busy.
 const PASSED_OVER: Duration = Duration::from_millis(250);
 
-/// Queued tasks that are looked at together.
+/// Queued tasks that are looked at first: mostly one of the best few is taken.
+const FIRST_PAGE: u32 = 8;
+
+/// Queued tasks that are looked at together where none of those was.
 const QUEUE_PAGE: u32 = 64;
 
 /// Queued tasks by which it is judged who is told of work first.
@@ -131,6 +134,7 @@ impl Connection {
             let Some(Found { row, agent, provider, probe }) = found else {
                 return Ok((None, passed_over));
             };
+            let former = row.task.holding.run_id;
             let mut change = Change::of(row);
             let lease_end = self.core.lease_end(&mut tx).await?;
             if let Err(e) = lease::claim(&mut change, daemon, &by, now, lease_end) {
@@ -149,6 +153,9 @@ impl Connection {
             change.row.task.holding.claimed_agent = agent;
             change.row.task.holding.provider = provider;
             let task = tasks::apply(&mut tx, change).await?;
+            if let Some(run) = former {
+                spending::keep_run(tx.conn(), workspace, (id, run)).await?;
+            }
             let spawn = order(&mut tx, &task, &self.core.timing, now).await?;
             tx.commit().await?;
             return Ok((Some(spawn), passed_over));
@@ -201,7 +208,8 @@ impl Connection {
         }
         let closed = self.closed(gauge);
         loop {
-            let after = (last.as_ref(), QUEUE_PAGE);
+            let limit = if last.is_none() { FIRST_PAGE } else { QUEUE_PAGE };
+            let after = (last.as_ref(), limit);
             let page = tasks::queue_but(tx.conn(), workspace, daemon, after, &closed).await?;
             if page.is_empty() {
                 return Ok(None);
@@ -217,6 +225,9 @@ impl Connection {
                 let agent = placement::agent_of(&row.task, profile);
                 let provider = agent.as_deref().and_then(|a| placement::provider_at(a, profile));
                 if gauge.barrier(agent.as_deref(), provider.as_deref()).is_some() {
+                    continue;
+                }
+                if spending::over(tx.conn(), &row.task).await?.is_some() {
                     continue;
                 }
                 match tasks::take(tx.conn(), workspace, row.task.id).await? {

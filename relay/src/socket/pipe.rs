@@ -1,11 +1,15 @@
 //! The writing half of a link: one task that owns the sink, and bounded queues into it.
 //!
 //! State goes through `text` and waits for room. Notices go through `urgent`, output through
-//! `frames`; neither waits: who finds them full ends the link, or the watch, in the open.
+//! `frames`; neither waits: who finds them full ends the link, or the watch, in the open. What is at
+//! hand together is written together.
 
+use super::backlog::{Amount, Backlog};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures_util::SinkExt;
+use bytes::Bytes;
 use futures_util::stream::SplitSink;
+use futures_util::{Sink, SinkExt};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -18,8 +22,9 @@ const TEXT: usize = 256;
 /// Notices that may wait: one for each watch that a client may have.
 const URGENT: usize = 64;
 
-/// Output frames that may wait, 64 KiB each.
-const FRAMES: usize = 32;
+/// Bytes that are written together: past this a call's share of each is nothing, and a state message
+/// does not wait long behind output.
+pub(super) const TOGETHER: usize = 64 * 1024;
 
 /// A peer that takes nothing for this long is gone.
 const WRITE: Duration = Duration::from_secs(20);
@@ -32,7 +37,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 pub(crate) struct Outlet {
     urgent: mpsc::Sender<Message>,
     text: mpsc::Sender<Message>,
-    frames: mpsc::Sender<Message>,
+    output: Arc<Backlog>,
     ended: Arc<Notify>,
 }
 
@@ -59,17 +64,17 @@ impl Outlet {
         }
     }
 
-    /// Sends an output frame if there is room.
-    pub(crate) fn frame(&self, frame: bytes::Bytes) -> Result<(), Ended> {
-        self.frames.try_send(Message::Binary(frame)).map_err(|_| Ended)
+    /// Sends output frames if there is room; of those that find none, and of all behind, none is sent.
+    pub(crate) fn frames(&self, frames: impl Iterator<Item = Bytes>) -> Result<(), Ended> {
+        self.output.add(frames)
     }
 
     /// One that has room for so many state messages, and what goes into it.
     #[cfg(test)]
     pub(crate) fn narrow(texts: usize) -> (Self, mpsc::Receiver<Message>) {
         let (text, queue) = mpsc::channel(texts);
-        let (urgent, frames) = (text.clone(), text.clone());
-        (Self { urgent, text, frames, ended: Arc::default() }, queue)
+        let (output, ended) = (Arc::default(), Arc::default());
+        (Self { urgent: text.clone(), text, output, ended }, queue)
     }
 
     /// Asks the link to end.
@@ -92,12 +97,8 @@ pub(crate) struct Pipe {
 impl Pipe {
     /// Begins to write to `sink`, and to ping it.
     pub(crate) fn open(sink: SplitSink<WebSocket, Message>, ping: Duration) -> Self {
-        let (urgent, urgent_queue) = mpsc::channel(URGENT);
-        let (text, text_queue) = mpsc::channel(TEXT);
-        let (frames, frame_queue) = mpsc::channel(FRAMES);
-        let queues = Queues { urgent: urgent_queue, text: text_queue, frames: frame_queue };
-        let writer = tokio::spawn(write(sink, queues, ping));
-        Self { outlet: Outlet { urgent, text, frames, ended: Arc::new(Notify::new()) }, writer }
+        let (outlet, queues) = queues();
+        Self { outlet, writer: tokio::spawn(write(sink, queues, ping)) }
     }
 
     /// The queues into it.
@@ -124,27 +125,154 @@ impl Drop for Pipe {
     }
 }
 
+/// The ends of the queues: who writes has the other.
 struct Queues {
     urgent: mpsc::Receiver<Message>,
     text: mpsc::Receiver<Message>,
-    frames: mpsc::Receiver<Message>,
+    output: Arc<Backlog>,
+    /// Frames that are written next.
+    taken: VecDeque<Bytes>,
 }
 
-async fn write(mut sink: SplitSink<WebSocket, Message>, mut queues: Queues, ping: Duration) {
+fn queues() -> (Outlet, Queues) {
+    let (urgent, urgent_queue) = mpsc::channel(URGENT);
+    let (text, text_queue) = mpsc::channel(TEXT);
+    let (output, ended) = (Arc::<Backlog>::default(), Arc::default());
+    let queues = Queues {
+        urgent: urgent_queue,
+        text: text_queue,
+        output: output.clone(),
+        taken: VecDeque::new(),
+    };
+    (Outlet { urgent, text, output, ended }, queues)
+}
+
+impl Queues {
+    /// The next text that waits.
+    fn text(&mut self) -> Option<Message> {
+        self.urgent.try_recv().or_else(|_| self.text.try_recv()).ok()
+    }
+}
+
+async fn write(mut sink: impl Sink<Message> + Unpin, mut queues: Queues, ping: Duration) {
     let mut pings = interval(ping);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let message = tokio::select! {
+        let more = !queues.taken.is_empty();
+        let first = tokio::select! {
             biased;
-            Some(message) = queues.urgent.recv() => message,
-            Some(message) = queues.text.recv() => message,
-            _ = pings.tick() => Message::Ping(bytes::Bytes::new()),
-            Some(message) = queues.frames.recv() => message,
+            Some(message) = queues.urgent.recv() => Some(message),
+            Some(message) = queues.text.recv() => Some(message),
+            _ = pings.tick() => Some(Message::Ping(Bytes::new())),
+            () = std::future::ready(()), if more => None,
+            () = queues.output.came() => None,
         };
-        let last = matches!(message, Message::Close(_));
-        let written = timeout(WRITE, sink.send(message)).await;
-        if last || !matches!(written, Ok(Ok(()))) {
+        let written = timeout(WRITE, together(&mut sink, &mut queues, first)).await;
+        if !matches!(written, Ok(Ok(false))) {
             return;
         }
+    }
+}
+
+/// Writes a message and what waits behind it, output last; whether the link is closed by it.
+async fn together<S: Sink<Message> + Unpin>(
+    sink: &mut S,
+    queues: &mut Queues,
+    first: Option<Message>,
+) -> Result<bool, S::Error> {
+    if queues.taken.is_empty() {
+        // before the notices are: the one that tells of a watch was queued before its first frame,
+        // and is written before it
+        queues.taken = queues.output.take();
+    }
+    let (mut next, mut bytes) = (first.or_else(|| queues.text()), 0);
+    while let Some(message) = next.take() {
+        let closes = matches!(message, Message::Close(_));
+        bytes += super::size(&message);
+        sink.feed(message).await?;
+        if closes {
+            sink.flush().await?;
+            return Ok(true);
+        }
+        if bytes < TOGETHER {
+            next = queues.text();
+        }
+    }
+    let mut sent = Amount::default();
+    while bytes < TOGETHER
+        && let Some(frame) = queues.taken.pop_front()
+    {
+        bytes += frame.len();
+        sent = sent.and(&frame);
+        sink.feed(Message::Binary(frame)).await?;
+    }
+    sink.flush().await?;
+    queues.output.sent(sent);
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::sink::unfold;
+    use hayward_shared::id::WatchId;
+    use hayward_shared::protocol::output::{Body, Frame, MAX_BODY};
+    use std::iter::once;
+    use uuid::Uuid;
+
+    /// What a viewer of ours lets come of one watch before it grants more.
+    const WINDOW: usize = 1024 * 1024;
+
+    const PING: Duration = Duration::from_secs(3600);
+
+    fn frame(size: usize) -> Bytes {
+        let (watch, body) = (WatchId(Uuid::now_v7()), vec![b'x'; size]);
+        Frame { watch, offset: 0, body: Body::Bytes(&body) }.encode().into()
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_is_slow_and_never_stops_keeps_two_watches() {
+        for size in [64, 1000, MAX_BODY] {
+            let (outlet, queues) = queues();
+            let (socket, mut viewer) = mpsc::channel(1);
+            let sink = unfold(socket, |socket, message| async {
+                socket.send(message).await.map(|()| socket)
+            });
+            let writer = tokio::spawn(write(Box::pin(sink), queues, PING));
+            let (frame, granted) = (frame(size), 2 * WINDOW / size);
+            for nth in 0..2 * granted {
+                if nth >= granted {
+                    while !matches!(viewer.recv().await.unwrap(), Message::Binary(_)) {}
+                }
+                let sent = outlet.frames(once(frame.clone()));
+                assert!(sent.is_ok(), "frame {nth} of {size} bytes was refused");
+            }
+            writer.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn output_does_not_overtake_the_notice_that_its_watch_began() {
+        let (outlet, mut queues) = queues();
+        let (mut seen, begin) = (Vec::new(), outlet.clone());
+        let (old, new) = (frame(1), frame(2));
+        outlet.frames([old.clone(), old.clone()].into_iter()).unwrap();
+        let began = new.clone();
+        let sink = unfold(&mut seen, |seen, message| {
+            // the watch begins while the first frame is written
+            if seen.is_empty() {
+                begin.urgent("began".to_owned());
+                begin.frames(once(began.clone())).unwrap();
+            }
+            seen.push(message);
+            async { Ok::<_, Ended>(seen) }
+        });
+        let mut sink = Box::pin(sink);
+        for _ in 0..2 {
+            assert!(!together(&mut sink, &mut queues, None).await.unwrap());
+        }
+        drop(sink);
+        let [old, new] = [old, new].map(Message::Binary);
+        assert_eq!(seen, [old.clone(), old, Message::text("began"), new]);
     }
 }

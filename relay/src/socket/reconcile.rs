@@ -12,7 +12,7 @@ use crate::registry::LinkId;
 use crate::routing::Sender;
 use crate::store::events::{self, Draft, Stream};
 use crate::store::tasks::{self, Stored};
-use crate::store::{StoreError, Tx, daemons, due, tokens};
+use crate::store::{StoreError, Tries, Tx, daemons, due, persist, tokens};
 use hayward_shared::api::{MOST_WARM, Vitals};
 use hayward_shared::backoff;
 use hayward_shared::event::{Kind, Subject};
@@ -97,11 +97,19 @@ enum Answer {
     Stale,
 }
 
+/// What a beat did to the runs that it named.
+struct Renewed {
+    /// They have ended, and the daemon does not know.
+    ended: Vec<TaskId>,
+    /// The daemon must be told that they were heard.
+    renewed: Vec<TaskId>,
+}
+
 impl Connection {
     /// Compares what the hello names with what the relay holds.
     pub(super) async fn reconcile(&mut self, named: &[RunKey]) -> Result<(), End> {
         for key in named {
-            match self.named(key).await? {
+            match persist(|| self.named(key)).await? {
                 Answer::GoesOn => {}
                 Answer::Ends => {
                     self.say(&ToDaemon::CancelTask { task_id: key.task_id }.into()).await?;
@@ -175,45 +183,62 @@ impl Connection {
     /// Delivers a run whose first delivery was lost, if that is still so now that nothing else is
     /// written: it may have been cancelled since it was read.
     async fn deliver_again(&self, task: TaskId, run: RunId) -> Result<bool, End> {
+        let Some(spawn) = persist(|| self.order_again(task, run)).await? else { return Ok(false) };
+        self.say(&spawn).await?;
+        Ok(true)
+    }
+
+    async fn order_again(
+        &self,
+        task: TaskId,
+        run: RunId,
+    ) -> Result<Option<Tagged<ToDaemon>>, StoreError> {
         let now = crate::clock::now();
         let mut tx = self.core.store.write().await?;
         if !self.core.bus.has(tx.conn(), self.peer.daemon, self.link.number()).await? {
             // its later link at another relay delivers it
-            return Ok(false);
+            return Ok(None);
         }
         let found = tasks::find(tx.conn(), self.peer.workspace, task).await?;
         let still = found.filter(|row| row.task.holding.run_id == Some(run) && is_undelivered(row));
-        let Some(mut row) = still else { return Ok(false) };
+        let Some(mut row) = still else { return Ok(None) };
         // the secret of the first delivery is not known any more
         tokens::drop_of_task(tx.conn(), row.task.workspace_id, row.task.id).await?;
         row.lease_expires_at = Some(self.core.lease_end(&mut tx).await?);
         tasks::save(tx.conn(), &row).await?;
         let spawn = super::dispatch::order(&mut tx, &row.task, &self.core.timing, now).await?;
         tx.commit().await?;
-        self.say(&spawn).await?;
-        Ok(true)
+        Ok(Some(spawn))
     }
 
     /// Gives up the runs that the daemon named neither in its hello nor in this beat.
     pub(super) async fn settle_unnamed(&mut self, beat: &[TaskId]) -> Result<(), End> {
         for (task, run) in std::mem::take(&mut self.unnamed) {
-            if beat.contains(&task) {
-                continue;
+            if !beat.contains(&task) {
+                persist(|| self.disown(task, run)).await?;
             }
-            let now = crate::clock::now();
-            let mut tx = self.core.store.write().await?;
-            let found = tasks::find(tx.conn(), self.peer.workspace, task).await?;
-            let still = found
-                .filter(|row| row.task.holding.run_id == Some(run) && row.task.status.is_held());
-            let Some(row) = still else { continue };
-            let by = sender(self.peer.daemon).actor();
-            match lease::disowned(&row, &by, now, self.core.jitter()) {
-                Ok(change) => {
-                    tasks::apply(&mut tx, change).await?;
-                    tx.commit().await?;
-                }
-                Err(e) => tracing::error!(%task, "a disowned run stays: {e}"),
+        }
+        Ok(())
+    }
+
+    async fn disown(&self, task: TaskId, run: RunId) -> Result<(), StoreError> {
+        let now = crate::clock::now();
+        let mut tx = self.core.store.write().await?;
+        if !self.core.bus.has(tx.conn(), self.peer.daemon, self.link.number()).await? {
+            // it has a later link at another relay, whose hello may have named the run
+            return Ok(());
+        }
+        let found = tasks::find(tx.conn(), self.peer.workspace, task).await?;
+        let still =
+            found.filter(|row| row.task.holding.run_id == Some(run) && row.task.status.is_held());
+        let Some(row) = still else { return Ok(()) };
+        let by = sender(self.peer.daemon).actor();
+        match lease::disowned(&row, &by, now, self.core.jitter()) {
+            Ok(change) => {
+                tasks::apply(&mut tx, change).await?;
+                tx.commit().await?;
             }
+            Err(e) => tracing::error!(%task, "a disowned run stays: {e}"),
         }
         Ok(())
     }
@@ -226,6 +251,32 @@ impl Connection {
         number: Option<u64>,
         vitals: Option<Vitals>,
     ) -> Result<(), End> {
+        let told = vitals.map(bounded).filter(|told| *told != self.peer.profile.vitals);
+        if let Some(vitals) = &told {
+            self.peer.profile.vitals.clone_from(vitals);
+            self.core.field.describe(self.peer.workspace, self.peer.daemon, &self.peer.profile);
+        }
+        let mut tries = Tries::default();
+        let Renewed { ended, renewed } = loop {
+            match self.renew(active, told.is_some()).await {
+                Err(end) if end.passes(&mut tries) => {}
+                done => break done?,
+            }
+        };
+        for task_id in ended {
+            // it was cancelled, and the word was lost
+            self.say(&Tagged::from(ToDaemon::CancelTask { task_id })).await?;
+        }
+        if let Some(beat) = number {
+            let spread_ms = Some(backoff::spread_ms(self.core.registry.online()));
+            self.say(&ToDaemon::HeartbeatAck { beat, renewed, spread_ms }.into()).await?;
+        }
+        self.settle_unnamed(active).await
+    }
+
+    /// Renews the leases of the named runs, and stores what the daemon says of itself where that is
+    /// new.
+    async fn renew(&self, active: &[TaskId], is_new: bool) -> Result<Renewed, End> {
         let now = crate::clock::now();
         let Peer { workspace, daemon, token, .. } = self.peer;
         let (mut ended, mut renewed) = (Vec::new(), Vec::new());
@@ -234,10 +285,7 @@ impl Connection {
             return Err(End::Refused(Fault::new(Code::Unauthorized, "the token was revoked")));
         }
         daemons::seen(tx.conn(), daemon, now).await?;
-        let vitals = vitals.map(bounded).filter(|told| *told != self.peer.profile.vitals);
-        if let Some(vitals) = vitals {
-            self.peer.profile.vitals = vitals;
-            self.core.field.describe(workspace, daemon, &self.peer.profile);
+        if is_new {
             daemons::describe(tx.conn(), daemon, &self.peer.profile).await?;
         }
         let lease_end = self.core.lease_end(&mut tx).await?;
@@ -263,14 +311,6 @@ impl Connection {
             }
         }
         tx.commit().await?;
-        for task_id in ended {
-            // it was cancelled, and the word was lost
-            self.say(&Tagged::from(ToDaemon::CancelTask { task_id })).await?;
-        }
-        if let Some(beat) = number {
-            let spread_ms = Some(backoff::spread_ms(self.core.registry.online()));
-            self.say(&ToDaemon::HeartbeatAck { beat, renewed, spread_ms }.into()).await?;
-        }
-        self.settle_unnamed(active).await
+        Ok(Renewed { ended, renewed })
     }
 }

@@ -6,12 +6,13 @@ use crate::change::Change;
 use crate::refusals;
 use crate::routing::{self, Moment, Sender, Verdict};
 use crate::store::tasks::{self, Stored};
-use crate::store::{StoreError, Tx, daemons};
+use crate::store::{StoreError, Tries, Tx, daemons, spending};
 use hayward_edge::planted;
 use hayward_shared::api::Directories;
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{TaskId, WorkspaceId};
+use hayward_shared::id::{RunId, TaskId, WorkspaceId};
 use hayward_shared::protocol::{FromDaemon, Tags, ToDaemon};
+use hayward_shared::task::Usage;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the daemon is told of a report that was not applied.
@@ -21,6 +22,7 @@ enum Answer {
 }
 
 /// A state message with its place in the daemon's outbox; without a body it could not be read.
+#[derive(Clone)]
 pub(super) struct Numbered {
     pub(super) seq: u64,
     pub(super) tags: Tags,
@@ -82,6 +84,7 @@ impl Sheet {
             Some(entry) => {
                 entry.change.row = change.row;
                 entry.change.drafts.extend(change.drafts);
+                entry.change.spent = entry.change.spent.plus(change.spent);
                 entry.changed = true;
             }
             None => {
@@ -103,6 +106,16 @@ impl Connection {
     /// Stores state messages and the number of the last in one transaction. One that is stored
     /// already is acked again; one that is too far ahead ends the link, since something was lost.
     pub(super) async fn numbered(&mut self, batch: Vec<Numbered>) -> Result<(), End> {
+        let mut tries = Tries::default();
+        loop {
+            match self.store_numbered(batch.clone()).await {
+                Err(end) if end.passes(&mut tries) => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn store_numbered(&mut self, batch: Vec<Numbered>) -> Result<(), End> {
         let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let mut tx = self.core.store.write().await?;
         let acked = daemons::acked(tx.conn(), self.peer.daemon).await?;
@@ -160,17 +173,32 @@ impl Connection {
     pub(super) async fn unnumbered(&mut self, tags: Tags, body: FromDaemon) -> Result<(), End> {
         let ends =
             matches!(body, FromDaemon::TaskStatusChange(_) | FromDaemon::TaskComplete { .. });
-        let mut tx = self.core.store.write().await?;
-        let mut sheet = Sheet::default();
-        let answer = self.take(&mut tx, &mut sheet, tags, body).await?;
-        let asked = sheet.store(&mut tx).await?;
-        tx.commit().await?;
+        let mut tries = Tries::default();
+        let (answer, asked) = loop {
+            match self.store_unnumbered(tags, body.clone()).await {
+                Err(e) if tries.again(&e) => {}
+                stored => break stored?,
+            }
+        };
         self.tell_of_provider(asked);
         if let Some(answer) = answer {
             self.tell(answer).await?;
         }
         // an end makes room, and a plain peer does not ask for more
         if ends && self.peer.plain { self.offer().await } else { Ok(()) }
+    }
+
+    async fn store_unnumbered(
+        &mut self,
+        tags: Tags,
+        body: FromDaemon,
+    ) -> Result<(Option<Answer>, bool), StoreError> {
+        let mut tx = self.core.store.write().await?;
+        let mut sheet = Sheet::default();
+        let answer = self.take(&mut tx, &mut sheet, tags, body).await?;
+        let asked = sheet.store(&mut tx).await?;
+        tx.commit().await?;
+        Ok((answer, asked))
     }
 
     /// What was learned of a provider is stored: those who wait for it may go on sooner or later.
@@ -255,19 +283,42 @@ impl Connection {
                 }
             }
             Verdict::Spent(mut change, run, usage) => {
-                let sum = tasks::note_usage(tx.conn(), workspace, (task, run), &usage).await?;
-                change.row.task.results.usage = sum;
-                change.row.task.version += 1;
+                self.spend(tx, &mut change, (run, usage)).await?;
                 // a refusal is told with a usage of nothing
                 if usage.output_tokens > 0 {
                     sheet.asked |= refusals::answered(tx.conn(), &change.row).await?;
                 }
                 sheet.note(*change);
             }
+            Verdict::Late(mut change, epoch, (run, usage)) => {
+                let was = change.row.task.holding.run_id == Some(run)
+                    || spending::was_run(tx.conn(), workspace, (task, run)).await?;
+                if was {
+                    self.spend(tx, &mut change, (run, usage)).await?;
+                    sheet.note(*change);
+                }
+                return Ok(Some(Answer::Stale(task, epoch)));
+            }
             Verdict::Pass(why) => tracing::warn!(%task, %daemon, "a report was not applied: {why}"),
             Verdict::Stale(epoch) => return Ok(Some(Answer::Stale(task, epoch))),
             Verdict::Absent => return Ok(Some(Answer::Absent(task))),
         }
         Ok(None)
+    }
+    /// Counts what a run of a task used so far.
+    async fn spend(
+        &self,
+        tx: &mut Tx,
+        change: &mut Change,
+        (run, said): (RunId, Usage),
+    ) -> Result<(), StoreError> {
+        let task = &mut change.row.task;
+        let price = task.model().and_then(|model| self.core.prices.of(model));
+        let (key, said) = ((task.id, run), (said, price));
+        let noted = spending::note_usage(tx.conn(), task.workspace_id, key, said).await?;
+        task.results.usage = noted.0;
+        task.version += 1;
+        change.spent = change.spent.plus(noted.1);
+        Ok(())
     }
 }

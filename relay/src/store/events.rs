@@ -13,6 +13,12 @@ use std::sync::Arc;
 /// Rows that one statement stores at the most: past it a row's share of the statement is nothing.
 const MOST_ROWS: usize = 64;
 
+// the kind is part of the text, or its own index would not be found
+const COUNT_TOOLS: &str = "SELECT COUNT(*) FROM events WHERE workspace_id = $1 AND stream = $2 \
+    AND kind = 'tool.finished'";
+const READ_TOOLS: &str = "SELECT document FROM events WHERE workspace_id = $1 AND stream = $2 \
+    AND kind = 'tool.finished' ORDER BY seq LIMIT $3 OFFSET $4";
+
 /// An event before it has its place in a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Draft {
@@ -161,36 +167,80 @@ pub(crate) async fn read(
     rows.iter().map(|document| from_json(document, "event")).collect()
 }
 
-/// One page of a stream's events of one kind, and how many there are in all.
-pub(crate) async fn of_kind(
+/// One page of a stream's tool calls that ended, and how many there are in all.
+pub(crate) async fn tools(
     conn: &mut Conn,
     workspace: WorkspaceId,
     stream: &str,
-    kind: &Kind,
     (limit, offset): (u32, u64),
 ) -> Result<(Vec<Envelope>, u64), StoreError> {
-    let total: i64 = query_scalar(
-        "SELECT COUNT(*) FROM events WHERE workspace_id = $1 AND stream = $2 AND kind = $3",
-    )
-    .bind(text(workspace.0))
-    .bind(stream)
-    .bind(column(kind))
-    .fetch_one(&mut *conn)
-    .await
-    .doing("count events")?;
-    let rows: Vec<String> = query_scalar(
-        "SELECT document FROM events WHERE workspace_id = $1 AND stream = $2 AND kind = $3 \
-         ORDER BY seq LIMIT $4 OFFSET $5",
-    )
-    .bind(text(workspace.0))
-    .bind(stream)
-    .bind(column(kind))
-    .bind(i64::from(limit))
-    .bind(int(offset))
-    .fetch_all(conn)
-    .await
-    .doing("read events")?;
+    let total: i64 = query_scalar(COUNT_TOOLS)
+        .bind(text(workspace.0))
+        .bind(stream)
+        .fetch_one(&mut *conn)
+        .await
+        .doing("count events")?;
+    let rows: Vec<String> = query_scalar(READ_TOOLS)
+        .bind(text(workspace.0))
+        .bind(stream)
+        .bind(i64::from(limit))
+        .bind(int(offset))
+        .fetch_all(conn)
+        .await
+        .doing("read events")?;
     let page =
         rows.iter().map(|document| from_json(document, "event")).collect::<Result<_, _>>()?;
     Ok((page, count(total)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract::{Place, on_postgres, on_sqlite};
+    use super::super::sql::query;
+    use super::*;
+
+    async fn the_index_of_tools_is_used(place: Place) {
+        let mut tx = place.store.write().await.unwrap();
+        let conn = tx.conn();
+        query(
+            "INSERT INTO events (workspace_id, stream, seq, kind, document) \
+             WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) \
+             SELECT 'w', 's', i, CASE i % 50 WHEN 0 THEN 'tool.finished' ELSE 'x' END, '{}' FROM n",
+        )
+        .execute(conn)
+        .await
+        .unwrap();
+        let shared = conn.is_shared();
+        if shared {
+            query("ANALYZE events").execute(conn).await.unwrap();
+        }
+        for (sql, page) in [(COUNT_TOOLS, false), (READ_TOOLS, true)] {
+            let mut explain = Parts::new(if shared { "EXPLAIN " } else { "EXPLAIN QUERY PLAN " });
+            explain.push(sql);
+            let mut explain = explain.done().bind("w").bind("s");
+            if page {
+                explain = explain.bind(50).bind(0);
+            }
+            let plan: Vec<String> = if shared {
+                let rows = explain.fetch_all::<(String,)>(conn).await.unwrap();
+                rows.into_iter().map(|(line,)| line).collect()
+            } else {
+                let rows = explain.fetch_all::<(i64, i64, i64, String)>(conn).await.unwrap();
+                rows.into_iter().map(|(_, _, _, line)| line).collect()
+            };
+            assert!(plan.iter().any(|line| line.contains("events_of_tools")), "{sql}: {plan:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tool_calls_are_found_by_their_own_index_on_sqlite() {
+        the_index_of_tools_is_used(on_sqlite().await).await;
+    }
+
+    #[tokio::test]
+    async fn tool_calls_are_found_by_their_own_index_on_postgres() {
+        if let Some(place) = on_postgres().await {
+            the_index_of_tools_is_used(place).await;
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::sql::{query, query_scalar};
 use super::{Conn, Doing, StoreError, from_json, int, moment, read_id, text};
 use crate::limits::{Backoff, UnderWay};
 use hayward_shared::id::{TaskId, WorkspaceId};
-use hayward_shared::task::Task;
+use hayward_shared::task::{STATUSES, Task};
 use hayward_shared::time::Timestamp;
 
 /// Keeps the limits of a workspace from all others who would hand out its tasks, until this change
@@ -106,6 +106,34 @@ pub(crate) async fn tree(
     .await
     .doing("count a tree of tasks")?;
     Ok(u32::try_from(tasks).unwrap_or(u32::MAX))
+}
+
+/// A task below `id` that has not ended, however deep; none where all have.
+pub(crate) async fn open_part(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    id: TaskId,
+) -> Result<Option<TaskId>, StoreError> {
+    let ended: Vec<_> = STATUSES
+        .into_iter()
+        .filter(|status| status.is_final())
+        .map(|status| format!("'{}'", status.name()))
+        .collect();
+    let sql = format!(
+        "WITH RECURSIVE below (id, status) AS ( \
+         SELECT id, status FROM tasks WHERE workspace_id = $1 AND parent_task_id = $2 \
+         UNION SELECT t.id, t.status FROM tasks t JOIN below ON t.parent_task_id = below.id \
+         WHERE t.workspace_id = $1) \
+         SELECT id FROM below WHERE status NOT IN ({}) ORDER BY id LIMIT 1",
+        ended.join(", ")
+    );
+    let open: Option<String> = query_scalar(sqlx::AssertSqlSafe(sql))
+        .bind(text(workspace.0))
+        .bind(text(id.0))
+        .fetch_optional(conn)
+        .await
+        .doing("look for parts that have not ended")?;
+    open.map(|id| read_id(&id).map(TaskId)).transpose()
 }
 
 type Row = (String, i64, i64, Option<String>);
@@ -212,6 +240,36 @@ pub(crate) async fn answered(
     .await
     .doing("forget that a provider refused")?;
     Ok(changed > 0)
+}
+
+/// Forgets that a provider refused, whatever it told; whether it had.
+pub(crate) async fn lift(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    provider: &str,
+) -> Result<bool, StoreError> {
+    let changed = query("DELETE FROM provider_backoffs WHERE workspace_id = $1 AND provider = $2")
+        .bind(text(workspace.0))
+        .bind(provider)
+        .execute(conn)
+        .await
+        .doing("forget that a provider refused")?;
+    Ok(changed > 0)
+}
+
+/// The deferred tasks of a workspace.
+pub(crate) async fn deferred(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+) -> Result<Vec<Task>, StoreError> {
+    let rows: Vec<String> = query_scalar(
+        "SELECT document FROM tasks WHERE workspace_id = $1 AND status = 'deferred' ORDER BY id",
+    )
+    .bind(text(workspace.0))
+    .fetch_all(conn)
+    .await
+    .doing("read what is deferred")?;
+    rows.iter().map(|document| from_json(document, "task")).collect()
 }
 
 /// The moments at which something may be asked of a provider again, after `now`: the earliest of

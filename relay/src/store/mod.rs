@@ -21,10 +21,13 @@ pub(crate) mod relays;
 mod schema;
 #[cfg(test)]
 mod several;
+pub(crate) mod spending;
 mod sql;
 mod sqlite;
 pub(crate) mod tasks;
 pub(crate) mod tokens;
+#[cfg(test)]
+mod upgrade;
 pub(crate) mod users;
 mod writer;
 
@@ -161,13 +164,30 @@ pub(crate) async fn persist<T, F>(mut change: impl FnMut() -> F) -> Result<T, St
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    for _ in 1..TRIES {
+    let mut tries = Tries::default();
+    loop {
         match change().await {
-            Err(e) if e.gave_way() => tracing::debug!("a change gave way to another: once more"),
+            Err(e) if tries.again(&e) => {}
             done => return done,
         }
     }
-    change().await
+}
+
+/// How often a change was tried, where [`persist`] cannot make it: one that also changes what its
+/// maker holds.
+#[derive(Debug, Default)]
+pub(crate) struct Tries(u32);
+
+impl Tries {
+    /// Whether a change that failed so is to be made anew.
+    pub(crate) fn again(&mut self, e: &StoreError) -> bool {
+        self.0 += 1;
+        let again = e.gave_way() && self.0 < TRIES;
+        if again {
+            tracing::debug!("a change gave way to another: once more");
+        }
+        again
+    }
 }
 
 /// Says at what the database failed.

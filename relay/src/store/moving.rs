@@ -85,6 +85,8 @@ const TABLES: &[Table] = &[
             ("document", Text),
             ("agent", Text),
             ("provider", Text),
+            ("running_since", Int),
+            ("braked", Int),
         ],
     },
     Table {
@@ -93,7 +95,14 @@ const TABLES: &[Table] = &[
     },
     Table {
         name: "run_usage",
-        columns: &[("workspace_id", Text), ("task_id", Text), ("run_id", Text), ("document", Text)],
+        columns: &[
+            ("workspace_id", Text),
+            ("task_id", Text),
+            ("run_id", Text),
+            ("document", Text),
+            ("cost", Int),
+            ("unpriced", Int),
+        ],
     },
     Table {
         name: "events",
@@ -108,6 +117,20 @@ const TABLES: &[Table] = &[
     Table {
         name: "discards",
         columns: &[("workspace_id", Text), ("task_id", Text), ("daemon_id", Text)],
+    },
+    Table {
+        name: "spendings",
+        columns: &[
+            ("workspace_id", Text),
+            ("task_id", Text),
+            ("tokens", Int),
+            ("cost", Int),
+            ("unpriced", Int),
+            ("running_ms", Int),
+            ("budget", Text),
+            ("timed", Int),
+            ("reached", Text),
+        ],
     },
     Table {
         name: "provider_backoffs",

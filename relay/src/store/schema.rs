@@ -13,6 +13,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "lease clock", LEASE_CLOCK),
     (5, "links", LINKS),
     (6, "limits", LIMITS),
+    (7, "spendings", SPENDINGS),
+    (8, "events of tools", EVENTS_OF_TOOLS),
 ];
 
 const FIRST: &str = "
@@ -114,6 +116,30 @@ CREATE TABLE provider_backoffs (
     PRIMARY KEY (workspace_id, provider));
 ";
 
+// `cost` is in billionths of a dollar, and with `unpriced` absent where the run was not billed yet:
+// by a relay before this one, or because it has told nothing. `reached` is the bound of the budget that is used up, and
+// `braked` that a task was told to pause for one.
+const SPENDINGS: &str = "
+ALTER TABLE run_usage ADD COLUMN cost BIGINT;
+ALTER TABLE run_usage ADD COLUMN unpriced BIGINT;
+ALTER TABLE tasks ADD COLUMN running_since BIGINT;
+ALTER TABLE tasks ADD COLUMN braked BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE spendings (
+    workspace_id TEXT NOT NULL REFERENCES workspaces (id),
+    task_id TEXT NOT NULL,
+    tokens BIGINT NOT NULL, cost BIGINT NOT NULL, unpriced BIGINT NOT NULL,
+    running_ms BIGINT NOT NULL,
+    budget TEXT, timed BIGINT NOT NULL DEFAULT 0, reached TEXT,
+    PRIMARY KEY (workspace_id, task_id));
+";
+
+// Only tool calls that ended are looked for by their kind: no other event pays for an index of it.
+// The old one goes last: nobody can read beside that, and beside the making of the new one all can.
+const EVENTS_OF_TOOLS: &str = "
+CREATE INDEX events_of_tools ON events (workspace_id, stream, seq) WHERE kind = 'tool.finished';
+DROP INDEX events_of_kind;
+";
+
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
 pub(super) fn for_sqlite() -> Migrator {
     migrator(SqlSafeStr::into_sql_str)
@@ -132,8 +158,26 @@ fn for_postgres(sql: &'static str) -> SqlStr {
 }
 
 fn migrator(words: fn(&'static str) -> SqlStr) -> Migrator {
-    let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
+    up_to(i64::MAX, words)
+}
+
+/// What brings a database to the version of this migration.
+fn up_to(last: i64, words: fn(&'static str) -> SqlStr) -> Migrator {
+    let known = MIGRATIONS.iter().filter(|(version, ..)| *version <= last);
+    let migrations = known.map(|(version, name, sql)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, words(sql), false)
     });
     Migrator::with_migrations(migrations.collect())
+}
+
+/// A SQLite file of a former version, for tests of what became of it.
+#[cfg(test)]
+pub(super) fn former_sqlite(last: i64) -> Migrator {
+    up_to(last, SqlSafeStr::into_sql_str)
+}
+
+/// The same for PostgreSQL.
+#[cfg(test)]
+pub(super) fn former_postgres(last: i64) -> Migrator {
+    up_to(last, for_postgres)
 }

@@ -5,11 +5,13 @@
 use super::events::{self, Stream};
 use super::sql::{Parts, query, query_scalar};
 use super::{
-    Conn, Doing, StoreError, Tx, count, from_json, int, json, moment, read_id, text, tokens,
+    Conn, Doing, StoreError, Tx, count, from_json, int, json, moment, read_id, spending, text,
+    tokens,
 };
-use crate::change::Change;
-use hayward_shared::id::{DaemonId, RunId, TaskId, WorkspaceId};
-use hayward_shared::task::{STATUSES, Status, Task, Usage};
+use crate::change::{Change, system};
+use hayward_shared::event::Kind;
+use hayward_shared::id::{DaemonId, TaskId, WorkspaceId};
+use hayward_shared::task::{STATUSES, Status, Task};
 use hayward_shared::time::Timestamp;
 
 /// A task, and what of it only the relay knows.
@@ -22,26 +24,40 @@ pub(crate) struct Stored {
     pub(crate) lease_expires_at: Option<Timestamp>,
     /// The last hand-over of which the holder reported something.
     pub(crate) heard_epoch: u64,
+    /// Since when its running time is to be counted; none while it does not run.
+    pub(crate) running_since: Option<Timestamp>,
+    /// Whether it was told to pause for a budget.
+    pub(crate) braked: bool,
 }
 
 impl Stored {
     /// A task that nobody has held.
     pub(crate) fn new(task: Task) -> Self {
         let queued_at = (task.status == Status::Queued).then_some(task.created_at);
-        Self { task, queued_at, lease_expires_at: None, heard_epoch: 0 }
+        Self {
+            task,
+            queued_at,
+            lease_expires_at: None,
+            heard_epoch: 0,
+            running_since: None,
+            braked: false,
+        }
     }
 }
 
-type Row = (String, Option<i64>, Option<i64>, i64);
+type Row = (String, Option<i64>, Option<i64>, i64, Option<i64>, i64);
 
-const COLUMNS: &str = "SELECT document, queued_at, lease_expires_at, heard_epoch FROM tasks ";
+const COLUMNS: &str = "SELECT document, queued_at, lease_expires_at, heard_epoch, running_since, \
+                       braked FROM tasks ";
 
-fn stored((document, queued, lease, heard): Row) -> Result<Stored, StoreError> {
+fn stored((document, queued, lease, heard, since, braked): Row) -> Result<Stored, StoreError> {
     Ok(Stored {
         task: from_json(&document, "task")?,
         queued_at: moment(queued),
         lease_expires_at: moment(lease),
         heard_epoch: count(heard),
+        running_since: moment(since),
+        braked: braked != 0,
     })
 }
 
@@ -59,14 +75,16 @@ pub(crate) async fn save(conn: &mut Conn, row: &Stored) -> Result<(), StoreError
     query(
         "INSERT INTO tasks (workspace_id, id, status, priority, created_at, queued_at, \
          parent_task_id, wanted_daemon_id, daemon_id, lease_epoch, heard_epoch, \
-         lease_expires_at, next_retry_at, version, document, agent, provider) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) \
+         lease_expires_at, next_retry_at, version, document, agent, provider, running_since, \
+         braked) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, \
+         $17, $18, $19) \
          ON CONFLICT (workspace_id, id) DO UPDATE SET status = excluded.status, \
          priority = excluded.priority, queued_at = excluded.queued_at, \
          daemon_id = excluded.daemon_id, lease_epoch = excluded.lease_epoch, \
          heard_epoch = excluded.heard_epoch, lease_expires_at = excluded.lease_expires_at, \
          next_retry_at = excluded.next_retry_at, version = excluded.version, \
-         document = excluded.document, agent = excluded.agent, provider = excluded.provider",
+         document = excluded.document, agent = excluded.agent, provider = excluded.provider, \
+         running_since = excluded.running_since, braked = excluded.braked",
     )
     .bind(text(task.workspace_id.0))
     .bind(text(task.id.0))
@@ -85,6 +103,8 @@ pub(crate) async fn save(conn: &mut Conn, row: &Stored) -> Result<(), StoreError
     .bind(json(task, "task")?)
     .bind(agent(task).map(str::to_owned))
     .bind(task.holding.provider.clone().filter(|_| task.status.is_held()))
+    .bind(row.running_since.map(Timestamp::millis))
+    .bind(i64::from(row.braked))
     .execute(&mut *conn)
     .await
     .doing("store a task")?;
@@ -352,35 +372,6 @@ pub(crate) async fn has_parts(
     Ok(part.is_some())
 }
 
-/// Notes what a run used so far, and sums up all runs of its task.
-pub(crate) async fn note_usage(
-    conn: &mut Conn,
-    workspace: WorkspaceId,
-    (task, run): (TaskId, RunId),
-    usage: &Usage,
-) -> Result<Usage, StoreError> {
-    query(
-        "INSERT INTO run_usage (workspace_id, task_id, run_id, document) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (workspace_id, task_id, run_id) DO UPDATE SET document = excluded.document",
-    )
-    .bind(text(workspace.0))
-    .bind(text(task.0))
-    .bind(text(run.0))
-    .bind(json(usage, "usage")?)
-    .execute(&mut *conn)
-    .await
-    .doing("store usage")?;
-    let rows: Vec<String> = query_scalar(
-        "SELECT document FROM run_usage WHERE workspace_id = $1 AND task_id = $2 ORDER BY run_id",
-    )
-    .bind(text(workspace.0))
-    .bind(text(task.0))
-    .fetch_all(conn)
-    .await
-    .doing("sum usage up")?;
-    rows.iter().try_fold(Usage::default(), |sum, row| Ok(sum.plus(from_json(row, "usage")?)))
-}
-
 /// Deletes a task and all that is stored of it.
 pub(crate) async fn discard(
     tx: &mut Tx,
@@ -390,6 +381,7 @@ pub(crate) async fn discard(
     let stream = hayward_shared::event::task_stream(id);
     for sql in [
         "DELETE FROM task_labels WHERE workspace_id = $1 AND task_id = $2",
+        "DELETE FROM spendings WHERE workspace_id = $1 AND task_id = $2",
         "DELETE FROM run_usage WHERE workspace_id = $1 AND task_id = $2",
         "DELETE FROM tokens WHERE workspace_id = $1 AND task_id = $2",
         "DELETE FROM tasks WHERE workspace_id = $1 AND id = $2",
@@ -410,10 +402,25 @@ pub(crate) async fn discard(
     Ok(())
 }
 
-/// Stores a change and appends its events; they are heard when the transaction is committed.
-pub(crate) async fn apply(tx: &mut Tx, change: Change) -> Result<Task, StoreError> {
-    let Change { row, drafts } = change;
-    save(tx.conn(), &row).await?;
+/// Stores a change with what it spent, and appends its events; they are heard when the transaction
+/// is committed.
+pub(crate) async fn apply(tx: &mut Tx, mut change: Change) -> Result<Task, StoreError> {
+    save(tx.conn(), &change.row).await?;
+    let (over, unknown) = spending::add(tx.conn(), &change.row.task, change.spent).await?;
+    let now = crate::clock::now();
+    if unknown {
+        let model = change.row.task.model().unwrap_or("its model");
+        let text = format!(
+            "the relay knows no price of {model}: the cost of this run counts against no budget \
+             until its agent tells it"
+        );
+        change.say(Kind::AgentNotice, &system(), now, serde_json::json!({ "text": text }));
+    }
+    for over in over {
+        let payload = serde_json::to_value(over).unwrap_or_default();
+        change.say(Kind::BudgetReached, &system(), now, payload);
+    }
+    let Change { row, drafts, .. } = change;
     let task = row.task;
     events::append(tx, task.workspace_id, Stream::Task(task.id), drafts).await?;
     Ok(task)

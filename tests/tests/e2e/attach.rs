@@ -1,18 +1,27 @@
 //! `hayward attach` in real terminals: full-screen programs, several viewers, what is typed, what
 //! is asked of the terminal, and breaks.
 
+use futures_util::{SinkExt, StreamExt};
+use hayward_shared::id::WatchId;
+use hayward_shared::protocol::output::{Body, Frame, Shape};
 use hayward_tests::cable::Cable;
 use hayward_tests::home::{Home, id};
-use hayward_tests::program::fault_program;
+use hayward_tests::process::{Process, keepers};
+use hayward_tests::program::{fault_program, hayward};
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::skip;
 use hayward_tests::tmux::Tmux;
 use hayward_tests::wait::{LONG, holds, until, until_true};
-use serde_json::Value;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// Starts a command in a terminal of its own, as a task that changes nothing.
 fn start(home: &Home, repo: &ScratchRepo, command: &[&str]) -> Value {
@@ -244,6 +253,150 @@ fn the_users_terminal_is_given_back_on_a_signal_and_outlives_the_daemons_death()
     tmux.shows("a", "the shell", |text| text.contains("code=0"));
     tmux.keys("a", &["stty -a > after; cmp before after && echo as before", "Enter"]);
     tmux.shows("a", "the modes as before", |text| text.contains("\nas before"));
+}
+
+#[test]
+fn f07_keys_their_echo_and_a_paste_need_no_daemon_on_the_same_machine() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("daemon stands still", &home, &[]) else { return };
+    let daemon = home.up();
+    let (repo, sent) = (ScratchRepo::new(), home.file("sent"));
+    let got = home.file("got");
+    let line = format!("stty -icanon -echo -icrnl; echo ready; tee {}", got.display());
+    let task = start(&home, &repo, &["sh", "-c", &line]);
+    let keeper = keepers(&home.state())[0];
+    let before = sockets(keeper);
+    tmux.open("a", 80, 24);
+    tmux.hayward("a", &format!("attach {}", id(&task)));
+    tmux.shows("a", "the agent's word", |text| text.starts_with("ready"));
+    // from there on it needs no word of the daemon
+    until_true("attach is at the keeper", LONG, || sockets(keeper) > before);
+    daemon.process.signal(Signal::SIGSTOP);
+    let word = "typed while the daemon stands still";
+    word.chars().for_each(|key| tmux.keys("a", &["-l", &key.to_string()]));
+    tmux.shows("a", "what was typed", |text| text.contains(word));
+    let lines: String = (0..2000).map(|number| format!("line {number} of a paste\n")).collect();
+    fs::write(&sent, &lines).unwrap();
+    tmux.paste("a", &sent);
+    let all = || home.read("got");
+    until_true("the paste is there", LONG, || all().len() >= word.len() + lines.len());
+    assert!(all() == format!("{word}{lines}"), "other bytes than were typed");
+    tmux.shows("a", "the end of it", |text| text.contains("line 1999 of a paste"));
+    daemon.process.signal(Signal::SIGCONT);
+    tmux.keys("a", &["C-\\", "C-\\"]);
+    tmux.shows("a", "the shell", |text| text.contains("code=0"));
+}
+
+/// How many sockets a process has open.
+fn sockets(process: Process) -> usize {
+    let open = fs::read_dir(format!("/proc/{}/fd", process.pid)).unwrap().flatten();
+    let names = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    names.filter(|name| name.to_string_lossy().starts_with("socket:")).count()
+}
+
+/// A viewer by hand at this machine's daemon, which has its output elsewhere until it grants more.
+struct Aside {
+    socket: WebSocketStream<UnixStream>,
+    watch: WatchId,
+}
+
+impl Aside {
+    /// Shows a terminal of 24 by 80; the screen is there when this returns.
+    async fn attach(home: &Home, task: &Value) -> Self {
+        let stream = UnixStream::connect(home.state().join("daemon.sock")).await.unwrap();
+        let (socket, _) = client_async("ws://daemon/api/v1/ws/client", stream).await.unwrap();
+        let mut aside = Self { socket, watch: WatchId::fresh() };
+        let wish = json!({
+            "type": "attachTerminal", "watchId": aside.watch, "taskId": id(task),
+            "rows": 24, "cols": 80, "readOnly": false, "grant": 0,
+        });
+        aside.say(&wish).await;
+        aside.sized().await;
+        aside
+    }
+
+    async fn say(&mut self, word: &Value) {
+        self.socket.send(Message::text(word.to_string())).await.unwrap();
+    }
+
+    /// The next size that it is told of, other than with a screen.
+    async fn sized(&mut self) -> Shape {
+        loop {
+            let message = timeout(LONG, self.socket.next()).await.unwrap();
+            let Message::Binary(frame) = message.unwrap().unwrap() else { continue };
+            if let Body::Resized(shape) = Frame::decode(&frame).unwrap().body {
+                return shape;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn f09_who_goes_on_at_the_daemon_is_told_of_a_size_that_changed_before() {
+    let home = Home::new();
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let task = start(&home, &repo, &["sh", "-c", "stty -echo; echo ready; cat"]);
+    let mut one = Aside::attach(&home, &task).await;
+    let mut other = Aside::attach(&home, &task).await;
+    let watch = other.watch;
+    other.say(&json!({"type": "resizeTerminal", "watchId": watch, "rows": 30, "cols": 90})).await;
+    other.say(&json!({"type": "takeTerminal", "watchId": watch})).await;
+    // who has its output elsewhere hears there how large it is by then
+    assert!(!one.sized().await.owner);
+    one.say(&json!({"type": "grant", "watchId": one.watch, "upTo": 1 << 20})).await;
+    let told = one.sized().await;
+    assert_eq!((told.rows, told.cols, told.owner), (30, 90, false));
+}
+
+#[test]
+fn f09_a_takeover_reaches_who_is_shown_by_the_keeper() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("takeover", &home, &[]) else { return };
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let line = "stty -echo; echo ready; while read x; do stty size; done";
+    let task = start(&home, &repo, &["sh", "-c", line]);
+    tmux.open("first", 100, 20);
+    tmux.hayward("first", &format!("attach {}", id(&task)));
+    tmux.shows("first", "the agent's word", |text| text.starts_with("ready"));
+    tmux.open("second", 70, 12);
+    tmux.hayward("second", &format!("attach --take {}", id(&task)));
+    tmux.shows("first", "who has the size", |text| text.contains("another viewer decides"));
+    tmux.keys("second", &["Enter"]);
+    for viewer in ["first", "second"] {
+        tmux.shows(viewer, "the size of the second", |text| text.contains("12 70"));
+    }
+    tmux.keys("second", &["C-\\", "C-\\"]);
+    tmux.shows("second", "the shell", |text| text.contains("code=0"));
+    tmux.shows("first", "that it has the size", |text| text.contains("your size now"));
+    tmux.keys("first", &["Enter"]);
+    tmux.shows("first", "its own size", |text| text.contains("20 100"));
+}
+
+#[test]
+fn f32_a_viewer_that_stands_still_holds_up_nobody_and_shows_the_present_when_it_goes_on() {
+    let home = Home::new();
+    let Some(tmux) = Tmux::start("viewer stands still", &home, &["pgrep"]) else { return };
+    let (_daemon, repo) = (home.up(), ScratchRepo::new());
+    let line = "stty -echo; echo ready; read x; seq 1 5000000; echo over; read x; echo end; read x";
+    let task = start(&home, &repo, &["sh", "-c", line]);
+    tmux.open("still", 80, 24);
+    // or the shell would take its terminal back from who stands still
+    let within = format!("clear; sh -c '{} attach {}; true'", hayward().display(), id(&task));
+    tmux.keys("still", &[&within, "Enter"]);
+    tmux.shows("still", "the agent's word", |text| text.starts_with("ready"));
+    let still = Process::of(attached(&home)).unwrap();
+    tmux.open("keen", 80, 24);
+    tmux.hayward("keen", &format!("attach {}", id(&task)));
+    tmux.shows("keen", "the agent's word", |text| text.starts_with("ready"));
+    still.signal(Signal::SIGSTOP);
+    tmux.keys("keen", &["Enter"]);
+    tmux.shows("keen", "all of it", |text| text.contains("5000000\nover"));
+    still.signal(Signal::SIGCONT);
+    tmux.shows("still", "the present", |text| text.contains("5000000\nover"));
+    tmux.keys("still", &["Enter"]);
+    for viewer in ["still", "keen"] {
+        tmux.shows(viewer, "what comes then", |text| text.contains("over\nend"));
+    }
 }
 
 #[test]

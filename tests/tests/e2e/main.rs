@@ -5,6 +5,7 @@
 
 mod agents;
 mod attach;
+mod budgets;
 mod capacity;
 mod claude;
 mod complete;

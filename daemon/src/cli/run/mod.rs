@@ -6,6 +6,7 @@ mod progress;
 pub(crate) mod repository;
 pub(crate) mod summary;
 
+use super::budget::BudgetArgs;
 use super::context::Context;
 use super::detach;
 use super::print::tone::Tone;
@@ -105,6 +106,9 @@ pub(crate) struct RunArgs {
     /// End the agent after so many seconds; 15m and 2h are read too
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<u64>,
+
+    #[command(flatten)]
+    budget: BudgetArgs,
 
     /// How often to start the agent at the most, when what went wrong may pass
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]

@@ -102,6 +102,7 @@ pub(super) fn orders(args: &RunArgs, plan: String, place: &Place) -> Vec<Order> 
         completion_action: args.on.into(),
         max_attempts: args.max_attempts,
         timeout_seconds: args.timeout,
+        budget: args.budget.read(),
         requeue_after: args.requeue_after,
         require_changes: args.require_changes,
         requires: args.requires.iter().cloned().collect(),
@@ -185,6 +186,12 @@ mod tests {
             "--require-changes",
             "--require",
             "gpu=a100",
+            "--max-tokens",
+            "5000",
+            "--max-cost",
+            "2.5",
+            "--max-time",
+            "2h",
             "fix it",
         ];
         let [order] = ordered(&words).try_into().unwrap();
@@ -196,6 +203,9 @@ mod tests {
         assert_eq!(order.copy_files, [".env", "x"]);
         assert_eq!((order.priority, order.timeout_seconds, order.max_attempts), (-5, Some(90), 3));
         assert_eq!(order.requeue_after, Some(5));
+        let budget = order.budget.unwrap();
+        assert_eq!((budget.max_tokens, budget.max_seconds), (Some(5_000), Some(7_200)));
+        assert_eq!(budget.max_cost_usd.unwrap().to_string(), "$2.50");
         assert!(order.require_changes && order.wanted_daemon_id.is_some());
         assert_eq!(order.base_commit.as_deref(), Some("c0ffee"));
     }
@@ -226,6 +236,9 @@ mod tests {
         assert!(parse(&["--agent", "claude", "--", "command"]).is_err());
         assert!(parse(&["--max-attempts", "0", "x"]).is_err());
         assert!(parse(&["--requeue-after", "0", "x"]).is_err());
+        for wrong in [["--max-tokens", "0"], ["--max-cost", "0"], ["--max-time", "0"]] {
+            assert!(parse(&[&wrong[..], &["x"]].concat()).is_err(), "{wrong:?}");
+        }
         assert!(parse(&["--label", "x", "y"]).is_err());
         for nothing in [&[][..], &["  "], &["--prompt-file", "/no/such/file"]] {
             let fault = prompt(&parse(nothing).unwrap()).unwrap_err();

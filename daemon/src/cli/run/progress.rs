@@ -3,6 +3,7 @@
 use crate::cli::print::escape::{line, lines};
 use crate::cli::print::tone::Tone;
 use crate::cli::print::words::{elapsed, quoted, short, took};
+use hayward_shared::budget::BudgetReached;
 use hayward_shared::event::{
     Channel, Envelope, Kind, StatusChanged, ToolFinished, ToolStarted, task_stream,
 };
@@ -160,6 +161,10 @@ impl Row {
             Kind::TaskMessage => {
                 vec![(Tone::Strong, format!("you: {}", line(word(payload, "text"))))]
             }
+            Kind::BudgetReached => match BudgetReached::deserialize(payload) {
+                Ok(over) => vec![(Tone::Warn, line(&over.to_string()))],
+                Err(_) => Vec::new(),
+            },
             Kind::UsageReported => {
                 if let Ok(usage) = Usage::deserialize(payload) {
                     self.tokens = usage.input_tokens.saturating_add(usage.output_tokens);

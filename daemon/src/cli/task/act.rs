@@ -1,6 +1,7 @@
 //! Commands to one task.
 
 use super::PlanArgs;
+use crate::cli::budget::BudgetArgs;
 use crate::cli::context::Context;
 use crate::cli::print::tone::Tone;
 use crate::cli::typed::Typed;
@@ -13,13 +14,24 @@ use hayward_shared::task::{Status, Task};
 /// Tries to change a task that others change meanwhile.
 const TRIES: u32 = 3;
 
-/// Pauses, resumes, cancels or retries.
+/// Pauses, cancels or retries.
 pub(super) async fn verb(id: &Typed, verb: Verb, context: &Context) -> Outcome {
     let task = context.client()?.act(&id.task()?, verb).await?;
     let what = match verb {
         Verb::Retry => format!("task {} is new, like {id}", task.body.id.short()),
         _ => stands(&task.body),
     };
+    tell(&task, &what, context)
+}
+
+/// Lets a paused task go on; what it may spend is set anew where that is said.
+pub(super) async fn resume(id: &Typed, budget: BudgetArgs, context: &Context) -> Outcome {
+    let budget = budget.read();
+    let task = context.client()?.resume(&id.task()?, budget).await?;
+    let mut what = stands(&task.body);
+    if budget.is_some() && task.body.status == Status::Paused {
+        what.push_str("; it goes on as soon as its daemon hears of its new budget");
+    }
     tell(&task, &what, context)
 }
 

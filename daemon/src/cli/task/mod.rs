@@ -6,6 +6,7 @@ mod list;
 mod show;
 mod wait;
 
+use super::budget::BudgetArgs;
 use super::context::Context;
 use super::run::order::label;
 use super::typed::Typed;
@@ -30,7 +31,7 @@ enum TaskCommand {
     /// Freeze the agent of a task
     Pause(OneArgs),
     /// Let a paused agent go on
-    Resume(OneArgs),
+    Resume(ResumeArgs),
     /// End a task and its agent
     Cancel(OneArgs),
     /// Make a new task like one that has ended
@@ -74,6 +75,16 @@ struct ListArgs {
 struct OneArgs {
     /// The task
     id: Typed,
+}
+
+/// Which task, and what it may spend from now on.
+#[derive(clap::Args)]
+struct ResumeArgs {
+    /// The task
+    id: Typed,
+
+    #[command(flatten)]
+    budget: BudgetArgs,
 }
 
 /// Which tasks, and for how long.
@@ -172,7 +183,7 @@ pub(crate) async fn run(args: TaskArgs, context: &Context) -> Outcome {
         TaskCommand::Show(args) => show::task(&args.id, context).await,
         TaskCommand::Wait(args) => wait::run(args, context).await,
         TaskCommand::Pause(args) => act::verb(&args.id, Verb::Pause, context).await,
-        TaskCommand::Resume(args) => act::verb(&args.id, Verb::Resume, context).await,
+        TaskCommand::Resume(args) => act::resume(&args.id, args.budget, context).await,
         TaskCommand::Cancel(args) => act::verb(&args.id, Verb::Cancel, context).await,
         TaskCommand::Retry(args) => act::verb(&args.id, Verb::Retry, context).await,
         TaskCommand::Discard(args) => act::discard(&args.id, context).await,

@@ -10,6 +10,7 @@ use crate::cli::typed::Typed;
 use crate::client::{array, read};
 use crate::exit::{End, Outcome};
 use hayward_shared::api::TaskView;
+use hayward_shared::budget::{Budget, Spent};
 use hayward_shared::fault::Fault;
 use hayward_shared::task::{Task, Usage};
 use hayward_shared::why::Why;
@@ -26,6 +27,10 @@ pub(super) async fn task(id: &Typed, context: &Context) -> Outcome {
         context.out.line(Tone::Plain, &format!("{name:<10} {}", line(&value)))?;
     }
     let view: TaskView = read(&task.raw)?;
+    if let (Some(budget), Some(spent)) = (&task.body.order.budget, &view.spent) {
+        let text = bounds(budget, spent).join(", ");
+        context.out.line(Tone::Plain, &format!("{:<10} {text}", "budget"))?;
+    }
     for text in reasons(&view.why) {
         context.out.line(Tone::Warn, &format!("{:<10} {}", "why", line(&text)))?;
     }
@@ -42,6 +47,26 @@ pub(super) async fn task(id: &Typed, context: &Context) -> Outcome {
         context.out.line(Tone::Plain, &text)?;
     }
     Ok(End::Done)
+}
+
+/// What was spent of each bound of a budget.
+fn bounds(budget: &Budget, spent: &Spent) -> Vec<String> {
+    let tokens = |most| format!("{} of {} tokens", short(spent.tokens), short(most));
+    let cost = |most| match spent.unpriced_tokens {
+        0 => format!("{} of {most}", spent.cost_usd),
+        unknown => {
+            format!("{} of {most} and what {} tokens cost", spent.cost_usd, short(unknown))
+        }
+    };
+    let time = |most: u64| {
+        format!("{} of {} of running", took(spent.running_ms), took(most.saturating_mul(1_000)))
+    };
+    let all = [
+        budget.max_tokens.map(tokens),
+        budget.max_cost_usd.map(cost),
+        budget.max_seconds.map(time),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// Why a task waits, line by line; daemons of which the same is true share one.
@@ -121,6 +146,10 @@ fn tokens(usage: &Usage) -> String {
     );
     if let Some(cost) = usage.cost_usd {
         text.push_str(&format!(", ${cost:.4}"));
+    }
+    if usage.unpriced_tokens > 0 {
+        let unknown = short(usage.unpriced_tokens);
+        text.push_str(&format!(", and the unknown cost of {unknown} tokens"));
     }
     text
 }
