@@ -1,6 +1,7 @@
 //! The one who tends the pool: makes places ready while nobody waits, and empties the trash.
 
 use std::fs;
+use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -8,8 +9,8 @@ use uuid::Uuid;
 
 use super::super::repo::{CommitId, Repositories, Repository, read};
 use super::super::worktree::{
-    Hold, Record, Stamp, WorktreeError, blocking, digest, disk, enter, likeness, look, point,
-    write_files,
+    Hold, MAX_HELD, Record, Stamp, WorktreeError, blocking, digest, disk, enter, likeness, look,
+    point, write_files,
 };
 use super::{Miss, Place, Pool, REPOSITORY, Terms, chain};
 use crate::fault;
@@ -135,7 +136,7 @@ async fn grow(
     .map_err(disk("make the pool's folder", folder))?;
     let record = enter(repository, path, commit, Hold::Filling).await?;
     point("worktree.refill.added", path)?;
-    write_files(repository, path, commit, None).await?;
+    write_files(repository, path, commit, None, ready(Ok(()))).await?;
     point("worktree.refill.filled", path)?;
     tokio::time::sleep(SETTLE).await;
     let (place, held, wanted) = (path.to_owned(), record.clone(), commit.clone());
@@ -216,17 +217,19 @@ fn room(terms: &Terms, common: &Path, commit: &CommitId, used: u64) -> Result<()
     Ok(())
 }
 
-/// The bytes of all files of the commit, as they are stored.
+/// The bytes of all files of the commit, as they are stored. An error where there are more than
+/// anybody has.
 fn tree_bytes(common: &Path, commit: &CommitId) -> Result<u64, git2::Error> {
     let repository = git2::Repository::open(common)?;
     let odb = repository.odb()?;
-    let mut bytes = 0;
+    let (mut bytes, mut held) = (0, 0);
     let tree = repository.find_commit(commit.oid()?)?.tree()?;
     tree.walk(git2::TreeWalkMode::PreOrder, |_, entry| {
         if entry.kind() == Some(git2::ObjectType::Blob) {
             bytes += odb.read_header(entry.id()).map_or(0, |(size, _)| size as u64);
         }
-        git2::TreeWalkResult::Ok
+        held += 1;
+        if held < MAX_HELD { git2::TreeWalkResult::Ok } else { git2::TreeWalkResult::Abort }
     })?;
     Ok(bytes)
 }

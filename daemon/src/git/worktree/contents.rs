@@ -1,5 +1,6 @@
 //! What a commit holds, in the order of an index. Read in one pass over its trees, each once.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -16,6 +17,10 @@ const FOLDER: u32 = 0o040_000;
 
 /// Folders within folders: more than this nobody works in, and each takes some stack to read.
 const MAX_DEPTH: usize = 128;
+
+/// Files and folders of a commit, many times what any repository has: a few objects can name each
+/// other without end, and all of them are held in memory here.
+pub(in crate::git) const MAX_HELD: usize = 2_000_000;
 
 /// A file, link or submodule of the commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +70,7 @@ pub(super) struct Contents {
 
 impl Contents {
     /// None where git may read it otherwise, or refuse it: a mode of an old kind, a name that leads
-    /// elsewhere, an order that no git writes, folders without end.
+    /// elsewhere or is there twice, an order that no git writes, more than [`MAX_HELD`].
     ///
     /// # Errors
     /// A tree is missing or broken.
@@ -73,67 +78,108 @@ impl Contents {
         repository: &Repository,
         tree: &Tree<'_>,
     ) -> Result<Option<Self>, git2::Error> {
-        let mut contents = Self::default();
-        let whole = contents.read(repository, Vec::new(), tree, &mut Vec::new(), MAX_DEPTH)?;
-        let ordered = contents.entries.is_sorted_by(|one, next| one.path < next.path);
-        Ok((whole && ordered).then_some(contents))
+        Self::within(repository, tree, MAX_HELD)
     }
 
-    /// Reads what is in a folder, which ends `path`; false where something in it is odd.
-    fn read(
-        &mut self,
+    fn within(
         repository: &Repository,
+        tree: &Tree<'_>,
+        most: usize,
+    ) -> Result<Option<Self>, git2::Error> {
+        let contents = Self::default();
+        let mut reading = Reading { repository, most, path: Vec::new(), contents };
+        let is_whole = reading.folder(Vec::new(), tree, MAX_DEPTH)?;
+        let entries = &reading.contents.entries;
+        let is_ordered = entries.is_sorted_by(|one, next| one.path < next.path);
+        Ok((is_whole && is_ordered).then_some(reading.contents))
+    }
+}
+
+/// A reading under way.
+struct Reading<'a> {
+    repository: &'a Repository,
+    most: usize,
+    /// Leads to the folder that is being read.
+    path: Vec<u8>,
+    contents: Contents,
+}
+
+impl Reading<'_> {
+    /// Reads what is in a folder; false where something in it is odd.
+    fn folder(
+        &mut self,
         name: Vec<u8>,
         tree: &Tree<'_>,
-        path: &mut Vec<u8>,
         depth: usize,
     ) -> Result<bool, git2::Error> {
-        let (place, first) = (self.folders.len(), self.entries.len());
-        self.folders.push(Folder { name, id: tree.id(), entries: 0, folders: 0 });
+        let (place, first) = (self.contents.folders.len(), self.contents.entries.len());
+        self.contents.folders.push(Folder { name, id: tree.id(), entries: 0, folders: 0 });
         let mut folders = 0;
-        let end = path.len();
+        let end = self.path.len();
+        if depth == 0 || has_doubles(tree) {
+            return Ok(false);
+        }
         for entry in tree {
             let name = entry.name_bytes();
-            if depth == 0 || is_odd(name) {
+            let held = self.contents.entries.len() + self.contents.folders.len();
+            if is_odd(name) || held > self.most {
                 return Ok(false);
             }
-            path.extend_from_slice(name);
+            self.path.extend_from_slice(name);
             match u32::try_from(entry.filemode_raw()) {
                 Ok(FOLDER) if entry.kind() == Some(ObjectType::Tree) => {
-                    path.push(b'/');
+                    self.path.push(b'/');
                     folders += 1;
-                    let inner = repository.find_tree(entry.id())?;
-                    if !self.read(repository, name.to_vec(), &inner, path, depth - 1)? {
+                    let inner = self.repository.find_tree(entry.id())?;
+                    if !self.folder(name.to_vec(), &inner, depth - 1)? {
                         return Ok(false);
                     }
                 }
+                // git says why it does not write such a link
+                Ok(LINK) if is_odd_link(name) => return Ok(false),
                 Ok(mode @ (FILE | EXECUTABLE | LINK | SUBMODULE)) => {
-                    self.entries.push(Entry { path: path.clone(), mode, id: entry.id() });
+                    let (path, id) = (self.path.clone(), entry.id());
+                    self.contents.entries.push(Entry { path, mode, id });
                 }
                 _ => return Ok(false),
             }
-            path.truncate(end);
+            self.path.truncate(end);
         }
-        let entries = self.entries.len() - first;
-        if let Some(folder) = self.folders.get_mut(place) {
+        let entries = self.contents.entries.len() - first;
+        if let Some(folder) = self.contents.folders.get_mut(place) {
             (folder.entries, folder.folders) = (entries, folders);
         }
         Ok(true)
     }
 }
 
+/// Whether two children have one name: git makes one of them, or refuses.
+fn has_doubles(tree: &Tree<'_>) -> bool {
+    let mut names = HashSet::with_capacity(tree.len());
+    // a folder is not sorted next to a file of its name
+    !tree.iter().all(|entry| names.insert(entry.name_bytes().to_vec()))
+}
+
 /// Whether git may refuse a name on any system, or it leads out of its folder or into the
 /// repository. A harmless one that is taken for such costs time alone.
 fn is_odd(name: &[u8]) -> bool {
-    // signs that a file system may pass over are none of a name's
-    let seen: Vec<u8> =
-        name.iter().filter(|byte| byte.is_ascii()).map(u8::to_ascii_lowercase).collect();
-    let stem = seen.split(|byte| *byte == b':').next().unwrap_or_default();
-    let dots = stem.iter().rev().take_while(|byte| matches!(byte, b'.' | b' ')).count();
-    let stem = &stem[..stem.len() - dots];
     matches!(name, b"" | b"." | b"..")
-        || matches!(stem, b".git" | b"git~1")
+        || matches!(&*stem(name), b".git" | b"git~1")
         || name.iter().any(|byte| matches!(byte, 0 | b'/' | b'\\'))
+}
+
+/// The same of a link: one that stands for the list of submodules is refused, also by a short name.
+fn is_odd_link(name: &[u8]) -> bool {
+    &*stem(name) == b".gitmodules" || name.contains(&b'~')
+}
+
+/// What is left of a name where a file system passes over what it may: case, signs beyond ASCII,
+/// dots and spaces at the end, and what follows a colon.
+fn stem(name: &[u8]) -> Vec<u8> {
+    let ascii = name.iter().take_while(|byte| **byte != b':').filter(|byte| byte.is_ascii());
+    let mut stem: Vec<u8> = ascii.map(u8::to_ascii_lowercase).collect();
+    while stem.pop_if(|last| matches!(last, b'.' | b' ')).is_some() {}
+    stem
 }
 
 #[cfg(test)]
@@ -173,7 +219,10 @@ mod tests {
             b"-",
         ];
         for name in plain {
-            assert!(!is_odd(name), "{}", name.escape_ascii());
+            assert!(!is_odd(name) && !is_odd_link(name), "{}", name.escape_ascii());
+        }
+        for link in [&b".gitmodules"[..], b".GitModules . ", b"GITMOD~1", b".gitmodules:x"] {
+            assert!(is_odd_link(link) && !is_odd(link), "{}", link.escape_ascii());
         }
     }
 
@@ -191,6 +240,7 @@ mod tests {
         };
         let of = |id: Oid| Contents::of(&repository, &repository.find_tree(id).unwrap());
         let inner = tree(&[("100644", "x", blob)]);
+        let other = tree(&[("100644", "y", blob)]);
         let whole = of(tree(&[("100644", "a.b", blob), ("40000", "a", inner)])).unwrap().unwrap();
         let paths: Vec<&[u8]> = whole.entries.iter().map(|entry| &*entry.path).collect();
         assert_eq!(paths, [&b"a.b"[..], b"a/x"]);
@@ -201,9 +251,20 @@ mod tests {
             tree(&[("100644", "b", blob), ("100644", "a", blob)]),
             tree(&[("40000", ".git", inner)]),
             (0..=MAX_DEPTH).fold(inner, |inner, _| tree(&[("40000", "f", inner)])),
+            // git makes one folder of two, and its index would know two
+            tree(&[("40000", "a", inner), ("40000", "a", other)]),
+            tree(&[("160000", "a", blob), ("100644", "a.b", blob), ("40000", "a", inner)]),
+            tree(&[("120000", ".gitmodules", blob)]),
         ] {
             assert_eq!(of(odd).unwrap(), None);
         }
         assert!(of(tree(&[("40000", "gone", blob)])).is_err());
+        // a few objects may hold each other without end
+        let bomb =
+            (0..5).fold(inner, |inner, _| tree(&[("40000", "a", inner), ("40000", "b", inner)]));
+        let bomb = repository.find_tree(bomb).unwrap();
+        let all = Contents::within(&repository, &bomb, 95).unwrap().unwrap();
+        assert_eq!((all.entries.len(), all.folders.len()), (32, 63));
+        assert_eq!(Contents::within(&repository, &bomb, 93).unwrap(), None);
     }
 }

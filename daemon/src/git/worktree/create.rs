@@ -121,13 +121,11 @@ async fn build(
     let branch = choice.map(|choice| choice.name.clone());
     let record = enter(repository, &new.path, &new.commit, Hold::Making).await?;
     let (to, at, name) = (record.clone(), new.clone(), branch.clone());
-    let attached =
-        repository.in_turn(move |common| async move { attach(&common, &to, &at, name).await });
-    // both come to their ends, whatever becomes of one: nothing may be at work there afterwards
-    let (attached, filled) =
-        tokio::join!(attached, write_files(repository, &new.path, &new.commit, ahead));
-    attached??;
-    filled?;
+    let attached = async {
+        let turn = |common: PathBuf| async move { attach(&common, &to, &at, name).await };
+        repository.in_turn(turn).await?
+    };
+    write_files(repository, &new.path, &new.commit, ahead, attached).await?;
     point("worktree.create.filled", &new.path)?;
     make_ready(&record, new, branch).await?;
     point("worktree.create.unlocked", &new.path)

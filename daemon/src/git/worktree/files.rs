@@ -36,23 +36,31 @@ fn source(common: &Path, commit: &CommitId) -> Option<Source> {
 }
 
 /// Writes the files of the commit into an empty worktree, of which `ahead` may be read already.
+/// `beside` is done at the same time, and before git writes them where it has to: what its settings
+/// say may hang on HEAD. Both have ended when this returns.
 pub(in crate::git) async fn write_files(
     repository: &Repository,
     path: &Path,
     commit: &CommitId,
     ahead: Option<Ahead>,
+    beside: impl Future<Output = Result<(), WorktreeError>>,
 ) -> Result<(), WorktreeError> {
-    let leave = repository.grounds().checkout().await;
     let (common, at, wanted) =
         (repository.common_dir().to_owned(), path.to_owned(), commit.clone());
-    let (workers, until) = (leave.workers(), Instant::now() + FILL);
-    let seeded = blocking(move || {
-        let source = ahead.map_or_else(|| source(&common, &wanted), |ahead| ahead.source);
-        source.map_or(Ok(false), |source| seed(&at, &source, workers, until))
-    });
-    match seeded.await.map_err(disk("fill", path))? {
-        true => Ok(()),
-        false => read_tree(leave, path, None, commit).await,
+    let seeding = async {
+        let leave = repository.grounds().checkout().await;
+        let (workers, until) = (leave.workers(), Instant::now() + FILL);
+        let seeded = blocking(move || {
+            let source = ahead.map_or_else(|| source(&common, &wanted), |ahead| ahead.source);
+            source.map_or(Ok(false), |source| seed(&at, &source, workers, until))
+        });
+        Ok::<_, WorktreeError>((leave, seeded.await.map_err(disk("fill", path))?))
+    };
+    let (done, seeded) = tokio::join!(beside, seeding);
+    done?;
+    match seeded? {
+        (_, true) => Ok(()),
+        (leave, false) => read_tree(leave, path, None, commit).await,
     }
 }
 

@@ -30,6 +30,7 @@ use super::command::{CommandError, Git};
 use super::parse::{self, Listed};
 use super::repo::{CommitId, Repository, read};
 
+pub(in crate::git) use contents::MAX_HELD;
 pub(in crate::git) use create::{
     blocking, cold, disk, enter, make_branch, make_ready, on_ground, point, undo,
 };

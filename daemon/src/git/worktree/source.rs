@@ -11,7 +11,7 @@ use git2::{Index, IndexEntry, Repository};
 use super::super::hidden::is_hidden;
 use super::super::repo::CommitId;
 use super::contents::{Contents, Entry, FILE};
-use super::plain::has_rules;
+use super::plain::{has_rules, is_plain};
 use super::pristine::{EXECUTABLE, INTENT_TO_ADD, LINK};
 
 /// The bits of an entry's flags that say which side of a conflict it is.
@@ -37,18 +37,19 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Reads the commit and the user's index. None where git has to write the files: the commit
-    /// itself says that they are not written as they are stored, or too few can be copied. Blocking.
+    /// Reads the commit and the user's index. None where git has to write the files: settings or the
+    /// commit say that they are not written as they are stored, or too few can be copied. Blocking.
     ///
     /// # Errors
     /// The repository or the commit cannot be read.
     pub(super) fn read(common: &Path, commit: &CommitId) -> Result<Option<Self>, git2::Error> {
+        let repository = Repository::open(common)?;
+        // settings of the worktree's own are looked at once it is there
+        if repository.is_bare() || !is_plain(common, &repository)? {
+            return Ok(None);
+        }
         std::thread::scope(|scope| {
             let checkout = scope.spawn(|| Checkout::of(common));
-            let repository = Repository::open(common)?;
-            if repository.is_bare() {
-                return Ok(None);
-            }
             let tree = repository.find_commit(commit.oid()?)?.tree()?;
             let contents = match Contents::of(&repository, &tree)? {
                 Some(contents) if is_as_stored(&repository, &contents)? => contents,
@@ -66,8 +67,7 @@ impl Source {
     }
 }
 
-/// Whether the commit says nothing of its files that has git write them otherwise, nor holds what
-/// git does not write.
+/// Whether the commit says nothing of its files that has git write them otherwise.
 fn is_as_stored(repository: &Repository, contents: &Contents) -> Result<bool, git2::Error> {
     let objects = repository.odb()?;
     for entry in &contents.entries {
@@ -77,8 +77,6 @@ fn is_as_stored(repository: &Repository, contents: &Contents) -> Result<bool, gi
         }
         if objects.read_header(entry.id)?.0 > MOST_READ
             || rules && has_rules(repository.find_blob(entry.id)?.content())
-            // git says why it does not write such a link
-            || entry.mode == LINK && entry.path.eq_ignore_ascii_case(b".gitmodules")
         {
             return Ok(false);
         }
