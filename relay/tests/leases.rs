@@ -366,7 +366,11 @@ async fn a_run_that_the_daemon_lost_is_given_up_at_its_first_beat_and_not_before
 
 #[tokio::test]
 async fn f33_a_link_after_a_broken_one_gets_nothing_before_it_has_settled() {
-    let house = quick_house().await;
+    // longer than a slow machine takes to come back and to be silent for a while
+    let house = house_with(|config| {
+        config.timing = hayward_relay::Timing { settle_ms: 2_000, ..quick() };
+    })
+    .await;
     let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
     let first = house.daemon(machine, &token, &[]).await;
     // dropped without a farewell
@@ -384,7 +388,9 @@ async fn f33_a_link_after_a_broken_one_gets_nothing_before_it_has_settled() {
 #[tokio::test]
 async fn f33_a_flapping_link_gets_no_work_and_its_run_does_not_change_hands_or_status() {
     let house = house_with(|config| {
-        config.timing = hayward_relay::Timing { requeue_unit_ms: 500, lease_ms: 2_000, ..quick() };
+        let timing = hayward_relay::Timing { requeue_unit_ms: 500, lease_ms: 2_000, ..quick() };
+        // no link of this test lives so long, on a slow machine either
+        config.timing = hayward_relay::Timing { settle_ms: 5_000, ..timing };
     })
     .await;
     let (machine, token) = (Uuid::now_v7(), house.daemon_token().await);
