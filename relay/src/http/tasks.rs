@@ -17,9 +17,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use hayward_shared::api::{TaskPage, TaskPatch, TaskView};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{Fragment, TaskId, WorkspaceId};
+use hayward_shared::id::{Fragment, TaskId};
 use hayward_shared::task::{Holding, Order, Results, Status, Task, Usage};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 type Answer<T> = Result<Json<T>, Refusal>;
@@ -187,14 +188,27 @@ pub(super) async fn make(
     (id, order): (TaskId, Order),
 ) -> Result<Task, Refusal> {
     let workspace = caller.workspace;
-    let depth = match order.parent_task_id {
-        Some(parent) => part_of(core, tx, workspace, parent).await?,
+    let root = match order.parent_task_id {
+        Some(parent) => {
+            let found = limits::root(tx.conn(), workspace, parent).await?;
+            Some(found.ok_or_else(|| Fault::not_found("task", parent))?)
+        }
+        None => None,
+    };
+    // by id, as whoever needs several tasks takes them
+    let named = [root, order.parent_task_id, order.continue_from_task_id];
+    let mut parent = None;
+    for other in BTreeSet::from_iter(named.into_iter().flatten()) {
+        let found = tasks::find(tx.conn(), workspace, other).await?;
+        let row = found.ok_or_else(|| Fault::not_found("task", other))?;
+        if order.parent_task_id == Some(other) {
+            parent = Some(row.task);
+        }
+    }
+    let depth = match root.zip(parent) {
+        Some((root, parent)) => part_of(core, tx, root, &parent).await?,
         None => 0,
     };
-    if let Some(other) = order.continue_from_task_id {
-        let found = tasks::find(tx.conn(), workspace, other).await?;
-        found.ok_or_else(|| Fault::not_found("task", other))?;
-    }
     if let Some(daemon) = order.wanted_daemon_id {
         let found = daemons::find(tx.conn(), workspace, daemon).await?;
         found.ok_or_else(|| Fault::not_found("daemon", daemon))?;
@@ -220,20 +234,11 @@ pub(super) async fn make(
     Ok(tasks::apply(tx, lease::created(Stored::new(task), &caller.actor())).await?)
 }
 
-/// How deep a part of `parent` is, where its tree may have one more.
-async fn part_of(
-    core: &Core,
-    tx: &mut Tx,
-    workspace: WorkspaceId,
-    parent: TaskId,
-) -> Result<u32, Refusal> {
-    let absent = || Fault::not_found("task", parent);
-    let root = limits::root(tx.conn(), workspace, parent).await?.ok_or_else(absent)?;
-    // whoever adds to the tree meanwhile waits for this one
-    tasks::find(tx.conn(), workspace, root).await?.ok_or_else(absent)?;
-    let row = tasks::find(tx.conn(), workspace, parent).await?.ok_or_else(absent)?;
+/// How deep a part of `parent` is, where its tree may have one more. Whoever adds to the tree
+/// meanwhile waits for who has its `root`.
+async fn part_of(core: &Core, tx: &mut Tx, root: TaskId, parent: &Task) -> Result<u32, Refusal> {
     let Limits { depth: deepest, tree: most, .. } = core.limits;
-    let depth = row.task.depth + 1;
+    let depth = parent.depth + 1;
     let refused = |text: String, what: &str| {
         let hint = format!("end some of it, or let the relay allow more: {what} of its limits");
         Fault::new(Code::LimitReached, text).with_hint(hint)
@@ -241,15 +246,15 @@ async fn part_of(
     if depth > deepest {
         let text = format!(
             "parentTaskId: parts go {deepest} deep, and task {} is that deep already",
-            parent.short()
+            parent.id.short()
         );
         return Err(refused(text, "depth").into());
     }
-    if let Some(over) = spending::over(tx.conn(), &row.task).await? {
+    if let Some(over) = spending::over(tx.conn(), parent).await? {
         let fault = Fault::new(Code::LimitReached, format!("parentTaskId: {over}"));
         return Err(fault.into());
     }
-    if limits::tree(tx.conn(), workspace, root, most).await? >= most {
+    if limits::tree(tx.conn(), parent.workspace_id, root, most).await? >= most {
         let text = format!(
             "parentTaskId: task {} and its parts are {most} tasks, and no more may be",
             root.short()
