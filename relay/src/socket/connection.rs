@@ -321,7 +321,8 @@ impl Connection {
         Ok(self.outlet.text(text).await?)
     }
 
-    async fn leave(&self, end: &End) {
+    /// Takes back what was said of the link, and tells that the daemon went.
+    pub(super) async fn leave(&self, end: &End) {
         let Peer { daemon, workspace, .. } = self.peer;
         let now = crate::clock::now();
         let broke = matches!(end, End::Broken);
