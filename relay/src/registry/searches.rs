@@ -135,7 +135,7 @@ impl Registry {
         let mut inner = self.lock();
         let Some(link) = inner.link_mut(daemon) else { return };
         link.untagged.retain(|one| one.request != request);
-        if link.open.remove(&request).is_some() && link.streams && call_off {
+        if link.open.remove(&request).is_some() && link.hears_call_off(call_off) {
             inner.say(daemon, ToDaemon::CallOff { asked: request });
         }
     }
