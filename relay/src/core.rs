@@ -76,3 +76,31 @@ impl Links {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::path::Path;
+
+    /// A core with its data in `folder`, to which nobody is linked.
+    pub(crate) async fn core(folder: &Path, timing: Timing, bus: Bus) -> Arc<Core> {
+        let config = Config::new(folder.join("relay.db"), "127.0.0.1:0".parse().unwrap());
+        Arc::new(Core {
+            id: RelayId::fresh(),
+            store: Arc::new(Store::open(&config.database).await.unwrap()),
+            registry: Registry::new(bus.clone()),
+            bus,
+            field: Field::default(),
+            timing,
+            limits: config.limits.clone(),
+            prices: config.prices.clone(),
+            raised: Notify::new(),
+            refused: Notify::new(),
+            gate: Gate::new(&config, true),
+            metrics: Metrics::default(),
+            stopping: watch::channel(false).1,
+            links: Links::default(),
+        })
+    }
+}
