@@ -75,6 +75,13 @@ impl Field {
         }
     }
 
+    /// Whether another daemon of the workspace has room.
+    pub(crate) fn has_rival(&self, workspace: WorkspaceId, daemon: DaemonId) -> bool {
+        let all = self.lock();
+        let has_room = |(id, player): (&DaemonId, &Player)| *id != daemon && player.free > 0;
+        all.get(&workspace).is_some_and(|players| players.iter().any(has_room))
+    }
+
     /// Whether another daemon that has room would do `task` better than `daemon`.
     pub(crate) fn has_better(&self, workspace: WorkspaceId, daemon: DaemonId, task: &Task) -> bool {
         let all = self.lock();
@@ -118,7 +125,9 @@ mod tests {
         assert!(!field.has_better(workspace, cold, &task), "it is alone");
         field.enter(workspace, warm, LinkId(2), &ready);
         assert!(!field.has_better(workspace, cold, &task), "the other has not asked for work");
+        assert!(!field.has_rival(workspace, cold) && field.has_rival(workspace, warm));
         field.has_free(workspace, warm, 1);
+        assert!(field.has_rival(workspace, cold));
         assert!(field.has_better(workspace, cold, &task));
         assert!(!field.has_better(workspace, warm, &task));
         assert!(!field.has_better(WorkspaceId::fresh(), cold, &task));
