@@ -13,7 +13,7 @@ use hayward_shared::id::WorkspaceId;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
@@ -102,6 +102,23 @@ pub(super) enum Heard {
     Deaf(RelayId),
 }
 
+/// What the client says of the connection, on its way to who listens.
+struct Ear {
+    tell: mpsc::Sender<Event>,
+    lost: Arc<Notify>,
+}
+
+impl Ear {
+    fn on(&self, event: Event) {
+        match event {
+            // it comes for each message that is lost, and one is as bad as many
+            Event::SlowConsumer(_) => self.lost.notify_one(),
+            // one that finds no room is one of many like it
+            event => drop(self.tell.try_send(event)),
+        }
+    }
+}
+
 /// A connection to the bus. Owned by who listens.
 pub(super) struct Line {
     client: Client,
@@ -110,6 +127,8 @@ pub(super) struct Line {
     to_all: Subscriber,
     cut: Subscriber,
     events: mpsc::Receiver<Event>,
+    /// Told when something that came was lost, once for all since it was asked.
+    lost: Arc<Notify>,
 }
 
 /// The sending half of a connection.
@@ -126,6 +145,8 @@ impl Line {
         deployment: WorkspaceId,
     ) -> Result<Self, BusError> {
         let (tell, events) = mpsc::channel(EVENTS);
+        let lost = Arc::new(Notify::new());
+        let ear = Ear { tell, lost: lost.clone() };
         let failed = |source| BusError::Nats { at: address.to_string(), source };
         let options = ConnectOptions::new()
             .name("hayward-relay")
@@ -137,8 +158,7 @@ impl Line {
             .subscription_capacity(UNHEARD)
             .client_capacity(UNSENT)
             .event_callback(move |event| {
-                // one that finds no room is one of many like it
-                drop(tell.try_send(event));
+                ear.on(event);
                 std::future::ready(())
             });
         let options = match address.servers() {
@@ -152,7 +172,7 @@ impl Line {
         let to_us = hear(subjects.of(To::Relay(own))).await.map_err(|e| failed(e.into()))?;
         let to_all = hear(subjects.of(To::All)).await.map_err(|e| failed(e.into()))?;
         let cut = hear(subjects.cut("*")).await.map_err(|e| failed(e.into()))?;
-        Ok(Self { client, subjects, to_us, to_all, cut, events })
+        Ok(Self { client, subjects, to_us, to_all, cut, events, lost })
     }
 
     /// Its sending half.
@@ -169,12 +189,12 @@ impl Line {
                 event = self.events.recv() => match event? {
                     Event::Connected => Heard::Connected,
                     Event::Disconnected => Heard::Disconnected,
-                    Event::SlowConsumer(_) => Heard::Lost,
                     other => {
                         tracing::warn!("the bus says: {other}");
                         continue;
                     }
                 },
+                () = self.lost.notified() => Heard::Lost,
                 Some(message) = self.cut.next() => {
                     let from = message.subject.rsplit('.').next().unwrap_or_default();
                     match Uuid::try_parse(from) {
@@ -293,6 +313,20 @@ impl Press {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn however_much_is_lost_is_told_once_and_hides_no_change_of_the_connection() {
+        let (tell, mut events) = mpsc::channel(EVENTS);
+        let ear = Ear { tell, lost: Arc::default() };
+        for _ in 0..2 * EVENTS {
+            ear.on(Event::SlowConsumer(1));
+        }
+        ear.on(Event::Disconnected);
+        assert_eq!(events.try_recv(), Ok(Event::Disconnected));
+        assert!(ear.lost.notified().now_or_never().is_some());
+        assert!(ear.lost.notified().now_or_never().is_none());
+    }
 
     #[test]
     fn tries_to_connect_are_spread_and_bounded() {
