@@ -8,6 +8,7 @@ use super::{BusAddress, Letter, Message, Post, Shared, To, Word, parcel};
 use crate::store::StoreError;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
 use futures_util::StreamExt;
+use hayward_shared::backoff::full_jitter_ms;
 use hayward_shared::id::RelayId;
 use hayward_shared::id::WorkspaceId;
 use std::collections::HashMap;
@@ -23,8 +24,11 @@ const PING: Duration = Duration::from_secs(5);
 /// A connection has this long to be made.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Between two tries to connect, at the most: as often as a look costs nobody anything.
-const AGAIN: Duration = Duration::from_secs(2);
+/// The bound of the first wait between two tries to connect.
+const SOON_MS: i64 = 50;
+
+/// And of the later ones: as often as a look costs nobody anything.
+const AGAIN_MS: i64 = 2_000;
 
 /// Messages that may wait to be handled here, per subject. What comes beyond is lost, and told.
 const UNHEARD: usize = 4096;
@@ -210,9 +214,9 @@ impl Line {
 }
 
 fn pause(tries: usize) -> Duration {
-    let spread = crate::clock::roll();
-    let doubled = Duration::from_millis(50 << tries.min(10)).min(AGAIN);
-    doubled.mul_f64(0.5 + spread / 2.0)
+    let tries = u32::try_from(tries).unwrap_or(u32::MAX);
+    let wait = full_jitter_ms(SOON_MS, AGAIN_MS, tries, crate::clock::roll());
+    Duration::from_millis(wait.unsigned_abs())
 }
 
 /// The credentials that an address holds serve for all servers of its cluster.
@@ -331,7 +335,7 @@ mod tests {
     #[test]
     fn tries_to_connect_are_spread_and_bounded() {
         for tries in [0, 1, 5, 63, usize::MAX] {
-            assert!(pause(tries) <= AGAIN, "{tries}");
+            assert!(pause(tries).as_millis() <= 2_000, "{tries}");
         }
     }
 
