@@ -360,3 +360,53 @@ pub(super) async fn discard(
     }
     Ok(Json(row.task))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Bus;
+    use crate::config::Timing;
+    use crate::core::tests::core_on;
+    use crate::store::contract::on_postgres;
+    use hayward_shared::api::Role;
+    use hayward_shared::id::{TokenId, UserId};
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_new_task_that_waits_for_the_first_that_it_names_keeps_none_behind_it_from_others() {
+        let Some(place) = on_postgres().await else { return };
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            ids.push(place.store(place.row(Order::default())).await);
+        }
+        ids.sort();
+        let (first, then) = (ids[0], ids[1]);
+        let core = core_on(place.store.clone(), Timing::default(), Bus::default());
+        let caller = Caller {
+            workspace: place.workspace,
+            token: TokenId::fresh(),
+            who: Who::User(UserId::fresh()),
+            role: Role::Owner,
+        };
+        let mut tx = place.store.write().await.unwrap();
+        tasks::find(tx.conn(), place.workspace, first).await.unwrap();
+        let making = tokio::spawn(async move {
+            let order = Order {
+                parent_task_id: Some(then),
+                continue_from_task_id: Some(first),
+                ..Order::default()
+            };
+            let mut tx = core.store.write().await.unwrap();
+            let made = make(&core, &mut tx, &caller, (TaskId::fresh(), order)).await;
+            tx.commit().await.unwrap();
+            made.map(|task| task.depth).ok()
+        });
+        let bound = Duration::from_secs(60);
+        timeout(bound, place.is_waited_for(&mut tx)).await.expect("nobody waits");
+        let taken = tasks::take(tx.conn(), place.workspace, then).await.unwrap();
+        assert!(taken.is_some(), "two changes might wait for each other");
+        tx.commit().await.unwrap();
+        assert_eq!(timeout(bound, making).await.unwrap().unwrap(), Some(1));
+    }
+}
