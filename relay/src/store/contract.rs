@@ -98,8 +98,9 @@ impl Place {
 
     /// Resolves once another change waits for this one. On PostgreSQL alone.
     pub(crate) async fn is_waited_for(&self, tx: &mut Tx) {
-        let waiting = "SELECT COUNT(*) FROM pg_stat_activity \
-                       WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+        // who is connected is the same until a change ends, and who waits is not
+        let waiting = "SELECT COUNT(*) FROM pg_locks \
+                       WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))";
         loop {
             let waiting: i64 = query_scalar(waiting).fetch_one(tx.conn()).await.unwrap();
             if waiting > 0 {
