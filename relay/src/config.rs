@@ -83,6 +83,14 @@ impl Timing {
         (self.sweep_ms / 5).max(1)
     }
 
+    /// How long is waited for what comes in so many milliseconds: no longer than until the next
+    /// sweep, with which a wall clock that is set anew is noticed; until then where nothing comes.
+    pub(crate) fn pause(&self, comes_in_ms: Option<i64>) -> Duration {
+        let most = self.sweep_ms.max(1);
+        let pause = comes_in_ms.unwrap_or(most).clamp(1, most);
+        Duration::from_millis(pause.unsigned_abs())
+    }
+
     /// Milliseconds that one move of it counts at the most.
     pub(crate) fn most_ms(&self) -> i64 {
         self.sweep_ms.max(1)
@@ -105,5 +113,18 @@ impl Default for Timing {
             // a push is given a quarter of an hour there
             work: Duration::from_secs(16 * 60),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_past_is_looked_at_soon_and_what_is_far_with_the_next_sweep() {
+        let timing = Timing { sweep_ms: 500, ..Timing::default() };
+        let waits = [Some(-7), Some(0), Some(20), Some(i64::MAX), None];
+        let waits = waits.map(|ms| timing.pause(ms).as_millis());
+        assert_eq!(waits, [1, 1, 20, 500, 500]);
     }
 }

@@ -76,3 +76,37 @@ impl Links {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::path::{Path, PathBuf};
+
+    /// A core with its data in `folder`, to which nobody is linked.
+    pub(crate) async fn core(folder: &Path, timing: Timing, bus: Bus) -> Arc<Core> {
+        let database = folder.join("relay.db").into();
+        core_on(Arc::new(Store::open(&database).await.unwrap()), timing, bus)
+    }
+
+    /// The same, with its data there.
+    pub(crate) fn core_on(store: Arc<Store>, timing: Timing, bus: Bus) -> Arc<Core> {
+        let config = Config::new(PathBuf::from("relay.db"), "127.0.0.1:0".parse().unwrap());
+        Arc::new(Core {
+            id: RelayId::fresh(),
+            store,
+            registry: Registry::new(bus.clone()),
+            bus,
+            field: Field::default(),
+            timing,
+            limits: config.limits.clone(),
+            prices: config.prices.clone(),
+            raised: Notify::new(),
+            refused: Notify::new(),
+            gate: Gate::new(&config, true),
+            metrics: Metrics::default(),
+            stopping: watch::channel(false).1,
+            links: Links::default(),
+        })
+    }
+}

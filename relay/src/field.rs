@@ -8,7 +8,7 @@ use crate::store::daemons::Profile;
 use hayward_shared::id::{DaemonId, WorkspaceId};
 use hayward_shared::task::Task;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Others that one daemon is compared with at the most: each of them does the same for each hint,
 /// and the best of so many is good enough.
@@ -21,7 +21,7 @@ pub(crate) struct Field(Mutex<HashMap<WorkspaceId, BTreeMap<DaemonId, Player>>>)
 #[derive(Debug)]
 struct Player {
     link: LinkId,
-    profile: Arc<Profile>,
+    profile: Profile,
     /// Places that were free when it last asked for work, less what it got.
     free: u32,
 }
@@ -33,7 +33,8 @@ impl Field {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A daemon is linked. It gets no work before it asks, so it is nobody's better until then.
+    /// A daemon is linked. It gets no work before it asks, so it is nobody's better until then. A
+    /// link that was replaced before it came here changes nothing.
     pub(crate) fn enter(
         &self,
         workspace: WorkspaceId,
@@ -41,8 +42,11 @@ impl Field {
         link: LinkId,
         profile: &Profile,
     ) {
-        let player = Player { link, profile: Arc::new(profile.clone()), free: 0 };
-        self.lock().entry(workspace).or_default().insert(daemon, player);
+        let mut all = self.lock();
+        let players = all.entry(workspace).or_default();
+        if players.get(&daemon).is_none_or(|player| player.link < link) {
+            players.insert(daemon, Player { link, profile: profile.clone(), free: 0 });
+        }
     }
 
     /// A link ended; one that was replaced changes nothing.
@@ -60,7 +64,7 @@ impl Field {
     /// A daemon said anew how it stands.
     pub(crate) fn describe(&self, workspace: WorkspaceId, daemon: DaemonId, profile: &Profile) {
         if let Some(player) = self.lock().get_mut(&workspace).and_then(|all| all.get_mut(&daemon)) {
-            player.profile = Arc::new(profile.clone());
+            player.profile = profile.clone();
         }
     }
 
@@ -71,6 +75,13 @@ impl Field {
         }
     }
 
+    /// Whether another daemon of the workspace has room.
+    pub(crate) fn has_rival(&self, workspace: WorkspaceId, daemon: DaemonId) -> bool {
+        let all = self.lock();
+        let has_room = |(id, player): (&DaemonId, &Player)| *id != daemon && player.free > 0;
+        all.get(&workspace).is_some_and(|players| players.iter().any(has_room))
+    }
+
     /// Whether another daemon that has room would do `task` better than `daemon`.
     pub(crate) fn has_better(&self, workspace: WorkspaceId, daemon: DaemonId, task: &Task) -> bool {
         let all = self.lock();
@@ -78,7 +89,7 @@ impl Field {
         let Some(own) = players.get(&daemon) else { return false };
         let mine = merit(task, &own.profile, own.free);
         players.iter().filter(|(id, _)| **id != daemon).take(COMPARED).any(|(id, player)| {
-            let profile = player.profile.as_ref();
+            let profile = &player.profile;
             player.free > 0
                 && !profile.vitals.is_short()
                 && merit(task, profile, player.free) > mine
@@ -114,7 +125,9 @@ mod tests {
         assert!(!field.has_better(workspace, cold, &task), "it is alone");
         field.enter(workspace, warm, LinkId(2), &ready);
         assert!(!field.has_better(workspace, cold, &task), "the other has not asked for work");
+        assert!(!field.has_rival(workspace, cold) && field.has_rival(workspace, warm));
         field.has_free(workspace, warm, 1);
+        assert!(field.has_rival(workspace, cold));
         assert!(field.has_better(workspace, cold, &task));
         assert!(!field.has_better(workspace, warm, &task));
         assert!(!field.has_better(WorkspaceId::fresh(), cold, &task));
@@ -123,6 +136,8 @@ mod tests {
         field.describe(workspace, warm, &ready);
         field.leave(workspace, warm, LinkId(1));
         assert!(field.has_better(workspace, cold, &task), "that was a link of before");
+        field.enter(workspace, warm, LinkId(1), &plain);
+        assert!(field.has_better(workspace, cold, &task), "and comes late");
         field.leave(workspace, warm, LinkId(2));
         assert!(!field.has_better(workspace, cold, &task));
     }

@@ -81,8 +81,12 @@ pub(crate) fn explain(
     if bound.is_some_and(|bound| bound != id) {
         return Err(Unfit::Elsewhere);
     }
-    match task.named_agent() {
-        Some(COMMAND_AGENT) => (!profile.plain).then_some(()).ok_or(Unfit::Plain),
+    let named = task.order.named_agent();
+    if profile.plain && (named == Some(COMMAND_AGENT) || !task.order.command.is_empty()) {
+        return Err(Unfit::Plain);
+    }
+    match named {
+        Some(COMMAND_AGENT) => Ok(()),
         // by whom it is run, and whose limits count, is known once the daemon has looked
         None if !profile.plain && profile.runtimes.is_empty() => Err(Unfit::StillLooking),
         None => Ok(()),
@@ -117,7 +121,7 @@ fn runtime<'a>(name: &str, daemon: &'a Profile) -> Option<&'a Runtime> {
 
 /// The agent that runs a task there: the one that it names, else the best that the daemon has.
 pub(crate) fn agent_of(task: &Task, daemon: &Profile) -> Option<String> {
-    task.named_agent().map(str::to_owned).or_else(|| chosen(daemon))
+    task.order.named_agent().map(str::to_owned).or_else(|| chosen(daemon))
 }
 
 /// The agent of a task that names none.
@@ -243,6 +247,8 @@ pub(crate) mod tests {
     fn a_plain_peer_gets_prompts_and_no_commands() {
         let plain = plain();
         let command = Order { command: vec!["true".into()], ..Order::default() };
+        assert_eq!(wants(command.clone(), &plain), Err(Unfit::Plain));
+        let command = Order { agent: Some("claude".into()), ..command };
         assert_eq!(wants(command, &plain), Err(Unfit::Plain));
         assert_eq!(wants(Order::default(), &plain), Ok(()));
         assert_eq!(wants(named("claude"), &plain), Ok(()));
@@ -277,7 +283,10 @@ pub(crate) mod tests {
         assert_eq!(agent(Order::default()).as_deref(), Some("mine"));
         assert_eq!(agent(named("claude")).as_deref(), Some("claude"));
         let command = Order { command: vec!["true".into()], ..Order::default() };
-        assert_eq!(agent(command).as_deref(), Some("command"));
+        assert_eq!(agent(command.clone()).as_deref(), Some("command"));
+        // as the daemon does it
+        let both = Order { agent: Some("mine".into()), ..command };
+        assert_eq!(agent(both).as_deref(), Some("mine"));
         assert_eq!(provider_at("mine", &ours).as_deref(), Some("anthropic-team"));
         assert_eq!(provider_at("claude", &ours).as_deref(), Some("anthropic"));
         assert_eq!(provider_at("command", &ours), None);

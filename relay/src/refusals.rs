@@ -14,8 +14,7 @@ use hayward_shared::task::{Reason, Status, Task};
 use hayward_shared::time::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Daemons that are looked at for whom a task asks: as many as anybody has.
 const MOST_DAEMONS: u32 = 1_000;
@@ -140,7 +139,8 @@ pub(crate) async fn run(core: Arc<Core>) {
             Ok(next) => next,
             Err(e) => {
                 tracing::error!(error = &e as &dyn std::error::Error, "refusals cannot be read");
-                awaited.clone()
+                sleep(core.timing.pause(None)).await;
+                continue;
             }
         };
         // what was awaited and is not any more is past, or was answered
@@ -151,11 +151,8 @@ pub(crate) async fn run(core: Arc<Core>) {
         }
         awaited = next;
         let soonest = awaited.values().map(|at| at.since(now)).min();
-        // a wall clock that is set anew is noticed with the next sweep
-        let pause = soonest.unwrap_or(core.timing.sweep_ms).clamp(1, core.timing.sweep_ms);
-        let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(1));
         // either way the store is asked again
-        drop(timeout(pause, core.refused.notified()).await);
+        drop(timeout(core.timing.pause(soonest), core.refused.notified()).await);
     }
 }
 

@@ -84,6 +84,14 @@ struct Link {
     untagged: VecDeque<Untagged>,
 }
 
+impl Link {
+    /// Whether it is told of a request that is given up; `call_off` where that ends the work at it.
+    /// The relay that has the link of a peer that echoes no request id would wait for it for ever.
+    fn hears_call_off(&self, call_off: bool) -> bool {
+        call_off && self.streams || !self.replies && self.way.is_afar()
+    }
+}
+
 /// A command whose answer is told by its task and its type alone.
 #[derive(Debug)]
 struct Untagged {

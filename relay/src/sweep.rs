@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Tasks that are looked at together.
 const PAGE: u32 = 256;
@@ -48,7 +48,6 @@ pub(crate) async fn keep(core: Arc<Core>, leads: watch::Sender<bool>) {
 /// Looks again and again for what is overdue, while this relay `leads`. However long that takes, the
 /// clock goes on. Ends when it is aborted.
 pub(crate) async fn run(core: Arc<Core>, mut leads: watch::Receiver<bool>) {
-    let pause = Duration::from_millis(u64::try_from(core.timing.sweep_ms).unwrap_or(1).max(1));
     loop {
         if leads.wait_for(|leads| *leads).await.is_err() {
             return;
@@ -56,7 +55,7 @@ pub(crate) async fn run(core: Arc<Core>, mut leads: watch::Receiver<bool>) {
         if let Err(e) = sweep(&core).await {
             tracing::error!(error = &e as &dyn std::error::Error, "a sweep failed");
         }
-        sleep(pause).await;
+        sleep(core.timing.pause(None)).await;
     }
 }
 
@@ -189,16 +188,13 @@ async fn now(core: &Core) -> Result<Now, StoreError> {
 pub(crate) async fn retry(core: Arc<Core>) {
     let mut live = core.store.listen();
     loop {
-        let pause = match retry_due(&core).await {
-            Ok(pause) => pause,
+        let next = match retry_due(&core).await {
+            Ok(next) => next,
             Err(e) => {
                 tracing::error!(error = &e as &dyn std::error::Error, "a look for retries failed");
-                Some(core.timing.sweep_ms)
+                None
             }
         };
-        // a wall clock that is set anew is noticed with the next sweep
-        let pause = pause.unwrap_or(core.timing.sweep_ms).clamp(1, core.timing.sweep_ms);
-        let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(1));
         let deferred = async {
             loop {
                 match live.recv().await {
@@ -210,7 +206,7 @@ pub(crate) async fn retry(core: Arc<Core>) {
             }
         };
         // either way the store is asked again
-        drop(tokio::time::timeout(pause, deferred).await);
+        drop(timeout(core.timing.pause(next), deferred).await);
     }
 }
 

@@ -434,6 +434,16 @@ fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
 }
 
+impl Order {
+    /// The agent that runs it wherever it goes: the one that it names, else `command` where it brings
+    /// a command; none where a daemon may choose.
+    #[must_use]
+    pub fn named_agent(&self) -> Option<&str> {
+        let command = (!self.command.is_empty()).then_some(COMMAND_AGENT);
+        self.agent.as_deref().or(command)
+    }
+}
+
 /// What the runs of a task made of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -548,15 +558,6 @@ pub struct Task {
 }
 
 impl Task {
-    /// The agent that it names, `command` where it brings a command; none where a daemon may choose.
-    #[must_use]
-    pub fn named_agent(&self) -> Option<&str> {
-        match self.order.command.is_empty() {
-            true => self.order.agent.as_deref(),
-            false => Some(COMMAND_AGENT),
-        }
-    }
-
     /// The model that its agent asks: as that told, else as the task was ordered with.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
@@ -715,6 +716,19 @@ mod tests {
         let fresh: Vec<_> =
             REASONS.iter().filter(|r| r.retry() == Retry::Fresh).map(|r| r.name()).collect();
         assert_eq!(fresh, ["invalid_request", "context_overflow", "iteration_limit"]);
+    }
+
+    #[test]
+    fn an_agent_that_is_named_goes_before_the_command_that_it_is_given() {
+        let named = |agent: Option<&str>, command: &[&str]| {
+            let command = command.iter().map(|&word| word.to_owned()).collect();
+            let order = Order { agent: agent.map(str::to_owned), command, ..Order::default() };
+            order.named_agent().map(str::to_owned)
+        };
+        assert_eq!(named(Some("mine"), &["true"]).as_deref(), Some("mine"));
+        assert_eq!(named(Some("mine"), &[]).as_deref(), Some("mine"));
+        assert_eq!(named(None, &["true"]).as_deref(), Some("command"));
+        assert_eq!(named(None, &[]), None);
     }
 
     #[test]

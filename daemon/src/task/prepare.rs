@@ -263,14 +263,11 @@ pub(super) async fn start(
 }
 
 async fn choose(shop: &Shop, order: &Order) -> Result<Chosen, Failure> {
-    if let Some(name) = &order.agent {
+    if let Some(name) = order.named_agent() {
         let section = shop.config.agents.get(name).cloned().unwrap_or_default();
         driver(name, &section)?;
-        return Ok(Chosen { name: name.clone(), why: "asked for".to_owned() });
-    }
-    if !order.command.is_empty() {
-        let name = Runtime::Command.name().to_owned();
-        return Ok(Chosen { name, why: "a command was given".to_owned() });
+        let why = if order.agent.is_some() { "asked for" } else { "a command was given" };
+        return Ok(Chosen { name: name.to_owned(), why: why.to_owned() });
     }
     let roster = shop.agents.roster().await;
     let best = roster.best().ok_or_else(|| {

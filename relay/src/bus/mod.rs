@@ -218,17 +218,17 @@ impl Bus {
         Ok(found.is_some_and(|at| (at.relay, at.link) == (shared.own, link)))
     }
 
-    /// Notes that a link ended; whether it was the daemon's present one.
+    /// Notes that a link ended; whether the daemon has no later one. A comparison may have forgotten
+    /// the link before.
     pub(crate) async fn left(
         &self,
         conn: &mut Conn,
         daemon: DaemonId,
         link: u64,
     ) -> Result<bool, StoreError> {
-        match &self.0 {
-            Some(shared) => links::remove(conn, daemon, shared.own, link).await,
-            None => Ok(true),
-        }
+        let Some(shared) = &self.0 else { return Ok(true) };
+        links::remove(conn, daemon, shared.own, link).await?;
+        Ok(links::find(conn, daemon).await?.is_none())
     }
 }
 

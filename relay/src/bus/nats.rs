@@ -8,12 +8,13 @@ use super::{BusAddress, Letter, Message, Post, Shared, To, Word, parcel};
 use crate::store::StoreError;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
 use futures_util::StreamExt;
+use hayward_shared::backoff::full_jitter_ms;
 use hayward_shared::id::RelayId;
 use hayward_shared::id::WorkspaceId;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
@@ -23,8 +24,11 @@ const PING: Duration = Duration::from_secs(5);
 /// A connection has this long to be made.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Between two tries to connect, at the most: as often as a look costs nobody anything.
-const AGAIN: Duration = Duration::from_secs(2);
+/// The bound of the first wait between two tries to connect.
+const SOON_MS: i64 = 50;
+
+/// And of the later ones: as often as a look costs nobody anything.
+const AGAIN_MS: i64 = 2_000;
 
 /// Messages that may wait to be handled here, per subject. What comes beyond is lost, and told.
 const UNHEARD: usize = 4096;
@@ -102,6 +106,23 @@ pub(super) enum Heard {
     Deaf(RelayId),
 }
 
+/// What the client says of the connection, on its way to who listens.
+struct Ear {
+    tell: mpsc::Sender<Event>,
+    lost: Arc<Notify>,
+}
+
+impl Ear {
+    fn on(&self, event: Event) {
+        match event {
+            // it comes for each message that is lost, and one is as bad as many
+            Event::SlowConsumer(_) => self.lost.notify_one(),
+            // one that finds no room is one of many like it
+            event => drop(self.tell.try_send(event)),
+        }
+    }
+}
+
 /// A connection to the bus. Owned by who listens.
 pub(super) struct Line {
     client: Client,
@@ -110,6 +131,8 @@ pub(super) struct Line {
     to_all: Subscriber,
     cut: Subscriber,
     events: mpsc::Receiver<Event>,
+    /// Told when something that came was lost, once for all since it was asked.
+    lost: Arc<Notify>,
 }
 
 /// The sending half of a connection.
@@ -126,6 +149,8 @@ impl Line {
         deployment: WorkspaceId,
     ) -> Result<Self, BusError> {
         let (tell, events) = mpsc::channel(EVENTS);
+        let lost = Arc::new(Notify::new());
+        let ear = Ear { tell, lost: lost.clone() };
         let failed = |source| BusError::Nats { at: address.to_string(), source };
         let options = ConnectOptions::new()
             .name("hayward-relay")
@@ -137,8 +162,7 @@ impl Line {
             .subscription_capacity(UNHEARD)
             .client_capacity(UNSENT)
             .event_callback(move |event| {
-                // one that finds no room is one of many like it
-                drop(tell.try_send(event));
+                ear.on(event);
                 std::future::ready(())
             });
         let options = match address.servers() {
@@ -152,7 +176,7 @@ impl Line {
         let to_us = hear(subjects.of(To::Relay(own))).await.map_err(|e| failed(e.into()))?;
         let to_all = hear(subjects.of(To::All)).await.map_err(|e| failed(e.into()))?;
         let cut = hear(subjects.cut("*")).await.map_err(|e| failed(e.into()))?;
-        Ok(Self { client, subjects, to_us, to_all, cut, events })
+        Ok(Self { client, subjects, to_us, to_all, cut, events, lost })
     }
 
     /// Its sending half.
@@ -169,12 +193,12 @@ impl Line {
                 event = self.events.recv() => match event? {
                     Event::Connected => Heard::Connected,
                     Event::Disconnected => Heard::Disconnected,
-                    Event::SlowConsumer(_) => Heard::Lost,
                     other => {
                         tracing::warn!("the bus says: {other}");
                         continue;
                     }
                 },
+                () = self.lost.notified() => Heard::Lost,
                 Some(message) = self.cut.next() => {
                     let from = message.subject.rsplit('.').next().unwrap_or_default();
                     match Uuid::try_parse(from) {
@@ -190,9 +214,9 @@ impl Line {
 }
 
 fn pause(tries: usize) -> Duration {
-    let spread = crate::clock::roll();
-    let doubled = Duration::from_millis(50 << tries.min(10)).min(AGAIN);
-    doubled.mul_f64(0.5 + spread / 2.0)
+    let tries = u32::try_from(tries).unwrap_or(u32::MAX);
+    let wait = full_jitter_ms(SOON_MS, AGAIN_MS, tries, crate::clock::roll());
+    Duration::from_millis(wait.unsigned_abs())
 }
 
 /// The credentials that an address holds serve for all servers of its cluster.
@@ -293,11 +317,25 @@ impl Press {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+
+    #[test]
+    fn however_much_is_lost_is_told_once_and_hides_no_change_of_the_connection() {
+        let (tell, mut events) = mpsc::channel(EVENTS);
+        let ear = Ear { tell, lost: Arc::default() };
+        for _ in 0..2 * EVENTS {
+            ear.on(Event::SlowConsumer(1));
+        }
+        ear.on(Event::Disconnected);
+        assert_eq!(events.try_recv(), Ok(Event::Disconnected));
+        assert!(ear.lost.notified().now_or_never().is_some());
+        assert!(ear.lost.notified().now_or_never().is_none());
+    }
 
     #[test]
     fn tries_to_connect_are_spread_and_bounded() {
         for tries in [0, 1, 5, 63, usize::MAX] {
-            assert!(pause(tries) <= AGAIN, "{tries}");
+            assert!(pause(tries).as_millis() <= 2_000, "{tries}");
         }
     }
 

@@ -220,6 +220,10 @@ pub(super) async fn look(core: &Core, shared: &Shared, held: Held) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::{Bus, Linked};
+    use crate::config::Config;
+    use crate::store::Store;
+    use hayward_shared::id::WorkspaceId;
     use uuid::Uuid;
 
     fn relay(nth: u128) -> RelayId {
@@ -243,6 +247,25 @@ mod tests {
         // it ended in order
         assert_eq!(rounds.judge(own, &[(own, 1)]).newly, [other]);
         assert_eq!(rounds.judge(own, &[(own, 1)]), Judged::default());
+    }
+
+    #[tokio::test]
+    async fn a_link_that_a_comparison_forgot_was_the_last_one_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::new(folder.path().join("relay.db"), "127.0.0.1:0".parse().unwrap());
+        let store = Arc::new(Store::open(&config.database).await.unwrap());
+        let (bus, _post) = Bus::shared(relay(1), store.clone());
+        let (daemon, workspace) = (DaemonId::fresh(), WorkspaceId::fresh());
+        let manners = links::Manners { replies: true, terminals: true, streams: true };
+        let link = |link| Linked { link, workspace, manners };
+        let mut tx = store.write().await.unwrap();
+        links::put(tx.conn(), daemon, link(1).at(relay(1))).await.unwrap();
+        links::remove(tx.conn(), daemon, relay(1), 1).await.unwrap();
+        assert!(bus.left(tx.conn(), daemon, 1).await.unwrap(), "it is offline");
+        links::put(tx.conn(), daemon, link(2).at(relay(1))).await.unwrap();
+        assert!(!bus.left(tx.conn(), daemon, 1).await.unwrap(), "a later one is here");
+        links::put(tx.conn(), daemon, link(1).at(relay(2))).await.unwrap();
+        assert!(!bus.left(tx.conn(), daemon, 2).await.unwrap(), "a later one is elsewhere");
     }
 
     #[test]

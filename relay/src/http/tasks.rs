@@ -17,9 +17,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use hayward_shared::api::{TaskPage, TaskPatch, TaskView};
 use hayward_shared::fault::{Code, Fault};
-use hayward_shared::id::{Fragment, TaskId, WorkspaceId};
+use hayward_shared::id::{Fragment, TaskId};
 use hayward_shared::task::{Holding, Order, Results, Status, Task, Usage};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 type Answer<T> = Result<Json<T>, Refusal>;
@@ -187,14 +188,27 @@ pub(super) async fn make(
     (id, order): (TaskId, Order),
 ) -> Result<Task, Refusal> {
     let workspace = caller.workspace;
-    let depth = match order.parent_task_id {
-        Some(parent) => part_of(core, tx, workspace, parent).await?,
+    let root = match order.parent_task_id {
+        Some(parent) => {
+            let found = limits::root(tx.conn(), workspace, parent).await?;
+            Some(found.ok_or_else(|| Fault::not_found("task", parent))?)
+        }
+        None => None,
+    };
+    // by id, as whoever needs several tasks takes them
+    let named = [root, order.parent_task_id, order.continue_from_task_id];
+    let mut parent = None;
+    for other in BTreeSet::from_iter(named.into_iter().flatten()) {
+        let found = tasks::find(tx.conn(), workspace, other).await?;
+        let row = found.ok_or_else(|| Fault::not_found("task", other))?;
+        if order.parent_task_id == Some(other) {
+            parent = Some(row.task);
+        }
+    }
+    let depth = match root.zip(parent) {
+        Some((root, parent)) => part_of(core, tx, root, &parent).await?,
         None => 0,
     };
-    if let Some(other) = order.continue_from_task_id {
-        let found = tasks::find(tx.conn(), workspace, other).await?;
-        found.ok_or_else(|| Fault::not_found("task", other))?;
-    }
     if let Some(daemon) = order.wanted_daemon_id {
         let found = daemons::find(tx.conn(), workspace, daemon).await?;
         found.ok_or_else(|| Fault::not_found("daemon", daemon))?;
@@ -220,20 +234,11 @@ pub(super) async fn make(
     Ok(tasks::apply(tx, lease::created(Stored::new(task), &caller.actor())).await?)
 }
 
-/// How deep a part of `parent` is, where its tree may have one more.
-async fn part_of(
-    core: &Core,
-    tx: &mut Tx,
-    workspace: WorkspaceId,
-    parent: TaskId,
-) -> Result<u32, Refusal> {
-    let absent = || Fault::not_found("task", parent);
-    let root = limits::root(tx.conn(), workspace, parent).await?.ok_or_else(absent)?;
-    // whoever adds to the tree meanwhile waits for this one
-    tasks::find(tx.conn(), workspace, root).await?.ok_or_else(absent)?;
-    let row = tasks::find(tx.conn(), workspace, parent).await?.ok_or_else(absent)?;
+/// How deep a part of `parent` is, where its tree may have one more. Whoever adds to the tree
+/// meanwhile waits for who has its `root`.
+async fn part_of(core: &Core, tx: &mut Tx, root: TaskId, parent: &Task) -> Result<u32, Refusal> {
     let Limits { depth: deepest, tree: most, .. } = core.limits;
-    let depth = row.task.depth + 1;
+    let depth = parent.depth + 1;
     let refused = |text: String, what: &str| {
         let hint = format!("end some of it, or let the relay allow more: {what} of its limits");
         Fault::new(Code::LimitReached, text).with_hint(hint)
@@ -241,15 +246,15 @@ async fn part_of(
     if depth > deepest {
         let text = format!(
             "parentTaskId: parts go {deepest} deep, and task {} is that deep already",
-            parent.short()
+            parent.id.short()
         );
         return Err(refused(text, "depth").into());
     }
-    if let Some(over) = spending::over(tx.conn(), &row.task).await? {
+    if let Some(over) = spending::over(tx.conn(), parent).await? {
         let fault = Fault::new(Code::LimitReached, format!("parentTaskId: {over}"));
         return Err(fault.into());
     }
-    if limits::tree(tx.conn(), workspace, root, most).await? >= most {
+    if limits::tree(tx.conn(), parent.workspace_id, root, most).await? >= most {
         let text = format!(
             "parentTaskId: task {} and its parts are {most} tasks, and no more may be",
             root.short()
@@ -354,4 +359,54 @@ pub(super) async fn discard(
         crate::discards::tell(&core, daemon, caller.workspace, row.task.id);
     }
     Ok(Json(row.task))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Bus;
+    use crate::config::Timing;
+    use crate::core::tests::core_on;
+    use crate::store::contract::on_postgres;
+    use hayward_shared::api::Role;
+    use hayward_shared::id::{TokenId, UserId};
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_new_task_that_waits_for_the_first_that_it_names_keeps_none_behind_it_from_others() {
+        let Some(place) = on_postgres().await else { return };
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            ids.push(place.store(place.row(Order::default())).await);
+        }
+        ids.sort();
+        let (first, then) = (ids[0], ids[1]);
+        let core = core_on(place.store.clone(), Timing::default(), Bus::default());
+        let caller = Caller {
+            workspace: place.workspace,
+            token: TokenId::fresh(),
+            who: Who::User(UserId::fresh()),
+            role: Role::Owner,
+        };
+        let mut tx = place.store.write().await.unwrap();
+        tasks::find(tx.conn(), place.workspace, first).await.unwrap();
+        let making = tokio::spawn(async move {
+            let order = Order {
+                parent_task_id: Some(then),
+                continue_from_task_id: Some(first),
+                ..Order::default()
+            };
+            let mut tx = core.store.write().await.unwrap();
+            let made = make(&core, &mut tx, &caller, (TaskId::fresh(), order)).await;
+            tx.commit().await.unwrap();
+            made.map(|task| task.depth).ok()
+        });
+        let bound = Duration::from_secs(60);
+        timeout(bound, place.is_waited_for(&mut tx)).await.expect("nobody waits");
+        let taken = tasks::take(tx.conn(), place.workspace, then).await.unwrap();
+        assert!(taken.is_some(), "two changes might wait for each other");
+        tx.commit().await.unwrap();
+        assert_eq!(timeout(bound, making).await.unwrap().unwrap(), Some(1));
+    }
 }

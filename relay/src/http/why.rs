@@ -23,6 +23,22 @@ pub(super) async fn of(core: &Core, task: &Task) -> Result<Vec<Why>, StoreError>
     if let Some(over) = spending::over(&mut *core.store.read().await?, task).await? {
         return Ok(vec![of_budget(over)]);
     }
+    if task.status == Status::Queued {
+        return queued(core, task).await;
+    }
+    let holder = match task.holding.daemon_id.filter(|_| task.status == Status::Waiting) {
+        Some(id) => daemons::find(&mut *core.store.read().await?, task.workspace_id, id).await?,
+        None => None,
+    };
+    // of what came so far, neither others nor limits hold it
+    let daemons: Vec<_> = holder.iter().map(|daemon| Seen { daemon, online: false }).collect();
+    let (under_way, backoffs, now) = (Vec::new(), Vec::new(), crate::clock::now());
+    let gauge = Gauge { limits: &core.limits, under_way, backoffs, now };
+    Ok(why(task, &Around { daemons: &daemons, continued: None, gauge, holders: &[] }))
+}
+
+/// Why a task of the queue waits: any daemon might run it.
+async fn queued(core: &Core, task: &Task) -> Result<Vec<Why>, StoreError> {
     let workspace = task.workspace_id;
     let online = core.registry.online_in(workspace).await?;
     let mut reader = core.store.read().await?;

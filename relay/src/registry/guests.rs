@@ -149,11 +149,8 @@ impl Registry {
             }
             Err(Declined::Fault(fault)) => match (tags.request_id, watch) {
                 (Some(request), _) => {
-                    inner.answer_guest(
-                        from,
-                        daemon,
-                        (request, FromDaemon::Reply(Reply::refused(fault))),
-                    );
+                    let refused = FromDaemon::Reply(Reply::refused(fault));
+                    inner.answer_guest(from, daemon, (request, refused));
                 }
                 (None, Some(watch)) => inner.tell(from, Word::WatchLost { daemon, watch, fault }),
                 (None, None) => tracing::info!(%from, %daemon, "not handed on: {fault}"),
@@ -305,11 +302,15 @@ impl Inner {
         if request.is_some_and(|request| link.open.contains_key(&request)) {
             return Err(Declined::Odd("it was asked already"));
         }
-        if link.open.len() >= MOST_REQUESTS && request.is_some() {
+        if link.open.len() + link.untagged.len() >= MOST_REQUESTS && request.is_some() {
             return Err(congested().into());
         }
         if let ToDaemon::CallOff { asked } = &body {
             link.open.remove(asked);
+            link.untagged.retain(|one| one.request != *asked);
+            if !link.streams {
+                return Ok(());
+            }
         }
         let text = match request {
             Some(_) if !link.replies => command(body.clone(), None)?,
@@ -336,19 +337,21 @@ impl Inner {
         Ok(())
     }
 
-    /// Tells another relay what a daemon answered to it.
+    /// Tells another relay what a daemon answered to it; whether there was room for it.
     pub(super) fn answer_guest(
         &mut self,
         relay: RelayId,
         daemon: DaemonId,
         (request, body): (RequestId, FromDaemon),
-    ) {
+    ) -> bool {
         let tags = Tags { request_id: Some(request), ..Tags::default() };
-        let Ok(text) = encode(&Tagged { body, tags }) else { return };
-        if self.bus.tell(relay, Message::Answer(daemon, text)).is_err() {
+        let Ok(text) = encode(&Tagged { body, tags }) else { return false };
+        let sent = self.bus.tell(relay, Message::Answer(daemon, text)).is_ok();
+        if !sent {
             // whoever waits there gives up in time
             tracing::warn!(%relay, %daemon, "the way to the bus is full: an answer was dropped");
         }
+        sent
     }
 
     /// A watch of another relay was answered; one that was refused has ended.
@@ -416,9 +419,68 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::Bus;
     use crate::registry::NewLink;
     use crate::socket::pipe::Outlet;
+    use crate::store::links::Place;
+    use hayward_shared::id::TaskId;
     use hayward_shared::time::Timestamp;
+
+    #[test]
+    fn what_other_relays_ask_of_a_plain_peer_is_bounded_and_can_be_called_off() {
+        let registry = Registry::default();
+        let (daemon, workspace) = (DaemonId::fresh(), WorkspaceId::fresh());
+        let (outlet, mut queue) = Outlet::narrow(2 * MOST_REQUESTS);
+        let (replies, terminals, streams) = (false, false, false);
+        let new = NewLink { daemon, workspace, replies, terminals, streams, outlet };
+        registry.join(new, Timestamp::from_millis(0));
+        let from = RelayId::fresh();
+        let body = ToDaemon::MergeStatus { task_id: TaskId::fresh() };
+        let ask = |request| {
+            registry.hand_on(
+                from,
+                (daemon, workspace),
+                command(body.clone(), Some(request)).unwrap(),
+            );
+        };
+        let waiting = || registry.lock().links[&daemon].untagged.len();
+        let first = RequestId::fresh();
+        ask(first);
+        for _ in 0..MOST_REQUESTS {
+            ask(RequestId::fresh());
+        }
+        assert_eq!((waiting(), queue.len()), (MOST_REQUESTS, MOST_REQUESTS));
+        let text = command(ToDaemon::CallOff { asked: first }, None).unwrap();
+        registry.hand_on(from, (daemon, workspace), text);
+        assert_eq!((waiting(), queue.len()), (MOST_REQUESTS - 1, MOST_REQUESTS));
+        ask(RequestId::fresh());
+        assert_eq!(waiting(), MOST_REQUESTS);
+        while let Ok(message) = queue.try_recv() {
+            assert!(!message.to_text().unwrap().contains("callOff"));
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_given_up_is_called_off_where_somebody_keeps_it() {
+        let registry = Registry::default();
+        let (daemon, workspace) = (DaemonId::fresh(), WorkspaceId::fresh());
+        let hears = |replies, streams, afar, call_off| {
+            let (outlet, _queue) = Outlet::narrow(1);
+            let new = NewLink { daemon, workspace, replies, terminals: false, streams, outlet };
+            registry.join(new, Timestamp::from_millis(0));
+            let mut link = registry.lock().links.remove(&daemon).unwrap();
+            if afar {
+                let manners = Manners { replies, terminals: false, streams };
+                let at = Place { relay: RelayId::fresh(), link: 1, workspace, manners };
+                link.way = Way::Afar(Bus::default().way(daemon, at));
+            }
+            link.hears_call_off(call_off)
+        };
+        assert!(hears(true, true, false, true) && hears(true, true, true, true));
+        assert!(!hears(true, true, false, false) && !hears(true, true, true, false));
+        // the relay that has the link of a plain peer keeps the request till it is told
+        assert!(hears(false, false, true, false) && !hears(false, false, false, false));
+    }
 
     #[test]
     fn a_link_is_held_once_it_is_noted_and_one_that_was_replaced_is_not() {

@@ -110,22 +110,23 @@ impl Drop for Search {
 
 impl Registry {
     /// Takes a page of what a daemon finds to whoever asked. One that sends more than it was
-    /// allowed to is not listened to any further.
+    /// allowed to, or than the bus takes, is not listened to any further: a page would be missing.
     pub(crate) fn found(&self, daemon: DaemonId, request: RequestId, page: SearchPage) {
         let mut inner = self.lock();
         let Some(link) = inner.link_mut(daemon) else { return };
         let page = FromDaemon::SearchFound(page);
         let taken = match link.open.get(&request) {
             Some(Waiter::Search(tell)) => tell.try_send(said(page)).is_ok(),
-            Some(Waiter::Guest { relay, .. }) => {
-                let relay = *relay;
-                inner.answer_guest(relay, daemon, (request, page));
-                return;
+            // whoever asked there takes the silence for what it is
+            Some(&Waiter::Guest { relay, .. }) => {
+                inner.answer_guest(relay, daemon, (request, page))
             }
             _ => return,
         };
         if !taken {
-            link.open.remove(&request);
+            if let Some(link) = inner.link_mut(daemon) {
+                link.open.remove(&request);
+            }
             inner.say(daemon, ToDaemon::CallOff { asked: request });
         }
     }
@@ -135,7 +136,7 @@ impl Registry {
         let mut inner = self.lock();
         let Some(link) = inner.link_mut(daemon) else { return };
         link.untagged.retain(|one| one.request != request);
-        if link.open.remove(&request).is_some() && link.streams && call_off {
+        if link.open.remove(&request).is_some() && link.hears_call_off(call_off) {
             inner.say(daemon, ToDaemon::CallOff { asked: request });
         }
     }
@@ -156,39 +157,17 @@ impl Inner {
 mod tests {
     use super::super::NewLink;
     use super::*;
-    use crate::bus::Bus;
-    use crate::config::{Config, Timing};
-    use crate::core::Links;
-    use crate::http::gate::Gate;
-    use crate::metrics::Metrics;
+    use crate::bus::{self, Bus, Message as Carried, Word};
+    use crate::config::Timing;
+    use crate::core::tests::core;
     use crate::socket::pipe::Outlet;
-    use crate::store::Store;
     use axum::extract::ws::Message;
-    use hayward_shared::id::WorkspaceId;
+    use hayward_shared::id::{RelayId, WorkspaceId};
     use hayward_shared::search::SearchWords;
     use hayward_shared::time::Timestamp;
-    use std::path::Path;
-    use tokio::sync::watch;
 
-    async fn core(folder: &Path) -> Arc<Core> {
-        let mut config = Config::new(folder.join("relay.db"), "127.0.0.1:0".parse().unwrap());
-        config.timing = Timing { reply: Duration::from_millis(300), ..Timing::default() };
-        Arc::new(Core {
-            id: hayward_shared::id::RelayId::fresh(),
-            store: Arc::new(Store::open(&config.database).await.unwrap()),
-            bus: Bus::default(),
-            registry: Registry::default(),
-            field: crate::field::Field::default(),
-            timing: config.timing,
-            limits: config.limits.clone(),
-            prices: config.prices.clone(),
-            raised: tokio::sync::Notify::new(),
-            refused: tokio::sync::Notify::new(),
-            gate: Gate::new(&config, true),
-            metrics: Metrics::default(),
-            stopping: watch::channel(false).1,
-            links: Links::default(),
-        })
+    fn hasty() -> Timing {
+        Timing { reply: Duration::from_millis(300), ..Timing::default() }
     }
 
     fn join(core: &Core) -> (DaemonId, mpsc::Receiver<Message>) {
@@ -213,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn f41_a_link_that_is_full_for_a_moment_is_waited_for_and_one_that_stays_so_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let core = core(folder.path()).await;
+        let core = core(folder.path(), hasty(), Bus::default()).await;
         let (daemon, mut queue) = join(&core);
         let words = [("pattern", "x"), ("budgetMs", "1")].into_iter();
         let query = SearchWords::read(words).unwrap().query;
@@ -241,5 +220,24 @@ mod tests {
         fill();
         let refused = Search::begin(&core, daemon, query).await.map(|_| ()).unwrap_err();
         assert_eq!((refused.code, open(&core, daemon)), (Code::Unavailable, 0));
+    }
+    #[tokio::test]
+    async fn a_page_that_the_bus_does_not_take_ends_the_search_that_would_miss_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = core(folder.path(), hasty(), Bus::default()).await.store.clone();
+        let (bus, _closed) =
+            bus::prepare(&"nats://127.0.0.1:1".parse().unwrap(), RelayId::fresh(), store);
+        let other = tempfile::tempdir().unwrap();
+        let core = core(other.path(), hasty(), bus.clone()).await;
+        let (daemon, mut queue) = join(&core);
+        let (relay, request) = (RelayId::fresh(), RequestId::fresh());
+        let guest = Waiter::Guest { relay, watch: None };
+        core.registry.lock().links.get_mut(&daemon).unwrap().open.insert(request, guest);
+        core.registry.found(daemon, request, SearchPage::default());
+        assert!(open(&core, daemon) == 1 && queue.is_empty(), "it goes on");
+        while bus.tell(relay, Carried::Word(Word::Void {})).is_ok() {}
+        core.registry.found(daemon, request, SearchPage::default());
+        assert_eq!(open(&core, daemon), 0);
+        assert_eq!(kind(&queue.recv().await.unwrap()), "callOff");
     }
 }

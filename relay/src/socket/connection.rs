@@ -136,9 +136,8 @@ enum Event {
     /// One frame, and those that were at hand behind it.
     Frames(Vec<Message>),
     Gone(End),
+    /// There may be work; or those who would do better at it had their head start.
     Work,
-    /// Those who would do better had their head start.
-    Late,
     Idle,
 }
 
@@ -159,7 +158,7 @@ impl Connection {
                 () = std::future::ready(()), if self.stored.1 > 0 => Event::Idle,
                 () = self.work.notified(), if settled => Event::Work,
                 () = sleep_until(self.told_at.unwrap_or(heard)), if self.told_at.is_some() => {
-                    Event::Late
+                    Event::Work
                 }
                 () = sleep_until(self.settled_at), if !settled => {
                     settled = true;
@@ -180,7 +179,6 @@ impl Connection {
             Event::Gone(end) => return Err(end),
             Event::Idle => return self.ack().await,
             Event::Work => return self.offer().await,
-            Event::Late => return self.tell_of_work().await,
             Event::Frames(frames) => self.frames(frames).await?,
         }
         if self.stored.1 >= ACK_EVERY { self.ack().await } else { Ok(()) }
@@ -321,7 +319,8 @@ impl Connection {
         Ok(self.outlet.text(text).await?)
     }
 
-    async fn leave(&self, end: &End) {
+    /// Takes back what was said of the link, and tells that the daemon went.
+    pub(super) async fn leave(&self, end: &End) {
         let Peer { daemon, workspace, .. } = self.peer;
         let now = crate::clock::now();
         let broke = matches!(end, End::Broken);

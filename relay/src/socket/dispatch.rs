@@ -49,14 +49,20 @@ struct Found {
 
 impl Connection {
     /// There may be work: ours are told, plain peers are given what they have room for. One that
-    /// another does better is told a moment later.
+    /// another does better is told a moment later, if there still is some.
     pub(super) async fn offer(&mut self) -> Result<(), End> {
-        if Instant::now() < self.settled_at {
+        let now = Instant::now();
+        if now < self.settled_at || self.told_at.is_some_and(|at| now < at) {
+            // there will be a look then
             return Ok(());
         }
+        // those who would do better had their head start
+        let is_late = self.told_at.take().is_some();
         let Peer { workspace, daemon, plain, .. } = self.peer;
+        let judges = !plain && !is_late && self.core.field.has_rival(workspace, daemon);
+        let read = if judges { JUDGED } else { 1 };
         let mut reader = self.core.store.read().await?;
-        let queue = tasks::queue(&mut reader, workspace, daemon, None, JUDGED).await?;
+        let queue = tasks::queue(&mut reader, workspace, daemon, None, read).await?;
         drop(reader);
         if queue.is_empty() {
             return Ok(());
@@ -64,16 +70,10 @@ impl Connection {
         if plain {
             return self.claim(u32::MAX).await;
         }
-        if self.told_at.is_none() && self.is_second_best(&queue) {
-            self.told_at = Some(Instant::now() + HEAD_START);
+        if judges && self.is_second_best(&queue) {
+            self.told_at = Some(now + HEAD_START);
             return Ok(());
         }
-        self.tell_of_work().await
-    }
-
-    /// There may still be work.
-    pub(super) async fn tell_of_work(&mut self) -> Result<(), End> {
-        self.told_at = None;
         self.say(&ToDaemon::WorkAvailable {}.into()).await
     }
 
@@ -294,4 +294,85 @@ fn spawn(task: &Task, parts: bool, fence_after_ms: Option<u64>, token: String) -
     .into();
     message.tags.lease_epoch = Some(task.holding.lease_epoch);
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Bus;
+    use crate::change::system;
+    use crate::core::tests::core;
+    use crate::lease::tests::{at, queued};
+    use crate::placement::tests::profile;
+    use crate::registry::LinkId;
+    use crate::socket::pipe::Outlet;
+    use crate::store::daemons::Profile;
+    use crate::store::users;
+    use axum::extract::ws::Message;
+    use hayward_shared::api::Vitals;
+    use hayward_shared::id::{DaemonId, TokenId};
+    use hayward_shared::task::{Order, Status};
+    use std::sync::Arc;
+    use tokio::sync::mpsc::Receiver;
+
+    const FAR: Duration = Duration::from_secs(3_600);
+
+    /// A link that got all that it was to get, and what it says.
+    async fn linked() -> (Connection, Receiver<Message>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let core = core(folder.path(), Timing::default(), Bus::default()).await;
+        let mut tx = core.store.write().await.unwrap();
+        let workspace = users::add_workspace(tx.conn(), "w", at(0)).await.unwrap();
+        tx.commit().await.unwrap();
+        let (outlet, queue) = Outlet::narrow(4);
+        let (daemon, token) = (DaemonId::fresh(), TokenId::fresh());
+        let profile = profile(&[("claude", true)]);
+        core.field.enter(workspace, daemon, LinkId(1), &profile);
+        let connection = Connection {
+            core,
+            peer: Peer { daemon, workspace, token, plain: false, profile },
+            link: LinkId(1),
+            outlet,
+            work: Arc::default(),
+            settled_at: Instant::now(),
+            told_at: None,
+            unnamed: Vec::new(),
+            stored: (0, 0),
+        };
+        (connection, queue, folder)
+    }
+
+    #[tokio::test]
+    async fn who_is_second_best_is_told_once_the_better_one_had_its_time_and_left_some() {
+        let (mut link, mut said, _folder) = linked().await;
+        let (core, workspace) = (link.core.clone(), link.peer.workspace);
+        let order = Order { repository_url: Some("/r".into()), ..Order::default() };
+        let mut row = queued(order);
+        row.task.workspace_id = workspace;
+        let mut tx = core.store.write().await.unwrap();
+        tasks::apply(&mut tx, lease::created(row.clone(), &system())).await.unwrap();
+        tx.commit().await.unwrap();
+        let vitals = Vitals { warm: vec!["/r".into()], ..Vitals::default() };
+        let (rival, warm) = (DaemonId::fresh(), Profile { vitals, ..link.peer.profile.clone() });
+        core.field.enter(workspace, rival, LinkId(2), &warm);
+        core.field.has_free(workspace, rival, 1);
+
+        link.offer().await.unwrap();
+        assert!(link.told_at.is_some() && said.is_empty());
+        link.told_at = Some(Instant::now() + FAR);
+        link.offer().await.unwrap();
+        assert!(link.told_at.is_some() && said.is_empty(), "a second hint changes nothing");
+        link.told_at = Some(Instant::now());
+        link.offer().await.unwrap();
+        let told = said.try_recv().unwrap();
+        assert!(told.to_text().unwrap().contains("workAvailable") && link.told_at.is_none());
+
+        link.told_at = Some(Instant::now());
+        row.task.status = Status::Cancelled;
+        let mut tx = core.store.write().await.unwrap();
+        tasks::save(tx.conn(), &row).await.unwrap();
+        tx.commit().await.unwrap();
+        link.offer().await.unwrap();
+        assert!(link.told_at.is_none() && said.is_empty(), "the better one took it");
+    }
 }

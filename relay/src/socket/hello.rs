@@ -140,8 +140,7 @@ async fn enter(
     match begun.await {
         Ok(()) => Ok(connection),
         Err(end) => {
-            core.field.leave(workspace, daemon.id, joined.link);
-            core.registry.leave(daemon.id, joined.link, true, crate::clock::now());
+            connection.leave(&end).await;
             Err(end)
         }
     }

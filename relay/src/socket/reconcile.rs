@@ -38,7 +38,9 @@ pub(super) async fn tell_online(
     peer: &Peer,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    tell_presence(core.store.write().await?, peer, true, now).await
+    let mut tx = core.store.write().await?;
+    daemons::seen(tx.conn(), peer.daemon, now).await?;
+    tell_presence(tx, peer, true, now).await
 }
 
 /// Tells that a daemon went, unless a later link of it is at another relay.
@@ -49,12 +51,15 @@ pub(super) async fn tell_offline(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let mut tx = core.store.write().await?;
+    // a later link that is not seen here tells that it came behind this
+    daemons::seen(tx.conn(), peer.daemon, now).await?;
     if core.bus.left(tx.conn(), peer.daemon, link.number()).await? {
         tell_presence(tx, peer, false, now).await?;
     }
     Ok(())
 }
 
+/// Tells it in a change that has the daemon's row.
 async fn tell_presence(
     mut tx: Tx,
     peer: &Peer,
@@ -70,7 +75,6 @@ async fn tell_presence(
         channel: None,
         payload: json!({ "hostname": peer.profile.hostname }),
     };
-    daemons::seen(tx.conn(), peer.daemon, now).await?;
     if online && peer.profile.settles_at.is_some() {
         daemons::describe(tx.conn(), peer.daemon, &peer.profile).await?;
     }

@@ -2,8 +2,9 @@
 //! PostgreSQL where `HAYWARD_TEST_POSTGRES` names a server.
 
 use super::events::{self, Stream};
+use super::sql::query_scalar;
 use super::tasks::{self, Stored};
-use super::{Store, daemons, users};
+use super::{Store, Tx, daemons, users};
 use crate::change::system;
 use crate::database::Database;
 use crate::lease;
@@ -11,12 +12,14 @@ use crate::lease::tests::{at, queued};
 use hayward_shared::id::{DaemonId, MachineId, TaskId, WorkspaceId};
 use hayward_shared::task::Order;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
 
 /// A store of its own, and what keeps its database.
-pub(super) struct Place {
-    pub(super) store: Arc<Store>,
+pub(crate) struct Place {
+    pub(crate) store: Arc<Store>,
     pub(super) database: Database,
-    pub(super) workspace: WorkspaceId,
+    pub(crate) workspace: WorkspaceId,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -34,7 +37,7 @@ pub(super) async fn on_sqlite() -> Place {
 }
 
 /// A store in a schema of its own; none where there is no server.
-pub(super) async fn on_postgres() -> Option<Place> {
+pub(crate) async fn on_postgres() -> Option<Place> {
     Some(place(empty_schema().await?, None).await)
 }
 
@@ -79,18 +82,32 @@ mod rows;
 mod sums;
 
 impl Place {
-    pub(super) fn row(&self, order: Order) -> Stored {
+    pub(crate) fn row(&self, order: Order) -> Stored {
         let mut row = queued(order);
         row.task.workspace_id = self.workspace;
         row
     }
 
-    pub(super) async fn store(&self, row: Stored) -> TaskId {
+    pub(crate) async fn store(&self, row: Stored) -> TaskId {
         let mut tx = self.store.write().await.unwrap();
         tasks::set_labels(tx.conn(), &row.task).await.unwrap();
         let task = tasks::apply(&mut tx, lease::created(row, &system())).await.unwrap();
         tx.commit().await.unwrap();
         task.id
+    }
+
+    /// Resolves once another change waits for this one. On PostgreSQL alone.
+    pub(crate) async fn is_waited_for(&self, tx: &mut Tx) {
+        // who is connected is the same until a change ends, and who waits is not
+        let waiting = "SELECT COUNT(*) FROM pg_locks \
+                       WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+        loop {
+            let waiting: i64 = query_scalar(waiting).fetch_one(tx.conn()).await.unwrap();
+            if waiting > 0 {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub(super) async fn find(&self, id: TaskId) -> Option<Stored> {

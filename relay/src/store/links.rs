@@ -110,21 +110,21 @@ pub(crate) async fn find(conn: &mut Conn, daemon: DaemonId) -> Result<Option<Pla
     row.map(place).transpose()
 }
 
-/// Forgets a link, unless a later one took its place; whether it was the present one.
+/// Forgets a link, unless a later one took its place.
 pub(crate) async fn remove(
     conn: &mut Conn,
     daemon: DaemonId,
     relay: RelayId,
     link: u64,
-) -> Result<bool, StoreError> {
-    let removed = query("DELETE FROM links WHERE daemon_id = $1 AND relay_id = $2 AND link = $3")
+) -> Result<(), StoreError> {
+    query("DELETE FROM links WHERE daemon_id = $1 AND relay_id = $2 AND link = $3")
         .bind(text(daemon.0))
         .bind(text(relay.0))
         .bind(int(link))
         .execute(conn)
         .await
         .doing("forget a link")?;
-    Ok(removed > 0)
+    Ok(())
 }
 
 /// The daemons of a workspace that are linked to any relay, each with its relay.

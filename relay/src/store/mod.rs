@@ -7,7 +7,7 @@
 
 pub(crate) mod clock;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub(crate) mod daemons;
 pub(crate) mod discards;
 pub(crate) mod due;

@@ -65,7 +65,7 @@ fn stored((document, queued, lease, heard, since, braked): Row) -> Result<Stored
 fn agent(task: &Task) -> Option<&str> {
     match task.status.is_held() {
         true => task.holding.claimed_agent.as_deref(),
-        false => task.named_agent(),
+        false => task.order.named_agent(),
     }
 }
 
