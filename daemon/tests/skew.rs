@@ -134,7 +134,10 @@ impl Stage {
                 while !self.shown.1 {
                     self.listen(line).await;
                 }
-                assert_eq!(String::from_utf8_lossy(&self.shown.0), line.says["body"].as_str().unwrap());
+                assert_eq!(
+                    String::from_utf8_lossy(&self.shown.0),
+                    line.says["body"].as_str().unwrap()
+                );
             }
             ("link", _) => self.socket = None,
             _ => {}
@@ -206,8 +209,14 @@ async fn f36_a_relay_of_the_last_version_is_served_in_the_words_it_knew() {
     cast.set("<token>", "hwd_x");
     cast.set("<base>", git(&repository, &["rev-parse", "HEAD"]));
     cast.set("<repository>", repository.display().to_string());
-    let mut stage =
-        Stage { machine, cast, socket: None, heard: Vec::new(), last: None, shown: Default::default() };
+    let mut stage = Stage {
+        machine,
+        cast,
+        socket: None,
+        heard: Vec::new(),
+        last: None,
+        shown: Default::default(),
+    };
     for line in dialogues::last() {
         stage.play(&line).await;
     }
@@ -245,6 +254,15 @@ async fn f36_a_relay_that_lacks_an_ability_is_left_and_the_user_is_told() {
         assert!(log.contains(part), "'{part}' is not in: {log}");
     }
     assert!(!log.contains("outbox"), "what it can do is not missing: {log}");
+    // and whoever asks how things stand hears of it
+    let mut status = hayward(machine.folder.path());
+    let nowhere = ["--json", "--relay", "http://127.0.0.1:1", "--token", "x", "status"];
+    let told = status.args(nowhere).output().unwrap();
+    let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(told["link"]["state"], "refused", "{told}");
+    let why = "the relay 0.0.7 (protocol 1) lacks claim that this daemon";
+    assert!(told["link"]["error"]["message"].as_str().unwrap().starts_with(why), "{told}");
+    assert!(told["link"]["error"]["hint"].as_str().unwrap().contains("upgrade"), "{told}");
     // the same from the other side
     let refusal = json!({"type": "error", "code": "incompatible",
         "message": "the daemon 0.1.0 (protocol 1) lacks flight that the relay 9.0.0 needs"});

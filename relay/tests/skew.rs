@@ -179,8 +179,10 @@ impl Stage {
             all.iter().filter(|what| *what != "cancelled").cloned().collect()
         };
         assert_eq!(in_order(&kept), in_order(told), "{events:#?}");
-        let ends: Vec<_> =
-            kept.iter().filter(|what| ["completed", "cancelled"].contains(&what.as_str())).collect();
+        let ends: Vec<_> = kept
+            .iter()
+            .filter(|what| ["completed", "cancelled"].contains(&what.as_str()))
+            .collect();
         let is = self.house.task(id).await;
         assert_eq!(ends, [is["status"].as_str().unwrap()], "{is:#}");
         assert_eq!((&is["attempt"], &is["leaseEpoch"]), (&json!(1), &json!(1)));
@@ -229,6 +231,13 @@ async fn f36_a_daemon_of_the_last_version_is_served_in_the_words_it_knew() {
     assert_eq!(reported.len(), 4);
     for (task, told) in reported {
         stage.has_stored(&task, &told).await;
+    }
+    // what came after that version is not asked of it, and who asks is told why
+    let jobs = stage.house.get("/api/v1/jobs").await;
+    let why = jobs["unanswered"][0]["reason"].as_str().unwrap();
+    let ours = format!("the relay {}", env!("CARGO_PKG_VERSION"));
+    for part in ["the daemon 0.1.0 lacks jobs", &ours, "upgrade the daemon"] {
+        assert!(why.contains(part), "'{part}' is not in: {why}");
     }
     stage.house.stop().await;
 }

@@ -49,10 +49,15 @@ pub fn last() -> Vec<Line> {
     include_str!("f1479ed.txt").lines().enumerate().map(read).collect()
 }
 
-/// Whether that version knew a message of this `type` to its daemon or of it.
+/// The types of messages that version knew, `toDaemon` or `fromDaemon`.
+pub fn known(family: &str) -> Vec<String> {
+    let mut known: Value = serde_json::from_str(include_str!("f1479ed.json")).unwrap();
+    serde_json::from_value(known[family].take()).unwrap()
+}
+
+/// Whether that version knew this one.
 pub fn was_known(family: &str, kind: &str) -> bool {
-    let known: Value = serde_json::from_str(include_str!("f1479ed.json")).unwrap();
-    known[family].as_array().unwrap().iter().any(|one| one == kind)
+    known(family).iter().any(|one| one == kind)
 }
 
 /// Who the placeholders `<name-1>` of a dialogue are this time.
@@ -115,9 +120,9 @@ impl Cast {
             (Value::Object(line), Value::Object(heard)) => {
                 // words for people beside what they tell of
                 let is_worded = |key: &str| key == "message" && line.contains_key("success");
-                line.iter().filter(|(key, _)| !is_worded(key)).all(|(key, line)| {
-                    self.fits(key, line, heard.get(key).unwrap_or(&Value::Null))
-                })
+                line.iter()
+                    .filter(|(key, _)| !is_worded(key))
+                    .all(|(key, line)| self.fits(key, line, heard.get(key).unwrap_or(&Value::Null)))
             }
             (line, heard) => line == heard,
         }
