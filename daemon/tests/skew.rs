@@ -117,7 +117,7 @@ impl Stage {
             // what came is acknowledged as it comes
             ("relay", "ack") => {}
             // said when it is time, whatever else is said
-            ("daemon", "heartbeat" | "claim") => {}
+            ("daemon", "heartbeat" | "claim" | "runtimes") => {}
             ("relay", "authenticated") => {
                 let mut welcome = self.cast.speak(&line.says);
                 if welcome.get("ackedSeq").is_some() {
@@ -225,7 +225,7 @@ async fn f36_a_relay_of_the_last_version_is_served_in_the_words_it_knew() {
     assert_eq!(git(&repository, &["show", &merged]), "part");
     let again = format!("{}:two", stage.cast.is("<branch-3>"));
     assert_eq!(git(&repository, &["show", &again]), "two");
-    // it asked for work on each link, and told that it lives
+    // it asked for work, and told that it lives
     for kind in ["claim", "heartbeat"] {
         assert!(stage.heard.iter().any(|one| one["type"] == kind), "no {kind}");
     }

@@ -17,9 +17,13 @@ use futures_util::SinkExt;
 use harness::{House, Socket, house_with, quick};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
+
+/// Shorter than the harness waits, so that what is missing is named.
+const PATIENCE: Duration = Duration::from_secs(9);
 
 /// The recorded daemon and its users, at a relay.
 struct Stage {
@@ -116,7 +120,7 @@ impl Stage {
     async fn listen(&mut self, line: &Line) {
         let waits = format!("line {}: {}\nheard: {:#?}", line.number, line.says, self.heard);
         let next = self.daemon.as_mut().unwrap().hear();
-        let heard = tokio::time::timeout(harness::BOUND / 2, next).await;
+        let heard = tokio::time::timeout(PATIENCE, next).await;
         let heard = heard.unwrap_or_else(|_| panic!("never said, {waits}"));
         let message = heard.unwrap_or_else(|| panic!("the link ended, {waits}"));
         let kind = message["type"].as_str().unwrap();
