@@ -25,7 +25,7 @@ struct Picture {
     away: Option<Fault>,
     /// What is counted is what ran on this machine, by its daemon's word.
     is_near: bool,
-    /// Why this machine's daemon and its relay cannot work together.
+    /// Why the link of this machine's daemon is refused.
     refused: Option<Fault>,
 }
 

@@ -402,7 +402,7 @@ impl Actor {
             }
             Standing::Refused(fault) => {
                 let hint = fault.hint.as_deref();
-                tracing::error!(%fault, hint, "this daemon and its relay cannot work together");
+                tracing::error!(%fault, hint, "the link is refused");
             }
             Standing::Down => {}
         }
