@@ -117,7 +117,7 @@ impl Daemon {
         let life = Arc::new(Life::new(shop.clone()));
         let ending = life.keep(board.active());
         let finder = Finder::new(shop.clone());
-        let local = local::serve(shop.clone(), board.clone(), finder.clone());
+        let local = local::serve(shop.clone(), board.clone(), finder.clone(), link.standing());
         let dispatch = Dispatch::new(shop, board, overlaps, life, queue, finder, link.clone());
         let dispatch = Kept::of(tokio::spawn(dispatch.run(commands)));
         Ok(Self {

@@ -2,6 +2,8 @@
 //! becomes of it when it is damaged.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod dialogues;
+
 use hayward_shared::protocol::{
     DecodeError, FROM_DAEMON_TYPES, FromDaemon, MAX_TEXT, TO_DAEMON_TYPES, Tagged, ToDaemon,
     decode, encode,
@@ -212,4 +214,28 @@ fn what_a_plain_peer_sends_is_understood() {
     let hello = r#"{"type":"authenticate","apiKey":"k","machineId":"01939d3a-7c00-7000-8000-0000000000e1",
         "hostname":"h","maxConcurrentTasks":2}"#;
     assert!(from_daemon(hello).is_ok());
+}
+
+#[test]
+fn f36_every_word_of_the_last_version_is_read_and_said_again() {
+    let mut cast = dialogues::Cast::default();
+    cast.set("<token>", "hwd_0");
+    for line in dialogues::last() {
+        let (family, pass): (_, Pass) = match line.who.as_str() {
+            "daemon" => ("fromDaemon", from_daemon),
+            "relay" => ("toDaemon", to_daemon),
+            _ => continue,
+        };
+        assert!(dialogues::was_known(family, line.says["type"].as_str().unwrap()));
+        let said = cast.speak(&line.says);
+        let again = pass(&said.to_string()).unwrap_or_else(|e| panic!("line {}: {e}", line.number));
+        let again = serde_json::from_str(&again).unwrap();
+        assert!(cast.hears(&line.says, &again), "line {}: {said}\n{again}", line.number);
+    }
+    assert_ne!(cast.is("<task-1>"), cast.is("<task-2>"));
+    for (family, now) in [("fromDaemon", FROM_DAEMON_TYPES), ("toDaemon", TO_DAEMON_TYPES)] {
+        let gone: Vec<_> = dialogues::known(family);
+        let gone: Vec<_> = gone.iter().filter(|kind| !now.contains(&kind.as_str())).collect();
+        assert_eq!(gone, Vec::<&String>::new(), "messages that the last version may send");
+    }
 }

@@ -84,7 +84,7 @@ async fn list(args: LsArgs, context: &Context) -> Outcome {
         query.push(("task", task.body.id.to_string()));
     }
     query.extend(args.status.map(|status| ("status", status.name().to_owned())));
-    let mut answer = context.client()?.get(&["api", "v1", "jobs"], &query).await?;
+    let mut answer = context.client()?.get_newer("jobs", &["api", "v1", "jobs"], &query).await?;
     for daemon in array(&mut answer, "unanswered") {
         let word = |name: &str| daemon.get(name).and_then(Value::as_str).unwrap_or_default();
         let text = format!("{} did not answer: {}", word("hostname"), word("reason"));

@@ -39,7 +39,7 @@ pub(crate) async fn run(args: LimitsArgs, context: &Context) -> Outcome {
 }
 
 async fn list(context: &Context) -> Result<(), Fault> {
-    let mut all = context.client()?.get(&["api", "v1", "limits"], &[]).await?;
+    let mut all = context.client()?.get_newer("limits", &["api", "v1", "limits"], &[]).await?;
     if context.out.json() {
         return context.out.value(&all);
     }

@@ -1,6 +1,7 @@
 //! `hayward status`.
 
 use super::context::Context;
+use super::print::escape::line;
 use super::print::table::{Table, fixed, flexible};
 use super::print::tone::{Tone, of_status};
 use super::worktree;
@@ -24,6 +25,8 @@ struct Picture {
     away: Option<Fault>,
     /// What is counted is what ran on this machine, by its daemon's word.
     is_near: bool,
+    /// Why the link of this machine's daemon is refused.
+    refused: Option<Fault>,
 }
 
 impl Picture {
@@ -66,7 +69,16 @@ async fn look(context: &Context) -> Result<Picture, Fault> {
         Err(fault) => return Err(fault),
         Ok(()) => {}
     }
+    picture.refused = refused(context).await;
     Ok(picture)
+}
+
+/// Why the link of this machine's daemon is refused; none where it is not, or no daemon tells.
+async fn refused(context: &Context) -> Option<Fault> {
+    let nobody = Fault::new(Code::Unavailable, "no daemon runs here");
+    let ask = async |daemon: Client| daemon.get(&["api", "v1", "link"], &[]).await;
+    let link = near(&context.finder().ok()?, &nobody, ask).await.ok()?;
+    serde_json::from_value(link.get("error")?.clone()).ok()
 }
 
 async fn fill(picture: &mut Picture, context: &Context) -> Result<(), Fault> {
@@ -97,6 +109,9 @@ fn value(picture: &Picture) -> Value {
         "daemons": picture.daemons,
         "tasks": counts,
     });
+    if let Some(fault) = &picture.refused {
+        value["link"] = json!({ "state": "refused", "error": fault });
+    }
     if let Some(pools) = &picture.pools {
         value["pool"] = json!(pools);
     }
@@ -110,6 +125,13 @@ fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
         (None, version) => format!("version {}", version.as_deref().unwrap_or("unknown")),
     };
     context.out.line(Tone::Strong, &format!("relay {url}, {state}"))?;
+    if let Some(Fault { message, hint, .. }) = &picture.refused {
+        let text = format!("this machine's daemon is not linked: {}", line(message));
+        context.out.line(Tone::Bad, &text)?;
+        if let Some(hint) = hint {
+            context.out.line(Tone::Plain, &format!("hint: {}", line(hint)))?;
+        }
+    }
     if picture.is_near {
         context
             .out

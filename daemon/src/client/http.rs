@@ -129,6 +129,31 @@ impl Client {
         self.send(request.header("Idempotency-Key", key).json(body)).await
     }
 
+    /// `GET` of a list that relays of an older version do not have; `what` it lists.
+    pub(crate) async fn get_newer(
+        &self,
+        what: &str,
+        path: &[&str],
+        query: &Query,
+    ) -> Result<Value, Fault> {
+        match self.get(path, query).await {
+            // a list may be empty, but it is always there
+            Err(fault) if fault.code == Code::NotFound => Err(self.too_old(what).await),
+            answer => answer,
+        }
+    }
+
+    async fn too_old(&self, what: &str) -> Fault {
+        let health = self.get(&["health"], &[]).await.unwrap_or_default();
+        let theirs = health.get("version").and_then(Value::as_str);
+        let text = format!(
+            "the relay {} lacks {what} that this hayward {} asks for",
+            theirs.unwrap_or("of unknown version"),
+            env!("CARGO_PKG_VERSION"),
+        );
+        Fault::new(Code::Incompatible, text).with_hint("upgrade the relay")
+    }
+
     /// `GET` of something that takes its time to know.
     pub(crate) async fn get_patiently(&self, path: &[&str], query: &Query) -> Result<Value, Fault> {
         let request = self.http.request(Method::GET, self.address(path, query));

@@ -7,7 +7,9 @@
 use hayward_shared::backoff::Backoff;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
-use hayward_shared::protocol::{Capability, Tagged, ToDaemon, missing};
+use hayward_shared::protocol::{
+    Authenticated, Capability, PROTOCOL_VERSION, Tagged, ToDaemon, missing, worded,
+};
 use hayward_shared::run::HEARTBEAT_MS;
 
 /// A relay that has not welcomed us after this long is treated as gone.
@@ -22,6 +24,9 @@ const ASLEEP_MS: u64 = 5_000;
 
 /// What a relay must be able to do for this daemon.
 const NEEDED: [Capability; 3] = [Capability::Outbox, Capability::Claim, Capability::Replies];
+
+/// What helps where the two cannot work together.
+const UPGRADE: &str = "upgrade the older of the two; this daemon goes on trying";
 
 /// Something that happened.
 #[derive(Debug)]
@@ -210,8 +215,7 @@ impl Machine {
             (State::Greeting, ToDaemon::Authenticated(welcome)) => {
                 let lacks = missing(&NEEDED, &welcome.capabilities);
                 if !lacks.is_empty() {
-                    let theirs = welcome.version.as_deref().unwrap_or("unknown");
-                    let fault = incompatible(theirs, &lacks);
+                    let fault = incompatible(welcome, &lacks);
                     return self.fall(Standing::Refused(fault), now, roll);
                 }
                 let acked = welcome.acked_seq.unwrap_or(0);
@@ -231,7 +235,10 @@ impl Machine {
             }
             (State::Greeting, ToDaemon::Error { code, message, .. }) => {
                 let code = serde_json::from_value(code.as_str().into()).unwrap_or(Code::Internal);
-                let fault = Fault::new(code, message.clone());
+                let mut fault = Fault::new(code, message.clone());
+                if fault.code == Code::Incompatible {
+                    fault = fault.with_hint(UPGRADE);
+                }
                 self.fall(Standing::Refused(fault), now, roll)
             }
             (State::Up(_), ToDaemon::Ack { seq }) => vec![Effect::Acked(*seq)],
@@ -303,15 +310,18 @@ impl Machine {
     }
 }
 
-fn incompatible(theirs: &str, lacks: &[Capability]) -> Fault {
-    Fault::new(
-        Code::Incompatible,
-        format!(
-            "this daemon ({}) cannot work with that relay ({theirs}): it lacks {lacks:?}",
-            env!("CARGO_PKG_VERSION")
-        ),
-    )
-    .with_hint("upgrade the older of the two")
+fn incompatible(welcome: &Authenticated, lacks: &[Capability]) -> Fault {
+    let theirs = welcome.version.as_deref().unwrap_or("of unknown version");
+    let protocol = welcome
+        .protocol_version
+        .map_or("no protocol".to_owned(), |version| format!("protocol {version}"));
+    let text = format!(
+        "the relay {theirs} ({protocol}) lacks {} that this daemon {} (protocol {PROTOCOL_VERSION}) \
+         needs",
+        worded(lacks),
+        env!("CARGO_PKG_VERSION"),
+    );
+    Fault::new(Code::Incompatible, text).with_hint(UPGRADE)
 }
 
 #[cfg(test)]

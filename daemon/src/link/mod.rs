@@ -400,7 +400,10 @@ impl Actor {
                 )
                 .await;
             }
-            Standing::Refused(fault) => tracing::error!(%fault, "the relay refuses this daemon"),
+            Standing::Refused(fault) => {
+                let hint = fault.hint.as_deref();
+                tracing::error!(%fault, hint, "the link is refused");
+            }
             Standing::Down => {}
         }
         self.standing.send_replace(standing);

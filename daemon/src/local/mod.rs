@@ -2,6 +2,7 @@
 //! folder belongs to, and nobody else, whether the relay is there or not.
 
 mod faults;
+mod link;
 mod search;
 mod socket;
 mod tasks;
@@ -10,6 +11,7 @@ mod viewers;
 pub use socket::short;
 
 use crate::kept::Kept;
+use crate::link::Standing;
 use crate::search::Finder;
 use crate::task::{Board, Shop};
 use axum::Router;
@@ -24,6 +26,8 @@ struct Rooms {
     shop: Arc<Shop>,
     board: Board,
     finder: Finder,
+    /// How the link to the relay stands.
+    standing: watch::Receiver<Standing>,
     /// Free places for viewers.
     viewers: Arc<Semaphore>,
     /// Its sender is dropped when this interface ends; viewers end with it.
@@ -42,10 +46,21 @@ impl FromRef<Rooms> for Arc<Shop> {
     }
 }
 
+impl FromRef<Rooms> for watch::Receiver<Standing> {
+    fn from_ref(rooms: &Rooms) -> Self {
+        rooms.standing.clone()
+    }
+}
+
 /// Serves the daemon of `shop`, whose state folder the caller holds, while the answer is held.
 /// None, and told in the log, when the socket cannot be made: the daemon does all else without.
 #[must_use]
-pub fn serve(shop: Arc<Shop>, board: Board, finder: Finder) -> Option<Kept> {
+pub fn serve(
+    shop: Arc<Shop>,
+    board: Board,
+    finder: Finder,
+    standing: watch::Receiver<Standing>,
+) -> Option<Kept> {
     let listener = match socket::listen(&shop.home.socket()) {
         Ok(listener) => listener,
         Err(error) => {
@@ -59,10 +74,11 @@ pub fn serve(shop: Arc<Shop>, board: Board, finder: Finder) -> Option<Kept> {
         .route("/api/v1/search", get(search::all))
         .route("/api/v1/tasks", get(tasks::list))
         .route("/api/v1/tasks/{id}", get(tasks::show))
+        .route("/api/v1/link", get(link::show))
         .route("/api/v1/ws/client", get(viewers::open))
         .route("/api/term/sessions/{task}/panes/{run}/search", get(search::pane))
         .fallback(faults::unknown_route)
-        .with_state(Rooms { shop, board, finder, viewers, serving });
+        .with_state(Rooms { shop, board, finder, standing, viewers, serving });
     Some(Kept::of(tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {
             tracing::error!(%error, "the daemon's own interface is not served any more");

@@ -3,7 +3,7 @@
 use super::fault::Refusal;
 use super::params::Id;
 use crate::core::Core;
-use crate::store::daemons;
+use crate::store::daemons::{self, Profile};
 use futures_util::future::join_all;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, WorkspaceId};
@@ -91,8 +91,25 @@ impl Gathered {
         workspace: WorkspaceId,
         question: &ToDaemon,
     ) -> Result<Self, Refusal> {
-        let asked = online(core, workspace).await?.into_iter().map(|(id, hostname)| async move {
-            (id, hostname, core.registry.ask(id, question.clone(), core.timing.reply).await)
+        Self::of_able(core, workspace, question, |_| Ok(())).await
+    }
+
+    /// Asks all that are able to answer; the others are not asked, and are told with the fault.
+    pub(super) async fn of_able(
+        core: &Core,
+        workspace: WorkspaceId,
+        question: &ToDaemon,
+        able: impl Fn(&Profile) -> Result<(), Fault>,
+    ) -> Result<Self, Refusal> {
+        let asked = online(core, workspace).await?.into_iter().map(|(id, profile)| {
+            let able = able(&profile);
+            async move {
+                let answer = match able {
+                    Ok(()) => core.registry.ask(id, question.clone(), core.timing.reply).await,
+                    Err(fault) => Err(fault),
+                };
+                (id, profile.hostname, answer)
+            }
         });
         let mut all = Self { answers: Vec::new(), silent: Vec::new() };
         for (daemon, hostname, answer) in join_all(asked).await {
@@ -112,9 +129,9 @@ impl Gathered {
     }
 }
 
-/// The daemons of a workspace that are online, with their hosts' names.
-async fn online(core: &Core, workspace: WorkspaceId) -> Result<Vec<(DaemonId, String)>, Refusal> {
-    let mut all = known(core, workspace).await?;
+/// The daemons of a workspace that are online, with what they said of themselves.
+async fn online(core: &Core, workspace: WorkspaceId) -> Result<Vec<(DaemonId, Profile)>, Refusal> {
+    let mut all = described(core, workspace).await?;
     let online = core.registry.online_in(workspace).await?;
     all.retain(|(id, _)| online.contains(id));
     Ok(all)
@@ -125,6 +142,15 @@ pub(super) async fn known(
     core: &Core,
     workspace: WorkspaceId,
 ) -> Result<Vec<(DaemonId, String)>, Refusal> {
+    let all = described(core, workspace).await?;
+    Ok(all.into_iter().map(|(id, profile)| (id, profile.hostname)).collect())
+}
+
+/// The daemons of a workspace, with what they said of themselves.
+async fn described(
+    core: &Core,
+    workspace: WorkspaceId,
+) -> Result<Vec<(DaemonId, Profile)>, Refusal> {
     let mut found = Vec::new();
     let mut after = None;
     loop {
@@ -132,7 +158,7 @@ pub(super) async fn known(
         let rows = daemons::page(&mut reader, workspace, after, PAGE).await?;
         let full = rows.len() >= PAGE as usize;
         after = rows.last().map(|daemon| daemon.id.0.simple().to_string());
-        found.extend(rows.into_iter().map(|daemon| (daemon.id, daemon.profile.hostname)));
+        found.extend(rows.into_iter().map(|daemon| (daemon.id, daemon.profile)));
         if !full {
             return Ok(found);
         }

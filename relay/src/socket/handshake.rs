@@ -4,7 +4,7 @@ use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::DaemonId;
 use hayward_shared::protocol::{
     Authenticate, Authenticated, Capability, DecodeError, FromDaemon, MAX_PREAUTH, OURS,
-    PROTOCOL_VERSION, decode, missing,
+    PROTOCOL_VERSION, decode, missing, worded,
 };
 
 /// What a peer that names the wire's version must be able to do.
@@ -23,6 +23,8 @@ pub(crate) struct Manners {
     pub(crate) streams: bool,
     /// It ends agents by itself before their tasks are handed over.
     pub(crate) fences: bool,
+    /// It tells of its background work.
+    pub(crate) jobs: bool,
 }
 
 /// Reads the first frame: an `authenticate` of a peer that we can serve, or why not.
@@ -50,22 +52,22 @@ fn manners(hello: &Authenticate) -> Result<Manners, Fault> {
     let can = |ability| hello.capabilities.contains(&ability);
     let (replies, terminals) = (can(Capability::Replies), can(Capability::Terminals));
     let streams = replies && can(Capability::SearchStreams);
-    let fences = can(Capability::SelfFence);
+    let (fences, jobs) = (can(Capability::SelfFence), can(Capability::Jobs));
+    let of_kind = |plain| Manners { plain, replies, terminals, streams, fences, jobs };
     let Some(version) = hello.protocol_version else {
-        return Ok(Manners { plain: true, replies, terminals, streams, fences });
+        return Ok(of_kind(true));
     };
     let lacking = missing(&NEEDED, &hello.capabilities);
     if lacking.is_empty() {
-        return Ok(Manners { plain: false, replies, terminals, streams, fences });
+        return Ok(of_kind(false));
     }
-    let names: Vec<_> = lacking.iter().map(|c| format!("{c:?}").to_lowercase()).collect();
     Err(Fault::new(
         Code::Incompatible,
         format!(
             "the daemon {} (protocol {version}) lacks {} that the relay {} (protocol \
              {PROTOCOL_VERSION}) needs",
             hello.version.as_deref().unwrap_or("of unknown version"),
-            names.join(" and "),
+            worded(&lacking),
             env!("CARGO_PKG_VERSION"),
         ),
     ))

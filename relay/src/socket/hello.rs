@@ -156,6 +156,7 @@ fn described(hello: Authenticate, manners: Manners) -> daemons::Profile {
         runtimes: hello.runtimes,
         plain: manners.plain,
         fences: manners.fences,
+        jobs: manners.jobs,
         ..daemons::Profile::default()
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Profile {
     pub(crate) plain: bool,
     /// Whether it ends an agent by itself before its task is handed over.
     pub(crate) fences: bool,
+    /// Whether it tells of its background work.
+    pub(crate) jobs: bool,
     /// Its link gets nothing new before, where it followed one that broke.
     pub(crate) settles_at: Option<Timestamp>,
     /// How its machine stood at its last beat.

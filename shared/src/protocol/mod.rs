@@ -25,5 +25,5 @@ pub use from_daemon::{
 };
 pub use hello::{Authenticate, Authenticated, Resume};
 pub use to_daemon::{RunOrder, SpawnTask, TO_DAEMON_TYPES, ToDaemon};
-pub use version::{Capability, OURS, PROTOCOL_VERSION, missing};
+pub use version::{Capability, OURS, PROTOCOL_VERSION, missing, worded};
 pub use view::{OutputView, TerminalView};
