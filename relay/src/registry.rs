@@ -73,6 +73,8 @@ struct Link {
     id: LinkId,
     /// Whether it was noted in the store, where others find it.
     entered: bool,
+    /// Whether it was welcomed: nothing is said to a daemon before.
+    greeted: bool,
     workspace: WorkspaceId,
     replies: bool,
     terminals: bool,
@@ -181,6 +183,7 @@ impl Registry {
         let link = Link {
             id,
             entered: false,
+            greeted: false,
             workspace: new.workspace,
             replies: new.replies,
             terminals: new.terminals,
@@ -397,14 +400,17 @@ impl Registry {
 }
 
 impl Inner {
-    /// The link of a daemon, here or at another relay.
+    /// The link of a daemon, here or at another relay; one that was not welcomed yet counts as away.
     fn link(&self, daemon: DaemonId) -> Option<&Link> {
-        self.links.get(&daemon).or_else(|| self.afar.get(&daemon).map(|(_, link)| link))
+        match self.links.get(&daemon) {
+            Some(link) => Some(link).filter(|link| link.greeted),
+            None => self.afar.get(&daemon).map(|(_, link)| link),
+        }
     }
 
     fn link_mut(&mut self, daemon: DaemonId) -> Option<&mut Link> {
         match self.links.get_mut(&daemon) {
-            Some(link) => Some(link),
+            Some(link) => Some(link).filter(|link| link.greeted),
             None => self.afar.get_mut(&daemon).map(|(_, link)| link),
         }
     }

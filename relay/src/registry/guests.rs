@@ -81,6 +81,7 @@ impl Registry {
             let link = Link {
                 id: LinkId(at.link),
                 entered: true,
+                greeted: true,
                 workspace: at.workspace,
                 replies,
                 terminals,
@@ -103,6 +104,13 @@ impl Registry {
     pub(crate) fn entered(&self, daemon: DaemonId, id: LinkId) {
         if let Some(link) = self.lock().links.get_mut(&daemon).filter(|link| link.id == id) {
             link.entered = true;
+        }
+    }
+
+    /// Notes that a link was welcomed: from now on the daemon may be asked for anything.
+    pub(crate) fn greeted(&self, daemon: DaemonId, id: LinkId) {
+        if let Some(link) = self.lock().links.get_mut(&daemon).filter(|link| link.id == id) {
+            link.greeted = true;
         }
     }
 
@@ -279,7 +287,7 @@ impl Inner {
         }
         let guest = Guest { relay: from, daemon };
         let watch = watch_of(&body);
-        let link = self.links.get_mut(&daemon).ok_or_else(offline)?;
+        let link = self.links.get_mut(&daemon).filter(|link| link.greeted).ok_or_else(offline)?;
         if link.workspace != workspace {
             return Err(Declined::Odd("the daemon is of another workspace"));
         }
@@ -426,6 +434,23 @@ mod tests {
     use hayward_shared::id::TaskId;
     use hayward_shared::time::Timestamp;
 
+    #[tokio::test]
+    async fn nothing_is_said_to_a_daemon_before_its_welcome() {
+        let registry = Registry::default();
+        let (daemon, workspace) = (DaemonId::fresh(), WorkspaceId::fresh());
+        let (outlet, queue) = Outlet::narrow(2);
+        let (replies, terminals, streams) = (true, true, true);
+        let new = NewLink { daemon, workspace, replies, terminals, streams, outlet };
+        let joined = registry.join(new, Timestamp::from_millis(0));
+        let pause = || ToDaemon::PauseTask { task_id: TaskId::fresh() };
+        let early = registry.tell(daemon, pause()).await.unwrap_err();
+        registry.hand_on(RelayId::fresh(), (daemon, workspace), command(pause(), None).unwrap());
+        assert_eq!((early.code, queue.len()), (Code::DaemonOffline, 0));
+        registry.greeted(daemon, joined.link);
+        registry.tell(daemon, pause()).await.unwrap();
+        assert_eq!(queue.len(), 1);
+    }
+
     #[test]
     fn what_other_relays_ask_of_a_plain_peer_is_bounded_and_can_be_called_off() {
         let registry = Registry::default();
@@ -433,7 +458,8 @@ mod tests {
         let (outlet, mut queue) = Outlet::narrow(2 * MOST_REQUESTS);
         let (replies, terminals, streams) = (false, false, false);
         let new = NewLink { daemon, workspace, replies, terminals, streams, outlet };
-        registry.join(new, Timestamp::from_millis(0));
+        let joined = registry.join(new, Timestamp::from_millis(0));
+        registry.greeted(daemon, joined.link);
         let from = RelayId::fresh();
         let body = ToDaemon::MergeStatus { task_id: TaskId::fresh() };
         let ask = |request| {
@@ -467,7 +493,8 @@ mod tests {
         let hears = |replies, streams, afar, call_off| {
             let (outlet, _queue) = Outlet::narrow(1);
             let new = NewLink { daemon, workspace, replies, terminals: false, streams, outlet };
-            registry.join(new, Timestamp::from_millis(0));
+            let joined = registry.join(new, Timestamp::from_millis(0));
+            registry.greeted(daemon, joined.link);
             let mut link = registry.lock().links.remove(&daemon).unwrap();
             if afar {
                 let manners = Manners { replies, terminals: false, streams };

@@ -176,7 +176,8 @@ mod tests {
         let (replies, terminals, streams) = (true, true, true);
         let workspace = WorkspaceId::fresh();
         let new = NewLink { daemon, workspace, replies, terminals, streams, outlet };
-        core.registry.join(new, Timestamp::from_millis(0));
+        let joined = core.registry.join(new, Timestamp::from_millis(0));
+        core.registry.greeted(daemon, joined.link);
         (daemon, queue)
     }
 

@@ -126,6 +126,7 @@ async fn enter(
         core.bus.entered(daemon.id, link).await?;
         core.registry.entered(daemon.id, joined.link);
         connection.say(&Tagged::from(welcome)).await?;
+        core.registry.greeted(daemon.id, joined.link);
         reconcile::tell_online(core, &connection.peer, now).await?;
         tracing::info!(daemon = %daemon.id, %workspace, "daemon online");
         if manners.plain {
