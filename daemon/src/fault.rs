@@ -57,6 +57,7 @@ mod armed {
     ///
     /// # Panics
     /// Where the test asked for that.
+    #[expect(clippy::panic, reason = "a test asks for it, to see the terminal given back")]
     pub fn point(name: &str) -> io::Result<()> {
         static FAULT: OnceLock<Option<Fault>> = OnceLock::new();
         let fault = FAULT.get_or_init(|| parse(&std::env::var("HAYWARD_FAULT").ok()?));
@@ -68,7 +69,7 @@ mod armed {
                 Err(io::Error::other(format!("a test made {name} fail")))
             }
             Act::Panic if passed == fault.nth && claim_once() => {
-                std::panic::panic_any(format!("a test made {name} panic"))
+                panic!("a test made {name} panic")
             }
             Act::Kill if passed == fault.nth && claim_once() => {
                 kill(Pid::this(), Signal::SIGKILL)?;
