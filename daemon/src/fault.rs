@@ -69,7 +69,7 @@ mod armed {
                 Err(io::Error::other(format!("a test made {name} fail")))
             }
             Act::Panic if passed == fault.nth && claim_once() => {
-                panic!("a test made {name} panic")
+                std::panic::panic_any(format!("a test made {name} panic"))
             }
             Act::Kill if passed == fault.nth && claim_once() => {
                 kill(Pid::this(), Signal::SIGKILL)?;
