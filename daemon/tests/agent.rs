@@ -568,6 +568,33 @@ async fn f51_a_hanging_shell_costs_its_bound_and_leaves_no_process() {
 }
 
 #[tokio::test]
+async fn f51_what_a_hanging_shell_started_gives_back_the_lock_that_it_holds() {
+    let home = tempfile::tempdir().unwrap();
+    let lock = home.path().join("lock");
+    let holder = format!("trap 'rm -f {0}' EXIT; : > {0}; sleep 600", lock.display());
+    fs::write(home.path().join(".bashrc"), format!("bash -c \"{holder}\"\n")).unwrap();
+    let home_text = home.path().to_str().unwrap();
+    let own = "/usr/bin:/bin";
+    let parent = variables(&[("HOME", home_text), ("SHELL", "/bin/bash"), ("PATH", own)]);
+    let hangs = discover::search_path(&parent, Duration::from_secs(600));
+    let held = async {
+        while !lock.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // whoever asked goes, as a daemon does that is stopped
+    tokio::select! {
+        found = hangs => panic!("{:?}", found.silent),
+        () = held => {}
+    }
+    let begun = Instant::now();
+    while lock.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "the lock stays");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
 async fn f54_one_hanging_agent_delays_no_other_and_is_named() {
     let home = tempfile::tempdir().unwrap();
     let bin = home.path().join("bin");

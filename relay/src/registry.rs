@@ -88,9 +88,9 @@ struct Link {
 
 impl Link {
     /// Whether it is told of a request that is given up; `call_off` where that ends the work at it.
-    /// The relay that has the link of a peer that echoes no request id would wait for it for ever.
+    /// The relay that has the link keeps what it was asked for until it hears of it again.
     fn hears_call_off(&self, call_off: bool) -> bool {
-        call_off && self.streams || !self.replies && self.way.is_afar()
+        self.way.is_afar() || call_off && self.streams
     }
 }
 

@@ -11,6 +11,11 @@ use hayward_shared::api::DaemonView;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::task::{STATUSES, Status, Task};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// What the daemon of this machine says of its link is no part of the picture that is waited for long.
+const TOLD_IN: Duration = Duration::from_secs(2);
 
 /// What was learnt of the relay.
 #[derive(Default)]
@@ -77,7 +82,8 @@ async fn look(context: &Context) -> Result<Picture, Fault> {
 async fn refused(context: &Context) -> Option<Fault> {
     let nobody = Fault::new(Code::Unavailable, "no daemon runs here");
     let ask = async |daemon: Client| daemon.get(&["api", "v1", "link"], &[]).await;
-    let link = near(&context.finder().ok()?, &nobody, ask).await.ok()?;
+    let finder = context.finder().ok()?;
+    let link = timeout(TOLD_IN, near(&finder, &nobody, ask)).await.ok()?.ok()?;
     serde_json::from_value(link.get("error")?.clone()).ok()
 }
 

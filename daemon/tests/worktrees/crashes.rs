@@ -135,20 +135,30 @@ async fn inner_work() {
 /// Every second point each, so that the two run side by side.
 #[tokio::test]
 async fn f21_a_kill_at_any_point_leaves_what_the_next_start_repairs() {
-    killed_at(POINTS.iter().copied().step_by(2)).await;
+    killed_at(POINTS.iter().copied().step_by(2), &[]).await;
 }
 
 #[tokio::test]
 async fn f21_a_kill_at_any_other_point_leaves_what_the_next_start_repairs() {
-    killed_at(POINTS.iter().copied().skip(1).step_by(2)).await;
+    killed_at(POINTS.iter().copied().skip(1).step_by(2), &[]).await;
 }
 
-async fn killed_at(points: impl Iterator<Item = &'static str>) {
+#[tokio::test]
+async fn f21_a_kill_is_repaired_where_git_itself_records_the_worktree() {
+    let own_settings = ["config", "extensions.worktreeConfig", "true"];
+    killed_at(["worktree.create.added"].into_iter(), &own_settings).await;
+}
+
+/// In a repository after that git command, if any.
+async fn killed_at(points: impl Iterator<Item = &'static str>, prepare: &[&str]) {
     for point in points {
         let new = Farm::new();
         new.write("b.txt", "second\n");
         new.commit("second");
         new.settle();
+        if !prepare.is_empty() {
+            new.git(prepare);
+        }
         let work = Work::at(new.room());
         let before = new.git(&["for-each-ref"]);
         let ended = work.suffer(point);

@@ -504,9 +504,9 @@ mod tests {
             link.hears_call_off(call_off)
         };
         assert!(hears(true, true, false, true) && hears(true, true, true, true));
-        assert!(!hears(true, true, false, false) && !hears(true, true, true, false));
-        // the relay that has the link of a plain peer keeps the request till it is told
-        assert!(hears(false, false, true, false) && !hears(false, false, false, false));
+        assert!(!hears(true, true, false, false) && !hears(false, false, false, false));
+        // the relay that has the link keeps the request till it is told
+        assert!(hears(true, true, true, false) && hears(false, false, true, false));
     }
 
     #[test]

@@ -323,7 +323,8 @@ impl Connection {
     pub(super) async fn leave(&self, end: &End) {
         let Peer { daemon, workspace, .. } = self.peer;
         let now = crate::clock::now();
-        let broke = matches!(end, End::Broken);
+        // a link that ends before it settled leaves that to the next one
+        let broke = matches!(end, End::Broken) || Instant::now() < self.settled_at;
         self.core.field.leave(workspace, daemon, self.link);
         if let End::Store(source) = end {
             tracing::error!(%daemon, error = source as &dyn std::error::Error, "link ended");

@@ -177,7 +177,9 @@ async fn added_by_git(
 ) -> Result<Record, WorktreeError> {
     let failed = |source| WorktreeError::Git { path: path.to_owned(), source };
     Git::on_repository(common)
-        .args(["worktree", "add", "--quiet", "--no-checkout", "--detach", "--lock", "--"])
+        .args(["worktree", "add", "--quiet", "--no-checkout", "--detach"])
+        // git's own words would tell the next start that it is somebody else's
+        .args(["--lock", "--reason", hold.text().trim_end(), "--"])
         .arg(path)
         .arg(commit.as_str())
         .committer(NAME, EMAIL)
@@ -186,7 +188,6 @@ async fn added_by_git(
         .map_err(failed)?;
     let missing = || io::Error::new(io::ErrorKind::NotFound, "git recorded no worktree there");
     let record = Record::of(path).ok_or_else(missing).map_err(disk("find the record of", path))?;
-    record.lock(hold).map_err(disk("lock the record of", path))?;
     point("worktree.create.added", path)?;
     Ok(record)
 }

@@ -54,13 +54,14 @@ pub(in crate::git) async fn write_files(
             let source = ahead.map_or_else(|| source(&common, &wanted), |ahead| ahead.source);
             source.map_or(Ok(false), |source| seed(&at, &source, workers, until))
         });
-        Ok::<_, WorktreeError>((leave, seeded.await.map_err(disk("fill", path))?))
+        seeded.await.map_err(disk("fill", path))
     };
     let (done, seeded) = tokio::join!(beside, seeding);
     done?;
     match seeded? {
-        (_, true) => Ok(()),
-        (leave, false) => read_tree(leave, path, None, commit).await,
+        true => Ok(()),
+        // asked for anew: what is beside may have waited long for its turn
+        false => read_tree(repository.grounds().checkout().await, path, None, commit).await,
     }
 }
 

@@ -1,11 +1,10 @@
 //! Whether git would write the files of a commit as they are stored: no line ends changed, nothing
 //! filtered, left out or replaced. Where that is not sure, it is no.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::configured::each;
+use super::super::configured::{each, installed};
 
 /// Whether nothing outside the commit has git write files of the worktree at `path` otherwise than
 /// they are stored. What the commit itself says is told by [`has_rules`]. Blocking.
@@ -49,9 +48,10 @@ fn is_harmless(key: &[u8], value: &[u8]) -> bool {
         b"core.symlinks" => ["true", "yes", "on", "1"].contains(&&*value),
         // where these lead is git's business
         b"core.attributesfile" | b"attr.tree" => false,
-        // rules that no commit holds may use it in the checkout; what LFS writes is never as long
+        // rules that no commit holds may use it in the checkout, also to store other bytes than lie
+        // there; what LFS writes is never as long
         key if key.starts_with(b"filter.") && !key.starts_with(b"filter.lfs.") => {
-            !key.ends_with(b".smudge") && !key.ends_with(b".process")
+            ![".clean", ".smudge", ".process"].iter().any(|end| key.ends_with(end.as_bytes()))
         }
         _ => true,
     }
@@ -64,15 +64,7 @@ fn places(repository: &git2::Repository) -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> =
         settings.map(|it| it.join("git/attributes")).into_iter().collect();
     places.push(repository.commondir().join("info/attributes"));
-    // the machine's lie where this git was installed to
-    let mut roots: Vec<PathBuf> = ["/", "/usr/local", "/opt/homebrew"].map(PathBuf::from).into();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let git = std::env::split_paths(&path).map(|folder| folder.join("git"));
-    let git = git.filter_map(|git| git.canonicalize().ok()).next();
-    let is_folder = |git: &Path| git.parent().and_then(Path::file_name) == Some(OsStr::new("bin"));
-    let git = git.filter(|git| is_folder(git));
-    roots.extend(git.iter().filter_map(|git| git.ancestors().nth(2)).map(Path::to_owned));
-    places.extend(roots.iter().map(|root| root.join("etc/gitattributes")));
+    places.extend(installed().iter().map(|root| root.join("etc/gitattributes")));
     places
 }
 
@@ -92,6 +84,7 @@ mod tests {
             ("attr.tree", "HEAD"),
             ("filter.Redact.smudge", "sed s/key/xxx/"),
             ("filter.redact.process", "redact"),
+            ("filter.redact.clean", "sed s/key/xxx/"),
         ] {
             assert!(!is_harmless(key.as_bytes(), value.as_bytes()), "{key} {value}");
         }

@@ -43,7 +43,8 @@ pub(in crate::git) enum Hold {
 }
 
 impl Hold {
-    fn text(&self) -> String {
+    /// The lock's reason, a line.
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Making => format!("{LOCK}being made\n"),
             Self::Filling => format!("{LOCK}being made for the pool\n"),

@@ -41,7 +41,7 @@ const SMALL: usize = 128 << 10;
 
 /// The largest object that is unpacked here, in memory; for a larger one all is left to git, which
 /// streams it.
-const MAX_UNPACKED: usize = 64 << 20;
+pub(super) const MAX_UNPACKED: usize = 64 << 20;
 
 /// Fills the empty worktree at `path` by so many threads, and writes its index. False where git has
 /// to, and then the worktree is empty as before. Blocking.

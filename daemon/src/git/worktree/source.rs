@@ -1,5 +1,6 @@
 //! Where the files of a new worktree come from: the commit, and the user's checkout as far as it holds
-//! the same ones. Reading it needs no worktree, so it is done while that is being recorded.
+//! the same ones. Reading it needs no worktree, so it is done while the branch is chosen and what is to
+//! be made is noted.
 
 use std::fs::{self, Metadata};
 use std::iter::Peekable;
@@ -13,6 +14,7 @@ use super::super::repo::CommitId;
 use super::contents::{Contents, Entry, FILE};
 use super::plain::{has_rules, is_plain};
 use super::pristine::{EXECUTABLE, INTENT_TO_ADD, LINK};
+use super::seed::MAX_UNPACKED;
 
 /// The bits of an entry's flags that say which side of a conflict it is.
 const STAGE: u16 = 0x3000;
@@ -48,9 +50,16 @@ impl Source {
         if repository.is_bare() || !is_plain(common, &repository)? {
             return Ok(None);
         }
+        let tree = repository.find_commit(commit.oid()?)?.tree()?;
+        // most rules are at the top, and all else is read for nothing then
+        if let Some(rules) = tree.get_name(".gitattributes")
+            && rules.kind() == Some(git2::ObjectType::Blob)
+            && !is_plain_text(&repository, rules.id())?
+        {
+            return Ok(None);
+        }
         std::thread::scope(|scope| {
             let checkout = scope.spawn(|| Checkout::of(common));
-            let tree = repository.find_commit(commit.oid()?)?.tree()?;
             let contents = match Contents::of(&repository, &tree)? {
                 Some(contents) if is_as_stored(&repository, &contents)? => contents,
                 _ => return Ok(None),
@@ -61,8 +70,11 @@ impl Source {
                 contents.entries.iter().map(|entry| next_same(&mut vouched, entry)).collect();
             let files = contents.entries.iter().filter(|entry| entry.is_file()).count();
             let is_worth_it = vouched.iter().flatten().count() * WORTHWHILE >= files;
+            if !is_worth_it || !can_unpack(&repository, &contents, &vouched)? {
+                return Ok(None);
+            }
             let common = common.to_owned();
-            Ok(is_worth_it.then_some(Self { common, contents, checkout: checkout.root, vouched }))
+            Ok(Some(Self { common, contents, checkout: checkout.root, vouched }))
         })
     }
 }
@@ -71,13 +83,34 @@ impl Source {
 fn is_as_stored(repository: &Repository, contents: &Contents) -> Result<bool, git2::Error> {
     let objects = repository.odb()?;
     for entry in &contents.entries {
-        let rules = ends_with(&entry.path, b".gitattributes");
-        if !rules && entry.mode != LINK {
-            continue;
+        let plain = if ends_with(&entry.path, b".gitattributes") {
+            is_plain_text(repository, entry.id)?
+        } else {
+            entry.mode != LINK || objects.read_header(entry.id)?.0 <= MOST_READ
+        };
+        if !plain {
+            return Ok(false);
         }
-        if objects.read_header(entry.id)?.0 > MOST_READ
-            || rules && has_rules(repository.find_blob(entry.id)?.content())
-        {
+    }
+    Ok(true)
+}
+
+/// Whether a file of attributes can be read, and names no conversion.
+fn is_plain_text(repository: &Repository, id: git2::Oid) -> Result<bool, git2::Error> {
+    let fits = repository.odb()?.read_header(id)?.0 <= MOST_READ;
+    Ok(fits && !has_rules(repository.find_blob(id)?.content()))
+}
+
+/// Whether every file that cannot be copied is small enough to be unpacked here: found when its turn
+/// comes, all before it would have been written for nothing.
+fn can_unpack(
+    repository: &Repository,
+    contents: &Contents,
+    vouched: &[Option<IndexEntry>],
+) -> Result<bool, git2::Error> {
+    let objects = repository.odb()?;
+    for (entry, vouched) in contents.entries.iter().zip(vouched) {
+        if entry.is_file() && vouched.is_none() && objects.read_header(entry.id)?.0 > MAX_UNPACKED {
             return Ok(false);
         }
     }
