@@ -11,6 +11,7 @@ use crate::store::{Heard, StoreError, persist, spending, tasks};
 use hayward_shared::event::Kind;
 use hayward_shared::id::{DaemonId, TaskId, WorkspaceId};
 use hayward_shared::task::Status;
+use hayward_shared::time::Timestamp;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,14 +84,12 @@ pub(crate) async fn run(core: Arc<Core>, mut leads: watch::Receiver<bool>) {
         if leads.wait_for(|leads| *leads).await.is_err() {
             return;
         }
-        let timed = look(&core, &mut telling, which).await.unwrap_or_else(|e| {
+        let next = look(&core, &mut telling, which).await.unwrap_or_else(|e| {
             tracing::error!(error = &e as &dyn std::error::Error, "budgets cannot be looked after");
-            false
+            None
         });
         if which == Look::Whole {
-            let sweep = core.timing.sweep_ms;
-            let pause = if timed { sweep.min(TICK_MS) } else { sweep };
-            until = Instant::now() + Duration::from_millis(u64::try_from(pause).unwrap_or(1).max(1));
+            until = Instant::now() + core.timing.pause(next);
         }
         let word = async {
             tokio::select! {
@@ -122,22 +121,14 @@ fn concerns(kind: &Kind) -> bool {
     matches!(kind, Kind::BudgetReached | Kind::TaskUpdated)
 }
 
-/// Does what is to be done now; whether something runs on a budget of time, of which a whole look
-/// alone knows. A task that fails keeps no other from its turn.
+/// Does what is to be done now, and counts the time of what runs on a budget of it behind that; in how
+/// many milliseconds that is to be done again, which a whole look alone knows. A task that fails keeps
+/// no other from its turn.
 async fn look(
     core: &Arc<Core>,
     telling: &mut Telling,
     which: Look,
-) -> Result<bool, StoreError> {
-    let mut timed = Vec::new();
-    if which == Look::Whole {
-        timed = spending::timed(&mut *core.store.read().await?).await?;
-        for key in &timed {
-            if let Err(e) = count(core, *key).await {
-                failed(key.1, &e);
-            }
-        }
-    }
+) -> Result<Option<i64>, StoreError> {
     let mut reader = core.store.read().await?;
     let runaways = spending::runaways(&mut reader).await?;
     let released = spending::released(&mut reader).await?;
@@ -157,12 +148,40 @@ async fn look(
         }
     }
     telling.tell(core, all, which);
-    Ok(!timed.is_empty())
+    match which {
+        Look::Whole => count_all(core).await,
+        Look::Rest => Ok(None),
+    }
 }
 
 fn failed(task: TaskId, e: &StoreError) {
     let error = e as &dyn std::error::Error;
     tracing::error!(%task, error, "the budgets of a task cannot be looked after");
+}
+
+/// Counts the time of whatever runs on a budget of it, where that was not done within the last
+/// [`TICK_MS`]; when it is to be done again, none where nothing does. What is found to be used up is
+/// heard of, and looked after, at once.
+async fn count_all(core: &Core) -> Result<Option<i64>, StoreError> {
+    let timed = spending::timed(&mut *core.store.read().await?).await?;
+    let (now, mut next) = (crate::clock::now(), None);
+    for (key, since) in timed {
+        let wait = wait(since, now);
+        next = Some(next.unwrap_or(TICK_MS).min(wait.unwrap_or(TICK_MS)));
+        if wait.is_none()
+            && let Err(e) = count(core, key).await
+        {
+            failed(key.1, &e);
+        }
+    }
+    Ok(next)
+}
+
+/// In how many milliseconds the time since then is to be counted; none where that is now. A clock that
+/// was set back is not waited for.
+fn wait(since: Option<Timestamp>, now: Timestamp) -> Option<i64> {
+    let ran = now.since(since?);
+    (0..TICK_MS).contains(&ran).then_some(TICK_MS - ran)
 }
 
 /// The daemon that is to be told that a task may go on.
@@ -174,7 +193,7 @@ async fn release(
     Ok(found.and_then(|row| row.task.holding.daemon_id))
 }
 
-/// Counts how long a task ran since that was last done.
+/// Counts how long a task ran since that was last done, and changes nothing else of it.
 async fn count(core: &Core, (workspace, id): (WorkspaceId, TaskId)) -> Result<(), StoreError> {
     persist(|| async {
         let mut tx = core.store.write().await?;
@@ -184,7 +203,7 @@ async fn count(core: &Core, (workspace, id): (WorkspaceId, TaskId)) -> Result<()
         };
         let mut change = Change::of(row);
         change.count_time(crate::clock::now());
-        tasks::apply(&mut tx, change).await?;
+        tasks::apply_time(&mut tx, change).await?;
         tx.commit().await
     })
     .await
@@ -213,4 +232,60 @@ async fn brake(
         Ok(daemon)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Bus;
+    use crate::config::Timing;
+    use crate::core::tests::core_on;
+    use crate::lease::tests::{at, running};
+    use crate::prices::Delta;
+    use crate::store::contract::{Place, on_postgres};
+    use hayward_shared::budget::Budget;
+    use hayward_shared::task::Order;
+    use tokio::time::timeout;
+
+    #[test]
+    fn time_is_counted_each_second_and_by_a_clock_that_was_set_back_at_once() {
+        let now = at(9_000_000);
+        let waits = [8_999_999, 8_999_001, 8_999_000, 5, 9_000_001].map(|ms| wait(Some(at(ms)), now));
+        assert_eq!(waits, [Some(999), Some(1), None, None, None]);
+        assert_eq!(wait(None, now), None);
+    }
+
+    /// Stores a task that runs on this budget.
+    async fn bounded(place: &Place, budget: Budget) -> TaskId {
+        let order = Order { budget: Some(budget), ..Order::default() };
+        let mut row = running(order, DaemonId::fresh());
+        row.task.workspace_id = place.workspace;
+        let mut tx = place.store.write().await.unwrap();
+        spending::set_budget(tx.conn(), &row.task).await.unwrap();
+        let change = Change { spent: Delta { tokens: 9, ..Delta::default() }, ..Change::of(row) };
+        let task = tasks::apply(&mut tx, change).await.unwrap();
+        tx.commit().await.unwrap();
+        task.id
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_spent_all_of_it_is_told_before_the_time_of_others_is_counted() {
+        let Some(place) = on_postgres().await else { return };
+        let core = core_on(place.store.clone(), Timing::default(), Bus::default());
+        let time = Budget { max_seconds: Some(9), ..Budget::default() };
+        let timed = bounded(&place, time).await;
+        let runaway = bounded(&place, Budget { max_tokens: Some(9), ..Budget::default() }).await;
+        let mut tx = place.store.write().await.unwrap();
+        tasks::find(tx.conn(), place.workspace, timed).await.unwrap();
+        let looking = tokio::spawn(async move {
+            let mut telling = Telling::default();
+            look(&core, &mut telling, Look::Whole).await.unwrap();
+        });
+        let bound = Duration::from_secs(60);
+        timeout(bound, place.is_waited_for(&mut tx)).await.expect("nobody waits");
+        assert!(place.find(runaway).await.unwrap().braked, "it goes on meanwhile");
+        tx.commit().await.unwrap();
+        timeout(bound, looking).await.unwrap().unwrap();
+        assert_eq!(place.find(timed).await.unwrap().task.status, Status::Running);
+    }
 }

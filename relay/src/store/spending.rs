@@ -2,11 +2,12 @@
 //! never counted anew from events that may be gone.
 
 use super::sql::{query, query_scalar};
-use super::{Conn, Doing, StoreError, count, from_json, json, read_id, text};
+use super::{Conn, Doing, StoreError, count, from_json, json, moment, read_id, text};
 use crate::prices::{self, Bill, Delta, Price};
 use hayward_shared::budget::{Budget, BudgetReached, Reached, Spent, Usd};
 use hayward_shared::id::{RunId, TaskId, WorkspaceId};
 use hayward_shared::task::{Status, Task, Usage};
+use hayward_shared::time::Timestamp;
 
 /// What a task and its parts spent, and what they may.
 #[derive(Clone, Debug, PartialEq)]
@@ -303,54 +304,58 @@ pub(crate) async fn over(
     Ok(over)
 }
 
-/// Tasks of any workspace that stand so, in a tree of which a budget is such.
+type Key = (WorkspaceId, TaskId);
+
+/// Tasks of any workspace that stand so, in a tree of which a budget is such, and since when their
+/// time is to be counted.
 async fn below(
     conn: &mut Conn,
     status: Status,
     such: &str,
-) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
+) -> Result<Vec<(Key, Option<Timestamp>)>, StoreError> {
     let sql = format!(
-        "WITH RECURSIVE up (workspace_id, id, at) AS ( \
-         SELECT workspace_id, id, id FROM tasks WHERE status = $1 \
-         UNION SELECT up.workspace_id, up.id, t.parent_task_id FROM up JOIN tasks t \
+        "WITH RECURSIVE up (workspace_id, id, since, at) AS ( \
+         SELECT workspace_id, id, running_since, id FROM tasks WHERE status = $1 \
+         UNION SELECT up.workspace_id, up.id, up.since, t.parent_task_id FROM up JOIN tasks t \
          ON t.workspace_id = up.workspace_id AND t.id = up.at WHERE t.parent_task_id IS NOT NULL) \
-         SELECT DISTINCT up.workspace_id, up.id FROM up JOIN spendings s \
+         SELECT DISTINCT up.workspace_id, up.id, up.since FROM up JOIN spendings s \
          ON s.workspace_id = up.workspace_id AND s.task_id = up.at WHERE {such} \
          ORDER BY 1, 2"
     );
-    let rows: Vec<(String, String)> = query(sqlx::AssertSqlSafe(sql))
+    let rows: Vec<(String, String, Option<i64>)> = query(sqlx::AssertSqlSafe(sql))
         .bind(status.name())
         .fetch_all(conn)
         .await
         .doing("look for budgets")?;
-    keys(&rows)
+    rows.iter().map(|(w, t, since)| Ok((key(w, t)?, moment(*since)))).collect()
 }
 
-/// Tasks of any workspace that run on a budget of time.
-pub(crate) async fn timed(conn: &mut Conn) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
+/// Tasks of any workspace that run on a budget of time, and since when it is to be counted.
+pub(crate) async fn timed(conn: &mut Conn) -> Result<Vec<(Key, Option<Timestamp>)>, StoreError> {
     below(conn, Status::Running, "s.timed = 1 AND s.reached IS NULL").await
 }
 
 /// Tasks of any workspace that run although a budget of theirs is used up.
-pub(crate) async fn runaways(conn: &mut Conn) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
-    below(conn, Status::Running, "s.reached IS NOT NULL").await
+pub(crate) async fn runaways(conn: &mut Conn) -> Result<Vec<Key>, StoreError> {
+    let all = below(conn, Status::Running, "s.reached IS NOT NULL").await?;
+    Ok(all.into_iter().map(|(key, _)| key).collect())
 }
 
 /// Tasks of any workspace that were paused for a budget which was raised since.
-pub(crate) async fn released(conn: &mut Conn) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
+pub(crate) async fn released(conn: &mut Conn) -> Result<Vec<Key>, StoreError> {
     let rows: Vec<(String, String)> =
         query("SELECT workspace_id, id FROM tasks WHERE status = 'paused' AND braked = 1")
             .fetch_all(&mut *conn)
             .await
             .doing("look for what was paused")?;
-    let mut paused = keys(&rows)?;
+    let mut paused: Vec<_> = rows.iter().map(|(w, t)| key(w, t)).collect::<Result<_, _>>()?;
     if !paused.is_empty() {
         let kept = below(conn, Status::Paused, "s.reached IS NOT NULL").await?;
-        paused.retain(|key| !kept.contains(key));
+        paused.retain(|key| !kept.iter().any(|(kept, _)| kept == key));
     }
     Ok(paused)
 }
 
-fn keys(rows: &[(String, String)]) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
-    rows.iter().map(|(w, t)| Ok((WorkspaceId(read_id(w)?), TaskId(read_id(t)?)))).collect()
+fn key(workspace: &str, task: &str) -> Result<Key, StoreError> {
+    Ok((WorkspaceId(read_id(workspace)?), TaskId(read_id(task)?)))
 }

@@ -404,8 +404,26 @@ pub(crate) async fn discard(
 
 /// Stores a change with what it spent, and appends its events; they are heard when the transaction
 /// is committed.
-pub(crate) async fn apply(tx: &mut Tx, mut change: Change) -> Result<Task, StoreError> {
+pub(crate) async fn apply(tx: &mut Tx, change: Change) -> Result<Task, StoreError> {
     save(tx.conn(), &change.row).await?;
+    tell(tx, change).await
+}
+
+/// Stores of a change only until when the task's time is counted, with what that came to.
+pub(crate) async fn apply_time(tx: &mut Tx, change: Change) -> Result<(), StoreError> {
+    let Stored { task, running_since, .. } = &change.row;
+    query("UPDATE tasks SET running_since = $3 WHERE workspace_id = $1 AND id = $2")
+        .bind(text(task.workspace_id.0))
+        .bind(text(task.id.0))
+        .bind(running_since.map(Timestamp::millis))
+        .execute(tx.conn())
+        .await
+        .doing("count the time of a task")?;
+    tell(tx, change).await.map(drop)
+}
+
+/// Adds what a change spent, and appends its events.
+async fn tell(tx: &mut Tx, mut change: Change) -> Result<Task, StoreError> {
     let (over, unknown) = spending::add(tx.conn(), &change.row.task, change.spent).await?;
     let now = crate::clock::now();
     if unknown {

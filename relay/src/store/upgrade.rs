@@ -60,7 +60,7 @@ async fn what_ran_before_sums_were_kept_costs_what_it_said_or_nobody_knows_what(
     let mut bounded = found.task.clone();
     bounded.order.budget = Some(Budget { max_seconds: Some(9), ..Budget::default() });
     spending::set_budget(tx.conn(), &bounded).await.unwrap();
-    assert_eq!(spending::timed(tx.conn()).await.unwrap(), [(workspace, id)]);
+    assert_eq!(spending::timed(tx.conn()).await.unwrap(), [((workspace, id), None)]);
     let mut change = Change::of(found);
     change.count_time(at(70_000));
     assert_eq!((change.spent.ms, change.row.running_since), (0, Some(at(70_000))));
