@@ -33,6 +33,8 @@ mod writer;
 
 pub use moving::{MoveError, Moved, migrate};
 pub(crate) use sql::Conn;
+#[cfg(test)]
+pub(crate) use sql::asked;
 
 use crate::database::Database;
 use hayward_shared::event::Envelope;

@@ -1,13 +1,15 @@
 //! What tasks and their parts spent, kept beside them: each sum grows with what is reported, and is
 //! never counted anew from events that may be gone.
 
-use super::sql::{query, query_scalar};
+use super::sql::{Parts, query, query_scalar};
+use super::tasks::Stored;
 use super::{Conn, Doing, StoreError, count, from_json, json, moment, read_id, text};
 use crate::prices::{self, Bill, Delta, Price};
 use hayward_shared::budget::{Budget, BudgetReached, Reached, Spent, Usd};
 use hayward_shared::id::{RunId, TaskId, WorkspaceId};
 use hayward_shared::task::{Status, Task, Usage};
 use hayward_shared::time::Timestamp;
+use std::collections::BTreeSet;
 
 /// What a task and its parts spent, and what they may.
 #[derive(Clone, Debug, PartialEq)]
@@ -302,6 +304,38 @@ pub(crate) async fn over(
         }
     }
     Ok(over)
+}
+
+/// Those of these tasks of a workspace that a budget keeps back: their own, or that of one that they
+/// are a part of. One statement for all of them.
+pub(crate) async fn held_back(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    tasks: &[Stored],
+) -> Result<BTreeSet<TaskId>, StoreError> {
+    let may_be = |task: &&Task| task.order.parent_task_id.is_some() || task.order.budget.is_some();
+    let asked: Vec<_> = tasks.iter().map(|row| &row.task).filter(may_be).collect();
+    // of a few lengths alone, as each is a statement of its own to prepare
+    let length = asked.len().next_power_of_two();
+    let mut ids = asked.iter().cycle().take(length).map(|task| text(task.id.0));
+    let Some(first) = ids.next() else { return Ok(BTreeSet::new()) };
+    let mut sql = Parts::new(
+        "WITH RECURSIVE up (workspace_id, id, at) AS ( \
+         SELECT workspace_id, id, id FROM tasks WHERE workspace_id = ",
+    );
+    sql.push_bind(text(workspace.0)).push(" AND id IN (").push_bind(first);
+    for id in ids {
+        sql.push(", ").push_bind(id);
+    }
+    sql.push(
+        ") UNION SELECT up.workspace_id, up.id, t.parent_task_id FROM up JOIN tasks t \
+         ON t.workspace_id = up.workspace_id AND t.id = up.at WHERE t.parent_task_id IS NOT NULL) \
+         SELECT DISTINCT up.id FROM up JOIN spendings s \
+         ON s.workspace_id = up.workspace_id AND s.task_id = up.at WHERE s.reached IS NOT NULL",
+    );
+    let held: Vec<String> =
+        sql.scalar().fetch_all(conn).await.doing("look for budgets that are used up")?;
+    held.iter().map(|id| read_id(id).map(TaskId)).collect()
 }
 
 type Key = (WorkspaceId, TaskId);
