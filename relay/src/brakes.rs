@@ -7,6 +7,7 @@ mod turns;
 
 use crate::change::Change;
 use crate::core::Core;
+use crate::store::tasks::Braker;
 use crate::store::{Heard, StoreError, persist, spending, tasks};
 use hayward_shared::event::Kind;
 use hayward_shared::id::{DaemonId, TaskId, WorkspaceId};
@@ -209,7 +210,8 @@ async fn count(core: &Core, (workspace, id): (WorkspaceId, TaskId)) -> Result<()
     .await
 }
 
-/// Notes that a task is told to pause for a budget; the daemon that is to be told.
+/// Notes that a task is told to pause for a budget, unless a person pauses it; the daemon that is to
+/// be told.
 async fn brake(
     core: &Core,
     (workspace, id): (WorkspaceId, TaskId),
@@ -224,8 +226,9 @@ async fn brake(
             return Ok(None);
         }
         let daemon = row.task.holding.daemon_id;
-        if !row.braked {
-            row.braked = true;
+        // one that a person pauses is told too, and stays paused when the budget is raised
+        if row.braked.is_none() {
+            row.braked = Some(Braker::Budget);
             tasks::save(tx.conn(), &row).await?;
             tx.commit().await?;
         }
@@ -283,7 +286,8 @@ mod tests {
         });
         let bound = Duration::from_secs(60);
         timeout(bound, place.is_waited_for(&mut tx)).await.expect("nobody waits");
-        assert!(place.find(runaway).await.unwrap().braked, "it goes on meanwhile");
+        let braked = place.find(runaway).await.unwrap().braked;
+        assert_eq!(braked, Some(Braker::Budget), "it goes on meanwhile");
         tx.commit().await.unwrap();
         timeout(bound, looking).await.unwrap().unwrap();
         assert_eq!(place.find(timed).await.unwrap().task.status, Status::Running);

@@ -5,7 +5,7 @@ use crate::change::{Change, system};
 use crate::lease;
 use crate::lease::tests::at;
 use crate::prices::Delta;
-use crate::store::tasks::{self, Stored};
+use crate::store::tasks::{self, Braker, Stored};
 use crate::store::{discards, spending, sql};
 use hayward_shared::budget::{Budget, BudgetReached, Reached, Usd};
 use hayward_shared::event::Kind;
@@ -115,12 +115,12 @@ async fn whoever_runs_below_a_budget_that_is_used_up_is_found(place: Place) {
     let mut change = Change::of(found);
     change.count_time(at(1_999));
     change.count_time(at(2_000));
-    change.row.braked = true;
+    change.row.braked = Some(Braker::Budget);
     tasks::apply(&mut tx, change).await.unwrap();
     assert_eq!(spending::timed(tx.conn()).await.unwrap(), [], "it is known to be over");
     assert_eq!(spending::runaways(tx.conn()).await.unwrap(), [key]);
     let found = tasks::find(tx.conn(), key.0, key.1).await.unwrap().unwrap();
-    assert_eq!((found.running_since, found.braked), (Some(at(2_000)), true));
+    assert_eq!((found.running_since, found.braked), (Some(at(2_000)), Some(Braker::Budget)));
     let mut change = Change::of(found);
     change.step(Status::Paused, Some(Reason::Budget), &system(), at(2_500)).unwrap();
     tasks::apply(&mut tx, change).await.unwrap();
@@ -132,6 +132,11 @@ async fn whoever_runs_below_a_budget_that_is_used_up_is_found(place: Place) {
     raised.order.budget = Some(Budget { max_seconds: Some(2), ..budget });
     spending::set_budget(tx.conn(), &raised).await.unwrap();
     assert_eq!(spending::released(tx.conn()).await.unwrap(), [key]);
+    let mut row = tasks::find(tx.conn(), key.0, key.1).await.unwrap().unwrap();
+    row.braked = Some(Braker::Person);
+    tasks::save(tx.conn(), &row).await.unwrap();
+    assert_eq!(tasks::find(tx.conn(), key.0, key.1).await.unwrap(), Some(row));
+    assert_eq!(spending::released(tx.conn()).await.unwrap(), [], "a person paused it");
     tx.commit().await.unwrap();
 }
 
