@@ -234,7 +234,7 @@ async fn a_tree_shares_the_budget_of_its_root_and_gets_no_parts_beyond_it() {
 }
 
 #[tokio::test]
-async fn what_bounds_a_tree_is_not_discarded_while_parts_have_not_ended() {
+async fn what_bounds_a_tree_is_not_discarded_while_it_has_parts() {
     let house = house().await;
     let root = task(&house, json!({"budget": {"maxTokens": 100}, "priority": 9})).await;
     let part = task(&house, json!({"parentTaskId": root, "priority": 8})).await;
@@ -252,7 +252,29 @@ async fn what_bounds_a_tree_is_not_discarded_while_parts_have_not_ended() {
     }
     assert_eq!(house.task(&leaf).await["why"][0]["code"], "budget_reached");
     house.call("POST", &format!("/api/v1/tasks/{leaf}/cancel"), None).await;
-    for id in [&root, &part, &leaf] {
+    // a part that has completed may be sent back
+    for id in [&root, &part] {
+        let (status, refused) = house.call("DELETE", &format!("/api/v1/tasks/{id}"), None).await;
+        assert_eq!((status, &refused["error"]["code"]), (409, &"conflict".into()), "{refused}");
+        let text = refused["error"]["message"].as_str().unwrap();
+        assert!(text.contains(&leaf[leaf.len() - 8..]) && text.contains("Discard"), "{text}");
+    }
+    for id in [&leaf, &part, &root] {
+        let (status, done) = house.call("DELETE", &format!("/api/v1/tasks/{id}"), None).await;
+        assert_eq!(status, 200, "{done}");
+    }
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_tree_without_a_budget_is_discarded_in_any_order_once_its_parts_have_ended() {
+    let house = house().await;
+    let root = task(&house, json!({})).await;
+    let part = task(&house, json!({"parentTaskId": root})).await;
+    for id in [&root, &part] {
+        house.call("POST", &format!("/api/v1/tasks/{id}/cancel"), None).await;
+    }
+    for id in [&root, &part] {
         let (status, done) = house.call("DELETE", &format!("/api/v1/tasks/{id}"), None).await;
         assert_eq!(status, 200, "{done}");
     }

@@ -306,6 +306,25 @@ pub(crate) async fn over(
     Ok(over)
 }
 
+/// Whether a task, or one that it is a part of, has a budget.
+pub(crate) async fn is_bounded(conn: &mut Conn, task: &Task) -> Result<bool, StoreError> {
+    for id in lineage(conn, task).await? {
+        let found: Option<String> = query_scalar(
+            "SELECT task_id FROM spendings \
+             WHERE workspace_id = $1 AND task_id = $2 AND budget IS NOT NULL",
+        )
+        .bind(text(task.workspace_id.0))
+        .bind(id)
+        .fetch_optional(&mut *conn)
+        .await
+        .doing("look for a budget")?;
+        if found.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Those of these tasks of a workspace that a budget keeps back: their own, or that of one that they
 /// are a part of. One statement for all of them.
 pub(crate) async fn held_back(
