@@ -273,6 +273,12 @@ impl Store {
         }))
     }
 
+    /// Whether a change may be undone for another's sake, and is then to be made anew: only where
+    /// others write at the same time.
+    pub(crate) fn may_undo(&self) -> bool {
+        matches!(self.backend, Backend::Postgres(_))
+    }
+
     /// Every event that is stored from now on, each after it was stored.
     pub(crate) fn listen(&self) -> broadcast::Receiver<Heard> {
         self.live.subscribe()
