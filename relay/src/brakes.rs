@@ -40,11 +40,11 @@ struct Telling {
 
 impl Telling {
     /// Tells these daemons, and waits for none of them.
-    fn tell(&mut self, core: &Arc<Core>, all: Vec<(Key, Word)>, look: Look) {
+    fn tell(&mut self, core: &Arc<Core>, all: Vec<(Key, Word)>) {
         while let Some(ended) = self.words.try_join_next_with_id() {
             self.answered(ended);
         }
-        for (key, word) in self.turns.take(all, look) {
+        for (key, word) in self.turns.take(all) {
             let (core, (daemon, task)) = (core.clone(), key);
             let word = self.words.spawn(async move {
                 // one that brings its work home cannot be paused, and one that is away is told later
@@ -136,7 +136,7 @@ async fn look(
     drop(reader);
     let mut all = Vec::new();
     for (keys, word) in [(runaways, Word::Pause), (released, Word::Resume)] {
-        for key in keys {
+        for key in keys.into_iter().filter(|key| telling.turns.is_for(which, key.1)) {
             let told = match word {
                 Word::Pause => brake(core, key).await,
                 Word::Resume => release(core, key).await,
@@ -148,7 +148,7 @@ async fn look(
             }
         }
     }
-    telling.tell(core, all, which);
+    telling.tell(core, all);
     match which {
         Look::Whole => count_all(core).await,
         Look::Rest => Ok(None),
@@ -253,7 +253,8 @@ mod tests {
     #[test]
     fn time_is_counted_each_second_and_by_a_clock_that_was_set_back_at_once() {
         let now = at(9_000_000);
-        let waits = [8_999_999, 8_999_001, 8_999_000, 5, 9_000_001].map(|ms| wait(Some(at(ms)), now));
+        let waits =
+            [8_999_999, 8_999_001, 8_999_000, 5, 9_000_001].map(|ms| wait(Some(at(ms)), now));
         assert_eq!(waits, [Some(999), Some(1), None, None, None]);
         assert_eq!(wait(None, now), None);
     }

@@ -42,17 +42,20 @@ pub(super) enum Look {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     open: BTreeMap<Key, Word>,
-    left: BTreeSet<Key>,
+    left: BTreeSet<TaskId>,
     last: Option<Key>,
 }
 
 impl Turns {
-    /// Who of `all` is told now. Whoever was told that and has not answered is not told again.
-    pub(super) fn take(&mut self, mut all: Vec<(Key, Word)>, look: Look) -> Vec<(Key, Word)> {
-        let left = std::mem::take(&mut self.left);
-        if look == Look::Rest {
-            all.retain(|(key, _)| left.contains(key));
-        }
+    /// Whether this look is for whoever runs that task.
+    pub(super) fn is_for(&self, look: Look, task: TaskId) -> bool {
+        look == Look::Whole || self.left.contains(&task)
+    }
+
+    /// Who of all that a look was for is told now. Whoever was told that and has not answered is not
+    /// told again.
+    pub(super) fn take(&mut self, mut all: Vec<(Key, Word)>) -> Vec<(Key, Word)> {
+        self.left.clear();
         all.sort_by_key(|(key, _)| *key);
         let begin = all.partition_point(|(key, _)| Some(*key) <= self.last);
         all.rotate_left(begin);
@@ -66,7 +69,7 @@ impl Turns {
                     told.push((key, word));
                 }
                 _ => {
-                    self.left.insert(key);
+                    self.left.insert(key.1);
                 }
             }
         }
@@ -93,17 +96,23 @@ mod tests {
         (0..count).map(key).collect()
     }
 
+    fn look(turns: &mut Turns, all: &[(Key, Word)], look: Look) -> Vec<(Key, Word)> {
+        let asked = all.iter().filter(|((_, task), _)| turns.is_for(look, *task));
+        let asked = asked.copied().collect();
+        turns.take(asked)
+    }
+
     #[test]
     fn quick_looks_end_once_each_was_told_however_few_obey() {
         let (mut turns, all) = (Turns::default(), keys(3 * AT_ONCE + 5));
         for _ in 0..2 {
-            let mut told = turns.take(all.clone(), Look::Whole);
+            let mut told = look(&mut turns, &all, Look::Whole);
             let mut rounds = Vec::new();
             let mut open = told.clone();
             while turns.are_left() {
                 rounds.push(open.len());
                 open.drain(..).for_each(|(key, _)| turns.answered(key));
-                open = turns.take(all.clone(), Look::Rest);
+                open = look(&mut turns, &all, Look::Rest);
                 told.extend(open.iter().copied());
             }
             assert_eq!((rounds, open.len()), (vec![AT_ONCE; 3], 5));
@@ -118,30 +127,30 @@ mod tests {
     #[test]
     fn nobody_looks_again_for_one_that_has_not_answered() {
         let (mut turns, all) = (Turns::default(), keys(2));
-        assert_eq!(turns.take(all.clone(), Look::Whole).len(), 2);
+        assert_eq!(look(&mut turns, &all, Look::Whole).len(), 2);
         turns.answered(all[0].0);
-        assert_eq!(turns.take(all.clone(), Look::Whole), [all[0]]);
+        assert_eq!(look(&mut turns, &all, Look::Whole), [all[0]]);
         assert!(!turns.are_left());
     }
 
     #[test]
     fn another_word_waits_for_the_answer_to_the_one_before() {
         let (mut turns, mut all) = (Turns::default(), keys(1));
-        turns.take(all.clone(), Look::Whole);
+        look(&mut turns, &all, Look::Whole);
         all[0].1 = Word::Resume;
-        assert_eq!(turns.take(all.clone(), Look::Whole), []);
+        assert_eq!(look(&mut turns, &all, Look::Whole), []);
         assert!(turns.are_left());
         turns.answered(all[0].0);
-        assert_eq!(turns.take(all.clone(), Look::Rest), all);
+        assert_eq!(look(&mut turns, &all, Look::Rest), all);
         assert!(!turns.are_left());
     }
 
     #[test]
     fn a_look_begins_behind_the_last_that_was_told() {
         let (mut turns, all) = (Turns::default(), keys(AT_ONCE + 1));
-        let first = turns.take(all.clone(), Look::Whole);
+        let first = look(&mut turns, &all, Look::Whole);
         turns.answered(first[0].0);
-        let next = turns.take(all.clone(), Look::Whole);
+        let next = look(&mut turns, &all, Look::Whole);
         assert!(next.len() == 1 && !first.contains(&next[0]), "{next:?}");
     }
 }
