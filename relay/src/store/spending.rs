@@ -156,8 +156,11 @@ async fn lineage(conn: &mut Conn, task: &Task) -> Result<Vec<String>, StoreError
     Ok(all)
 }
 
+/// The most that is added at once: what more reports tell than are ever stored together.
+const AT_ONCE: i64 = 1_000 * prices::MOST;
+
 /// The greatest sum that something is added to: one more still fits its column.
-const GREATEST: i64 = i64::MAX - prices::MOST;
+const GREATEST: i64 = i64::MAX - AT_ONCE;
 
 /// Adds to a sum, within what its column holds: neither beyond its end nor below nothing.
 fn added(column: &str) -> String {
@@ -186,7 +189,7 @@ pub(crate) async fn add(
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (workspace_id, task_id) DO UPDATE SET \
              {tokens}, {cost}, {unpriced}, {ms} RETURNING {COLUMNS}"
         );
-        let bounded = |more: i64| more.clamp(-prices::MOST, prices::MOST);
+        let bounded = |more: i64| more.clamp(-AT_ONCE, AT_ONCE);
         let row: Row = query(sqlx::AssertSqlSafe(sql))
             .bind(text(task.workspace_id.0))
             .bind(&id)

@@ -4,7 +4,7 @@ use super::Place;
 use crate::change::{Change, system};
 use crate::lease;
 use crate::lease::tests::at;
-use crate::prices::Delta;
+use crate::prices::{Delta, MOST};
 use crate::store::tasks::{self, Braker, Stored};
 use crate::store::{discards, spending, sql};
 use hayward_shared::budget::{Budget, BudgetReached, Reached, Usd};
@@ -211,6 +211,11 @@ async fn sums_beyond_any_budget_stay_readable_and_never_overflow(place: Place) {
     let account = spending::own(tx.conn(), &root.task).await.unwrap();
     assert_eq!(account.spent.cost_usd, Usd::from_nanos(2_500_000_000_000_000));
     assert!(spending::over(tx.conn(), &part.task).await.unwrap().is_some());
+    // of reports that came together nothing is lost, however much each of them told
+    let delta = Delta { cost: 2 * MOST - 1, ..Delta::default() };
+    spending::add(tx.conn(), &part.task, delta).await.unwrap();
+    let spent = spending::own(tx.conn(), &root.task).await.unwrap().spent;
+    assert_eq!(spent.cost_usd, Usd::from_nanos(4_499_999_999_999_999));
     // what was found to be too much is stored, and read again
     let most = Delta { tokens: i64::MAX, cost: i64::MAX, unpriced: i64::MAX, ms: i64::MAX };
     sql::query("UPDATE spendings SET tokens = $1, cost = $1, unpriced = $1, running_ms = $1")
