@@ -3,77 +3,65 @@
 //! What is to be done stands in the store and is looked for again and again, so that no word to a
 //! daemon is needed to arrive: one that was away is told when it is back.
 
+mod turns;
+
 use crate::change::Change;
 use crate::core::Core;
+use crate::store::tasks::Braker;
 use crate::store::{Heard, StoreError, persist, spending, tasks};
 use hayward_shared::event::Kind;
 use hayward_shared::id::{DaemonId, TaskId, WorkspaceId};
-use hayward_shared::protocol::ToDaemon;
 use hayward_shared::task::Status;
-use std::collections::BTreeMap;
+use hayward_shared::time::Timestamp;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
+use turns::{Key, Look, Turns, Word};
 
 /// While something runs on a budget of time, that is counted so often: seconds are what it is told
 /// in.
 const TICK_MS: i64 = 1_000;
 
-/// Daemons that are told at once: each may take as long as an answer may. What is beyond them is told
-/// with the next look, which begins behind the last that was told.
-const AT_ONCE: usize = 64;
-
 /// So long after an answer what waited for it is told: others are answered meanwhile.
 const ROOM: Duration = Duration::from_millis(50);
-
-/// Which daemon is told what of which task: one word at a time.
-type Key = (DaemonId, TaskId);
 
 /// The owner of the words to daemons that are not answered yet; they end with it.
 #[derive(Default)]
 struct Telling {
     words: JoinSet<()>,
-    open: BTreeMap<Key, task::Id>,
-    last: Option<Key>,
-    /// Whether something was not told because of what is not answered.
-    waits: bool,
+    of: HashMap<task::Id, Key>,
+    turns: Turns,
 }
 
 impl Telling {
-    /// Tells these daemons, and waits for none of them. Whoever was told and has not answered is not
-    /// told again.
-    fn tell(&mut self, core: &Arc<Core>, mut all: Vec<(Key, ToDaemon)>) {
+    /// Tells these daemons, and waits for none of them.
+    fn tell(&mut self, core: &Arc<Core>, all: Vec<(Key, Word)>) {
         while let Some(ended) = self.words.try_join_next_with_id() {
             self.answered(ended);
         }
-        self.waits = false;
-        all.sort_by_key(|(key, _)| *key);
-        let begin = all.partition_point(|(key, _)| Some(*key) <= self.last);
-        all.rotate_left(begin);
-        for (key, body) in all {
-            if self.open.len() >= AT_ONCE || self.open.contains_key(&key) {
-                self.waits = true;
-                continue;
-            }
-            self.last = Some(key);
-            let (core, daemon) = (core.clone(), key.0);
+        for (key, word) in self.turns.take(all) {
+            let (core, (daemon, task)) = (core.clone(), key);
             let word = self.words.spawn(async move {
                 // one that brings its work home cannot be paused, and one that is away is told later
-                if let Err(fault) = core.registry.ask(daemon, body, core.timing.reply).await {
+                let told = core.registry.ask(daemon, word.of(task), core.timing.reply).await;
+                if let Err(fault) = told {
                     tracing::debug!(%daemon, %fault, "a daemon did not pause or resume a task");
                 }
             });
-            self.open.insert(key, word.id());
+            self.of.insert(word.id(), key);
         }
     }
 
     fn answered(&mut self, ended: Result<(task::Id, ()), JoinError>) {
         let word = ended.map_or_else(|e| e.id(), |(id, ())| id);
-        self.open.retain(|_, id| *id != word);
+        if let Some(key) = self.of.remove(&word) {
+            self.turns.answered(key);
+        }
     }
 
     /// Waits until an answer makes room for something that was not told. Nothing is lost when it is
@@ -81,7 +69,7 @@ impl Telling {
     async fn room(&mut self) {
         while let Some(ended) = self.words.join_next_with_id().await {
             self.answered(ended);
-            if self.waits {
+            if self.turns.are_left() {
                 return sleep(ROOM).await;
             }
         }
@@ -92,26 +80,27 @@ impl Telling {
 /// Looks after budgets while this relay `leads`. Ends when it is aborted.
 pub(crate) async fn run(core: Arc<Core>, mut leads: watch::Receiver<bool>) {
     let (mut live, mut telling) = (core.store.listen(), Telling::default());
+    let (mut which, mut until) = (Look::Whole, Instant::now());
     loop {
         if leads.wait_for(|leads| *leads).await.is_err() {
             return;
         }
-        let timed = look(&core, &mut telling).await.unwrap_or_else(|e| {
+        let next = look(&core, &mut telling, which).await.unwrap_or_else(|e| {
             tracing::error!(error = &e as &dyn std::error::Error, "budgets cannot be looked after");
-            false
+            None
         });
-        let sweep = core.timing.sweep_ms;
-        let pause = if timed { sweep.min(TICK_MS) } else { sweep };
-        let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(1).max(1));
+        if which == Look::Whole {
+            until = Instant::now() + core.timing.pause(next);
+        }
         let word = async {
             tokio::select! {
-                () = core.raised.notified() => {}
-                () = heard(&mut live) => {}
-                () = telling.room() => {}
+                () = core.raised.notified() => Look::Whole,
+                () = heard(&mut live) => Look::Whole,
+                () = telling.room() => Look::Rest,
             }
         };
-        // either way the store is asked again
-        drop(timeout(pause, word).await);
+        // by then the store is asked again anyway
+        which = timeout_at(until, word).await.unwrap_or(Look::Whole);
     }
 }
 
@@ -133,44 +122,67 @@ fn concerns(kind: &Kind) -> bool {
     matches!(kind, Kind::BudgetReached | Kind::TaskUpdated)
 }
 
-/// Does what is to be done now; whether something runs on a budget of time. A task that fails keeps
+/// Does what is to be done now, and counts the time of what runs on a budget of it behind that; in how
+/// many milliseconds that is to be done again, which a whole look alone knows. A task that fails keeps
 /// no other from its turn.
-async fn look(core: &Arc<Core>, telling: &mut Telling) -> Result<bool, StoreError> {
-    let timed = spending::timed(&mut *core.store.read().await?).await?;
-    for key in &timed {
-        if let Err(e) = count(core, *key).await {
-            failed(key.1, &e);
-        }
-    }
+async fn look(
+    core: &Arc<Core>,
+    telling: &mut Telling,
+    which: Look,
+) -> Result<Option<i64>, StoreError> {
     let mut reader = core.store.read().await?;
     let runaways = spending::runaways(&mut reader).await?;
     let released = spending::released(&mut reader).await?;
     drop(reader);
     let mut all = Vec::new();
-    for (keys, resumes) in [(runaways, false), (released, true)] {
-        for key in keys {
-            let told = if resumes { release(core, key).await } else { brake(core, key).await };
+    for (keys, word) in [(runaways, Word::Pause), (released, Word::Resume)] {
+        for key in keys.into_iter().filter(|key| telling.turns.is_for(which, key.1)) {
+            let told = match word {
+                Word::Pause => brake(core, key).await,
+                Word::Resume => release(core, key).await,
+            };
             match told {
-                Ok(Some(daemon)) => {
-                    let task_id = key.1;
-                    let body = match resumes {
-                        true => ToDaemon::ResumeTask { task_id },
-                        false => ToDaemon::PauseTask { task_id },
-                    };
-                    all.push(((daemon, task_id), body));
-                }
+                Ok(Some(daemon)) => all.push(((daemon, key.1), word)),
                 Ok(None) => {}
                 Err(e) => failed(key.1, &e),
             }
         }
     }
     telling.tell(core, all);
-    Ok(!timed.is_empty())
+    match which {
+        Look::Whole => count_all(core).await,
+        Look::Rest => Ok(None),
+    }
 }
 
 fn failed(task: TaskId, e: &StoreError) {
     let error = e as &dyn std::error::Error;
     tracing::error!(%task, error, "the budgets of a task cannot be looked after");
+}
+
+/// Counts the time of whatever runs on a budget of it, where that was not done within the last
+/// [`TICK_MS`]; when it is to be done again, none where nothing does. What is found to be used up is
+/// heard of, and looked after, at once.
+async fn count_all(core: &Core) -> Result<Option<i64>, StoreError> {
+    let timed = spending::timed(&mut *core.store.read().await?).await?;
+    let (now, mut next) = (crate::clock::now(), None);
+    for (key, since) in timed {
+        let wait = wait(since, now);
+        next = Some(next.unwrap_or(TICK_MS).min(wait.unwrap_or(TICK_MS)));
+        if wait.is_none()
+            && let Err(e) = count(core, key).await
+        {
+            failed(key.1, &e);
+        }
+    }
+    Ok(next)
+}
+
+/// In how many milliseconds the time since then is to be counted; none where that is now. A clock that
+/// was set back is not waited for.
+fn wait(since: Option<Timestamp>, now: Timestamp) -> Option<i64> {
+    let ran = now.since(since?);
+    (0..TICK_MS).contains(&ran).then_some(TICK_MS - ran)
 }
 
 /// The daemon that is to be told that a task may go on.
@@ -182,7 +194,7 @@ async fn release(
     Ok(found.and_then(|row| row.task.holding.daemon_id))
 }
 
-/// Counts how long a task ran since that was last done.
+/// Counts how long a task ran since that was last done, and changes nothing else of it.
 async fn count(core: &Core, (workspace, id): (WorkspaceId, TaskId)) -> Result<(), StoreError> {
     persist(|| async {
         let mut tx = core.store.write().await?;
@@ -192,13 +204,14 @@ async fn count(core: &Core, (workspace, id): (WorkspaceId, TaskId)) -> Result<()
         };
         let mut change = Change::of(row);
         change.count_time(crate::clock::now());
-        tasks::apply(&mut tx, change).await?;
+        tasks::apply_time(&mut tx, change).await?;
         tx.commit().await
     })
     .await
 }
 
-/// Notes that a task is told to pause for a budget; the daemon that is to be told.
+/// Notes that a task is told to pause for a budget, unless a person pauses it; the daemon that is to
+/// be told.
 async fn brake(
     core: &Core,
     (workspace, id): (WorkspaceId, TaskId),
@@ -213,12 +226,71 @@ async fn brake(
             return Ok(None);
         }
         let daemon = row.task.holding.daemon_id;
-        if !row.braked {
-            row.braked = true;
+        // one that a person pauses is told too, and stays paused when the budget is raised
+        if row.braked.is_none() {
+            row.braked = Some(Braker::Budget);
             tasks::save(tx.conn(), &row).await?;
             tx.commit().await?;
         }
         Ok(daemon)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::Bus;
+    use crate::config::Timing;
+    use crate::core::tests::core_on;
+    use crate::lease::tests::{at, running};
+    use crate::prices::Delta;
+    use crate::store::contract::{Place, on_postgres};
+    use hayward_shared::budget::Budget;
+    use hayward_shared::task::Order;
+    use tokio::time::timeout;
+
+    #[test]
+    fn time_is_counted_each_second_and_by_a_clock_that_was_set_back_at_once() {
+        let now = at(9_000_000);
+        let waits =
+            [8_999_999, 8_999_001, 8_999_000, 5, 9_000_001].map(|ms| wait(Some(at(ms)), now));
+        assert_eq!(waits, [Some(999), Some(1), None, None, None]);
+        assert_eq!(wait(None, now), None);
+    }
+
+    /// Stores a task that runs on this budget.
+    async fn bounded(place: &Place, budget: Budget) -> TaskId {
+        let order = Order { budget: Some(budget), ..Order::default() };
+        let mut row = running(order, DaemonId::fresh());
+        row.task.workspace_id = place.workspace;
+        let mut tx = place.store.write().await.unwrap();
+        spending::set_budget(tx.conn(), &row.task).await.unwrap();
+        let change = Change { spent: Delta { tokens: 9, ..Delta::default() }, ..Change::of(row) };
+        let task = tasks::apply(&mut tx, change).await.unwrap();
+        tx.commit().await.unwrap();
+        task.id
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_spent_all_of_it_is_told_before_the_time_of_others_is_counted() {
+        let Some(place) = on_postgres().await else { return };
+        let core = core_on(place.store.clone(), Timing::default(), Bus::default());
+        let time = Budget { max_seconds: Some(9), ..Budget::default() };
+        let timed = bounded(&place, time).await;
+        let runaway = bounded(&place, Budget { max_tokens: Some(9), ..Budget::default() }).await;
+        let mut tx = place.store.write().await.unwrap();
+        tasks::find(tx.conn(), place.workspace, timed).await.unwrap();
+        let looking = tokio::spawn(async move {
+            let mut telling = Telling::default();
+            look(&core, &mut telling, Look::Whole).await.unwrap();
+        });
+        let bound = Duration::from_secs(60);
+        timeout(bound, place.is_waited_for(&mut tx)).await.expect("nobody waits");
+        let braked = place.find(runaway).await.unwrap().braked;
+        assert_eq!(braked, Some(Braker::Budget), "it goes on meanwhile");
+        tx.commit().await.unwrap();
+        timeout(bound, looking).await.unwrap().unwrap();
+        assert_eq!(place.find(timed).await.unwrap().task.status, Status::Running);
+    }
 }

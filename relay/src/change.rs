@@ -42,7 +42,7 @@ impl Change {
         self.keep_time(was_away, now);
         // one that was told to pause, and whose daemon was away, may yet report that it did
         if (old, to) == (Status::Paused, Status::Running) || !to.is_held() {
-            self.row.braked = false;
+            self.row.braked = None;
         }
         // what its agent said before a provider refused it does not end a row of refusals
         let ended = old.is_held() && (to.is_final() || to == Status::Deferred);

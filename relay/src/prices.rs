@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// Tokens that a price is told for.
 const PER: i128 = 1_000_000;
 
-/// The most that is added to any sum at once: an agent that tells nonsense a thousand times brings
+/// The most that one report adds to any sum: an agent that tells nonsense a thousand times brings
 /// none of them near its end.
 pub(crate) const MOST: i64 = 1_000_000_000_000_000;
 

@@ -7,7 +7,7 @@ use crate::change::Change;
 use crate::lease;
 use crate::limits::LONGEST_QUOTA_MS;
 use crate::store::events::Draft;
-use crate::store::tasks::Stored;
+use crate::store::tasks::{Braker, Stored};
 use hayward_shared::event::{
     Actor, ActorKind, Channel, Kind, MAX_SUMMARY, MAX_TEXT, Subject, bounded,
 };
@@ -352,7 +352,7 @@ fn advance(
             change.step(Status::Queued, None, by, moment.now)
         }
         // the daemon does not know for what it was told to pause
-        Status::Paused if change.row.braked => {
+        Status::Paused if change.row.braked == Some(Braker::Budget) => {
             change.step(Status::Paused, Some(Reason::Budget), by, moment.now)
         }
         to => change.step(to, report.reason, by, moment.now),
@@ -523,7 +523,11 @@ mod tests {
     fn a_task_that_was_told_to_pause_for_a_budget_says_so_and_another_does_not() {
         let me = DaemonId::fresh();
         let from = Sender { daemon: me, epoch: Some(1) };
-        for (braked, reason) in [(true, Some(Reason::Budget)), (false, None)] {
+        for (braked, reason) in [
+            (Some(Braker::Budget), Some(Reason::Budget)),
+            (Some(Braker::Person), None),
+            (None, None),
+        ] {
             let row = Stored { braked, ..running(Order::default(), me) };
             let change = applied(judge(row.clone(), from, report(&row, Status::Paused), MOMENT()));
             assert_eq!((change.row.task.reason, change.row.running_since), (reason, None));
@@ -534,7 +538,7 @@ mod tests {
                 report(&change.row, Status::Running),
                 MOMENT(),
             ));
-            assert_eq!((on.row.braked, on.row.running_since), (false, Some(at(9_000))));
+            assert_eq!((on.row.braked, on.row.running_since), (None, Some(at(9_000))));
         }
     }
 
@@ -542,17 +546,18 @@ mod tests {
     fn a_pause_for_a_budget_stays_one_when_it_is_reported_after_the_lease_ran_out() {
         let me = DaemonId::fresh();
         let from = Sender { daemon: me, epoch: Some(1) };
-        let row = Stored { braked: true, ..running(Order::default(), me) };
+        let row = Stored { braked: Some(Braker::Budget), ..running(Order::default(), me) };
         let timing = crate::config::Timing::default();
         let mut away = lease::overdue(&row, both(99_000), &timing).unwrap();
         assert_eq!(away.row.task.status, Status::Waiting);
         lease::heard(&mut away, &from.actor(), at(100_000), at(160_000));
         let row = away.row;
-        assert_eq!((row.task.status, row.braked), (Status::Running, true));
+        assert_eq!((row.task.status, row.braked), (Status::Running, Some(Braker::Budget)));
         let paused = applied(judge(row.clone(), from, report(&row, Status::Paused), MOMENT()));
-        assert_eq!((paused.row.task.reason, paused.row.braked), (Some(Reason::Budget), true));
+        let told = (paused.row.task.reason, paused.row.braked);
+        assert_eq!(told, (Some(Reason::Budget), Some(Braker::Budget)));
         let ended = applied(judge(row.clone(), from, report(&row, Status::Completed), MOMENT()));
-        assert!(!ended.row.braked, "who has ended is not told to pause");
+        assert_eq!(ended.row.braked, None, "who has ended is not told to pause");
     }
 
     #[test]

@@ -105,6 +105,69 @@ async fn a_task_that_used_its_tokens_pauses_and_goes_on_once_it_may_use_more() {
 }
 
 #[tokio::test]
+async fn a_pause_that_a_daemon_refused_a_person_makes_none_of_a_budgets() {
+    let house = house().await;
+    let id = task(&house, json!({"budget": {"maxTokens": 100}})).await;
+    let mut daemon = daemon(&house).await;
+    let run = running(&mut daemon).await;
+    let path = format!("/api/v1/tasks/{id}/pause");
+    // one that its daemon refused is none
+    let (refused, ()) = tokio::join!(house.call("POST", &path, None), async {
+        let asked = daemon.socket.until("pauseTask").await;
+        let fault = json!({"code": "conflict", "message": "not now"});
+        let reply = json!({"type": "reply", "requestId": asked["requestId"], "ok": false,
+            "error": fault});
+        daemon.socket.say(reply).await;
+    });
+    assert_eq!(refused.0, 409, "{refused:?}");
+    uses(&mut daemon, &run, 100, 0).await;
+    obeys(&mut daemon, &run, "pauseTask", ("running", "paused")).await;
+    assert_eq!(house.until(&id, "paused").await["reason"], "budget");
+    let (raised, ()) = tokio::join!(
+        resume(&house, &id, json!({"maxTokens": 200})),
+        obeys(&mut daemon, &run, "resumeTask", ("paused", "running"))
+    );
+    assert_eq!(raised.0, 200, "{raised:?}");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_raise_does_not_undo_a_persons_pause_in_which_the_rest_was_spent() {
+    let house = house_with(|config| config.timing.sweep_ms = 50).await;
+    let root = task(&house, json!({"budget": {"maxTokens": 100}, "priority": 9})).await;
+    let id = task(&house, json!({"parentTaskId": root})).await;
+    let mut daemon = daemon(&house).await;
+    let (_, run) = (running(&mut daemon).await, running(&mut daemon).await);
+    assert_eq!(run.task, id);
+    let path = format!("/api/v1/tasks/{id}/pause");
+    let (paused, ()) = tokio::join!(house.call("POST", &path, None), async {
+        let asked = daemon.socket.until("pauseTask").await;
+        assert_eq!(asked["taskId"], id);
+        daemon.report(run.event("usage.reported", json!({"inputTokens": 100}))).await;
+        let mut again = daemon.socket.until("pauseTask").await;
+        while again["taskId"] != id {
+            again = daemon.socket.until("pauseTask").await;
+        }
+        for asked in [asked, again] {
+            let reply = json!({"type": "reply", "requestId": asked["requestId"], "ok": true});
+            daemon.socket.say(reply).await;
+        }
+        daemon.report(run.status("running", "paused")).await;
+    });
+    assert_eq!((paused.0, &paused.1["reason"]), (200, &Value::Null), "{paused:?}");
+    assert_eq!(resume(&house, &root, json!({"maxTokens": 200})).await.0, 200);
+    assert!(daemon.socket.silent_of("resumeTask", Duration::from_millis(300)).await);
+    assert_eq!(house.task(&id).await["status"], "paused");
+    let path = format!("/api/v1/tasks/{id}/resume");
+    let (resumed, ()) = tokio::join!(
+        house.call("POST", &path, None),
+        obeys(&mut daemon, &run, "resumeTask", ("paused", "running"))
+    );
+    assert_eq!((resumed.0, &resumed.1["status"]), (200, &"running".into()), "{resumed:?}");
+    house.stop().await;
+}
+
+#[tokio::test]
 async fn a_tree_shares_the_budget_of_its_root_and_gets_no_parts_beyond_it() {
     let house = house().await;
     let root = task(&house, json!({"budget": {"maxTokens": 100}, "priority": 9})).await;
@@ -171,7 +234,7 @@ async fn a_tree_shares_the_budget_of_its_root_and_gets_no_parts_beyond_it() {
 }
 
 #[tokio::test]
-async fn what_bounds_a_tree_is_not_discarded_while_parts_have_not_ended() {
+async fn what_bounds_a_tree_is_not_discarded_while_it_has_parts() {
     let house = house().await;
     let root = task(&house, json!({"budget": {"maxTokens": 100}, "priority": 9})).await;
     let part = task(&house, json!({"parentTaskId": root, "priority": 8})).await;
@@ -189,7 +252,29 @@ async fn what_bounds_a_tree_is_not_discarded_while_parts_have_not_ended() {
     }
     assert_eq!(house.task(&leaf).await["why"][0]["code"], "budget_reached");
     house.call("POST", &format!("/api/v1/tasks/{leaf}/cancel"), None).await;
-    for id in [&root, &part, &leaf] {
+    // a part that has completed may be sent back
+    for id in [&root, &part] {
+        let (status, refused) = house.call("DELETE", &format!("/api/v1/tasks/{id}"), None).await;
+        assert_eq!((status, &refused["error"]["code"]), (409, &"conflict".into()), "{refused}");
+        let text = refused["error"]["message"].as_str().unwrap();
+        assert!(text.contains(&leaf[leaf.len() - 8..]) && text.contains("Discard"), "{text}");
+    }
+    for id in [&leaf, &part, &root] {
+        let (status, done) = house.call("DELETE", &format!("/api/v1/tasks/{id}"), None).await;
+        assert_eq!(status, 200, "{done}");
+    }
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_tree_without_a_budget_is_discarded_in_any_order_once_its_parts_have_ended() {
+    let house = house().await;
+    let root = task(&house, json!({})).await;
+    let part = task(&house, json!({"parentTaskId": root})).await;
+    for id in [&root, &part] {
+        house.call("POST", &format!("/api/v1/tasks/{id}/cancel"), None).await;
+    }
+    for id in [&root, &part] {
         let (status, done) = house.call("DELETE", &format!("/api/v1/tasks/{id}"), None).await;
         assert_eq!(status, 200, "{done}");
     }

@@ -9,7 +9,8 @@ use crate::auth::Caller;
 use crate::change::Change;
 use crate::core::Core;
 use crate::lease;
-use crate::store::{Heard, spending, tasks};
+use crate::store::tasks::{self, Braker};
+use crate::store::{Heard, spending};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -59,20 +60,38 @@ pub(super) async fn pause(
     id: Id,
 ) -> Answer<Task> {
     caller.commands()?;
-    let found = find(&core, &caller, &id).await?;
-    let (task, is_braked) = (found.task, found.braked);
-    must_stand(&task, Status::Running, Status::Paused)?;
-    if is_braked {
-        // a person's pause ends when a person says so, whatever was asked for a budget before
-        let mut tx = core.store.write().await?;
-        let mut row = again(&mut tx, &task).await?;
-        row.braked = false;
+    let task = find(&core, &caller, &id).await?.task;
+    // a person's pause ends when a person says so, whatever is asked for a budget before or meanwhile
+    let before = brake(&core, &task).await?;
+    let mut live = core.store.listen();
+    if let Err(fault) = ask(&core, &task, ToDaemon::PauseTask { task_id: task.id }).await {
+        unbrake(&core, &task, before).await?;
+        return Err(fault.into());
+    }
+    reported(&core, task, &mut live).await
+}
+
+/// Notes that a running task is told to pause for a person; for whom it was before.
+async fn brake(core: &Core, task: &Task) -> Result<Option<Braker>, Refusal> {
+    let mut tx = core.store.write().await?;
+    let mut row = again(&mut tx, task).await?;
+    must_stand(&row.task, Status::Running, Status::Paused)?;
+    let before = row.braked.replace(Braker::Person);
+    tasks::save(tx.conn(), &row).await?;
+    tx.commit().await?;
+    Ok(before)
+}
+
+/// Its daemon did not pause it: what a budget asks of it from now on is none of a person's.
+async fn unbrake(core: &Core, task: &Task, before: Option<Braker>) -> Result<(), Refusal> {
+    let mut tx = core.store.write().await?;
+    let mut row = again(&mut tx, task).await?;
+    if row.task.status != Status::Paused && row.braked == Some(Braker::Person) {
+        row.braked = before.filter(|before| *before != Braker::Person);
         tasks::save(tx.conn(), &row).await?;
         tx.commit().await?;
     }
-    let mut live = core.store.listen();
-    ask(&core, &task, ToDaemon::PauseTask { task_id: task.id }).await?;
-    reported(&core, task, &mut live).await
+    Ok(())
 }
 
 pub(super) async fn resume(
@@ -83,7 +102,7 @@ pub(super) async fn resume(
 ) -> Answer<Task> {
     caller.commands()?;
     let found = find(&core, &caller, &id).await?;
-    let (mut task, was_braked) = (found.task, found.braked);
+    let (mut task, was_braked) = (found.task, found.braked == Some(Braker::Budget));
     let mut live = core.store.listen();
     let by = body.budget.as_ref().map(order::budget).transpose()?;
     match by.filter(|budget| !budget.is_empty()) {

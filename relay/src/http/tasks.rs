@@ -339,16 +339,7 @@ pub(super) async fn discard(
         let text = format!("a {} task cannot be discarded: cancel it first", row.task.status);
         return Err(Fault::new(Code::IllegalTransition, text).into());
     }
-    if let Some(part) = limits::open_part(tx.conn(), caller.workspace, row.task.id).await? {
-        // what bounds it is looked for along the tasks above it
-        let text = format!(
-            "task {} cannot be discarded: its part {} has not ended, and is held to its budget. \
-             Cancel that first, or wait until it has ended",
-            row.task.id.short(),
-            part.short()
-        );
-        return Err(Fault::new(Code::Conflict, text).into());
-    }
+    keeps_bounds(&mut tx, &row.task).await?;
     tasks::discard(&mut tx, caller.workspace, row.task.id).await?;
     let daemon = row.task.holding.daemon_id;
     if let Some(daemon) = daemon {
@@ -359,6 +350,28 @@ pub(super) async fn discard(
         crate::discards::tell(&core, daemon, caller.workspace, row.task.id);
     }
     Ok(Json(row.task))
+}
+
+/// Refuses to discard what bounds a part: that is looked for along the tasks above it, and one that
+/// has completed may go on.
+async fn keeps_bounds(tx: &mut Tx, task: &Task) -> Result<(), Refusal> {
+    let workspace = task.workspace_id;
+    let (part, what) = match limits::open_part(tx.conn(), workspace, task.id).await? {
+        Some(part) => {
+            let what = "has not ended, and is held to its budget. Cancel that first, or wait until \
+                        it has ended";
+            (part, what)
+        }
+        None => match limits::last_part(tx.conn(), workspace, task.id).await? {
+            Some(part) if spending::is_bounded(tx.conn(), task).await? => {
+                (part, "shares a budget with it, and may yet go on. Discard that first")
+            }
+            _ => return Ok(()),
+        },
+    };
+    let text =
+        format!("task {} cannot be discarded: its part {} {what}", task.id.short(), part.short());
+    Err(Fault::new(Code::Conflict, text).into())
 }
 
 #[cfg(test)]

@@ -214,7 +214,8 @@ impl Connection {
             if page.is_empty() {
                 return Ok(None);
             }
-            for row in page {
+            let mut held_back = None;
+            for row in &page {
                 *last = Some(row.clone());
                 let continued = tasks::continued_on(tx.conn(), &row.task).await?;
                 let candidate = Candidate { id: daemon, profile };
@@ -227,7 +228,11 @@ impl Connection {
                 if gauge.barrier(agent.as_deref(), provider.as_deref()).is_some() {
                     continue;
                 }
-                if spending::over(tx.conn(), &row.task).await?.is_some() {
+                if held_back.is_none() {
+                    // of all at once: a tree whose budget is used up may have many in the queue
+                    held_back = Some(spending::held_back(tx.conn(), workspace, &page).await?);
+                }
+                if held_back.as_ref().is_some_and(|held| held.contains(&row.task.id)) {
                     continue;
                 }
                 match tasks::take(tx.conn(), workspace, row.task.id).await? {
@@ -304,12 +309,14 @@ mod tests {
     use crate::core::tests::core;
     use crate::lease::tests::{at, queued};
     use crate::placement::tests::profile;
+    use crate::prices::Delta;
     use crate::registry::LinkId;
     use crate::socket::pipe::Outlet;
     use crate::store::daemons::Profile;
-    use crate::store::users;
+    use crate::store::{asked, users};
     use axum::extract::ws::Message;
     use hayward_shared::api::Vitals;
+    use hayward_shared::budget::Budget;
     use hayward_shared::id::{DaemonId, TokenId};
     use hayward_shared::task::{Order, Status};
     use std::sync::Arc;
@@ -340,6 +347,43 @@ mod tests {
             stored: (0, 0),
         };
         (connection, queue, folder)
+    }
+
+    #[tokio::test]
+    async fn a_claim_asks_once_for_the_budgets_of_all_that_it_passes_over() {
+        let (link, _said, _folder) = linked().await;
+        let row = |priority, budget, parent| {
+            let order = Order {
+                repository_url: Some("/r".into()),
+                parent_task_id: parent,
+                priority,
+                budget,
+                ..Order::default()
+            };
+            let mut row = queued(order);
+            row.task.workspace_id = link.peer.workspace;
+            row
+        };
+        let budget = Budget { max_tokens: Some(9), ..Budget::default() };
+        let root = row(1, Some(budget), None);
+        let parts = (0..99).map(|_| row(1, None, Some(root.task.id)));
+        let other = row(0, Some(budget), None);
+        let mut tx = link.core.store.write().await.unwrap();
+        for row in parts.chain([root.clone(), other.clone()]) {
+            if row.task.order.budget.is_some() {
+                spending::set_budget(tx.conn(), &row.task).await.unwrap();
+            }
+            tasks::apply(&mut tx, lease::created(row, &system())).await.unwrap();
+        }
+        let spent = Delta { tokens: 9, ..Delta::default() };
+        spending::add(tx.conn(), &root.task, spent).await.unwrap();
+        tx.commit().await.unwrap();
+        let before = asked();
+        let (spawn, passed_over) = link.claim_one().await.unwrap();
+        let asked = asked() - before;
+        let Some(ToDaemon::SpawnTask(spawn)) = spawn.map(|spawn| spawn.body) else { panic!() };
+        assert_eq!((spawn.task_id, passed_over), (other.task.id, false));
+        assert!(asked < 40, "{asked} statements");
     }
 
     #[tokio::test]

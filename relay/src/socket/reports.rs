@@ -105,12 +105,13 @@ impl Sheet {
 impl Connection {
     /// Stores state messages and the number of the last in one transaction. One that is stored
     /// already is acked again; one that is too far ahead ends the link, since something was lost.
-    pub(super) async fn numbered(&mut self, batch: Vec<Numbered>) -> Result<(), End> {
+    pub(super) async fn numbered(&mut self, mut batch: Vec<Numbered>) -> Result<(), End> {
         let mut tries = Tries::default();
         loop {
-            match self.store_numbered(batch.clone()).await {
-                Err(end) if end.passes(&mut tries) => {}
-                done => return done,
+            let spare = self.core.store.may_undo().then(|| batch.clone());
+            match (self.store_numbered(batch).await, spare) {
+                (Err(end), Some(spare)) if end.passes(&mut tries) => batch = spare,
+                (done, _) => return done,
             }
         }
     }
@@ -170,14 +171,15 @@ impl Connection {
     }
 
     /// Stores a state message of a plain peer, which numbers nothing.
-    pub(super) async fn unnumbered(&mut self, tags: Tags, body: FromDaemon) -> Result<(), End> {
+    pub(super) async fn unnumbered(&mut self, tags: Tags, mut body: FromDaemon) -> Result<(), End> {
         let ends =
             matches!(body, FromDaemon::TaskStatusChange(_) | FromDaemon::TaskComplete { .. });
         let mut tries = Tries::default();
         let (answer, asked) = loop {
-            match self.store_unnumbered(tags, body.clone()).await {
-                Err(e) if tries.again(&e) => {}
-                stored => break stored?,
+            let spare = self.core.store.may_undo().then(|| body.clone());
+            match (self.store_unnumbered(tags, body).await, spare) {
+                (Err(e), Some(spare)) if tries.again(&e) => body = spare,
+                (stored, _) => break stored?,
             }
         };
         self.tell_of_provider(asked);

@@ -110,7 +110,7 @@ impl Place {
         }
     }
 
-    pub(super) async fn find(&self, id: TaskId) -> Option<Stored> {
+    pub(crate) async fn find(&self, id: TaskId) -> Option<Stored> {
         let mut reader = self.store.read().await.unwrap();
         tasks::find(&mut reader, self.workspace, id).await.unwrap()
     }

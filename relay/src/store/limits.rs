@@ -119,21 +119,40 @@ pub(crate) async fn open_part(
         .filter(|status| status.is_final())
         .map(|status| format!("'{}'", status.name()))
         .collect();
+    let such = format!("WHERE status NOT IN ({}) ORDER BY id", ended.join(", "));
+    part(conn, workspace, id, &such).await
+}
+
+/// The last task that was made below `id`, however deep: mostly it has no parts itself. None where
+/// nothing is below it.
+pub(crate) async fn last_part(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    id: TaskId,
+) -> Result<Option<TaskId>, StoreError> {
+    part(conn, workspace, id, "ORDER BY id DESC").await
+}
+
+/// The first such task below `id`.
+async fn part(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    id: TaskId,
+    such: &str,
+) -> Result<Option<TaskId>, StoreError> {
     let sql = format!(
         "WITH RECURSIVE below (id, status) AS ( \
          SELECT id, status FROM tasks WHERE workspace_id = $1 AND parent_task_id = $2 \
          UNION SELECT t.id, t.status FROM tasks t JOIN below ON t.parent_task_id = below.id \
-         WHERE t.workspace_id = $1) \
-         SELECT id FROM below WHERE status NOT IN ({}) ORDER BY id LIMIT 1",
-        ended.join(", ")
+         WHERE t.workspace_id = $1) SELECT id FROM below {such} LIMIT 1"
     );
-    let open: Option<String> = query_scalar(sqlx::AssertSqlSafe(sql))
+    let found: Option<String> = query_scalar(sqlx::AssertSqlSafe(sql))
         .bind(text(workspace.0))
         .bind(text(id.0))
         .fetch_optional(conn)
         .await
-        .doing("look for parts that have not ended")?;
-    open.map(|id| read_id(&id).map(TaskId)).transpose()
+        .doing("look for parts")?;
+    found.map(|id| read_id(&id).map(TaskId)).transpose()
 }
 
 type Row = (String, i64, i64, Option<String>);

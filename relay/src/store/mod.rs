@@ -33,6 +33,8 @@ mod writer;
 
 pub use moving::{MoveError, Moved, migrate};
 pub(crate) use sql::Conn;
+#[cfg(test)]
+pub(crate) use sql::asked;
 
 use crate::database::Database;
 use hayward_shared::event::Envelope;
@@ -269,6 +271,12 @@ impl Store {
             Backend::Sqlite(pools, _) => Conn::Sqlite(pools.readers.acquire().await.doing(doing)?),
             Backend::Postgres(pools) => Conn::Reading(pools.readers.acquire().await.doing(doing)?),
         }))
+    }
+
+    /// Whether a change may be undone for another's sake, and is then to be made anew: only where
+    /// others write at the same time.
+    pub(crate) fn may_undo(&self) -> bool {
+        matches!(self.backend, Backend::Postgres(_))
     }
 
     /// Every event that is stored from now on, each after it was stored.

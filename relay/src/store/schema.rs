@@ -118,7 +118,7 @@ CREATE TABLE provider_backoffs (
 
 // `cost` is in billionths of a dollar, and with `unpriced` absent where the run was not billed yet:
 // by a relay before this one, or because it has told nothing. `reached` is the bound of the budget that is used up, and
-// `braked` that a task was told to pause for one.
+// `braked` for whom a task was told to pause: 1 for one of those, 2 for a person.
 const SPENDINGS: &str = "
 ALTER TABLE run_usage ADD COLUMN cost BIGINT;
 ALTER TABLE run_usage ADD COLUMN unpriced BIGINT;

@@ -1,12 +1,15 @@
 //! What tasks and their parts spent, kept beside them: each sum grows with what is reported, and is
 //! never counted anew from events that may be gone.
 
-use super::sql::{query, query_scalar};
-use super::{Conn, Doing, StoreError, count, from_json, json, read_id, text};
+use super::sql::{Parts, query, query_scalar};
+use super::tasks::Stored;
+use super::{Conn, Doing, StoreError, count, from_json, json, moment, read_id, text};
 use crate::prices::{self, Bill, Delta, Price};
 use hayward_shared::budget::{Budget, BudgetReached, Reached, Spent, Usd};
 use hayward_shared::id::{RunId, TaskId, WorkspaceId};
 use hayward_shared::task::{Status, Task, Usage};
+use hayward_shared::time::Timestamp;
+use std::collections::BTreeSet;
 
 /// What a task and its parts spent, and what they may.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,8 +156,11 @@ async fn lineage(conn: &mut Conn, task: &Task) -> Result<Vec<String>, StoreError
     Ok(all)
 }
 
+/// The most that is added at once: what more reports tell than are ever stored together.
+const AT_ONCE: i64 = 1_000 * prices::MOST;
+
 /// The greatest sum that something is added to: one more still fits its column.
-const GREATEST: i64 = i64::MAX - prices::MOST;
+const GREATEST: i64 = i64::MAX - AT_ONCE;
 
 /// Adds to a sum, within what its column holds: neither beyond its end nor below nothing.
 fn added(column: &str) -> String {
@@ -183,7 +189,7 @@ pub(crate) async fn add(
              VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (workspace_id, task_id) DO UPDATE SET \
              {tokens}, {cost}, {unpriced}, {ms} RETURNING {COLUMNS}"
         );
-        let bounded = |more: i64| more.clamp(-prices::MOST, prices::MOST);
+        let bounded = |more: i64| more.clamp(-AT_ONCE, AT_ONCE);
         let row: Row = query(sqlx::AssertSqlSafe(sql))
             .bind(text(task.workspace_id.0))
             .bind(&id)
@@ -303,54 +309,109 @@ pub(crate) async fn over(
     Ok(over)
 }
 
-/// Tasks of any workspace that stand so, in a tree of which a budget is such.
+/// Whether a task, or one that it is a part of, has a budget.
+pub(crate) async fn is_bounded(conn: &mut Conn, task: &Task) -> Result<bool, StoreError> {
+    for id in lineage(conn, task).await? {
+        let found: Option<String> = query_scalar(
+            "SELECT task_id FROM spendings \
+             WHERE workspace_id = $1 AND task_id = $2 AND budget IS NOT NULL",
+        )
+        .bind(text(task.workspace_id.0))
+        .bind(id)
+        .fetch_optional(&mut *conn)
+        .await
+        .doing("look for a budget")?;
+        if found.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Those of these tasks of a workspace that a budget keeps back: their own, or that of one that they
+/// are a part of. One statement for all of them.
+pub(crate) async fn held_back(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+    tasks: &[Stored],
+) -> Result<BTreeSet<TaskId>, StoreError> {
+    let may_be = |task: &&Task| task.order.parent_task_id.is_some() || task.order.budget.is_some();
+    let asked: Vec<_> = tasks.iter().map(|row| &row.task).filter(may_be).collect();
+    // of a few lengths alone, as each is a statement of its own to prepare
+    let length = asked.len().next_power_of_two();
+    let mut ids = asked.iter().cycle().take(length).map(|task| text(task.id.0));
+    let Some(first) = ids.next() else { return Ok(BTreeSet::new()) };
+    let mut sql = Parts::new(
+        "WITH RECURSIVE up (workspace_id, id, at) AS ( \
+         SELECT workspace_id, id, id FROM tasks WHERE workspace_id = ",
+    );
+    sql.push_bind(text(workspace.0)).push(" AND id IN (").push_bind(first);
+    for id in ids {
+        sql.push(", ").push_bind(id);
+    }
+    sql.push(
+        ") UNION SELECT up.workspace_id, up.id, t.parent_task_id FROM up JOIN tasks t \
+         ON t.workspace_id = up.workspace_id AND t.id = up.at WHERE t.parent_task_id IS NOT NULL) \
+         SELECT DISTINCT up.id FROM up JOIN spendings s \
+         ON s.workspace_id = up.workspace_id AND s.task_id = up.at WHERE s.reached IS NOT NULL",
+    );
+    let held: Vec<String> =
+        sql.scalar().fetch_all(conn).await.doing("look for budgets that are used up")?;
+    held.iter().map(|id| read_id(id).map(TaskId)).collect()
+}
+
+type Key = (WorkspaceId, TaskId);
+
+/// Tasks of any workspace that stand so, in a tree of which a budget is such, and since when their
+/// time is to be counted.
 async fn below(
     conn: &mut Conn,
     status: Status,
     such: &str,
-) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
+) -> Result<Vec<(Key, Option<Timestamp>)>, StoreError> {
     let sql = format!(
-        "WITH RECURSIVE up (workspace_id, id, at) AS ( \
-         SELECT workspace_id, id, id FROM tasks WHERE status = $1 \
-         UNION SELECT up.workspace_id, up.id, t.parent_task_id FROM up JOIN tasks t \
+        "WITH RECURSIVE up (workspace_id, id, since, at) AS ( \
+         SELECT workspace_id, id, running_since, id FROM tasks WHERE status = $1 \
+         UNION SELECT up.workspace_id, up.id, up.since, t.parent_task_id FROM up JOIN tasks t \
          ON t.workspace_id = up.workspace_id AND t.id = up.at WHERE t.parent_task_id IS NOT NULL) \
-         SELECT DISTINCT up.workspace_id, up.id FROM up JOIN spendings s \
+         SELECT DISTINCT up.workspace_id, up.id, up.since FROM up JOIN spendings s \
          ON s.workspace_id = up.workspace_id AND s.task_id = up.at WHERE {such} \
          ORDER BY 1, 2"
     );
-    let rows: Vec<(String, String)> = query(sqlx::AssertSqlSafe(sql))
+    let rows: Vec<(String, String, Option<i64>)> = query(sqlx::AssertSqlSafe(sql))
         .bind(status.name())
         .fetch_all(conn)
         .await
         .doing("look for budgets")?;
-    keys(&rows)
+    rows.iter().map(|(w, t, since)| Ok((key(w, t)?, moment(*since)))).collect()
 }
 
-/// Tasks of any workspace that run on a budget of time.
-pub(crate) async fn timed(conn: &mut Conn) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
+/// Tasks of any workspace that run on a budget of time, and since when it is to be counted.
+pub(crate) async fn timed(conn: &mut Conn) -> Result<Vec<(Key, Option<Timestamp>)>, StoreError> {
     below(conn, Status::Running, "s.timed = 1 AND s.reached IS NULL").await
 }
 
 /// Tasks of any workspace that run although a budget of theirs is used up.
-pub(crate) async fn runaways(conn: &mut Conn) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
-    below(conn, Status::Running, "s.reached IS NOT NULL").await
+pub(crate) async fn runaways(conn: &mut Conn) -> Result<Vec<Key>, StoreError> {
+    let all = below(conn, Status::Running, "s.reached IS NOT NULL").await?;
+    Ok(all.into_iter().map(|(key, _)| key).collect())
 }
 
 /// Tasks of any workspace that were paused for a budget which was raised since.
-pub(crate) async fn released(conn: &mut Conn) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
+pub(crate) async fn released(conn: &mut Conn) -> Result<Vec<Key>, StoreError> {
     let rows: Vec<(String, String)> =
         query("SELECT workspace_id, id FROM tasks WHERE status = 'paused' AND braked = 1")
             .fetch_all(&mut *conn)
             .await
             .doing("look for what was paused")?;
-    let mut paused = keys(&rows)?;
+    let mut paused: Vec<_> = rows.iter().map(|(w, t)| key(w, t)).collect::<Result<_, _>>()?;
     if !paused.is_empty() {
         let kept = below(conn, Status::Paused, "s.reached IS NOT NULL").await?;
-        paused.retain(|key| !kept.contains(key));
+        paused.retain(|key| !kept.iter().any(|(kept, _)| kept == key));
     }
     Ok(paused)
 }
 
-fn keys(rows: &[(String, String)]) -> Result<Vec<(WorkspaceId, TaskId)>, StoreError> {
-    rows.iter().map(|(w, t)| Ok((WorkspaceId(read_id(w)?), TaskId(read_id(t)?)))).collect()
+fn key(workspace: &str, task: &str) -> Result<Key, StoreError> {
+    Ok((WorkspaceId(read_id(workspace)?), TaskId(read_id(task)?)))
 }

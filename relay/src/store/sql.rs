@@ -117,10 +117,23 @@ pub(super) fn query_scalar(sql: impl SqlSafeStr) -> Scalar {
     Scalar(query(sql))
 }
 
+#[cfg(test)]
+thread_local! {
+    static ASKED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// How many statements a test on one thread has run.
+#[cfg(test)]
+pub(crate) fn asked() -> u32 {
+    ASKED.get()
+}
+
 /// Runs `$call` on a statement of the connection's own kind. Only PostgreSQL can fall silent.
 macro_rules! on {
     ($conn:expr, $query:expr, $make:ident $(::<$row:ident>)?, $call:ident) => {{
         let Query { sql, values } = $query;
+        #[cfg(test)]
+        ASKED.set(ASKED.get() + 1);
         match $conn {
             Conn::Sqlite(conn) => {
                 let mut query = sqlx::$make::<Sqlite $(, $row)?>(sql);

@@ -14,6 +14,15 @@ use hayward_shared::id::{DaemonId, TaskId, WorkspaceId};
 use hayward_shared::task::{STATUSES, Status, Task};
 use hayward_shared::time::Timestamp;
 
+/// For whom a task was told to pause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Braker {
+    /// For a budget that is used up: it goes on once that is raised.
+    Budget,
+    /// For a person: it goes on when a person says so, whatever becomes of budgets.
+    Person,
+}
+
 /// A task, and what of it only the relay knows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stored {
@@ -26,8 +35,8 @@ pub(crate) struct Stored {
     pub(crate) heard_epoch: u64,
     /// Since when its running time is to be counted; none while it does not run.
     pub(crate) running_since: Option<Timestamp>,
-    /// Whether it was told to pause for a budget.
-    pub(crate) braked: bool,
+    /// For whom it was told to pause; none while it was not, or was told to go on.
+    pub(crate) braked: Option<Braker>,
 }
 
 impl Stored {
@@ -40,7 +49,7 @@ impl Stored {
             lease_expires_at: None,
             heard_epoch: 0,
             running_since: None,
-            braked: false,
+            braked: None,
         }
     }
 }
@@ -57,7 +66,11 @@ fn stored((document, queued, lease, heard, since, braked): Row) -> Result<Stored
         lease_expires_at: moment(lease),
         heard_epoch: count(heard),
         running_since: moment(since),
-        braked: braked != 0,
+        braked: match braked {
+            0 => None,
+            2 => Some(Braker::Person),
+            _ => Some(Braker::Budget),
+        },
     })
 }
 
@@ -104,7 +117,11 @@ pub(crate) async fn save(conn: &mut Conn, row: &Stored) -> Result<(), StoreError
     .bind(agent(task).map(str::to_owned))
     .bind(task.holding.provider.clone().filter(|_| task.status.is_held()))
     .bind(row.running_since.map(Timestamp::millis))
-    .bind(i64::from(row.braked))
+    .bind(match row.braked {
+        None => 0_i64,
+        Some(Braker::Budget) => 1,
+        Some(Braker::Person) => 2,
+    })
     .execute(&mut *conn)
     .await
     .doing("store a task")?;
@@ -404,8 +421,26 @@ pub(crate) async fn discard(
 
 /// Stores a change with what it spent, and appends its events; they are heard when the transaction
 /// is committed.
-pub(crate) async fn apply(tx: &mut Tx, mut change: Change) -> Result<Task, StoreError> {
+pub(crate) async fn apply(tx: &mut Tx, change: Change) -> Result<Task, StoreError> {
     save(tx.conn(), &change.row).await?;
+    tell(tx, change).await
+}
+
+/// Stores of a change only until when the task's time is counted, with what that came to.
+pub(crate) async fn apply_time(tx: &mut Tx, change: Change) -> Result<(), StoreError> {
+    let Stored { task, running_since, .. } = &change.row;
+    query("UPDATE tasks SET running_since = $3 WHERE workspace_id = $1 AND id = $2")
+        .bind(text(task.workspace_id.0))
+        .bind(text(task.id.0))
+        .bind(running_since.map(Timestamp::millis))
+        .execute(tx.conn())
+        .await
+        .doing("count the time of a task")?;
+    tell(tx, change).await.map(drop)
+}
+
+/// Adds what a change spent, and appends its events.
+async fn tell(tx: &mut Tx, mut change: Change) -> Result<Task, StoreError> {
     let (over, unknown) = spending::add(tx.conn(), &change.row.task, change.spent).await?;
     let now = crate::clock::now();
     if unknown {

@@ -56,11 +56,11 @@ async fn what_ran_before_sums_were_kept_costs_what_it_said_or_nobody_knows_what(
     assert_eq!((delta.tokens, delta.cost, delta.unpriced), (100, 1_000_000, 0));
     // nobody knows since when it runs: it is counted from when it is looked at
     let found = tasks::find(tx.conn(), workspace, id).await.unwrap().unwrap();
-    assert_eq!((found.running_since, found.braked), (None, false));
+    assert_eq!((found.running_since, found.braked), (None, None));
     let mut bounded = found.task.clone();
     bounded.order.budget = Some(Budget { max_seconds: Some(9), ..Budget::default() });
     spending::set_budget(tx.conn(), &bounded).await.unwrap();
-    assert_eq!(spending::timed(tx.conn()).await.unwrap(), [(workspace, id)]);
+    assert_eq!(spending::timed(tx.conn()).await.unwrap(), [((workspace, id), None)]);
     let mut change = Change::of(found);
     change.count_time(at(70_000));
     assert_eq!((change.spent.ms, change.row.running_since), (0, Some(at(70_000))));

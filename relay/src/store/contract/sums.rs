@@ -4,15 +4,17 @@ use super::Place;
 use crate::change::{Change, system};
 use crate::lease;
 use crate::lease::tests::at;
-use crate::prices::Delta;
-use crate::store::tasks::{self, Stored};
+use crate::prices::{Delta, MOST};
+use crate::store::tasks::{self, Braker, Stored};
 use crate::store::{discards, spending, sql};
 use hayward_shared::budget::{Budget, BudgetReached, Reached, Usd};
+use hayward_shared::event::Kind;
 use hayward_shared::id::{MachineId, RunId};
 use hayward_shared::task::{Order, Reason, Status, Usage};
 use std::time::Duration;
 
 contract! {
+    the_time_of_a_task_is_counted_without_storing_anything_else_of_it
     what_is_discarded_is_gone_and_usage_is_summed
     what_parts_spend_counts_against_the_budgets_above_them_once
     whoever_runs_below_a_budget_that_is_used_up_is_found
@@ -107,18 +109,18 @@ async fn whoever_runs_below_a_budget_that_is_used_up_is_found(place: Place) {
         tasks::apply(&mut tx, change).await.unwrap();
     }
     let key = (place.workspace, part.task.id);
-    assert_eq!(spending::timed(tx.conn()).await.unwrap(), [key]);
+    assert_eq!(spending::timed(tx.conn()).await.unwrap(), [(key, Some(at(1_000)))]);
     assert_eq!(spending::runaways(tx.conn()).await.unwrap(), []);
     let found = tasks::find(tx.conn(), key.0, key.1).await.unwrap().unwrap();
     let mut change = Change::of(found);
     change.count_time(at(1_999));
     change.count_time(at(2_000));
-    change.row.braked = true;
+    change.row.braked = Some(Braker::Budget);
     tasks::apply(&mut tx, change).await.unwrap();
     assert_eq!(spending::timed(tx.conn()).await.unwrap(), [], "it is known to be over");
     assert_eq!(spending::runaways(tx.conn()).await.unwrap(), [key]);
     let found = tasks::find(tx.conn(), key.0, key.1).await.unwrap().unwrap();
-    assert_eq!((found.running_since, found.braked), (Some(at(2_000)), true));
+    assert_eq!((found.running_since, found.braked), (Some(at(2_000)), Some(Braker::Budget)));
     let mut change = Change::of(found);
     change.step(Status::Paused, Some(Reason::Budget), &system(), at(2_500)).unwrap();
     tasks::apply(&mut tx, change).await.unwrap();
@@ -130,7 +132,37 @@ async fn whoever_runs_below_a_budget_that_is_used_up_is_found(place: Place) {
     raised.order.budget = Some(Budget { max_seconds: Some(2), ..budget });
     spending::set_budget(tx.conn(), &raised).await.unwrap();
     assert_eq!(spending::released(tx.conn()).await.unwrap(), [key]);
+    let mut row = tasks::find(tx.conn(), key.0, key.1).await.unwrap().unwrap();
+    row.braked = Some(Braker::Person);
+    tasks::save(tx.conn(), &row).await.unwrap();
+    assert_eq!(tasks::find(tx.conn(), key.0, key.1).await.unwrap(), Some(row));
+    assert_eq!(spending::released(tx.conn()).await.unwrap(), [], "a person paused it");
     tx.commit().await.unwrap();
+}
+
+async fn the_time_of_a_task_is_counted_without_storing_anything_else_of_it(place: Place) {
+    let budget = Budget { max_seconds: Some(1), ..Budget::default() };
+    let row = place.row(Order { budget: Some(budget), ..Order::default() });
+    let mut tx = place.store.write().await.unwrap();
+    spending::set_budget(tx.conn(), &row.task).await.unwrap();
+    let mut change = Change::of(row);
+    change.step(Status::Dispatched, None, &system(), at(1)).unwrap();
+    change.step(Status::Running, None, &system(), at(1_000)).unwrap();
+    tasks::apply(&mut tx, change.clone()).await.unwrap();
+    let stored = change.row;
+    let mut change = Change::of(stored.clone());
+    change.count_time(at(2_500));
+    change.row.task.version += 1;
+    change.row.queued_at = None;
+    tasks::apply_time(&mut tx, change).await.unwrap();
+    tx.commit().await.unwrap();
+    let wanted = Stored { running_since: Some(at(2_500)), ..stored };
+    assert_eq!(place.find(wanted.task.id).await, Some(wanted.clone()));
+    let mut reader = place.store.read().await.unwrap();
+    let account = spending::own(&mut reader, &wanted.task).await.unwrap();
+    assert_eq!(account.reached, Some(Reached::Time { spent: 1, limit: 1 }));
+    let told = place.events(wanted.task.id).await;
+    assert!(told.iter().any(|event| event.kind == Kind::BudgetReached), "{told:?}");
 }
 
 async fn f37_a_raise_sees_what_was_spent_while_it_waited(place: Place) {
@@ -179,6 +211,11 @@ async fn sums_beyond_any_budget_stay_readable_and_never_overflow(place: Place) {
     let account = spending::own(tx.conn(), &root.task).await.unwrap();
     assert_eq!(account.spent.cost_usd, Usd::from_nanos(2_500_000_000_000_000));
     assert!(spending::over(tx.conn(), &part.task).await.unwrap().is_some());
+    // of reports that came together nothing is lost, however much each of them told
+    let delta = Delta { cost: 2 * MOST - 1, ..Delta::default() };
+    spending::add(tx.conn(), &part.task, delta).await.unwrap();
+    let spent = spending::own(tx.conn(), &root.task).await.unwrap().spent;
+    assert_eq!(spent.cost_usd, Usd::from_nanos(4_499_999_999_999_999));
     // what was found to be too much is stored, and read again
     let most = Delta { tokens: i64::MAX, cost: i64::MAX, unpriced: i64::MAX, ms: i64::MAX };
     sql::query("UPDATE spendings SET tokens = $1, cost = $1, unpriced = $1, running_ms = $1")
