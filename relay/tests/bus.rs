@@ -38,14 +38,14 @@ async fn a_daemon_is_commanded_through_another_relay() {
     let path = |what: &str| format!("/api/v1/tasks/{task}/{what}");
     let asked = ask(&second, "POST", &path("pause"), None);
     let command = daemon.socket.until("pauseTask").await;
+    daemon.store(run.status("running", "paused")).await;
     daemon.socket.say(done(&command, Value::Null)).await;
-    daemon.report(run.status("running", "paused")).await;
     let (status, paused) = asked.await.unwrap();
     assert_eq!((status, &paused["status"]), (200, &json!("paused")));
     let asked = ask(&second, "POST", &path("resume"), None);
     let command = daemon.socket.until("resumeTask").await;
+    daemon.store(run.status("paused", "running")).await;
     daemon.socket.say(done(&command, Value::Null)).await;
-    daemon.report(run.status("paused", "running")).await;
     assert_eq!(asked.await.unwrap().1["status"], "running");
 
     let asked = ask(&second, "POST", &path("message"), Some(json!({"message": "go on"})));
