@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use hayward_daemon::keeper::wire::{self, Call, FromKeeper, Request, SOCKET_VERSION, WELCOME};
 use hayward_daemon::keeper::{RunFolder, SOCKET};
 use hayward_daemon::line::Line;
+use hayward_daemon::session::ANSWER_LIMIT;
 use hayward_daemon::terminal::ring::{Read, RingReader};
 use hayward_shared::fault::{Code, Fault};
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// A keeper answers within a millisecond; one that has not by then is left to the daemon.
 const OPEN: Duration = Duration::from_secs(1);
@@ -53,6 +54,8 @@ pub(super) struct Direct {
     is_closed: bool,
     /// The beginning of a message.
     inbox: Vec<u8>,
+    /// What the keeper was asked and has not answered, oldest first, and by when it must have.
+    unanswered: VecDeque<(u64, Instant)>,
     /// Answers to what was typed: they wait for no output.
     answers: VecDeque<Heard>,
     /// What else was said, in order, and how long each was.
@@ -95,7 +98,7 @@ pub(super) enum Heard {
     Far,
     /// The session has ended, and all output was given out.
     Ended,
-    /// The keeper is gone, or does not show its output.
+    /// The keeper is gone, does not show its output, or did not answer for [`ANSWER_LIMIT`].
     Gone,
 }
 
@@ -142,6 +145,7 @@ impl Direct {
             line,
             is_closed: false,
             inbox: Vec::with_capacity(READ),
+            unanswered: VecDeque::new(),
             answers: VecDeque::new(),
             later: VecDeque::new(),
             ring: RingReader::open(&folder.ring()),
@@ -161,7 +165,7 @@ impl Direct {
         self.flow = Flow::Asked(self.show);
         let call = Call { id: self.show, request: Request::Show { from } };
         let frame = wire::encode(&call).map_err(io::Error::other)?;
-        self.send(&frame).await
+        self.ask(self.show, &frame).await
     }
 
     /// Whether what comes is passed over, because somebody else shows it.
@@ -182,10 +186,11 @@ impl Direct {
     /// Types; answered under this number.
     pub(super) async fn type_in(&mut self, seq: u64, bytes: &[u8]) -> io::Result<()> {
         let frame = wire::encode_input(seq, PATIENCE_MS, bytes).map_err(io::Error::other)?;
-        self.send(&frame).await
+        self.ask(seq, &frame).await
     }
 
-    async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+    async fn ask(&mut self, id: u64, frame: &[u8]) -> io::Result<()> {
+        self.unanswered.push_back((id, Instant::now() + ANSWER_LIMIT));
         let sending = self.line.write_all(frame);
         timeout(SEND, sending).await.unwrap_or(Err(ErrorKind::TimedOut.into()))
     }
@@ -212,7 +217,18 @@ impl Direct {
                     }
                 }
                 None if self.is_closed => return Heard::Gone,
-                None => self.receive().await,
+                None => {
+                    let due = self.unanswered.front().map(|(_, due)| *due);
+                    let receiving = self.receive();
+                    let Some(due) = due else {
+                        receiving.await;
+                        continue;
+                    };
+                    // what has come by then is taken, however late it is looked at
+                    if timeout_at(due, receiving).await.is_err() {
+                        return Heard::Gone;
+                    }
+                }
             }
         }
     }
@@ -228,6 +244,9 @@ impl Direct {
             match wire::decode_keeper(&self.inbox[read..]) {
                 Ok(Some((message, len))) => {
                     read += len;
+                    if let FromKeeper::Done { id } | FromKeeper::Refused { id, .. } = &message {
+                        self.unanswered.retain(|(asked, _)| asked != id);
+                    }
                     match message {
                         FromKeeper::Done { id } if id < FIRST_SHOW => {
                             self.answers.push_back(Heard::Typed(id));

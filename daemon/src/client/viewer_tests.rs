@@ -15,7 +15,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{pause, resume, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -197,6 +197,28 @@ async fn f07_a_key_that_the_daemon_took_along_is_refused_and_the_keeper_answers_
     assert!(matches!(seen, Seen::Refused(Some(1), _)), "{seen:?}");
     keeper.say(&FromKeeper::Done { id: 2 }).await;
     assert!(matches!(sees(&mut viewer).await, Seen::Typed(2)));
+}
+
+#[tokio::test]
+async fn f07_a_keeper_that_does_not_answer_a_key_is_left_and_the_next_key_goes_to_the_daemon() {
+    let (stage, mut viewer) = Stage::new();
+    let mut daemon = stage.daemon().await;
+    daemon.screen(10, "first").await;
+    let mut keeper = stage.keeper(10).await;
+    sees_screen(&mut viewer, "first").await;
+    // an answer to one key says nothing of the next
+    for seq in [1, 2] {
+        viewer.say(Say::Type(seq, b"a".to_vec())).await;
+        assert!(matches!(keeper.hear().await, FromClient::Input(input) if input.id == seq));
+    }
+    keeper.say(&FromKeeper::Done { id: 1 }).await;
+    assert!(matches!(sees(&mut viewer).await, Seen::Typed(1)));
+    pause();
+    let seen = sees(&mut viewer).await;
+    resume();
+    assert!(matches!(seen, Seen::Refused(Some(2), _)), "{seen:?}");
+    viewer.say(Say::Type(3, b"b".to_vec())).await;
+    assert_eq!(daemon.typed().await, 3);
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ const ASKS: usize = 64;
 const PATIENCE: Duration = Duration::from_millis(4500);
 /// How long the keeper may take to answer: its patience with an agent, twice, since inputs wait
 /// for each other, and some breath.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// A running or ended session. Cheap to clone; when the last clone goes, the daemon lets go of the
 /// session, and neither keeper nor agent notices.
