@@ -180,9 +180,14 @@ impl Actor {
         }
     }
 
-    /// Something is done that is the keeper's, or while there is no connection.
+    /// Something is done that is the keeper's or nobody's, or while there is no connection.
     async fn alone(&mut self, said: Say) {
         match (said, &mut self.place) {
+            (Say::Type(seq, _), _) if self.view.read_only => {
+                let text = "this view is for looking only: it cannot type";
+                let fault = Fault::new(Code::Forbidden, text);
+                drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
+            }
             (Say::Resize(rows, cols), _) => self.view.size = (rows, cols),
             (Say::Type(seq, bytes), Place::Keeper(direct)) => {
                 self.waiting.given(seq, By::Keeper);
@@ -292,7 +297,9 @@ impl Actor {
         socket: &mut Socket,
     ) -> Result<bool, Fault> {
         let message = match said {
-            said @ Say::Type(..) if matches!(self.place, Place::Keeper(_)) => {
+            said @ Say::Type(..)
+                if self.view.read_only || matches!(self.place, Place::Keeper(_)) =>
+            {
                 self.alone(said).await;
                 return Ok(false);
             }

@@ -37,6 +37,15 @@ struct Stage {
 
 impl Stage {
     fn new() -> (Self, Viewer) {
+        Self::of(false)
+    }
+
+    /// A viewer that may only look.
+    fn read_only() -> (Self, Viewer) {
+        Self::of(true)
+    }
+
+    fn of(read_only: bool) -> (Self, Viewer) {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(folder.path()), None).unwrap();
         home.furnish().unwrap();
@@ -45,7 +54,7 @@ impl Stage {
         let daemons = UnixListener::bind(home.socket()).unwrap();
         let keepers = UnixListener::bind(run.join("socket")).unwrap();
         let finder = Finder { relay: None, token: None, home: home.clone() };
-        let view = View { task: TaskId::fresh(), size: (24, 80), read_only: false, take: false };
+        let view = View { task: TaskId::fresh(), size: (24, 80), read_only, take: false };
         let viewer = Viewer::start(Reach::by(finder, Way::Near), view);
         (Self { home, daemons, keepers, _folder: folder }, viewer)
     }
@@ -219,6 +228,32 @@ async fn f07_a_keeper_that_does_not_answer_a_key_is_left_and_the_next_key_goes_t
     assert!(matches!(seen, Seen::Refused(Some(2), _)), "{seen:?}");
     viewer.say(Say::Type(3, b"b".to_vec())).await;
     assert_eq!(daemon.typed().await, 3);
+}
+
+#[tokio::test]
+async fn who_only_looks_types_neither_at_the_daemon_nor_at_the_keeper() {
+    let (stage, mut viewer) = Stage::read_only();
+    let mut daemon = stage.daemon().await;
+    refuses(&mut viewer, 1).await;
+    daemon.screen(10, "first").await;
+    let mut keeper = stage.keeper(10).await;
+    sees_screen(&mut viewer, "first").await;
+    refuses(&mut viewer, 2).await;
+    drop(viewer);
+    let mut rest = keeper.inbox;
+    soon("the viewer's end", keeper.stream.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+    while let Some(Ok(message)) = soon("the viewer's end", daemon.socket.next()).await {
+        assert!(!message.is_text(), "{message:?}");
+    }
+}
+
+/// Types under this number, and is told that it may not.
+async fn refuses(viewer: &mut Viewer, seq: u64) {
+    viewer.say(Say::Type(seq, b"a".to_vec())).await;
+    let seen = sees(viewer).await;
+    let Seen::Refused(Some(refused), fault) = seen else { panic!("{seen:?}") };
+    assert_eq!((refused, fault.code), (seq, Code::Forbidden));
 }
 
 #[tokio::test]
