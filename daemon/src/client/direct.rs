@@ -50,6 +50,8 @@ const MOST_LATER: usize = 128 << 10;
 /// An open way to a keeper.
 pub(super) struct Direct {
     line: Line,
+    /// Where the keeper listens.
+    folder: RunFolder,
     /// The other end closed it, or broke the protocol.
     is_closed: bool,
     /// The beginning of a message.
@@ -143,6 +145,7 @@ impl Direct {
     fn over(line: Line, folder: &RunFolder, from: u64) -> Self {
         Self {
             line,
+            folder: folder.clone(),
             is_closed: false,
             inbox: Vec::with_capacity(READ),
             unanswered: VecDeque::new(),
@@ -166,6 +169,11 @@ impl Direct {
         let call = Call { id: self.show, request: Request::Show { from } };
         let frame = wire::encode(&call).map_err(io::Error::other)?;
         self.ask(self.show, &frame).await
+    }
+
+    /// Whether this leads to the keeper of `folder`.
+    pub(super) fn is_of(&self, folder: &RunFolder) -> bool {
+        self.folder == *folder
     }
 
     /// Whether what comes is passed over, because somebody else shows it.

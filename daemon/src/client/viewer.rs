@@ -358,6 +358,12 @@ impl Actor {
                 let folder = payload.get("folder").and_then(serde_json::Value::as_str);
                 self.folder = folder.and_then(|name| self.reach.run_folder(name));
                 reading.marks_ends = self.folder.is_some();
+                // the task may have another run by now: what the former one's keeper says is not its
+                if let (Place::Keeper(direct), Some(folder)) = (&self.place, &self.folder)
+                    && !direct.is_of(folder)
+                {
+                    self.leave_keeper().await;
+                }
                 None
             }
             Heard::Notice(ClientNotice::TerminalTyped { seq, .. }) => {

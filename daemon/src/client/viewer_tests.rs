@@ -49,10 +49,8 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(folder.path()), None).unwrap();
         home.furnish().unwrap();
-        let run = home.runs().join(RUN);
-        std::fs::create_dir(&run).unwrap();
         let daemons = UnixListener::bind(home.socket()).unwrap();
-        let keepers = UnixListener::bind(run.join("socket")).unwrap();
+        let keepers = keepers_of(&home, RUN);
         let finder = Finder { relay: None, token: None, home: home.clone() };
         let view = View { task: TaskId::fresh(), size: (24, 80), read_only, take: false };
         let viewer = Viewer::start(Reach::by(finder, Way::Near), view);
@@ -60,20 +58,29 @@ impl Stage {
     }
 
     async fn daemon(&self) -> Daemon {
+        self.daemon_of(RUN).await
+    }
+
+    /// A daemon that names this run.
+    async fn daemon_of(&self, run: &str) -> Daemon {
         let (stream, _) = soon("a viewer at the daemon", self.daemons.accept()).await.unwrap();
         let socket = tokio_tungstenite::accept_async(stream).await.unwrap();
         let mut daemon = Daemon { socket, watch_id: WatchId::fresh() };
         let ClientMessage::AttachTerminal(wanted) = daemon.hear().await else { panic!("no wish") };
         assert_eq!(wanted.grant, 0);
         daemon.watch_id = wanted.watch_id;
-        let payload = json!({ "folder": RUN });
+        let payload = json!({ "folder": run });
         daemon.say(&ClientNotice::WatchStarted { watch_id: wanted.watch_id, payload }).await;
         daemon
     }
 
     /// A keeper that was asked to show what comes behind the offset, and has not answered.
     async fn asked(&self) -> (Keeper, u64, u64) {
-        let (mut stream, _) = soon("a viewer at the keeper", self.keepers.accept()).await.unwrap();
+        Self::asked_at(&self.keepers).await
+    }
+
+    async fn asked_at(keepers: &UnixListener) -> (Keeper, u64, u64) {
+        let (mut stream, _) = soon("a viewer at the keeper", keepers.accept()).await.unwrap();
         stream.read_exact(&mut [0; wire::GREETING]).await.unwrap();
         stream.write_all(&wire::welcome(SOCKET_VERSION)).await.unwrap();
         let mut keeper = Keeper { stream, inbox: Vec::new() };
@@ -92,6 +99,13 @@ impl Stage {
         keeper.say(&FromKeeper::Done { id }).await;
         keeper
     }
+}
+
+/// Where the keeper of a run is waited for.
+fn keepers_of(home: &Home, run: &str) -> UnixListener {
+    let run = home.runs().join(run);
+    std::fs::create_dir(&run).unwrap();
+    UnixListener::bind(run.join("socket")).unwrap()
 }
 
 struct Daemon {
@@ -332,6 +346,27 @@ async fn f32_output_that_nobody_showed_ends_the_connection_and_the_next_begins_w
     let mut daemon = stage.daemon().await;
     daemon.screen(13, "all").await;
     sees_screen(&mut viewer, "all").await;
+}
+
+#[tokio::test]
+async fn f32_the_keeper_of_a_former_run_is_left_for_that_of_the_run_that_the_daemon_names() {
+    let (stage, mut viewer) = Stage::new();
+    let mut daemon = stage.daemon().await;
+    daemon.screen(10, "first").await;
+    let mut former = stage.keeper(10).await;
+    sees_screen(&mut viewer, "first").await;
+    drop(daemon);
+    let keepers = keepers_of(&stage.home, "another");
+    let mut daemon = stage.daemon_of("another").await;
+    daemon.screen(5, "second").await;
+    let (mut keeper, id, from) = Stage::asked_at(&keepers).await;
+    assert_eq!(from, 5);
+    keeper.say(&FromKeeper::Done { id }).await;
+    sees_screen(&mut viewer, "second").await;
+    viewer.say(Say::Type(1, b"a".to_vec())).await;
+    assert!(matches!(keeper.hear().await, FromClient::Input(input) if input.id == 1));
+    let left = soon("the former one left", former.stream.read(&mut [0; 64])).await;
+    assert!(matches!(left, Ok(0)), "{left:?}");
 }
 
 #[tokio::test]
