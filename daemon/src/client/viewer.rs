@@ -125,7 +125,12 @@ impl Actor {
             self.lose(By::Daemon).await;
             self.go_on_alone().await;
             let lost = fault.clone();
-            let (pause, fault) = match self.reach.failed(fault) {
+            let next = if self.is_shown_by_keeper() {
+                self.reach.failed_beside_keeper(fault)
+            } else {
+                self.reach.failed(fault)
+            };
+            let (pause, fault) = match next {
                 Next::Other => {
                     // what is tried next may take its time
                     if self.shown && self.tell.send(Ok(Seen::Lost(lost))).await.is_err() {

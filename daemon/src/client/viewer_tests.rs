@@ -14,7 +14,7 @@ use serde_json::json;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::{pause, resume, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -37,21 +37,26 @@ struct Stage {
 
 impl Stage {
     fn new() -> (Self, Viewer) {
-        Self::of(false)
+        Self::of(None, false)
+    }
+
+    /// A viewer that may also go through this relay.
+    fn with_relay(relay: &TcpListener) -> (Self, Viewer) {
+        Self::of(Some(format!("http://{}", relay.local_addr().unwrap())), false)
     }
 
     /// A viewer that may only look.
     fn read_only() -> (Self, Viewer) {
-        Self::of(true)
+        Self::of(None, true)
     }
 
-    fn of(read_only: bool) -> (Self, Viewer) {
+    fn of(relay: Option<String>, read_only: bool) -> (Self, Viewer) {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(folder.path()), None).unwrap();
         home.furnish().unwrap();
         let daemons = UnixListener::bind(home.socket()).unwrap();
         let keepers = keepers_of(&home, RUN);
-        let finder = Finder { relay: None, token: None, home: home.clone() };
+        let finder = Finder { relay, token: None, home: home.clone() };
         let view = View { task: TaskId::fresh(), size: (24, 80), read_only, take: false };
         let viewer = Viewer::start(Reach::by(finder, Way::Near), view);
         (Self { home, daemons, keepers, _folder: folder }, viewer)
@@ -367,6 +372,22 @@ async fn f32_the_keeper_of_a_former_run_is_left_for_that_of_the_run_that_the_dae
     assert!(matches!(keeper.hear().await, FromClient::Input(input) if input.id == 1));
     let left = soon("the former one left", former.stream.read(&mut [0; 64])).await;
     assert!(matches!(left, Ok(0)), "{left:?}");
+}
+
+#[tokio::test]
+async fn f07_while_the_keeper_shows_no_relay_is_asked_that_would_take_it_away() {
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (stage, mut viewer) = Stage::with_relay(&relay);
+    let mut daemon = stage.daemon().await;
+    daemon.screen(10, "first").await;
+    let mut keeper = stage.keeper(10).await;
+    sees_screen(&mut viewer, "first").await;
+    drop(daemon);
+    let mut daemon = stage.daemon().await;
+    assert!(relay.accept().now_or_never().is_none(), "the relay was asked");
+    daemon.screen(10, "second").await;
+    sees_screen(&mut viewer, "second").await;
+    assert!(matches!(keeper.hear().await, FromClient::Call(_)));
 }
 
 #[tokio::test]
