@@ -50,6 +50,7 @@ impl Viewer {
             place: Place::Daemon,
             folder: None,
             refused: None,
+            apart: None,
             shape,
         };
         actor.spawn(shower.run());
@@ -84,6 +85,8 @@ struct Actor {
     folder: Option<RunFolder>,
     /// Where a keeper did not show its output when it was asked: it is not asked again.
     refused: Option<RunFolder>,
+    /// Why there is no connection, as was told once while the keeper goes on without.
+    apart: Option<Fault>,
     /// How the terminal was last said to stand.
     shape: Shape,
 }
@@ -144,13 +147,24 @@ impl Actor {
                     return;
                 }
             };
-            if self.tell.send(Ok(Seen::Lost(fault))).await.is_err() {
+            if self.tell_break(fault).await.is_err() {
                 return;
             }
             if self.meanwhile(tokio::time::sleep(pause)).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Tells that there is no connection; only once while the keeper goes on without.
+    async fn tell_break(&mut self, fault: Fault) -> Result<(), mpsc::error::SendError<Told>> {
+        if !self.is_shown_by_keeper() {
+            return self.tell.send(Ok(Seen::Lost(fault))).await;
+        }
+        if self.apart.replace(fault.clone()).is_some() {
+            return Ok(());
+        }
+        self.tell.send(Ok(Seen::Apart(fault))).await
     }
 
     /// Waits for what needs no connection, and shows and types meanwhile what the keeper alone can;
@@ -211,6 +225,9 @@ impl Actor {
     async fn leave_keeper(&mut self) {
         self.place = Place::Daemon;
         self.lose(By::Keeper).await;
+        if let Some(fault) = self.apart.take() {
+            drop(self.tell.send(Ok(Seen::Lost(fault))).await);
+        }
     }
 
     /// One of the two is gone: whether what it was given has arrived is not known.
@@ -456,6 +473,7 @@ impl Actor {
         }
         // whoever takes the size from here on keeps it when this connection breaks
         self.view.take = false;
+        self.apart = None;
         self.reach.served();
         let moved = self.reach.moved().map(Seen::Moved);
         let is_first = !std::mem::replace(&mut self.shown, true);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::time::{pause, resume, timeout};
+use tokio::time::{Instant, pause, resume, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -193,7 +193,7 @@ impl Keeper {
 async fn sees(viewer: &mut Viewer) -> Seen {
     loop {
         match soon("something to see", viewer.next()).await.unwrap() {
-            Seen::Lost(_) | Seen::Moved(_) => {}
+            Seen::Lost(_) | Seen::Apart(_) | Seen::Moved(_) => {}
             seen => return seen,
         }
     }
@@ -288,7 +288,7 @@ async fn f32_half_a_screen_is_not_shown_and_the_keeper_goes_on_where_it_was() {
     keeper.show(10, b"one ").await;
     prints(&mut viewer, "one ").await;
     drop((daemon, stage.daemons));
-    while !matches!(soon("the break", viewer.next()).await.unwrap(), Seen::Lost(_)) {}
+    while !matches!(soon("the break", viewer.next()).await.unwrap(), Seen::Apart(_)) {}
     keeper.show(14, b"two").await;
     prints(&mut viewer, "two").await;
 }
@@ -388,6 +388,32 @@ async fn f07_while_the_keeper_shows_no_relay_is_asked_that_would_take_it_away() 
     daemon.screen(10, "second").await;
     sees_screen(&mut viewer, "second").await;
     assert!(matches!(keeper.hear().await, FromClient::Call(_)));
+}
+
+#[tokio::test]
+async fn f33_a_daemon_that_falls_silent_is_told_of_once_while_the_keeper_goes_on() {
+    let (stage, mut viewer) = Stage::new();
+    let mut daemon = stage.daemon().await;
+    daemon.screen(10, "first").await;
+    let mut keeper = stage.keeper(10).await;
+    sees_screen(&mut viewer, "first").await;
+    pause();
+    let began = Instant::now();
+    let seen = viewer.next().await.unwrap();
+    assert!(matches!(seen, Seen::Apart(_)), "{seen:?}");
+    assert!(began.elapsed() > Duration::from_secs(40), "{:?}", began.elapsed());
+    // many more connections fail meanwhile, none of them answered
+    let again = timeout(Duration::from_secs(300), viewer.next()).await;
+    assert!(again.is_err(), "{again:?}");
+    resume();
+    keeper.show(10, b"on").await;
+    prints(&mut viewer, "on").await;
+    viewer.say(Say::Type(1, b"a".to_vec())).await;
+    assert!(matches!(keeper.hear().await, FromClient::Input(input) if input.id == 1));
+    drop(keeper);
+    assert!(matches!(sees(&mut viewer).await, Seen::Refused(Some(1), _)));
+    let seen = soon("that it stands still", viewer.next()).await.unwrap();
+    assert!(matches!(seen, Seen::Lost(_)), "{seen:?}");
 }
 
 #[tokio::test]
