@@ -4,16 +4,16 @@
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use hayward_daemon::keeper::wire::{self, Call, FromKeeper, Request, SOCKET_VERSION, WELCOME};
-use hayward_daemon::keeper::{RunFolder, SOCKET};
+use hayward_daemon::keeper::RunFolder;
+use hayward_daemon::keeper::wire::{self, Call, FromKeeper, Request};
 use hayward_daemon::line::Line;
-use hayward_daemon::session::ANSWER_LIMIT;
+use hayward_daemon::session::{ANSWER_LIMIT, LinkFault, PATIENCE, WRITE_LIMIT, connect};
 use hayward_daemon::terminal::ring::{Read, RingReader};
+use hayward_daemon::terminal::screen::CANCEL;
+use hayward_daemon::watch;
 use hayward_shared::fault::{Code, Fault};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -21,24 +21,15 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// A keeper answers within a millisecond; one that has not by then is left to the daemon.
 const OPEN: Duration = Duration::from_secs(1);
 
-/// A keeper reads whenever it runs; one that takes nothing for this long is left to the daemon.
-const SEND: Duration = Duration::from_secs(5);
-
-/// How long the agent may take nothing, in milliseconds, before what is typed fails: as at the daemon.
-const PATIENCE_MS: u32 = 4500;
-
 /// Who is this far behind is shown the present instead: twice what the daemon calls far, so that it
 /// agrees although it hears of output a moment later.
-const FAR: u64 = 8 << 20;
+const FAR: u64 = 2 * watch::FAR;
 
 /// How much of what was skipped is read from the ring at once.
 const STEP: u64 = 32 << 10;
 
 /// How much is read at once: what is more is there at the next.
 const READ: usize = 32 << 10;
-
-/// Ends any sequence that lost its end.
-const CANCEL: &[u8] = b"\x18";
 
 /// The calls that ask to be shown the output are counted from here; what is typed has its own number.
 const FIRST_SHOW: u64 = 1 << 63;
@@ -111,16 +102,10 @@ impl Direct {
     /// It says nothing in time (`TimedOut`), is not there, or does not show its output.
     pub(super) async fn open(folder: &RunFolder, from: u64) -> io::Result<Self> {
         let opening = async {
-            // the name of a socket has 108 bytes at most, a folder's may be longer
-            let dir = File::open(folder.path())?;
-            let name = format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd());
-            let mut line = Line::connect(name).await?;
-            line.write_all(&wire::greeting(SOCKET_VERSION)).await?;
-            let mut welcome = [0; WELCOME];
-            line.read_exact(&mut welcome).await?;
-            if !matches!(wire::read_welcome(welcome), Ok(SOCKET_VERSION)) {
-                return Err(ErrorKind::Unsupported.into());
-            }
+            let line = connect(folder).await.map_err(|fault| match fault {
+                LinkFault::Io(fault) => fault,
+                LinkFault::Foreign(_) => ErrorKind::Unsupported.into(),
+            })?;
             let mut direct = Self::over(line, folder, from);
             direct.go_on(from, false).await?;
             // one that knows no such call hangs up
@@ -193,14 +178,15 @@ impl Direct {
 
     /// Types; answered under this number.
     pub(super) async fn type_in(&mut self, seq: u64, bytes: &[u8]) -> io::Result<()> {
-        let frame = wire::encode_input(seq, PATIENCE_MS, bytes).map_err(io::Error::other)?;
+        let patience_ms = u32::try_from(PATIENCE.as_millis()).unwrap_or(u32::MAX);
+        let frame = wire::encode_input(seq, patience_ms, bytes).map_err(io::Error::other)?;
         self.ask(seq, &frame).await
     }
 
     async fn ask(&mut self, id: u64, frame: &[u8]) -> io::Result<()> {
         self.unanswered.push_back((id, Instant::now() + ANSWER_LIMIT));
         let sending = self.line.write_all(frame);
-        timeout(SEND, sending).await.unwrap_or(Err(ErrorKind::TimedOut.into()))
+        timeout(WRITE_LIMIT, sending).await.unwrap_or(Err(ErrorKind::TimedOut.into()))
     }
 
     /// The next thing. May be dropped while it waits: nothing is lost.
