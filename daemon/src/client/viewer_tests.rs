@@ -1,6 +1,7 @@
 //! A viewer between a daemon and a keeper that are moved by hand, one message at a time: what is
 //! tried here falls into moments that are too short to be met with real ones.
 
+use super::super::direct::Direct;
 use super::super::finder::Finder;
 use super::super::ways::Way;
 use super::*;
