@@ -1,10 +1,12 @@
 //! A connection on a Unix socket whose owner is woken for what comes, and not each time the other
 //! end has taken something: a key and its echo would wake each process twice.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as Plain;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,12 +24,13 @@ pub struct Line {
 }
 
 impl Line {
-    /// Connects to the socket at `path`.
+    /// Connects to the socket at `path`, however deep that is.
     ///
     /// # Errors
     /// Nobody listens there, or the system refuses.
-    pub async fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
-        Self::over(UnixStream::connect(path).await?)
+    pub async fn connect(path: &Path) -> io::Result<Self> {
+        let (short, _folder) = short(path)?;
+        Self::over(UnixStream::connect(short).await?)
     }
 
     /// Takes over an open connection.
@@ -39,6 +42,23 @@ impl Line {
         let coming = pipe::Receiver::from_owned_fd_unchecked(going.try_clone()?.into())?;
         Ok(Self { coming, going, full: None })
     }
+}
+
+/// A name for the socket that the system takes however deep its folder is (it has room for 107 bytes),
+/// good while the folder is held open.
+///
+/// # Errors
+/// The folder cannot be opened.
+pub fn short(socket: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Ok((socket.to_owned(), None));
+    };
+    if cfg!(not(target_os = "linux")) {
+        return Ok((socket.to_owned(), None));
+    }
+    let folder = File::open(folder)?;
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    Ok((short, Some(folder)))
 }
 
 impl AsyncRead for Line {
@@ -112,6 +132,19 @@ mod tests {
         let both = async { tokio::join!(writing, other.read_to_end(&mut got)).1.unwrap() };
         timeout(Duration::from_secs(20), both).await.unwrap();
         assert!(got == sent);
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_reached_however_deep_its_folder_is() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("x".repeat(100)).join("y".repeat(100));
+        std::fs::create_dir_all(&folder).unwrap();
+        let socket = folder.join("socket");
+        Line::connect(&socket).await.unwrap_err();
+        let (name, _held) = short(&socket).unwrap();
+        let listener = tokio::net::UnixListener::bind(name).unwrap();
+        Line::connect(&socket).await.unwrap();
+        listener.accept().await.unwrap();
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 
 mod attach;
 
-pub use attach::Hand;
+pub use attach::{FAR, Hand};
 
 use crate::journal::RunRow;
 use crate::kept::Kept;

@@ -4,40 +4,32 @@
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use hayward_daemon::keeper::wire::{self, Call, FromKeeper, Request, SOCKET_VERSION, WELCOME};
-use hayward_daemon::keeper::{RunFolder, SOCKET};
+use hayward_daemon::keeper::RunFolder;
+use hayward_daemon::keeper::wire::{self, Call, FromKeeper, Request};
 use hayward_daemon::line::Line;
+use hayward_daemon::session::{ANSWER_LIMIT, LinkFault, PATIENCE, WRITE_LIMIT, connect};
 use hayward_daemon::terminal::ring::{Read, RingReader};
+use hayward_daemon::terminal::screen::CANCEL;
+use hayward_daemon::watch;
 use hayward_shared::fault::{Code, Fault};
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// A keeper answers within a millisecond; one that has not by then is left to the daemon.
 const OPEN: Duration = Duration::from_secs(1);
 
-/// A keeper reads whenever it runs; one that takes nothing for this long is left to the daemon.
-const SEND: Duration = Duration::from_secs(5);
-
-/// How long the agent may take nothing, in milliseconds, before what is typed fails: as at the daemon.
-const PATIENCE_MS: u32 = 4500;
-
 /// Who is this far behind is shown the present instead: twice what the daemon calls far, so that it
 /// agrees although it hears of output a moment later.
-const FAR: u64 = 8 << 20;
+const FAR: u64 = 2 * watch::FAR;
 
 /// How much of what was skipped is read from the ring at once.
 const STEP: u64 = 32 << 10;
 
 /// How much is read at once: what is more is there at the next.
 const READ: usize = 32 << 10;
-
-/// Ends any sequence that lost its end.
-const CANCEL: &[u8] = b"\x18";
 
 /// The calls that ask to be shown the output are counted from here; what is typed has its own number.
 const FIRST_SHOW: u64 = 1 << 63;
@@ -49,10 +41,14 @@ const MOST_LATER: usize = 128 << 10;
 /// An open way to a keeper.
 pub(super) struct Direct {
     line: Line,
+    /// Where the keeper listens.
+    folder: RunFolder,
     /// The other end closed it, or broke the protocol.
     is_closed: bool,
     /// The beginning of a message.
     inbox: Vec<u8>,
+    /// What the keeper was asked and has not answered, oldest first, and by when it must have.
+    unanswered: VecDeque<(u64, Instant)>,
     /// Answers to what was typed: they wait for no output.
     answers: VecDeque<Heard>,
     /// What else was said, in order, and how long each was.
@@ -95,7 +91,7 @@ pub(super) enum Heard {
     Far,
     /// The session has ended, and all output was given out.
     Ended,
-    /// The keeper is gone, or does not show its output.
+    /// The keeper is gone, does not show its output, or did not answer for [`ANSWER_LIMIT`].
     Gone,
 }
 
@@ -106,16 +102,10 @@ impl Direct {
     /// It says nothing in time (`TimedOut`), is not there, or does not show its output.
     pub(super) async fn open(folder: &RunFolder, from: u64) -> io::Result<Self> {
         let opening = async {
-            // the name of a socket has 108 bytes at most, a folder's may be longer
-            let dir = File::open(folder.path())?;
-            let name = format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd());
-            let mut line = Line::connect(name).await?;
-            line.write_all(&wire::greeting(SOCKET_VERSION)).await?;
-            let mut welcome = [0; WELCOME];
-            line.read_exact(&mut welcome).await?;
-            if !matches!(wire::read_welcome(welcome), Ok(SOCKET_VERSION)) {
-                return Err(ErrorKind::Unsupported.into());
-            }
+            let line = connect(folder).await.map_err(|fault| match fault {
+                LinkFault::Io(fault) => fault,
+                LinkFault::Foreign(_) => ErrorKind::Unsupported.into(),
+            })?;
             let mut direct = Self::over(line, folder, from);
             direct.go_on(from, false).await?;
             // one that knows no such call hangs up
@@ -140,8 +130,10 @@ impl Direct {
     fn over(line: Line, folder: &RunFolder, from: u64) -> Self {
         Self {
             line,
+            folder: folder.clone(),
             is_closed: false,
             inbox: Vec::with_capacity(READ),
+            unanswered: VecDeque::new(),
             answers: VecDeque::new(),
             later: VecDeque::new(),
             ring: RingReader::open(&folder.ring()),
@@ -161,7 +153,12 @@ impl Direct {
         self.flow = Flow::Asked(self.show);
         let call = Call { id: self.show, request: Request::Show { from } };
         let frame = wire::encode(&call).map_err(io::Error::other)?;
-        self.send(&frame).await
+        self.ask(self.show, &frame).await
+    }
+
+    /// Whether this leads to the keeper of `folder`.
+    pub(super) fn is_of(&self, folder: &RunFolder) -> bool {
+        self.folder == *folder
     }
 
     /// Whether what comes is passed over, because somebody else shows it.
@@ -181,13 +178,15 @@ impl Direct {
 
     /// Types; answered under this number.
     pub(super) async fn type_in(&mut self, seq: u64, bytes: &[u8]) -> io::Result<()> {
-        let frame = wire::encode_input(seq, PATIENCE_MS, bytes).map_err(io::Error::other)?;
-        self.send(&frame).await
+        let patience_ms = u32::try_from(PATIENCE.as_millis()).unwrap_or(u32::MAX);
+        let frame = wire::encode_input(seq, patience_ms, bytes).map_err(io::Error::other)?;
+        self.ask(seq, &frame).await
     }
 
-    async fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+    async fn ask(&mut self, id: u64, frame: &[u8]) -> io::Result<()> {
+        self.unanswered.push_back((id, Instant::now() + ANSWER_LIMIT));
         let sending = self.line.write_all(frame);
-        timeout(SEND, sending).await.unwrap_or(Err(ErrorKind::TimedOut.into()))
+        timeout(WRITE_LIMIT, sending).await.unwrap_or(Err(ErrorKind::TimedOut.into()))
     }
 
     /// The next thing. May be dropped while it waits: nothing is lost.
@@ -212,7 +211,18 @@ impl Direct {
                     }
                 }
                 None if self.is_closed => return Heard::Gone,
-                None => self.receive().await,
+                None => {
+                    let due = self.unanswered.front().map(|(_, due)| *due);
+                    let receiving = self.receive();
+                    let Some(due) = due else {
+                        receiving.await;
+                        continue;
+                    };
+                    // what has come by then is taken, however late it is looked at
+                    if timeout_at(due, receiving).await.is_err() {
+                        return Heard::Gone;
+                    }
+                }
             }
         }
     }
@@ -228,6 +238,9 @@ impl Direct {
             match wire::decode_keeper(&self.inbox[read..]) {
                 Ok(Some((message, len))) => {
                     read += len;
+                    if let FromKeeper::Done { id } | FromKeeper::Refused { id, .. } = &message {
+                        self.unanswered.retain(|(asked, _)| asked != id);
+                    }
                     match message {
                         FromKeeper::Done { id } if id < FIRST_SHOW => {
                             self.answers.push_back(Heard::Typed(id));

@@ -3,7 +3,7 @@
 use super::finder::Place;
 use crate::exit::chain;
 use hayward_daemon::home::Home;
-use hayward_daemon::local;
+use hayward_daemon::line;
 use hayward_shared::fault::{Code, Fault, FaultBody};
 use reqwest::{Method, Url};
 use serde::Serialize;
@@ -86,7 +86,7 @@ impl Client {
     /// A client of the daemon that runs on this state folder, by its own socket.
     pub(crate) fn of_daemon(home: &Home) -> Result<Self, Fault> {
         let failed = |text: String| Fault::new(Code::Unavailable, text);
-        let (socket, folder) = local::short(&home.socket()).map_err(|e| failed(e.to_string()))?;
+        let (socket, folder) = line::short(&home.socket()).map_err(|e| failed(e.to_string()))?;
         let http = reqwest::Client::builder().timeout(ANSWER).unix_socket(socket).build();
         let http = http.map_err(|error| failed(chain(&error)))?;
         let url = Url::parse("http://daemon/").map_err(|error| failed(error.to_string()))?;

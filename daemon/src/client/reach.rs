@@ -157,6 +157,11 @@ impl Reach {
     pub(super) fn failed(&mut self, fault: Fault) -> Next {
         self.ways.failed(fault)
     }
+
+    /// A connection failed beside a keeper, which goes on to show the run.
+    pub(super) fn failed_beside_keeper(&mut self, fault: Fault) -> Next {
+        self.ways.failed_beside_keeper(fault)
+    }
 }
 
 /// Asks this machine's daemon in place of a relay that is away; the relay's fault when it is away

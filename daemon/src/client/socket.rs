@@ -7,7 +7,6 @@ use futures_util::future::Either;
 use futures_util::{SinkExt, StreamExt};
 use hayward_daemon::home::Home;
 use hayward_daemon::line::Line;
-use hayward_daemon::local;
 use hayward_shared::event::Envelope;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::protocol::{ClientMessage, ClientNotice, MAX_TEXT, READ_AT_ONCE};
@@ -80,8 +79,7 @@ impl Socket {
             Fault::new(Code::Unavailable, text)
         };
         let opening = async {
-            let (socket, _folder) = local::short(&home.socket()).map_err(|e| failed(&e))?;
-            let line = Line::connect(socket).await.map_err(|e| failed(&e))?;
+            let line = Line::connect(&home.socket()).await.map_err(|e| failed(&e))?;
             let url = "ws://daemon/api/v1/ws/client";
             let opened = client_async_with_config(url, line, Some(limits())).await;
             opened.map_err(|e| failed(&e))

@@ -42,6 +42,9 @@ pub(crate) enum Seen {
     Refused(Option<u64>, Fault),
     /// The connection broke; another is being tried.
     Lost(Fault),
+    /// The connection broke; another is being tried, and what is shown and typed goes on meanwhile. Told
+    /// once, until a screen comes or [`Seen::Lost`], where it goes on no more.
+    Apart(Fault),
     /// The connection stands, and goes another way than the last.
     Moved(&'static str),
     /// The session has ended.

@@ -1,7 +1,9 @@
 //! Shows the terminal of a task's live session over any number of connections: after each break
 //! what it shows by then, then its output.
 
-use super::direct::{self, Direct};
+mod place;
+
+use super::direct;
 use super::reach::Reach;
 use super::reading::{Reading, Taken, WINDOW};
 use super::socket::{Heard, Socket};
@@ -15,7 +17,7 @@ use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::WatchId;
 use hayward_shared::protocol::output::Shape;
 use hayward_shared::protocol::{ClientMessage, ClientNotice, TerminalView};
-use std::io::ErrorKind;
+use place::Place;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -50,6 +52,7 @@ impl Viewer {
             place: Place::Daemon,
             folder: None,
             refused: None,
+            apart: None,
             shape,
         };
         actor.spawn(shower.run());
@@ -84,27 +87,10 @@ struct Actor {
     folder: Option<RunFolder>,
     /// Where a keeper did not show its output when it was asked: it is not asked again.
     refused: Option<RunFolder>,
+    /// Why there is no connection, as was told once while the keeper goes on without.
+    apart: Option<Fault>,
     /// How the terminal was last said to stand.
     shape: Shape,
-}
-
-/// Who shows the output and takes the keys.
-enum Place {
-    /// Whoever is at the other end of the connection.
-    Daemon,
-    /// The keeper; a connection that breaks does not end that. While it is held, it takes the keys
-    /// alone.
-    Keeper(Box<Direct>),
-}
-
-impl Place {
-    /// What the keeper says next; nothing ever where it does not serve.
-    async fn next(&mut self) -> direct::Heard {
-        match self {
-            Self::Daemon => std::future::pending().await,
-            Self::Keeper(direct) => direct.next().await,
-        }
-    }
 }
 
 /// Why a connection is over.
@@ -125,7 +111,12 @@ impl Actor {
             self.lose(By::Daemon).await;
             self.go_on_alone().await;
             let lost = fault.clone();
-            let (pause, fault) = match self.reach.failed(fault) {
+            let next = if self.is_shown_by_keeper() {
+                self.reach.failed_beside_keeper(fault)
+            } else {
+                self.reach.failed(fault)
+            };
+            let (pause, fault) = match next {
                 Next::Other => {
                     // what is tried next may take its time
                     if self.shown && self.tell.send(Ok(Seen::Lost(lost))).await.is_err() {
@@ -139,13 +130,24 @@ impl Actor {
                     return;
                 }
             };
-            if self.tell.send(Ok(Seen::Lost(fault))).await.is_err() {
+            if self.tell_break(fault).await.is_err() {
                 return;
             }
             if self.meanwhile(tokio::time::sleep(pause)).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Tells that there is no connection; only once while the keeper goes on without.
+    async fn tell_break(&mut self, fault: Fault) -> Result<(), mpsc::error::SendError<Told>> {
+        if !self.is_shown_by_keeper() {
+            return self.tell.send(Ok(Seen::Lost(fault))).await;
+        }
+        if self.apart.replace(fault.clone()).is_some() {
+            return Ok(());
+        }
+        self.tell.send(Ok(Seen::Apart(fault))).await
     }
 
     /// Waits for what needs no connection, and shows and types meanwhile what the keeper alone can;
@@ -166,49 +168,6 @@ impl Actor {
                     None => return Err(Over::Done),
                 },
             }
-        }
-    }
-
-    /// There is no connection that could show the present: the keeper goes on where it was, if it
-    /// served.
-    async fn go_on_alone(&mut self) {
-        if let Place::Keeper(direct) = &mut self.place
-            && direct.is_held()
-            && direct.go_on(direct.offset(), true).await.is_err()
-        {
-            self.leave_keeper().await;
-        }
-    }
-
-    /// Something is done that is the keeper's, or while there is no connection.
-    async fn alone(&mut self, said: Say) {
-        match (said, &mut self.place) {
-            (Say::Resize(rows, cols), _) => self.view.size = (rows, cols),
-            (Say::Type(seq, bytes), Place::Keeper(direct)) => {
-                self.waiting.given(seq, By::Keeper);
-                if direct.type_in(seq, &bytes).await.is_err() {
-                    self.leave_keeper().await;
-                }
-            }
-            (Say::Type(seq, _), Place::Daemon) => {
-                let fault = Fault::new(Code::Unavailable, "there is no connection now");
-                drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
-            }
-        }
-    }
-
-    /// The keeper serves no more: who is at the other end of a connection does.
-    async fn leave_keeper(&mut self) {
-        self.place = Place::Daemon;
-        self.lose(By::Keeper).await;
-    }
-
-    /// One of the two is gone: whether what it was given has arrived is not known.
-    async fn lose(&mut self, gone: By) {
-        for seq in self.waiting.lost(gone) {
-            let text = "the connection broke: whether it was typed is not known";
-            let fault = Fault::new(Code::Unavailable, text);
-            drop(self.tell.send(Ok(Seen::Refused(Some(seq), fault))).await);
         }
     }
 
@@ -267,10 +226,6 @@ impl Actor {
         socket.send(&ClientMessage::Grant { watch_id: reading.watch, up_to }).await
     }
 
-    fn is_shown_by_keeper(&self) -> bool {
-        matches!(&self.place, Place::Keeper(direct) if !direct.is_held())
-    }
-
     /// Opens a connection; what is typed meanwhile goes to the keeper, or is refused.
     async fn begin(&mut self, reading: &Reading) -> Result<Socket, Over> {
         let watch_id = reading.watch;
@@ -292,7 +247,9 @@ impl Actor {
         socket: &mut Socket,
     ) -> Result<bool, Fault> {
         let message = match said {
-            said @ Say::Type(..) if matches!(self.place, Place::Keeper(_)) => {
+            said @ Say::Type(..)
+                if self.view.read_only || matches!(self.place, Place::Keeper(_)) =>
+            {
                 self.alone(said).await;
                 return Ok(false);
             }
@@ -309,37 +266,6 @@ impl Actor {
         socket.send(&message).await.map(|()| false)
     }
 
-    /// Takes what the keeper says; true when nothing follows.
-    async fn hear_keeper(&mut self, heard: direct::Heard) -> Result<bool, Over> {
-        let seen = match heard {
-            direct::Heard::Output(bytes, _) => Seen::Print(bytes),
-            direct::Heard::Sized(rows, cols) => {
-                let shape = Shape { rows, cols, ..self.shape };
-                if std::mem::replace(&mut self.shape, shape) == shape {
-                    return Ok(false);
-                }
-                Seen::Resized(shape)
-            }
-            direct::Heard::Typed(seq) => self.answered(seq, Seen::Typed(seq)),
-            direct::Heard::Refused(seq, fault) => {
-                self.answered(seq, Seen::Refused(Some(seq), fault))
-            }
-            direct::Heard::Ended => Seen::End,
-            direct::Heard::Far => return Ok(false),
-            direct::Heard::Gone => {
-                self.leave_keeper().await;
-                return Ok(false);
-            }
-        };
-        let ends = matches!(seen, Seen::End);
-        self.tell.send(Ok(seen)).await.map_err(|_| Over::Done).map(|()| ends)
-    }
-
-    fn answered(&mut self, seq: u64, seen: Seen) -> Seen {
-        self.waiting.answered(seq);
-        seen
-    }
-
     /// Takes what the other end says; true when nothing follows.
     async fn hear(&mut self, heard: Heard, reading: &mut Reading) -> Result<bool, Fault> {
         let seen = match heard {
@@ -351,6 +277,12 @@ impl Actor {
                 let folder = payload.get("folder").and_then(serde_json::Value::as_str);
                 self.folder = folder.and_then(|name| self.reach.run_folder(name));
                 reading.marks_ends = self.folder.is_some();
+                // the task may have another run by now: what the former one's keeper says is not its
+                if let (Place::Keeper(direct), Some(folder)) = (&self.place, &self.folder)
+                    && !direct.is_of(folder)
+                {
+                    self.leave_keeper().await;
+                }
                 None
             }
             Heard::Notice(ClientNotice::TerminalTyped { seq, .. }) => {
@@ -411,25 +343,6 @@ impl Actor {
         })
     }
 
-    /// Lets the keeper show what comes behind `from`, if it does that.
-    async fn begin_directly(&mut self, from: u64) {
-        let Some(folder) = self.folder.clone() else { return };
-        match &mut self.place {
-            Place::Keeper(direct) => {
-                if direct.go_on(from, false).await.is_err() {
-                    self.leave_keeper().await;
-                }
-            }
-            Place::Daemon if self.refused.as_ref() == Some(&folder) => {}
-            Place::Daemon => match Direct::open(&folder, from).await {
-                Ok(direct) => self.place = Place::Keeper(Box::new(direct)),
-                // one that is silent may be stopped
-                Err(fault) if fault.kind() == ErrorKind::TimedOut => {}
-                Err(_) => self.refused = Some(folder),
-            },
-        }
-    }
-
     /// Tells what is seen; with a screen also that the way is another one. The first screen comes
     /// behind that: by then the user's terminal is still their own, and words on it stay.
     async fn show(&mut self, seen: Seen) -> Result<(), mpsc::error::SendError<Told>> {
@@ -438,6 +351,7 @@ impl Actor {
         }
         // whoever takes the size from here on keeps it when this connection breaks
         self.view.take = false;
+        self.apart = None;
         self.reach.served();
         let moved = self.reach.moved().map(Seen::Moved);
         let is_first = !std::mem::replace(&mut self.shown, true);

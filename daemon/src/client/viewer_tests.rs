@@ -1,6 +1,7 @@
 //! A viewer between a daemon and a keeper that are moved by hand, one message at a time: what is
 //! tried here falls into moments that are too short to be met with real ones.
 
+use super::super::direct::Direct;
 use super::super::finder::Finder;
 use super::super::ways::Way;
 use super::*;
@@ -14,8 +15,8 @@ use serde_json::json;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::time::{Instant, pause, resume, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -37,34 +38,55 @@ struct Stage {
 
 impl Stage {
     fn new() -> (Self, Viewer) {
+        Self::of(None, false)
+    }
+
+    /// A viewer that may also go through this relay.
+    fn with_relay(relay: &TcpListener) -> (Self, Viewer) {
+        Self::of(Some(format!("http://{}", relay.local_addr().unwrap())), false)
+    }
+
+    /// A viewer that may only look.
+    fn read_only() -> (Self, Viewer) {
+        Self::of(None, true)
+    }
+
+    fn of(relay: Option<String>, read_only: bool) -> (Self, Viewer) {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(folder.path()), None).unwrap();
         home.furnish().unwrap();
-        let run = home.runs().join(RUN);
-        std::fs::create_dir(&run).unwrap();
         let daemons = UnixListener::bind(home.socket()).unwrap();
-        let keepers = UnixListener::bind(run.join("socket")).unwrap();
-        let finder = Finder { relay: None, token: None, home: home.clone() };
-        let view = View { task: TaskId::fresh(), size: (24, 80), read_only: false, take: false };
+        let keepers = keepers_of(&home, RUN);
+        let finder = Finder { relay, token: None, home: home.clone() };
+        let view = View { task: TaskId::fresh(), size: (24, 80), read_only, take: false };
         let viewer = Viewer::start(Reach::by(finder, Way::Near), view);
         (Self { home, daemons, keepers, _folder: folder }, viewer)
     }
 
     async fn daemon(&self) -> Daemon {
+        self.daemon_of(RUN).await
+    }
+
+    /// A daemon that names this run.
+    async fn daemon_of(&self, run: &str) -> Daemon {
         let (stream, _) = soon("a viewer at the daemon", self.daemons.accept()).await.unwrap();
         let socket = tokio_tungstenite::accept_async(stream).await.unwrap();
         let mut daemon = Daemon { socket, watch_id: WatchId::fresh() };
         let ClientMessage::AttachTerminal(wanted) = daemon.hear().await else { panic!("no wish") };
         assert_eq!(wanted.grant, 0);
         daemon.watch_id = wanted.watch_id;
-        let payload = json!({ "folder": RUN });
+        let payload = json!({ "folder": run });
         daemon.say(&ClientNotice::WatchStarted { watch_id: wanted.watch_id, payload }).await;
         daemon
     }
 
     /// A keeper that was asked to show what comes behind the offset, and has not answered.
     async fn asked(&self) -> (Keeper, u64, u64) {
-        let (mut stream, _) = soon("a viewer at the keeper", self.keepers.accept()).await.unwrap();
+        Self::asked_at(&self.keepers).await
+    }
+
+    async fn asked_at(keepers: &UnixListener) -> (Keeper, u64, u64) {
+        let (mut stream, _) = soon("a viewer at the keeper", keepers.accept()).await.unwrap();
         stream.read_exact(&mut [0; wire::GREETING]).await.unwrap();
         stream.write_all(&wire::welcome(SOCKET_VERSION)).await.unwrap();
         let mut keeper = Keeper { stream, inbox: Vec::new() };
@@ -83,6 +105,13 @@ impl Stage {
         keeper.say(&FromKeeper::Done { id }).await;
         keeper
     }
+}
+
+/// Where the keeper of a run is waited for.
+fn keepers_of(home: &Home, run: &str) -> UnixListener {
+    let run = home.runs().join(run);
+    std::fs::create_dir(&run).unwrap();
+    UnixListener::bind(run.join("socket")).unwrap()
 }
 
 struct Daemon {
@@ -165,7 +194,7 @@ impl Keeper {
 async fn sees(viewer: &mut Viewer) -> Seen {
     loop {
         match soon("something to see", viewer.next()).await.unwrap() {
-            Seen::Lost(_) | Seen::Moved(_) => {}
+            Seen::Lost(_) | Seen::Apart(_) | Seen::Moved(_) => {}
             seen => return seen,
         }
     }
@@ -200,6 +229,54 @@ async fn f07_a_key_that_the_daemon_took_along_is_refused_and_the_keeper_answers_
 }
 
 #[tokio::test]
+async fn f07_a_keeper_that_does_not_answer_a_key_is_left_and_the_next_key_goes_to_the_daemon() {
+    let (stage, mut viewer) = Stage::new();
+    let mut daemon = stage.daemon().await;
+    daemon.screen(10, "first").await;
+    let mut keeper = stage.keeper(10).await;
+    sees_screen(&mut viewer, "first").await;
+    // an answer to one key says nothing of the next
+    for seq in [1, 2] {
+        viewer.say(Say::Type(seq, b"a".to_vec())).await;
+        assert!(matches!(keeper.hear().await, FromClient::Input(input) if input.id == seq));
+    }
+    keeper.say(&FromKeeper::Done { id: 1 }).await;
+    assert!(matches!(sees(&mut viewer).await, Seen::Typed(1)));
+    pause();
+    let seen = sees(&mut viewer).await;
+    resume();
+    assert!(matches!(seen, Seen::Refused(Some(2), _)), "{seen:?}");
+    viewer.say(Say::Type(3, b"b".to_vec())).await;
+    assert_eq!(daemon.typed().await, 3);
+}
+
+#[tokio::test]
+async fn who_only_looks_types_neither_at_the_daemon_nor_at_the_keeper() {
+    let (stage, mut viewer) = Stage::read_only();
+    let mut daemon = stage.daemon().await;
+    refuses(&mut viewer, 1).await;
+    daemon.screen(10, "first").await;
+    let mut keeper = stage.keeper(10).await;
+    sees_screen(&mut viewer, "first").await;
+    refuses(&mut viewer, 2).await;
+    drop(viewer);
+    let mut rest = keeper.inbox;
+    soon("the viewer's end", keeper.stream.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+    while let Some(Ok(message)) = soon("the viewer's end", daemon.socket.next()).await {
+        assert!(!message.is_text(), "{message:?}");
+    }
+}
+
+/// Types under this number, and is told that it may not.
+async fn refuses(viewer: &mut Viewer, seq: u64) {
+    viewer.say(Say::Type(seq, b"a".to_vec())).await;
+    let seen = sees(viewer).await;
+    let Seen::Refused(Some(refused), fault) = seen else { panic!("{seen:?}") };
+    assert_eq!((refused, fault.code), (seq, Code::Forbidden));
+}
+
+#[tokio::test]
 async fn f32_half_a_screen_is_not_shown_and_the_keeper_goes_on_where_it_was() {
     let (stage, mut viewer) = Stage::new();
     let mut daemon = stage.daemon().await;
@@ -212,7 +289,7 @@ async fn f32_half_a_screen_is_not_shown_and_the_keeper_goes_on_where_it_was() {
     keeper.show(10, b"one ").await;
     prints(&mut viewer, "one ").await;
     drop((daemon, stage.daemons));
-    while !matches!(soon("the break", viewer.next()).await.unwrap(), Seen::Lost(_)) {}
+    while !matches!(soon("the break", viewer.next()).await.unwrap(), Seen::Apart(_)) {}
     keeper.show(14, b"two").await;
     prints(&mut viewer, "two").await;
 }
@@ -275,6 +352,69 @@ async fn f32_output_that_nobody_showed_ends_the_connection_and_the_next_begins_w
     let mut daemon = stage.daemon().await;
     daemon.screen(13, "all").await;
     sees_screen(&mut viewer, "all").await;
+}
+
+#[tokio::test]
+async fn f32_the_keeper_of_a_former_run_is_left_for_that_of_the_run_that_the_daemon_names() {
+    let (stage, mut viewer) = Stage::new();
+    let mut daemon = stage.daemon().await;
+    daemon.screen(10, "first").await;
+    let mut former = stage.keeper(10).await;
+    sees_screen(&mut viewer, "first").await;
+    drop(daemon);
+    let keepers = keepers_of(&stage.home, "another");
+    let mut daemon = stage.daemon_of("another").await;
+    daemon.screen(5, "second").await;
+    let (mut keeper, id, from) = Stage::asked_at(&keepers).await;
+    assert_eq!(from, 5);
+    keeper.say(&FromKeeper::Done { id }).await;
+    sees_screen(&mut viewer, "second").await;
+    viewer.say(Say::Type(1, b"a".to_vec())).await;
+    assert!(matches!(keeper.hear().await, FromClient::Input(input) if input.id == 1));
+    let left = soon("the former one left", former.stream.read(&mut [0; 64])).await;
+    assert!(matches!(left, Ok(0)), "{left:?}");
+}
+
+#[tokio::test]
+async fn f07_while_the_keeper_shows_no_relay_is_asked_that_would_take_it_away() {
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (stage, mut viewer) = Stage::with_relay(&relay);
+    let mut daemon = stage.daemon().await;
+    daemon.screen(10, "first").await;
+    let mut keeper = stage.keeper(10).await;
+    sees_screen(&mut viewer, "first").await;
+    drop(daemon);
+    let mut daemon = stage.daemon().await;
+    assert!(relay.accept().now_or_never().is_none(), "the relay was asked");
+    daemon.screen(10, "second").await;
+    sees_screen(&mut viewer, "second").await;
+    assert!(matches!(keeper.hear().await, FromClient::Call(_)));
+}
+
+#[tokio::test]
+async fn f33_a_daemon_that_falls_silent_is_told_of_once_while_the_keeper_goes_on() {
+    let (stage, mut viewer) = Stage::new();
+    let mut daemon = stage.daemon().await;
+    daemon.screen(10, "first").await;
+    let mut keeper = stage.keeper(10).await;
+    sees_screen(&mut viewer, "first").await;
+    pause();
+    let began = Instant::now();
+    let seen = viewer.next().await.unwrap();
+    assert!(matches!(seen, Seen::Apart(_)), "{seen:?}");
+    assert!(began.elapsed() > Duration::from_secs(40), "{:?}", began.elapsed());
+    // many more connections fail meanwhile, none of them answered
+    let again = timeout(Duration::from_secs(300), viewer.next()).await;
+    assert!(again.is_err(), "{again:?}");
+    resume();
+    keeper.show(10, b"on").await;
+    prints(&mut viewer, "on").await;
+    viewer.say(Say::Type(1, b"a".to_vec())).await;
+    assert!(matches!(keeper.hear().await, FromClient::Input(input) if input.id == 1));
+    drop(keeper);
+    assert!(matches!(sees(&mut viewer).await, Seen::Refused(Some(1), _)));
+    let seen = soon("that it stands still", viewer.next()).await.unwrap();
+    assert!(matches!(seen, Seen::Lost(_)), "{seen:?}");
 }
 
 #[tokio::test]

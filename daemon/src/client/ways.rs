@@ -102,16 +102,7 @@ impl Ways {
 
     /// A connection failed.
     pub(crate) fn failed(&mut self, fault: Fault) -> Next {
-        let passes = match self.way {
-            // that this machine does not know the run says nothing of other machines
-            Way::Near => fault.code == Code::NotFound,
-            // whom the daemon served, a relay that is not its own does not end
-            Way::Relay if self.served == Way::Near => {
-                matches!(fault.code, Code::Unauthorized | Code::Forbidden | Code::NotFound)
-            }
-            Way::Relay => false,
-        };
-        if !passes && !may_pass(&fault.code) {
+        if !self.may_pass(&fault) {
             return Next::Never(fault);
         }
         let tried = self.way;
@@ -125,6 +116,30 @@ impl Ways {
             return self.later(fault);
         }
         self.later(fault)
+    }
+
+    /// A connection failed, and the run's keeper, which is on this machine, goes on to show it. The relay
+    /// has it from the same daemon, and would end that: only the daemon is tried again.
+    pub(crate) fn failed_beside_keeper(&mut self, fault: Fault) -> Next {
+        if !self.may_pass(&fault) {
+            return Next::Never(fault);
+        }
+        (self.way, self.first) = (Way::Near, None);
+        self.later(fault)
+    }
+
+    /// Whether another connection may do.
+    fn may_pass(&self, fault: &Fault) -> bool {
+        let passes = match self.way {
+            // that this machine does not know the run says nothing of other machines
+            Way::Near => fault.code == Code::NotFound,
+            // whom the daemon served, a relay that is not its own does not end
+            Way::Relay if self.served == Way::Near => {
+                matches!(fault.code, Code::Unauthorized | Code::Forbidden | Code::NotFound)
+            }
+            Way::Relay => false,
+        };
+        passes || may_pass(&fault.code)
     }
 
     fn later(&mut self, fault: Fault) -> Next {
@@ -205,6 +220,25 @@ mod tests {
                 assert_eq!(ways.way(), way);
             }
         }
+    }
+
+    #[test]
+    fn beside_a_keeper_only_this_machines_daemon_is_tried_until_the_keeper_is_gone() {
+        let mut ways = Ways::new(Way::Relay, true);
+        ways.straight_first();
+        ways.served();
+        assert_eq!(ways.moved(), None);
+        let absent = Fault::not_found("task", "beef");
+        for (failures, fault) in [away("daemon"), absent, away("daemon")].into_iter().enumerate() {
+            let failures = u32::try_from(failures).unwrap();
+            let expected = Next::Later { pause: pause(failures), fault: fault.clone(), failures };
+            assert_eq!(ways.failed_beside_keeper(fault), expected);
+            assert_eq!((ways.way(), ways.moved()), (Way::Near, None));
+        }
+        assert_eq!((ways.failed(away("daemon")), ways.moved()), (Next::Other, Some(Way::Relay)));
+        let mut ways = Ways::new(Way::Near, true);
+        let conflict = Fault::new(Code::Conflict, "ended");
+        assert_eq!(ways.failed_beside_keeper(conflict.clone()), Next::Never(conflict));
     }
 
     #[test]

@@ -8,8 +8,6 @@ mod socket;
 mod tasks;
 mod viewers;
 
-pub use socket::short;
-
 use crate::kept::Kept;
 use crate::link::Standing;
 use crate::search::Finder;

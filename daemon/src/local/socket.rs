@@ -1,12 +1,11 @@
 //! The Unix socket: where it is, and who may come in.
 
-use crate::line::Line;
+use crate::line::{Line, short};
 use nix::unistd::geteuid;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use tokio::net::unix::SocketAddr;
 use tokio::net::{UnixListener, UnixStream};
@@ -59,21 +58,4 @@ impl axum::serve::Listener for OwnListener {
 /// Whether the process at the other end runs as this daemon's user, whatever the file's mode says.
 fn is_own(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == geteuid().as_raw())
-}
-
-/// A name for the socket that the system takes however deep its folder is, good while the folder
-/// is held open.
-///
-/// # Errors
-/// The folder cannot be opened.
-pub fn short(socket: &Path) -> io::Result<(PathBuf, Option<File>)> {
-    let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
-        return Ok((socket.to_owned(), None));
-    };
-    if cfg!(not(target_os = "linux")) {
-        return Ok((socket.to_owned(), None));
-    }
-    let folder = File::open(folder)?;
-    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
-    Ok((short, Some(folder)))
 }

@@ -4,15 +4,13 @@ use crate::keeper::wire::{self, Call, FromKeeper, Request, SOCKET_VERSION, WELCO
 use crate::keeper::{RunFolder, SOCKET};
 use crate::line::Line;
 use crate::process::ProcessId;
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// How long a keeper may take to read what it is sent: it reads whenever it runs.
-const WRITE_LIMIT: Duration = Duration::from_secs(5);
+pub const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Calls made while a link is opened; those of its user begin above.
 const STATUS_CALL: u64 = 1;
@@ -32,17 +30,29 @@ pub(super) struct Link {
 }
 
 /// Why there is no connection.
-#[derive(Debug)]
-pub(super) enum LinkFault {
+#[derive(Debug, thiserror::Error)]
+pub enum LinkFault {
     /// Nobody listens, or the connection broke.
-    Io(io::Error),
+    #[error("the keeper cannot be reached")]
+    Io(#[from] io::Error),
     /// The keeper speaks this version.
+    #[error("the keeper speaks version {0} of its socket, not {SOCKET_VERSION}")]
     Foreign(u32),
 }
 
-impl From<io::Error> for LinkFault {
-    fn from(fault: io::Error) -> Self {
-        Self::Io(fault)
+/// Connects to the keeper that listens in `folder`, and greets it: calls may follow. Waits for ever on a
+/// keeper that hangs.
+///
+/// # Errors
+/// Nobody listens there, or they speak another version.
+pub async fn connect(folder: &RunFolder) -> Result<Line, LinkFault> {
+    let mut line = Line::connect(&folder.path().join(SOCKET)).await?;
+    line.write_all(&wire::greeting(SOCKET_VERSION)).await?;
+    let mut welcome = [0; WELCOME];
+    line.read_exact(&mut welcome).await?;
+    match wire::read_welcome(welcome).map_err(broken)? {
+        SOCKET_VERSION => Ok(line),
+        theirs => Err(LinkFault::Foreign(theirs)),
     }
 }
 
@@ -53,17 +63,7 @@ fn broken(fault: WireFault) -> io::Error {
 impl Link {
     /// Connects, greets, asks who is there and subscribes. Waits for ever on a keeper that hangs.
     pub(super) async fn open(folder: &RunFolder) -> Result<Self, LinkFault> {
-        // the name of a socket has 108 bytes at most, a folder's may be longer: go by the open one
-        let dir = File::open(folder.path())?;
-        let name = format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd());
-        let mut stream = Line::connect(name).await?;
-        stream.write_all(&wire::greeting(SOCKET_VERSION)).await?;
-        let mut welcome = [0; WELCOME];
-        stream.read_exact(&mut welcome).await?;
-        let theirs = wire::read_welcome(welcome).map_err(broken)?;
-        if theirs != SOCKET_VERSION {
-            return Err(LinkFault::Foreign(theirs));
-        }
+        let stream = connect(folder).await?;
         let nobody = ProcessId { pid: 0, start: 0 };
         let mut link = Self { stream, inbox: Vec::new(), keeper: nobody, agent: None };
         link.send(&link_call(STATUS_CALL, Request::Status)?).await?;

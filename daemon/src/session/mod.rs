@@ -13,6 +13,7 @@ mod viewers;
 #[cfg(feature = "simulation")]
 pub use apart::Apart;
 pub use find::{Doubt, Found, find};
+pub use link::{LinkFault, WRITE_LIMIT, connect};
 pub use screen::{Look, Present, Seat, Terminal};
 
 use crate::keeper::wire::{Fault, MAX_INPUT, Request, Target};
@@ -39,10 +40,10 @@ const START_LOOK: Duration = Duration::from_millis(5);
 /// How many requests may wait for the actor; more make their callers wait.
 const ASKS: usize = 64;
 /// How long the agent may take nothing before an input fails: the promise is five seconds.
-const PATIENCE: Duration = Duration::from_millis(4500);
+pub const PATIENCE: Duration = Duration::from_millis(4500);
 /// How long the keeper may take to answer: its patience with an agent, twice, since inputs wait
 /// for each other, and some breath.
-const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 /// A running or ended session. Cheap to clone; when the last clone goes, the daemon lets go of the
 /// session, and neither keeper nor agent notices.

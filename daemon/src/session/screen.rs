@@ -14,7 +14,7 @@ use crate::keeper::folder::Kept;
 use crate::keeper::wire::Request;
 use crate::keeper::{Launch, Mode, RunFolder};
 use crate::terminal::ring::{Read, RingReader};
-use crate::terminal::screen::{Query, Screen, Size};
+use crate::terminal::screen::{CANCEL, Query, Screen, Size};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hayward_shared::id::WatchId;
@@ -45,8 +45,6 @@ const MOST_ANSWERS: usize = 512;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long the keeper may take to change a size.
 const RESIZE_LIMIT: Duration = Duration::from_secs(2);
-/// What ends any sequence.
-const CANCEL: &[u8] = b"\x18";
 
 /// The handle of a session's terminal. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use super::prepare::chain;
 use super::state::Unwritten;
 use crate::agent::Decoder;
 use crate::keeper::wire::Fault as KeeperFault;
-use crate::session::{Session, SessionError};
+use crate::session::{PATIENCE, Session, SessionError};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::run::Failure;
 use hayward_shared::task::Reason;
@@ -17,9 +17,6 @@ use tokio::sync::oneshot;
 /// How long a driver's agent may take before it reads: a cold start of a large program on a busy
 /// machine takes several seconds.
 const DRIVEN_PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long a terminal may take nothing of what a person typed: the promise is five seconds.
-const TYPED_PATIENCE: Duration = Duration::from_millis(4500);
 
 /// A keeper that did not answer is written to again after this long.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
@@ -51,7 +48,7 @@ impl Actor {
             return;
         }
         let typed = matches!(reading.decoder, None | Some(Decoder::Command(_)));
-        let patience = if typed { TYPED_PATIENCE } else { DRIVEN_PATIENCE };
+        let patience = if typed { PATIENCE } else { DRIVEN_PATIENCE };
         let pieces = reading.unwritten.clone();
         self.input.busy = true;
         self.work.spawn(async move { Done::Wrote(write(&session, pieces, patience).await) });

@@ -25,7 +25,7 @@ const HANDS: usize = 64;
 /// How long a session may take to be there after its run has begun.
 const BEGIN: Duration = Duration::from_secs(5);
 /// A viewer that is this far behind is shown the present instead.
-const FAR: u64 = 4 << 20;
+pub const FAR: u64 = 4 << 20;
 
 /// What a viewer does.
 #[derive(Clone, Debug)]

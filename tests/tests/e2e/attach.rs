@@ -231,12 +231,17 @@ fn the_users_terminal_is_given_back_on_a_signal_and_outlives_the_daemons_death()
     let (repo, got) = (ScratchRepo::new(), home.file("got"));
     let line = format!("stty -echo; echo ready; cat > {}", got.display());
     let task = start(&home, &repo, &["sh", "-c", &line]);
+    let keeper = keepers(&home.state())[0];
+    let before = sockets(keeper);
     tmux.open("a", 80, 24);
     tmux.keys("a", &["stty -a > before", "Enter"]);
     tmux.hayward("a", &format!("attach {}", id(&task)));
     tmux.shows("a", "the agent's word", |text| text.starts_with("ready"));
+    until_true("attach is at the keeper", LONG, || sockets(keeper) > before);
     daemon.crash();
     tmux.shows("a", "that it connects again", |text| text.contains("connecting again"));
+    // it goes on meanwhile, and hides nothing of the agent's
+    tmux.shows("a", "the agent's word alone", |text| text.trim() == "ready");
     home.up();
     tmux.shows("a", "the agent's word alone", |text| text.trim() == "ready");
     tmux.keys("a", &["after", "Enter"]);

@@ -21,6 +21,8 @@ struct Notice {
     text: String,
     /// Absent: as long as it is so.
     until: Option<Instant>,
+    /// It says that there is no connection.
+    is_break: bool,
 }
 
 /// The state of an attached terminal.
@@ -102,7 +104,11 @@ impl Show {
                 Some(None) => {}
                 None => self.tell(&fault.to_string(), Some(now)),
             },
-            Seen::Lost(fault) => self.tell(&format!("connecting again: {fault}"), None),
+            Seen::Lost(fault) => self.tell_break(&format!("connecting again: {fault}"), None),
+            Seen::Apart(fault) => {
+                let text = format!("the terminal goes on; connecting again: {fault}");
+                self.tell_break(&text, Some(now));
+            }
             Seen::Moved(how) => self.tell(how, Some(now)),
             Seen::End => return true,
         }
@@ -171,7 +177,7 @@ impl Show {
     fn begin(&mut self, shape: Shape, now: Instant) {
         self.agent = Screen::new(size_of(shape).unwrap_or(self.canvas.size()));
         // whatever was wrong with the connection, it stands
-        self.notice.take_if(|notice| notice.until.is_none());
+        self.notice.take_if(|notice| notice.is_break);
         self.own(shape.owner, now);
     }
 
@@ -190,14 +196,22 @@ impl Show {
     }
 
     fn tell(&mut self, text: &str, from: Option<Instant>) {
-        self.notice = Some(Notice { text: text.to_owned(), until: from.map(|from| from + NOTICE) });
+        let until = from.map(|from| from + NOTICE);
+        self.notice = Some(Notice { text: text.to_owned(), until, is_break: false });
         self.changed = Changed::Everything;
+    }
+
+    /// As [`Show::tell`], of a connection that broke: untrue once another stands.
+    fn tell_break(&mut self, text: &str, from: Option<Instant>) {
+        self.tell(text, from);
+        self.notice.iter_mut().for_each(|notice| notice.is_break = true);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hayward_shared::fault::{Code, Fault};
 
     #[test]
     fn that_the_way_is_another_stays_told_while_the_size_comes_back_to_who_had_it() {
@@ -217,5 +231,34 @@ mod tests {
         show.see(Seen::Resized(shape(false)), later);
         show.see(Seen::Resized(shape(true)), later);
         shows(&mut show, later, "has your size");
+    }
+
+    #[test]
+    fn f07_the_last_row_is_the_agents_again_while_the_keeper_goes_on_without_the_daemon() {
+        let (size, now) = (Size::new(2, 80).unwrap(), Instant::now());
+        let shape = Shape { rows: 2, cols: 80, owner: true };
+        let away = || Fault::new(Code::Unavailable, "away");
+        let drawn = |show: &mut Show, now| {
+            // in full, whatever was drawn before
+            show.resize(size);
+            String::from_utf8_lossy(&show.draw(now)).into_owned()
+        };
+        let mut show = Show::new(size, false, shape, now);
+        show.see(Seen::Print("first\r\nlast".into()), now);
+        show.see(Seen::Apart(away()), now);
+        let text = drawn(&mut show, now);
+        assert!(text.contains("goes on; connecting again: away") && !text.contains("last"));
+        let later = now + NOTICE;
+        assert_eq!(show.due(later + NOTICE), Some(later));
+        assert!(drawn(&mut show, later).contains("last"));
+        // where it does not go on, for as long as that is so
+        show.see(Seen::Lost(away()), later);
+        let later = later + NOTICE;
+        assert!(drawn(&mut show, later).contains("connecting again"));
+        for lost in [Seen::Lost(away()), Seen::Apart(away())] {
+            show.see(lost, later);
+            show.see(Seen::Screen(shape), later);
+            assert!(!drawn(&mut show, later).contains("connecting again"));
+        }
     }
 }

@@ -21,6 +21,9 @@ use tokens::{Token, Tokens};
 /// Between two looks for plain output, where what a program draws comes in small pieces.
 const STRIDE: usize = 512;
 
+/// Ends any sequence that lost its end.
+pub const CANCEL: &[u8] = b"\x18";
+
 /// The most rows and columns.
 pub const MAX_SIDE: u16 = 1000;
 
