@@ -73,7 +73,7 @@ fn a_merge_is_a_job_whose_turns_the_task_tells() {
 #[test]
 fn a_push_to_a_remote_that_is_not_there_fails_once_and_is_done_when_tried_again() {
     let (home, repo) = (Home::new(), ScratchRepo::new());
-    let remote = repo.path().with_extension("remote.git");
+    let remote = home.files().join("remote.git");
     repo.git(&["remote", "add", "origin", remote.to_str().unwrap()]);
     let script = Script::new().write("new", "new\n");
     let task = home.follow(repo.path(), &PR, &script).expect(7).json();
@@ -81,7 +81,7 @@ fn a_push_to_a_remote_that_is_not_there_fails_once_and_is_done_when_tried_again(
     let job = only(&home, &[]);
     assert_eq!(phases(&job), ["created", "running", "failed"]);
     assert_eq!(job["failure"]["reason"], "push_failed");
-    fs::create_dir(&remote).unwrap();
+    fs::create_dir_all(&remote).unwrap();
     git(&remote).args(["init", "-q", "--bare", "-b", "main"]).status().unwrap();
     repo.git(&["push", "-q", "origin", "main"]);
     home.run(&["job", "retry", id(&job)]).expect(0);
