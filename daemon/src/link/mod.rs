@@ -244,7 +244,10 @@ impl Actor {
         if let Some((id, _)) = self.alarm.filter(|(_, at)| *at <= Instant::now()) {
             heard.push(Event::Due(id));
         }
-        next.splice(0..0, heard);
+        // nothing is understood before the socket is known to be open
+        let opened = next.iter().position(|event| matches!(event, Event::Opened));
+        let place = opened.map_or(0, |place| place + 1);
+        next.splice(place..place, heard);
     }
 
     async fn complain(&mut self, error: &DecodeError) {
