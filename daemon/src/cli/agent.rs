@@ -8,7 +8,7 @@ use crate::exit::{End, Outcome};
 use hayward_daemon::agent::Runtime;
 use hayward_daemon::agent::discover::{Found, PROBE_PATIENCE, discover, resolve, search_path};
 use hayward_daemon::agent::environment::Variables;
-use hayward_daemon::agent::login_shell::PATIENCE;
+use hayward_daemon::agent::login_shell::{PATIENCE, Silent};
 use hayward_daemon::config::{AgentSection, Config, nearest};
 use hayward_shared::api::DaemonView;
 use hayward_shared::fault::{Code, Fault};
@@ -47,6 +47,13 @@ struct Checked {
     usable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+}
+
+impl Checked {
+    /// Whether it takes a prompt and can be used.
+    fn is_able(&self) -> bool {
+        self.usable && self.runtime != Runtime::Command.name()
+    }
 }
 
 /// Shows agents.
@@ -120,18 +127,36 @@ fn configured(name: &str, agent: &AgentSection) -> Value {
     })
 }
 
-async fn check(wanted: Option<&str>, context: &Context) -> Outcome {
-    let config = context.config()?;
+/// What a look for agents on this machine found.
+pub(super) struct Looked {
+    /// Why the login shell told no PATH.
+    pub(super) silent: Option<Silent>,
+    rows: Vec<Checked>,
+}
+
+impl Looked {
+    /// The names of those that take a prompt and can be used.
+    pub(super) fn able(&self) -> Vec<&str> {
+        self.rows.iter().filter(|row| row.is_able()).map(|row| row.name.as_str()).collect()
+    }
+}
+
+/// Looks for agents on this machine, as its daemon does at its start.
+pub(super) async fn look(config: &Config) -> Looked {
     // names and values that are no UTF-8 do not enter
     let parent: Variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let search = search_path(&parent, PATIENCE).await;
-    if let Some(silent) = &search.silent {
+    let found = discover(&search.path, &parent, PROBE_PATIENCE).await;
+    Looked { rows: checked(&found, config, &search.path), silent: search.silent }
+}
+
+async fn check(wanted: Option<&str>, context: &Context) -> Outcome {
+    let Looked { silent, mut rows } = look(&context.config()?).await;
+    if let Some(silent) = &silent {
         context.out.note(Tone::Warn, &crate::exit::chain(silent));
     }
-    let found = discover(&search.path, &parent, PROBE_PATIENCE).await;
-    let mut rows = checked(&found, &config, &search.path);
     if let Some(wanted) = wanted {
         rows = vec![pick(wanted, rows)?];
     }
@@ -222,7 +247,7 @@ fn show(rows: &[Checked], context: &Context) -> Result<(), Fault> {
         ]);
     }
     context.out.table(&table)?;
-    if !rows.iter().any(|row| row.usable && row.runtime != Runtime::Command.name()) {
+    if !rows.iter().any(Checked::is_able) {
         let hint = format!(
             "no agent here takes a prompt: {INSTALL}; or give a command: hayward run -- COMMAND"
         );

@@ -2,6 +2,7 @@
 
 use super::compose::{self, Setting};
 use super::context::Context;
+use super::doctor;
 use super::up;
 use crate::exit::{End, Outcome};
 use hayward_shared::fault::{Code, Fault};
@@ -17,14 +18,16 @@ pub(crate) struct DaemonArgs {
 enum DaemonCommand {
     /// Run the daemon in the foreground, linked to the configured relay
     Run,
+    /// Look for what keeps work from going well on this machine; exits 1 when something fails
+    Doctor,
 }
 
 /// Runs the daemon.
 pub(crate) async fn run(args: DaemonArgs, context: &Context) -> Outcome {
     match args.command {
-        DaemonCommand::Run => serve(context).await?,
+        DaemonCommand::Run => serve(context).await.map(|()| End::Done),
+        DaemonCommand::Doctor => doctor::daemon(context).await,
     }
-    Ok(End::Done)
 }
 
 async fn serve(context: &Context) -> Result<(), Fault> {

@@ -10,6 +10,7 @@ mod context;
 mod daemon;
 mod demo;
 mod detach;
+mod doctor;
 mod down;
 mod job;
 mod limits;

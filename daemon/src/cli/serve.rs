@@ -2,12 +2,14 @@
 
 use super::compose::{self, Ending};
 use super::context::Context;
+use super::doctor::{self, Base, Tables};
 use super::print::tone::Tone;
 use crate::exit::{End, Outcome, chain};
 use hayward_relay::{BusAddress, Config, Database, MoveError, Relay};
 use hayward_shared::fault::{Code, Fault};
 use serde_json::json;
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// What to do with the relay.
 #[derive(clap::Args)]
@@ -22,6 +24,8 @@ enum RelayCommand {
     Serve(ServeArgs),
     /// Move all data of a stopped relay from its SQLite file into an empty PostgreSQL database
     Migrate(MigrateArgs),
+    /// Look at the database and the bus of a relay; exits 1 when something fails
+    Doctor(ServeArgs),
 }
 
 /// From where to where.
@@ -57,10 +61,32 @@ struct ServeArgs {
 /// Runs the relay.
 pub(crate) async fn run(args: RelayArgs, context: &Context) -> Outcome {
     match args.command {
-        RelayCommand::Serve(args) => serve(args, context).await?,
-        RelayCommand::Migrate(args) => migrate(args, context).await?,
+        RelayCommand::Serve(args) => serve(args, context).await.map(|()| End::Done),
+        RelayCommand::Migrate(args) => migrate(args, context).await.map(|()| End::Done),
+        RelayCommand::Doctor(args) => doctor(args, context).await,
     }
-    Ok(End::Done)
+}
+
+async fn doctor(args: ServeArgs, context: &Context) -> Outcome {
+    let listen = args.listen;
+    let config = configured(args, context)?;
+    let at = match &config.database {
+        Database::Sqlite(file) => file.display().to_string(),
+        Database::Postgres(at) => at.to_string(),
+    };
+    let disk = match &config.database {
+        Database::Sqlite(file) => file.parent().map(Path::to_owned),
+        Database::Postgres(_) => None,
+    };
+    let (found, served) = tokio::join!(hayward_relay::examine(&config), doctor::answers_at(listen));
+    let tables = found.tables.map_err(|error| chain(&error)).map(|tables| Tables {
+        version: tables.version,
+        own: tables.own,
+        took: tables.took,
+        ahead_ms: tables.ahead_ms,
+    });
+    let bus = found.bus.map(|bus| bus.map_err(|error| chain(&error)));
+    doctor::relay(&Base { at, tables, bus, served, disk }, context)
 }
 
 async fn migrate(args: MigrateArgs, context: &Context) -> Result<(), Fault> {

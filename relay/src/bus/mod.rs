@@ -23,6 +23,7 @@ mod words;
 
 pub use address::{BusAddress, NotABus};
 pub use nats::BusError;
+pub(crate) use nats::reach;
 pub(crate) use words::{Message, Word};
 
 use crate::core::Core;

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
 /// A server that answers nothing for twice this long is gone.
@@ -165,11 +165,7 @@ impl Line {
                 ear.on(event);
                 std::future::ready(())
             });
-        let options = match address.servers() {
-            [only, ..] => credentials(options, only),
-            [] => options,
-        };
-        let connected = options.connect(address.servers()).await;
+        let connected = with_credentials(options, address).connect(address.servers()).await;
         let client = connected.map_err(|e| failed(e.into()))?;
         let subjects = Subjects { root: format!("hayward.{}", deployment.0.simple()), own };
         let hear = |subject: String| client.subscribe(subject);
@@ -220,6 +216,28 @@ fn pause(tries: usize) -> Duration {
 }
 
 /// The credentials that an address holds serve for all servers of its cluster.
+/// Connects, waits for one answer and leaves; how long the answer took.
+pub(crate) async fn reach(address: &BusAddress) -> Result<Duration, BusError> {
+    let failed = |source| BusError::Nats { at: address.to_string(), source };
+    let options = ConnectOptions::new().name("hayward-relay").connection_timeout(CONNECT);
+    let options = with_credentials(options, address);
+    let reached = timeout(CONNECT, async {
+        let client = options.connect(address.servers()).await.map_err(|e| failed(e.into()))?;
+        let begun = Instant::now();
+        client.flush().await.map_err(|e| failed(e.into()))?;
+        Ok(begun.elapsed())
+    });
+    reached.await.unwrap_or_else(|e| Err(failed(e.into())))
+}
+
+/// The first server's credentials serve for all.
+fn with_credentials(options: ConnectOptions, address: &BusAddress) -> ConnectOptions {
+    match address.servers() {
+        [only, ..] => credentials(options, only),
+        [] => options,
+    }
+}
+
 fn credentials(options: ConnectOptions, server: &ServerAddr) -> ConnectOptions {
     match (server.username(), server.password()) {
         (Some(user), Some(password)) => {

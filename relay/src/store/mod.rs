@@ -12,6 +12,7 @@ pub(crate) mod daemons;
 pub(crate) mod discards;
 pub(crate) mod due;
 pub(crate) mod events;
+mod examine;
 mod hold;
 pub(crate) mod limits;
 pub(crate) mod links;
@@ -31,6 +32,8 @@ mod upgrade;
 pub(crate) mod users;
 mod writer;
 
+pub use examine::Tables;
+pub(crate) use examine::examine;
 pub use moving::{MoveError, Moved, migrate};
 pub(crate) use sql::Conn;
 #[cfg(test)]

@@ -141,6 +141,10 @@ DROP INDEX events_of_kind;
 ";
 
 /// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
+pub(super) fn last() -> i64 {
+    MIGRATIONS.last().map_or(0, |(number, ..)| *number)
+}
+
 pub(super) fn for_sqlite() -> Migrator {
     migrator(SqlSafeStr::into_sql_str)
 }

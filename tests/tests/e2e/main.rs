@@ -11,6 +11,7 @@ mod claude;
 mod complete;
 mod control;
 mod corners;
+mod doctor;
 mod errors;
 mod furnish;
 mod git;
