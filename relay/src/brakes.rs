@@ -160,8 +160,9 @@ fn failed(task: TaskId, e: &StoreError) {
     tracing::error!(%task, error, "the budgets of a task cannot be looked after");
 }
 
-/// Counts the time of whatever runs on a budget of it, where that was not done within the last
-/// [`TICK_MS`]; when it is to be done again, none where nothing does. What is found to be used up is
+/// Counts the time of whatever runs on a budget of it, where that was not done within the last half of
+/// [`TICK_MS`], so that those who began at different moments are soon counted together; when it is to
+/// be done again, none where nothing does. What is found to be used up is
 /// heard of, and looked after, at once.
 async fn count_all(core: &Core) -> Result<Option<i64>, StoreError> {
     let timed = spending::timed(&mut *core.store.read().await?).await?;
@@ -182,7 +183,7 @@ async fn count_all(core: &Core) -> Result<Option<i64>, StoreError> {
 /// was set back is not waited for.
 fn wait(since: Option<Timestamp>, now: Timestamp) -> Option<i64> {
     let ran = now.since(since?);
-    (0..TICK_MS).contains(&ran).then_some(TICK_MS - ran)
+    (0..TICK_MS / 2).contains(&ran).then_some(TICK_MS - ran)
 }
 
 /// The daemon that is to be told that a task may go on.
@@ -254,8 +255,8 @@ mod tests {
     fn time_is_counted_each_second_and_by_a_clock_that_was_set_back_at_once() {
         let now = at(9_000_000);
         let waits =
-            [8_999_999, 8_999_001, 8_999_000, 5, 9_000_001].map(|ms| wait(Some(at(ms)), now));
-        assert_eq!(waits, [Some(999), Some(1), None, None, None]);
+            [8_999_999, 8_999_501, 8_999_500, 5, 9_000_001].map(|ms| wait(Some(at(ms)), now));
+        assert_eq!(waits, [Some(999), Some(501), None, None, None]);
         assert_eq!(wait(None, now), None);
     }
 

@@ -215,29 +215,34 @@ fn pause(tries: usize) -> Duration {
     Duration::from_millis(wait.unsigned_abs())
 }
 
-/// The credentials that an address holds serve for all servers of its cluster.
-/// Connects, waits for one answer and leaves; how long the answer took.
+/// Connects, hears what it says itself, and leaves; how long that took to come back.
 pub(crate) async fn reach(address: &BusAddress) -> Result<Duration, BusError> {
     let failed = |source| BusError::Nats { at: address.to_string(), source };
-    let options = ConnectOptions::new().name("hayward-relay").connection_timeout(CONNECT);
+    // each of the cluster gets its chance
+    let servers = u32::try_from(address.servers().len()).unwrap_or(u32::MAX).max(1);
+    let options = ConnectOptions::new().name("hayward-relay").connection_timeout(CONNECT / servers);
     let options = with_credentials(options, address);
     let reached = timeout(CONNECT, async {
         let client = options.connect(address.servers()).await.map_err(|e| failed(e.into()))?;
+        let subject = format!("hayward.look.{}", Uuid::now_v7().simple());
+        let mut own = client.subscribe(subject.clone()).await.map_err(|e| failed(e.into()))?;
         let begun = Instant::now();
-        client.flush().await.map_err(|e| failed(e.into()))?;
+        let said = client.publish(subject, bytes::Bytes::new());
+        said.await.map_err(|e| failed(e.into()))?;
+        own.next().await.ok_or_else(|| failed("the connection ended".into()))?;
         Ok(begun.elapsed())
     });
     reached.await.unwrap_or_else(|e| Err(failed(e.into())))
 }
 
-/// The first server's credentials serve for all.
 fn with_credentials(options: ConnectOptions, address: &BusAddress) -> ConnectOptions {
     match address.servers() {
-        [only, ..] => credentials(options, only),
+        [first, ..] => credentials(options, first),
         [] => options,
     }
 }
 
+/// The credentials that an address holds serve for all servers of its cluster.
 fn credentials(options: ConnectOptions, server: &ServerAddr) -> ConnectOptions {
     match (server.username(), server.password()) {
         (Some(user), Some(password)) => {

@@ -140,11 +140,12 @@ CREATE INDEX events_of_tools ON events (workspace_id, stream, seq) WHERE kind = 
 DROP INDEX events_of_kind;
 ";
 
-/// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
+/// The version that the migrations come to.
 pub(super) fn last() -> i64 {
     MIGRATIONS.last().map_or(0, |(number, ..)| *number)
 }
 
+/// What brings a SQLite file to this version; it refuses one that knows a migration we do not.
 pub(super) fn for_sqlite() -> Migrator {
     migrator(SqlSafeStr::into_sql_str)
 }
