@@ -130,9 +130,9 @@ fn detached(program: &str) -> Command {
 }
 
 /// A process that leads a group of its own, and the only owner of that group: dropped, it is killed,
-/// and what it started is told that its terminal hung up, so that it may put back what it holds: a
-/// version manager that is killed leaves a lock that slows every later shell. What left the group by
-/// itself, or asked to outlive its terminal, is not followed.
+/// and what it started is told that its terminal hung up and to end, so that it may put back what it
+/// holds: a version manager that is killed leaves a lock that slows every later shell. What left the
+/// group by itself, or takes no such word, is not followed.
 #[derive(Debug)]
 pub(super) struct Group {
     child: Child,
@@ -180,9 +180,11 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(pid) = self.pid {
-            // Gone already is the usual case; what stands still hears of it only when it goes on.
-            killpg(pid, Signal::SIGHUP).unwrap_or_default();
-            killpg(pid, Signal::SIGCONT).unwrap_or_default();
+            // Gone already is the usual case. Who ignores the first, as a daemon under nohup hands that
+            // on, hears the second; what stands still hears of either only when it goes on.
+            for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT] {
+                killpg(pid, signal).unwrap_or_default();
+            }
         }
     }
 }

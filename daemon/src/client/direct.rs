@@ -91,7 +91,7 @@ pub(super) enum Heard {
     Far,
     /// The session has ended, and all output was given out.
     Ended,
-    /// The keeper is gone, does not show its output, or did not answer for [`ANSWER_LIMIT`].
+    /// The keeper is gone, does not show its output, or did not answer in time.
     Gone,
 }
 
@@ -153,7 +153,7 @@ impl Direct {
         self.flow = Flow::Asked(self.show);
         let call = Call { id: self.show, request: Request::Show { from } };
         let frame = wire::encode(&call).map_err(io::Error::other)?;
-        self.ask(self.show, &frame).await
+        self.ask(self.show, &frame, ANSWER_LIMIT).await
     }
 
     /// Whether this leads to the keeper of `folder`.
@@ -180,11 +180,11 @@ impl Direct {
     pub(super) async fn type_in(&mut self, seq: u64, bytes: &[u8]) -> io::Result<()> {
         let patience_ms = u32::try_from(PATIENCE.as_millis()).unwrap_or(u32::MAX);
         let frame = wire::encode_input(seq, patience_ms, bytes).map_err(io::Error::other)?;
-        self.ask(seq, &frame).await
+        self.ask(seq, &frame, ANSWER_LIMIT + PATIENCE).await
     }
 
-    async fn ask(&mut self, id: u64, frame: &[u8]) -> io::Result<()> {
-        self.unanswered.push_back((id, Instant::now() + ANSWER_LIMIT));
+    async fn ask(&mut self, id: u64, frame: &[u8], within: Duration) -> io::Result<()> {
+        self.unanswered.push_back((id, Instant::now() + within));
         let sending = self.line.write_all(frame);
         timeout(WRITE_LIMIT, sending).await.unwrap_or(Err(ErrorKind::TimedOut.into()))
     }
@@ -233,6 +233,9 @@ impl Direct {
             self.is_closed = true;
             return;
         }
+        // one that speaks is busy with what it was asked for, and does not hang
+        let least = Instant::now() + ANSWER_LIMIT;
+        self.unanswered.iter_mut().for_each(|(_, due)| *due = (*due).max(least));
         let mut read = 0;
         loop {
             match wire::decode_keeper(&self.inbox[read..]) {

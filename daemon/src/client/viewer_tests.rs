@@ -25,7 +25,7 @@ const RUN: &str = "run";
 
 /// What must come soon; a test that waits for more has failed.
 async fn soon<T>(what: &str, doing: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(20), doing).await.unwrap_or_else(|_| panic!("not soon: {what}"))
+    timeout(Duration::from_secs(40), doing).await.unwrap_or_else(|_| panic!("not soon: {what}"))
 }
 
 /// Where daemon and keeper are waited for.

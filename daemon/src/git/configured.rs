@@ -85,23 +85,27 @@ fn tops(folder: &Path) -> Vec<PathBuf> {
     let user = [git2::Config::find_system(), git2::Config::find_xdg(), git2::Config::find_global()];
     let mut all: Vec<_> = user.into_iter().flatten().collect();
     // libgit2 looks for the machine's in /etc alone
-    all.extend(installed().iter().map(|root| root.join("etc/gitconfig")).filter(|it| it.is_file()));
+    all.extend(own_root().map(|root| root.join("etc/gitconfig")).filter(|it| it.is_file()));
     all.push(common.join("config"));
     all.push(common.join("config.worktree"));
     all.push(git_dir.join("config.worktree"));
     all
 }
 
-/// Where git may be installed to: its settings and attributes for the whole machine lie there in `etc`.
+/// Where git may be installed to: what it says of attributes for the whole machine lies there in `etc`.
 pub(super) fn installed() -> Vec<PathBuf> {
     let mut roots: Vec<PathBuf> = ["/", "/usr/local", "/opt/homebrew"].map(PathBuf::from).into();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let git = std::env::split_paths(&path).map(|folder| folder.join("git"));
-    let git = git.filter_map(|git| git.canonicalize().ok()).next();
-    let is_folder = |git: &Path| git.parent().and_then(Path::file_name) == Some(OsStr::new("bin"));
-    let git = git.filter(|git| is_folder(git));
-    roots.extend(git.iter().filter_map(|git| git.ancestors().nth(2)).map(Path::to_owned));
+    roots.extend(own_root());
     roots
+}
+
+/// Where the git that runs here is installed to, as far as its place tells.
+fn own_root() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut all = std::env::split_paths(&path).map(|folder| folder.join("git"));
+    let git = all.find_map(|git| git.canonicalize().ok())?;
+    let is_in_bin = git.parent().and_then(Path::file_name) == Some(OsStr::new("bin"));
+    git.ancestors().nth(2).filter(|_| is_in_bin).map(Path::to_owned)
 }
 
 /// The git directory of the worktree at `folder`; `folder` itself when it is one.

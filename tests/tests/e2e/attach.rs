@@ -239,7 +239,6 @@ fn the_users_terminal_is_given_back_on_a_signal_and_outlives_the_daemons_death()
     tmux.shows("a", "the agent's word", |text| text.starts_with("ready"));
     until_true("attach is at the keeper", LONG, || sockets(keeper) > before);
     daemon.crash();
-    tmux.shows("a", "that it connects again", |text| text.contains("connecting again"));
     // it goes on meanwhile, and hides nothing of the agent's
     tmux.shows("a", "the agent's word alone", |text| text.trim() == "ready");
     home.up();

