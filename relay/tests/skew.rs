@@ -108,6 +108,12 @@ impl Stage {
         }
         loop {
             let Self { cast, heard, .. } = self;
+            // whose claim comes behind the task is given it without the hint
+            if line.says["type"] == "workAvailable"
+                && heard.iter().any(|one| one["type"] == "spawnTask")
+            {
+                return;
+            }
             if let Some(nth) = heard.iter().position(|one| cast.hears(&line.says, one)) {
                 heard.remove(nth);
                 return;
