@@ -2,12 +2,17 @@
 //! once. Ours and the peer's turns alternate; the median of the ratios of one run is what counts.
 //!
 //! `HAYWARD_BENCH_SIZES` sets the numbers of files (1000,20000,90000), `HAYWARD_BENCH_ROUNDS` the
-//! rounds (3, and fewer where they take long), `HAYWARD_BENCH_TENS` how often ten are made at once
+//! rounds (4, or 2 where they take long), `HAYWARD_BENCH_TENS` how often ten are made at once
 //! (50). Each result is a line `RESULT`, what, figure, limit and verdict, parted by tabs.
 //!
 //! The user's checkout is one that stood for a while: git looked at it after its files were written,
 //! so that its index is younger than they are. "Objects alone" is the same commit in a repository
 //! without a checkout, where nothing can be copied.
+//!
+//! Nothing is removed before all is made: ext4 without a journal looks, one by one, at inodes that were
+//! freed in the last six minutes before it passes them over, and who makes files then waits for that,
+//! by turns this one or the other. So a size needs room for six copies of its files a round until the
+//! end, and nothing large should have been deleted on the disk shortly before.
 
 use hayward_daemon::git::pool::Terms;
 use hayward_daemon::git::worktree::{NewWorktree, Yard};
@@ -30,10 +35,9 @@ const LARGE: usize = 20_000;
 /// Once the rounds of a size took so long, no other begins, unless their number was asked for.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Ext4 without a journal looks, one by one, at inodes that were freed in the last minute before it
-/// passes them over: who makes files within it waits for that, by turns this one or the other. For
-/// five minutes more where it has not written them back.
-const FREED: Duration = Duration::from_secs(62);
+/// In which order a round takes its turns: each order is followed by the same one backwards, so that
+/// a disk that tires, or memory that fills, favours none.
+const ORDERS: [[u8; 5]; 4] = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [3, 1, 4, 0, 2]];
 
 /// So long after its files were written an index that is written knows that they are older.
 const SETTLED: Duration = Duration::from_millis(1_100);
@@ -41,16 +45,19 @@ const SETTLED: Duration = Duration::from_millis(1_100);
 fn main() -> Outcome<()> {
     let sizes = std::env::var("HAYWARD_BENCH_SIZES").unwrap_or("1000,20000,90000".to_owned());
     let asked = std::env::var_os("HAYWARD_BENCH_ROUNDS").is_some();
-    let rounds = number("HAYWARD_BENCH_ROUNDS", 3)?;
+    let rounds = number("HAYWARD_BENCH_ROUNDS", ORDERS.len())?;
     let patience = if asked { Duration::MAX } else { PATIENCE };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut scenes = Vec::new();
     for size in sizes.split(',') {
         let files: usize = size.trim().parse()?;
         let scene = Scene::build(files)?;
         runtime.block_on(measure(&scene, rounds, patience))?;
-        if files < LARGE {
-            runtime.block_on(ten_at_once(&scene, number("HAYWARD_BENCH_TENS", 50)?))?;
-        }
+        scenes.push(scene);
+    }
+    let tens = number("HAYWARD_BENCH_TENS", 50)?;
+    for scene in scenes.iter().filter(|scene| scene.files < LARGE) {
+        runtime.block_on(ten_at_once(scene, tens))?;
     }
     Ok(())
 }
@@ -182,10 +189,14 @@ async fn measure(scene: &Scene, rounds: usize, patience: Duration) -> Outcome<()
     let mut measured = Vec::new();
     let begun = Instant::now();
     for round in 0..rounds {
-        if round > 0 && begun.elapsed() > patience {
+        // never one order without the same backwards
+        if round > 0 && round % 2 == 0 && begun.elapsed() > patience {
             break;
         }
-        measured.push(one_round(scene, &all, [&repository, &bare], &commit, round).await?);
+        measured.push(made(scene, &all, [&repository, &bare], &commit, round).await?);
+    }
+    for (round, times) in measured.iter_mut().enumerate() {
+        removed(scene, &repository, round, times).await?;
     }
     let files = scene.files;
     let ratio = |of: fn(&Round) -> f64| median(measured.iter().map(of).collect());
@@ -217,7 +228,13 @@ async fn measure(scene: &Scene, rounds: usize, patience: Duration) -> Outcome<()
     Ok(())
 }
 
-async fn one_round(
+/// Where a round puts what is made by whom.
+fn places(scene: &Scene, round: usize) -> [PathBuf; 5] {
+    ["theirs", "plain", "made", "unpacked", "claimed"]
+        .map(|whose| scene.yard().join(format!("{whose}-{round}")))
+}
+
+async fn made(
     scene: &Scene,
     all: &Repositories,
     [repository, bare]: [&Repository; 2],
@@ -225,17 +242,16 @@ async fn one_round(
     round: usize,
 ) -> Outcome<Round> {
     let mut times = Round::default();
-    let (theirs, plain) = (scene.yard().join("theirs"), scene.yard().join("plain"));
+    let [theirs, plain, made, unpacked, claimed] = places(scene, round);
+    let wanted = |path: PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        scene.wanted(&name, commit)
+    };
     let branch = format!("peer/{round}");
-    let (new, claim) = (format!("made-{round}"), format!("claimed-{round}"));
-    let unpacked = format!("unpacked-{round}");
     let path = theirs.to_string_lossy().into_owned();
     let add = ["worktree", "add", "-q", "--no-track", "-b", &branch, &path, "main"];
     all.refill().await;
-    nix::unistd::sync();
-    tokio::time::sleep(FREED).await;
-    // the order alternates, so that a disk that tires favours none
-    for step in [[0, 1, 2, 3, 4], [2, 0, 4, 1, 3], [4, 1, 3, 2, 0]][round % 3] {
+    for step in ORDERS[round % ORDERS.len()] {
         nix::unistd::sync();
         let begun = Instant::now();
         match step {
@@ -248,15 +264,15 @@ async fn one_round(
                 times.written = begun.elapsed();
             }
             2 => {
-                repository.create(scene.wanted(&new, commit)).await?;
+                repository.create(wanted(made.clone())).await?;
                 times.cold = begun.elapsed();
             }
             3 => {
-                bare.create(scene.wanted(&unpacked, commit)).await?;
+                bare.create(wanted(unpacked.clone())).await?;
                 times.unpacked = begun.elapsed();
             }
             _ => {
-                repository.provide(scene.wanted(&claim, commit)).await?;
+                repository.provide(wanted(claimed.clone())).await?;
                 times.claim = begun.elapsed();
             }
         }
@@ -265,18 +281,25 @@ async fn one_round(
     if claims != round as u64 + 1 {
         return Err(format!("the pool was not used: {:?}", all.pool().report()).into());
     }
+    Ok(times)
+}
+
+/// Removes what git made in a round, and what was made here.
+async fn removed(
+    scene: &Scene,
+    repository: &Repository,
+    round: usize,
+    times: &mut Round,
+) -> Outcome<()> {
+    let [theirs, _, made, ..] = places(scene, round);
     nix::unistd::sync();
     let begun = Instant::now();
-    scene.git(&["worktree", "remove", &path])?;
+    scene.git(&["worktree", "remove", &theirs.to_string_lossy()])?;
     times.git_removal = begun.elapsed();
     let begun = Instant::now();
-    repository.remove(&scene.yard().join(&new)).await?;
+    repository.remove(&made).await?;
     times.removal = begun.elapsed();
-    repository.remove(&scene.yard().join(&claim)).await?;
-    bare.remove(&scene.yard().join(&unpacked)).await?;
-    fs::remove_dir_all(&plain)?;
-    all.empty_trash().await;
-    Ok(times)
+    Ok(())
 }
 
 /// Ten made at once without the pool, against ten made by git one after the other.
@@ -354,5 +377,6 @@ fn result(what: &str, ratio: f64, limit: f64) {
 
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().unwrap_or_default()
+    let middle = |at: usize| all.get(at).copied().unwrap_or_default();
+    (middle(all.len() / 2) + middle(all.len().saturating_sub(1) / 2)) / 2.0
 }

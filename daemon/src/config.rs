@@ -138,10 +138,20 @@ pub struct RelaySection {
     pub url: Option<String>,
     /// Where the embedded relay listens: `ADDRESS:PORT`.
     pub listen: Option<String>,
-    /// What `relay serve` keeps its data in, as its `--database`; absent: a file in the state folder.
+    /// What the relay of `up` and of `relay serve` keeps its data in, as `--database` of the latter;
+    /// absent: a file in the state folder.
     pub database: Option<String>,
-    /// Where relays that share that database meet: `nats://HOST:PORT`, as `--bus` of `relay serve`.
+    /// Where relays that share that database meet: `nats://HOST:PORT` or `tls://HOST:PORT`, as
+    /// `--bus` of `relay serve`. The files that open it are looked for from the state folder on.
     pub bus: Option<String>,
+    /// Credentials for the bus, as `nsc` writes them.
+    pub bus_credentials: Option<PathBuf>,
+    /// The authorities that issue certificates of the bus; absent: those that the system knows.
+    pub bus_ca: Option<PathBuf>,
+    /// The certificate that is shown to the bus.
+    pub bus_certificate: Option<PathBuf>,
+    /// Its key.
+    pub bus_key: Option<PathBuf>,
 }
 
 /// `[terminal]`

@@ -13,6 +13,7 @@ use crate::merge::Desk;
 use crate::overlap::{Overlap, Sibling, sibling_notice};
 use crate::queue::Queue;
 use crate::search::{Calls, Finder};
+use crate::spans;
 use crate::task::{Board, Command, Shop};
 use crate::watch::{Hand, Watches};
 use hayward_shared::fault::{Code, Fault};
@@ -22,6 +23,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 use uuid::Uuid;
 
 /// Watches that are served over the link at once; more are refused.
@@ -78,14 +80,27 @@ impl Dispatch {
         }
     }
 
-    async fn message(&mut self, Tagged { body, tags }: Tagged<ToDaemon>) {
+    async fn message(&mut self, message: Tagged<ToDaemon>) {
+        let span = spans::command(&message);
+        if !span.is_none() {
+            span.in_scope(|| tracing::debug!("the relay commands"));
+        }
+        self.serve(message).instrument(span).await;
+    }
+
+    /// What is done for the present command beside it, and is said as part of it.
+    fn aside(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.answers.spawn(work.in_current_span());
+    }
+
+    async fn serve(&mut self, Tagged { body, tags }: Tagged<ToDaemon>) {
         let request = tags.request_id;
         if let Some(request) = request
             && !is_of_a_terminal(&body)
             && let Some(reply) = self.known(request).await
         {
             let link = self.link.clone();
-            self.answers.spawn(async move { link.answer(Some(request), reply).await });
+            self.aside(async move { link.answer(Some(request), reply).await });
             return;
         }
         match body {
@@ -214,12 +229,12 @@ impl Dispatch {
     async fn order(&mut self, request: Option<RequestId>, task: TaskId, command: Command) {
         let pending = self.board.command(task, command).await;
         let (link, journal) = (self.link.clone(), self.shop.journal.clone());
-        self.answers.spawn(async move { conclude(link, journal, request, pending).await });
+        self.aside(async move { conclude(link, journal, request, pending).await });
     }
 
     fn merge(&mut self, request: Option<RequestId>, body: ToDaemon) {
         let (link, desk) = (self.link.clone(), self.merges.clone());
-        self.answers.spawn(async move {
+        self.aside(async move {
             let answer = desk.serve(body, request).await;
             link.answer(request, answer).await;
         });
@@ -227,7 +242,7 @@ impl Dispatch {
 
     fn finish(&mut self, request: Option<RequestId>, body: ToDaemon) {
         let (link, shop) = (self.link.clone(), self.shop.clone());
-        self.answers.spawn(async move {
+        self.aside(async move {
             let answer = finish::serve(&shop, body, request).await;
             link.answer(request, answer).await;
         });
@@ -235,7 +250,7 @@ impl Dispatch {
 
     fn queue(&mut self, request: Option<RequestId>, body: ToDaemon) {
         let (link, queue) = (self.link.clone(), self.queue.clone());
-        self.answers.spawn(async move {
+        self.aside(async move {
             let answer = queue.serve(body, request).await;
             link.answer(request, answer).await;
         });
@@ -243,7 +258,7 @@ impl Dispatch {
 
     fn jobs(&mut self, request: Option<RequestId>, body: ToDaemon) {
         let (link, shop) = (self.link.clone(), self.shop.clone());
-        self.answers.spawn(async move {
+        self.aside(async move {
             let is_kept = matches!(body, ToDaemon::OrderJob { .. });
             let reply = shop.jobs.serve(body).await;
             let Some(request) = request else { return };
@@ -258,7 +273,7 @@ impl Dispatch {
 
     fn read_overlap(&mut self, request: Option<RequestId>, task: Option<TaskId>) {
         let (link, overlap) = (self.link.clone(), self.overlap.clone());
-        self.answers.spawn(async move {
+        self.aside(async move {
             let report = overlap.report(task).await;
             if let (Some(request), Some(report)) = (request, report) {
                 link.reply(request, Reply::done(report.on_the_wire())).await;
@@ -268,7 +283,7 @@ impl Dispatch {
 
     fn worktree(&mut self, request: Option<RequestId>, body: ToDaemon) {
         let (link, life, queue) = (self.link.clone(), self.life.clone(), self.queue.clone());
-        self.answers.spawn(async move {
+        self.aside(async move {
             if let ToDaemon::PruneWorktrees { task_id: Some(task), dry_run: false, force: true } =
                 body
             {
@@ -284,7 +299,7 @@ impl Dispatch {
     fn answer(&mut self, request: Option<RequestId>, reply: Reply) {
         if let Some(request) = request {
             let link = self.link.clone();
-            self.answers.spawn(async move { link.reply(request, reply).await });
+            self.aside(async move { link.reply(request, reply).await });
         }
     }
 }

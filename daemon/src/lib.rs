@@ -26,6 +26,7 @@ pub mod queue;
 pub mod search;
 pub mod service;
 pub mod session;
+mod spans;
 pub mod task;
 pub mod terminal;
 pub mod vitals;

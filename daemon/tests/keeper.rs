@@ -86,7 +86,7 @@ impl Drop for Home {
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(10), "it never came: {what}");
+        assert!(began.elapsed() < Duration::from_secs(60), "it never came: {what}");
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -225,7 +225,7 @@ async fn f04_leftovers_are_gone_when_the_end_is_told() {
     let exit = exit(&session).await;
     assert_eq!(exit.how, How::Exited { code: 0 });
     assert!(exit.leftovers >= 3 && exit.drained, "{exit:?}");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(30));
     assert_eq!(living(&session), Vec::<i32>::new());
 }
 
@@ -236,7 +236,7 @@ async fn f05_a_grandchild_that_holds_the_terminal_does_not_hold_the_end() {
         let began = Instant::now();
         let session = home.start(&["sh", "-c", "sleep 60 & echo hi"], mode).await;
         let exit = exit(&session).await;
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
         assert!(exit.recorded_at.since(exit.ended_at) < 2000);
         assert_eq!(text(&session).trim_end(), "hi");
     }
@@ -293,7 +293,7 @@ async fn f07_a_long_line_to_a_terminal_that_stays_cold_fails_and_types_nothing()
     let began = Instant::now();
     let fault = refusal(session.input(vec![b'x'; 8601].into()).await);
     assert_eq!(fault, Fault::LineTooLong { limit: 4095, taken: 0 });
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(30));
     let longest = [vec![b'x'; 4095], b"\n".to_vec()].concat();
     session.input(longest.into()).await.unwrap();
     exit(&session).await;
@@ -311,7 +311,7 @@ async fn f07_a_reader_that_never_reads_is_an_error_and_output_goes_on() {
         let fault = refusal(session.input(vec![b'x'; 1 << 20].into()).await);
         let Fault::Stalled { taken } = fault else { panic!("{fault:?}") };
         assert!(taken > 0 && taken < 1 << 20, "{taken}");
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
         assert!(text(&session).matches("tick").count() > 20);
         session.end(Duration::ZERO).await.unwrap();
         assert_eq!(exit(&session).await.how, How::Signalled { signal: 9 });
@@ -893,17 +893,20 @@ async fn f32_who_is_shown_and_takes_nothing_holds_up_nobody_and_is_told_what_it_
     const MUCH: u64 = 30_000_000;
     let home = Home::new();
     let line = format!(
-        "stty raw -echo; read go; head -c {MUCH} /dev/zero | tr '\\0' x; echo over; read x"
+        "stty raw -echo; echo up; read go; head -c {MUCH} /dev/zero | tr '\\0' x; echo over; read x"
     );
     let session = home.sh(&line).await;
+    // a key that comes before would be echoed
+    shows(&session, "up\n").await;
+    let from = session.ring().end().unwrap();
     let (mut idle, mut keen) = (Peer::greet(&session), Peer::greet(&session));
     let mut idle_ones: Vec<Peer> = (0..8).map(|_| Peer::greet(&session)).collect();
-    idle_ones.iter_mut().chain([&mut idle, &mut keen]).for_each(|peer| peer.show(0));
+    idle_ones.iter_mut().chain([&mut idle, &mut keen]).for_each(|peer| peer.show(from));
     session.input(Bytes::from_static(b"go\n")).await.unwrap();
-    let end = MUCH + 5;
-    let keen = tokio::task::spawn_blocking(move || keen.shown(0, |at, _| at >= end));
+    let end = from + MUCH + 5;
+    let keen = tokio::task::spawn_blocking(move || keen.shown(from, |at, _| at >= end));
     let (got, skipped) = timeout(Duration::from_secs(60), keen).await.unwrap().unwrap();
-    assert_eq!(got.len() as u64 + skipped, end);
+    assert_eq!(from + got.len() as u64 + skipped, end);
     until("all of it is kept", || session.ring().end().unwrap() == end).await;
     let smaps = format!("/proc/{}/smaps_rollup", session.keeper_pid().pid);
     let smaps = fs::read_to_string(smaps).unwrap();
@@ -913,7 +916,7 @@ async fn f32_who_is_shown_and_takes_nothing_holds_up_nobody_and_is_told_what_it_
     let most = if cfg!(debug_assertions) { 64 << 10 } else { 6 << 10 };
     println!("the keeper of ten viewers has {kib} KiB");
     assert!(kib < most, "the keeper has {kib} KiB");
-    let (got, skipped) = idle.shown(0, |at, _| at == end);
+    let (got, skipped) = idle.shown(from, |at, _| at == end);
     assert!(skipped > MUCH / 2 && got.iter().all(|byte| *byte == b'x'), "{skipped} skipped");
     session.input(Bytes::from_static(b"x\n")).await.unwrap();
     assert_eq!(exit(&session).await.output_end, end);

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
 /// How long a test waits for anything.
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(120);
 
 struct House {
     folder: TempDir,

@@ -8,7 +8,7 @@ mod dialogues;
 
 use dialogues::{Cast, Line};
 use futures_util::{SinkExt, StreamExt};
-use hayward_shared::id::DaemonId;
+use hayward_shared::id::{DaemonId, RequestId};
 use hayward_shared::protocol::OURS;
 use serde_json::{Value, json};
 use std::fs;
@@ -21,7 +21,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 /// Whatever is waited for must come within this.
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_secs(120);
 
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
@@ -270,4 +270,33 @@ async fn f36_a_relay_that_lacks_an_ability_is_left_and_the_user_is_told() {
     machine.link().await;
     let log = machine.log();
     assert!(log.contains("lacks flight that the relay 9.0.0 needs"), "{log}");
+}
+
+/// Commands of a relay that is further than this daemon.
+#[tokio::test]
+async fn f36_a_command_that_is_not_understood_is_refused_under_its_request() {
+    let machine = Machine::start().await;
+    let mut socket = machine.link().await;
+    let welcome = json!({"type": "authenticated", "daemonId": DaemonId::fresh(),
+        "protocolVersion": 1, "version": "9.0.0", "capabilities": OURS});
+    socket.send(Message::text(welcome.to_string())).await.unwrap();
+    let asked = [
+        json!({"type": "foldTime", "requestId": RequestId::fresh()}),
+        json!({"type": "mergeStatus", "requestId": RequestId::fresh(), "taskId": 7}),
+    ];
+    for command in &asked {
+        socket.send(Message::text(command.to_string())).await.unwrap();
+        let refused = async {
+            loop {
+                let Message::Text(text) = socket.next().await.unwrap().unwrap() else { continue };
+                let said: Value = serde_json::from_str(&text).unwrap();
+                if said["requestId"] == command["requestId"] {
+                    return said;
+                }
+            }
+        };
+        let refused = tokio::time::timeout(BOUND, refused).await.unwrap();
+        assert_eq!((&refused["type"], &refused["ok"]), (&json!("reply"), &json!(false)));
+        assert_eq!(refused["error"]["code"], "incompatible", "{refused}");
+    }
 }

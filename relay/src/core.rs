@@ -11,6 +11,7 @@ use crate::registry::Registry;
 use crate::store::{Store, StoreError, Tx};
 use hayward_shared::id::RelayId;
 use hayward_shared::time::Timestamp;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -21,6 +22,8 @@ use tokio::time::timeout;
 pub(crate) struct Core {
     /// Who this relay is to others that share its database.
     pub(crate) id: RelayId,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
     pub(crate) store: Arc<Store>,
     pub(crate) bus: Bus,
     pub(crate) registry: Registry,
@@ -94,6 +97,7 @@ pub(crate) mod tests {
         let config = Config::new(PathBuf::from("relay.db"), "127.0.0.1:0".parse().unwrap());
         Arc::new(Core {
             id: RelayId::fresh(),
+            address: config.listen,
             store,
             registry: Registry::new(bus.clone()),
             bus,

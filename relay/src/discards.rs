@@ -50,7 +50,7 @@ async fn clear(
         && let Err(fault) = core.registry.ask(daemon, body, core.timing.work).await
     {
         tracing::info!(%task, %daemon, %fault, "it was discarded; its daemon has not cleared it");
-        if matches!(fault.code, Code::DaemonOffline | Code::Unavailable) {
+        if matches!(fault.code, Code::DaemonOffline | Code::Unavailable | Code::Incompatible) {
             return Ok(());
         }
     }

@@ -61,18 +61,38 @@ impl Field {
         }
     }
 
-    /// A daemon said anew how it stands.
-    pub(crate) fn describe(&self, workspace: WorkspaceId, daemon: DaemonId, profile: &Profile) {
-        if let Some(player) = self.lock().get_mut(&workspace).and_then(|all| all.get_mut(&daemon)) {
-            player.profile = profile.clone();
-        }
+    /// A daemon said anew how it stands; what comes over a link that was replaced is passed over.
+    pub(crate) fn describe(
+        &self,
+        workspace: WorkspaceId,
+        daemon: DaemonId,
+        link: LinkId,
+        profile: &Profile,
+    ) {
+        self.at(workspace, daemon, link, |player| player.profile = profile.clone());
     }
 
-    /// A daemon has so many places left.
-    pub(crate) fn has_free(&self, workspace: WorkspaceId, daemon: DaemonId, free: u32) {
-        if let Some(player) = self.lock().get_mut(&workspace).and_then(|all| all.get_mut(&daemon)) {
-            player.free = free;
-        }
+    /// A daemon has so many places left; what comes over a link that was replaced is passed over.
+    pub(crate) fn has_free(
+        &self,
+        workspace: WorkspaceId,
+        daemon: DaemonId,
+        link: LinkId,
+        free: u32,
+    ) {
+        self.at(workspace, daemon, link, |player| player.free = free);
+    }
+
+    fn at(
+        &self,
+        workspace: WorkspaceId,
+        daemon: DaemonId,
+        link: LinkId,
+        change: impl FnOnce(&mut Player),
+    ) {
+        let mut all = self.lock();
+        let player = all.get_mut(&workspace).and_then(|all| all.get_mut(&daemon));
+        player.filter(|player| player.link == link).map(change).unwrap_or_default();
     }
 
     /// Whether another daemon of the workspace has room.
@@ -121,19 +141,24 @@ mod tests {
         let vitals = Vitals { warm: vec!["/r".into()], ..Vitals::default() };
         let ready = Profile { vitals, ..plain.clone() };
         field.enter(workspace, cold, LinkId(1), &plain);
-        field.has_free(workspace, cold, 1);
+        field.has_free(workspace, cold, LinkId(1), 1);
         assert!(!field.has_better(workspace, cold, &task), "it is alone");
         field.enter(workspace, warm, LinkId(2), &ready);
         assert!(!field.has_better(workspace, cold, &task), "the other has not asked for work");
         assert!(!field.has_rival(workspace, cold) && field.has_rival(workspace, warm));
-        field.has_free(workspace, warm, 1);
+        field.has_free(workspace, warm, LinkId(1), 1);
+        assert!(!field.has_rival(workspace, cold), "that was a link of before");
+        field.has_free(workspace, warm, LinkId(2), 1);
         assert!(field.has_rival(workspace, cold));
         assert!(field.has_better(workspace, cold, &task));
         assert!(!field.has_better(workspace, warm, &task));
         assert!(!field.has_better(WorkspaceId::fresh(), cold, &task));
-        field.describe(workspace, warm, &Profile { runtimes: vec![], ..ready.clone() });
+        let without = Profile { runtimes: vec![], ..ready.clone() };
+        field.describe(workspace, warm, LinkId(1), &without);
+        assert!(field.has_better(workspace, cold, &task), "that was a link of before");
+        field.describe(workspace, warm, LinkId(2), &without);
         assert!(!field.has_better(workspace, cold, &task), "it has no such agent");
-        field.describe(workspace, warm, &ready);
+        field.describe(workspace, warm, LinkId(2), &ready);
         field.leave(workspace, warm, LinkId(1));
         assert!(field.has_better(workspace, cold, &task), "that was a link of before");
         field.enter(workspace, warm, LinkId(1), &plain);

@@ -19,6 +19,7 @@ mod lease;
 mod limits;
 mod metrics;
 mod mover;
+mod origin;
 mod placement;
 mod presence;
 mod prices;
@@ -31,7 +32,7 @@ mod store;
 mod sweep;
 
 pub use auth::Secret;
-pub use bus::{BusAddress, BusError, NotABus};
+pub use bus::{BusAddress, BusError, BusKeys, NotABus};
 pub use config::{Config, Timing};
 pub use database::{Database, NotADatabase, Postgres};
 pub use examine::{Examined, examine};

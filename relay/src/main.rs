@@ -1,19 +1,23 @@
 //! `hayward-relay`: a relay of its own, for a team.
 
 use clap::{Parser, Subcommand};
-use hayward_relay::{BusAddress, Config, Database, Relay};
+use hayward_edge::log::{self, Format, Logging, Setting};
+use hayward_relay::{BusAddress, BusKeys, Config, Database, Relay};
 use std::error::Error;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Hayward's relay: authenticates, routes, keeps tasks and redacted events.
 #[derive(Parser)]
 #[command(name = "hayward-relay", version)]
 struct Arguments {
+    /// How the log on stderr looks: text, or json for one object a line. What is in it says HAYWARD_LOG,
+    /// else RUST_LOG.
+    #[arg(long, global = true, value_name = "FORMAT", env = "HAYWARD_LOG_FORMAT", default_value_t)]
+    log_format: Format,
     #[command(subcommand)]
     command: Command,
 }
@@ -33,10 +37,13 @@ enum Command {
             hide_env_values = true
         )]
         database: String,
-        /// The bus (NATS) of relays that share a PostgreSQL database: nats://HOST:PORT. Who may publish there may
-        /// command every daemon: keep it to the relays.
+        /// The bus (NATS) of relays that share a PostgreSQL database: nats://HOST:PORT or tls://HOST:PORT, several
+        /// put apart by commas; one tls:// counts for all. Who may publish there may command every daemon: keep
+        /// it to the relays.
         #[arg(long, env = "HAYWARD_RELAY_BUS", hide_env_values = true)]
         bus: Option<String>,
+        #[command(flatten)]
+        keys: Box<Keys>,
         /// Where a new database's first token is written [default: owner.token beside the file].
         #[arg(long, value_name = "FILE")]
         owner_token: Option<PathBuf>,
@@ -66,11 +73,42 @@ enum Command {
     },
 }
 
+/// The files that open the bus.
+#[derive(clap::Args)]
+struct Keys {
+    /// Credentials for the bus, as nsc writes them.
+    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CREDENTIALS")]
+    bus_credentials: Option<PathBuf>,
+    /// Authorities that issue certificates of the bus (PEM) [default: those of the system].
+    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CA")]
+    bus_ca: Option<PathBuf>,
+    /// The certificate to show the bus (PEM).
+    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CERTIFICATE")]
+    bus_certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_KEY")]
+    bus_key: Option<PathBuf>,
+}
+
+impl From<Keys> for BusKeys {
+    fn from(keys: Keys) -> Self {
+        let Keys { bus_credentials, bus_ca, bus_certificate, bus_key } = keys;
+        Self {
+            credentials: bus_credentials,
+            ca: bus_ca,
+            certificate: bus_certificate,
+            key: bus_key,
+        }
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(Arguments::parse().command).await {
+    // it is there already only where something installed it before
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let Arguments { log_format, command } = Arguments::parse();
+    let logging = logging(log_format);
+    let code = match run(command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let mut text = format!("error: {e}");
@@ -82,7 +120,20 @@ async fn main() -> ExitCode {
             tracing::error!("{text}");
             ExitCode::FAILURE
         }
-    }
+    };
+    logging.end().await;
+    code
+}
+
+fn logging(format: Format) -> Logging {
+    let usual = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    log::begin(Setting {
+        service: "hayward-relay",
+        // the client of the bus repeats each failed try; the relay tells why, once
+        usual: usual.unwrap_or_else(|| "info,async_nats=off".to_owned()),
+        format,
+        colours: std::io::stderr().is_terminal(),
+    })
 }
 
 async fn run(command: Command) -> Result<(), Box<dyn Error>> {
@@ -91,6 +142,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             listen,
             database,
             bus,
+            keys,
             owner_token,
             origins,
             public_name,
@@ -99,7 +151,8 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
         } => {
             let database: Database = database.parse()?;
             let mut config = Config::new(database, listen);
-            config.bus = bus.as_deref().map(str::parse::<BusAddress>).transpose()?;
+            let bus = bus.as_deref().map(str::parse::<BusAddress>).transpose()?;
+            config.bus = bus.map(|bus| bus.opened_with((*keys).into()));
             limits.iter().try_for_each(|text| config.limits.set(text))?;
             prices.iter().try_for_each(|text| config.prices.set(text))?;
             Config { owner_token, allowed_origins: origins, public_name, ..config }

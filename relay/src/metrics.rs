@@ -1,5 +1,6 @@
 //! What the relay counts of itself, for Prometheus. Numbers alone: no name, id or address.
 
+use axum::http;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -28,6 +29,31 @@ pub(crate) enum Method {
     PATCH,
     DELETE,
     OTHER,
+}
+
+impl Method {
+    /// Its name.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::GET => "GET",
+            Self::POST => "POST",
+            Self::PATCH => "PATCH",
+            Self::DELETE => "DELETE",
+            Self::OTHER => "OTHER",
+        }
+    }
+}
+
+impl From<&http::Method> for Method {
+    fn from(method: &http::Method) -> Self {
+        match *method {
+            http::Method::GET => Self::GET,
+            http::Method::POST => Self::POST,
+            http::Method::PATCH => Self::PATCH,
+            http::Method::DELETE => Self::DELETE,
+            _ => Self::OTHER,
+        }
+    }
 }
 
 /// Tasks that stand so.

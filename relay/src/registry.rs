@@ -14,11 +14,12 @@ pub(crate) use searches::Search;
 pub(crate) use watches::NewWatch;
 
 use crate::bus::Bus;
+use crate::origin;
 use crate::socket::pipe::Outlet;
 use crate::store::StoreError;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, RelayId, RequestId, TaskId, WatchId, WorkspaceId};
-use hayward_shared::protocol::{ClientNotice, FromDaemon, Reply, Tagged, ToDaemon, encode};
+use hayward_shared::protocol::{ClientNotice, FromDaemon, Reply, ToDaemon, encode};
 use hayward_shared::time::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -153,7 +154,10 @@ pub(crate) fn unexpected(answer: &FromDaemon) -> Fault {
 }
 
 fn command(body: ToDaemon, request: Option<RequestId>) -> Result<String, Fault> {
-    let message = request.map_or_else(|| body.clone().into(), |r| Tagged::asking(body.clone(), r));
+    let message = match request {
+        Some(request) => origin::command(body, request),
+        None => body.into(),
+    };
     encode(&message).map_err(|_| Fault::new(Code::Internal, "a command could not be written"))
 }
 
@@ -246,6 +250,11 @@ impl Registry {
     /// How many daemons are linked to this relay.
     pub(crate) fn online(&self) -> usize {
         self.lock().links.len()
+    }
+
+    /// How many daemons of a workspace are linked to this relay.
+    pub(crate) fn linked_here(&self, workspace: WorkspaceId) -> usize {
+        self.lock().links.values().filter(|link| link.workspace == workspace).count()
     }
 
     /// Tells the daemons of a workspace that there may be work.

@@ -1,6 +1,6 @@
 //! A running relay: started, asked for credentials by its own process, stopped.
 
-use crate::auth::{Secret, Who};
+use crate::auth::{self, Secret, Who};
 use crate::brakes;
 use crate::bus::{self, Bus, BusError};
 use crate::config::Config;
@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::refusals;
 use crate::registry::Registry;
+use crate::socket::ahead::Ahead;
 use crate::store::relays::Card;
 use crate::store::tokens::{self, Issue};
 use crate::store::{Store, StoreError, Tx, users};
@@ -143,6 +144,7 @@ impl Relay {
         let (stop, stopping) = watch::channel(false);
         let core = Arc::new(Core {
             id,
+            address,
             store,
             registry: Registry::new(bus.clone()),
             bus,
@@ -222,6 +224,31 @@ impl Relay {
         Ok(secret)
     }
 
+    /// A new token for the first owner of the oldest workspace (`hwu_`); none where it has no owner.
+    /// It does not expire.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn issue_owner_token(&self) -> Result<Option<Secret>, StoreError> {
+        let mut tx = self.core.store.write().await?;
+        let Some(workspace) = users::first_workspace(tx.conn()).await? else { return Ok(None) };
+        let Some(owner) = users::first_owner(tx.conn(), workspace).await? else { return Ok(None) };
+        let (who, role) = (Who::User(owner), Role::Owner);
+        let issue = Issue { workspace, who, role, expires_at: None };
+        let (secret, _) = tokens::issue(tx.conn(), issue, crate::clock::now()).await?;
+        tx.commit().await?;
+        Ok(Some(secret))
+    }
+
+    /// Whether a token was made on this database, be it good still or not.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn knows(&self, token: &str) -> Result<bool, StoreError> {
+        let mut reader = self.core.store.read().await?;
+        Ok(tokens::find(&mut reader, &auth::hash(token)).await?.is_some())
+    }
+
     /// Stops: takes no new request, ends those under way, says goodbye on every link.
     ///
     /// What has not ended within 5 s is cut off. All that was answered is stored.
@@ -260,11 +287,12 @@ impl Drop for Relay {
 struct Door(net::Listener);
 
 impl axum::serve::Listener for Door {
-    type Io = net::Stream;
+    type Io = Ahead<net::Stream>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (net::Stream, SocketAddr) {
-        self.0.accept().await
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        let (stream, from) = self.0.accept().await;
+        (Ahead::of(stream), from)
     }
 
     fn local_addr(&self) -> std::io::Result<SocketAddr> {

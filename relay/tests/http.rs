@@ -341,6 +341,9 @@ async fn commands_reach_the_daemon_and_its_answers_come_back() {
             .say(json!({"type": "reply", "requestId": asked["requestId"], "ok": false,
                 "error": {"code": "failed", "message": "no", "retryable": false}}))
             .await;
+        let asked = daemon.socket.until("readDiff").await;
+        let odd = json!({"type": "reply", "requestId": asked["requestId"], "ok": "perhaps"});
+        daemon.socket.say(odd).await;
         daemon
     };
     let asking = async {
@@ -349,6 +352,8 @@ async fn commands_reach_the_daemon_and_its_answers_come_back() {
         assert_eq!(house.get(&path("/diff")).await["patch"], "+");
         let (status, value) = house.call("POST", &path("/resume"), None).await;
         assert_eq!((status, &value["error"]["message"]), (500, &json!("no")));
+        let (status, value) = house.call("GET", &path("/diff"), None).await;
+        assert_eq!((status, &value["error"]["code"]), (400, &json!("incompatible")), "{value}");
     };
     let (mut daemon, ()) = tokio::join!(served, asking);
     let (status, value) = house.call("POST", &path("/resume"), None).await;

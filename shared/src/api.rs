@@ -1,7 +1,7 @@
 //! Bodies of the relay's HTTP interface that are not a task or an event.
 
 use crate::budget::Spent;
-use crate::id::{DaemonId, MachineId, TokenId, UserId};
+use crate::id::{DaemonId, MachineId, RelayId, TokenId, UserId};
 use crate::task::{CompletionAction, Task};
 use crate::time::Timestamp;
 use crate::why::Why;
@@ -120,6 +120,38 @@ pub struct Health {
     /// The bus to the other relays, where there is to be one: `up` or `away`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bus: Option<String>,
+    /// Why the bus is away, once that is known: `unreachable`, `refused` (it does not let the relay
+    /// in) or `certificate` (one of the two does not take the other's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bus_fault: Option<String>,
+}
+
+/// A relay as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayView {
+    /// Its id, which it has as long as its process runs.
+    pub id: RelayId,
+    /// Where it listens; the port alone, on `0.0.0.0`, where the caller does not manage the workspace.
+    pub address: String,
+    /// From where it reached the database; absent: it is the only one of its database, or the caller
+    /// does not manage the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Where it can be asked; absent: that follows from nothing that the relay who answers knows, or the
+    /// caller does not manage the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Its version.
+    pub version: String,
+    /// Whether it is the one that answers.
+    pub answers: bool,
+    /// Whether it goes on saying that it lives.
+    pub online: bool,
+    /// Since when its process runs, by its own clock.
+    pub since: Timestamp,
+    /// How many daemons of the workspace are linked to it.
+    pub links: usize,
 }
 
 /// Body of `POST /api/v1/tasks/{id}/message`.

@@ -3,6 +3,7 @@
 //! People see the last eight hex digits ([`TaskId::short`]): ids made in one second share their
 //! beginning, never their end. Wherever a person types an id, a [`Fragment`] of it serves.
 
+use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -81,6 +82,16 @@ ids! {
     RelayId,
 }
 
+impl RelayId {
+    /// When it was made, by the clock of whoever made it; none of an id that holds no clock.
+    #[must_use]
+    pub fn made_at(&self) -> Option<Timestamp> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        let ms = seconds.saturating_mul(1000).saturating_add(u64::from(nanos) / 1_000_000);
+        Some(Timestamp::from_millis(i64::try_from(ms).unwrap_or(i64::MAX)))
+    }
+}
+
 fn short(id: &Uuid) -> String {
     let hex = id.simple().to_string();
     hex[hex.len() - 8..].to_owned()
@@ -153,6 +164,13 @@ impl fmt::Display for Fragment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_relay_tells_by_its_id_since_when_it_runs() {
+        let id: RelayId = "01939d3a-7c00-7000-8000-0000deadbeef".parse().unwrap();
+        assert_eq!(id.made_at(), Some(Timestamp::from_millis(0x0193_9d3a_7c00)));
+        assert_eq!(RelayId(Uuid::nil()).made_at(), None);
+    }
 
     #[test]
     fn f14_ids_of_one_moment_differ_in_their_short_form() {

@@ -13,6 +13,7 @@ pub mod git;
 pub mod id;
 pub mod job;
 pub mod merge;
+pub mod origin;
 pub mod path;
 pub mod protocol;
 pub mod queue;

@@ -8,7 +8,7 @@ use hayward_shared::protocol::{
     DecodeError, FROM_DAEMON_TYPES, FromDaemon, MAX_TEXT, TO_DAEMON_TYPES, Tagged, ToDaemon,
     decode, encode,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
 /// Decodes as one family and encodes again.
@@ -64,6 +64,22 @@ fn unknown_fields_are_passed_over() {
         let more = text.replacen('{', r#"{"ofTomorrow":{"a":[1]},"#, 1);
         assert_eq!(pass(&more).unwrap(), text, "{kind}");
     });
+}
+
+#[test]
+fn what_a_command_goes_back_to_is_kept_and_where_it_cannot_be_read_passed_over() {
+    let command = |more: Value| {
+        let mut fields: Value = serde_json::from_str(&golden("to_daemon", "pauseTask")).unwrap();
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_str::<Value>(&to_daemon(&fields.to_string()).unwrap()).unwrap()
+    };
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let good = command(json!({ "origin": "build-7", "traceparent": parent }));
+    assert_eq!((&good["origin"], &good["traceparent"]), (&"build-7".into(), &parent.into()));
+    let plain = command(json!({}));
+    for bad in [json!("two words"), json!(7), json!(null), json!({}), json!("a".repeat(65))] {
+        assert_eq!(command(json!({ "origin": bad, "traceparent": bad })), plain);
+    }
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub struct Api {
 pub struct Reply {
     /// The status.
     pub status: u16,
+    /// Its headers, as they came.
+    pub head: String,
     /// The body.
     pub body: String,
 }
@@ -29,6 +31,14 @@ impl Reply {
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// The value of a header; empty when it is not there.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        let pairs = self.head.lines().filter_map(|line| line.split_once(':'));
+        let mut named = pairs.filter(|(one, _)| one.eq_ignore_ascii_case(name));
+        named.next().map(|(_, value)| value.trim()).unwrap_or_default()
     }
 
     /// The code of the error in the body.
@@ -162,7 +172,7 @@ fn parse(answer: &[u8]) -> Reply {
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     let body = if chunked { join(body) } else { body.to_owned() };
-    Reply { status, body }
+    Reply { status, head: head.to_owned(), body }
 }
 
 fn join(mut body: &str) -> String {

@@ -6,6 +6,7 @@
 #![expect(clippy::panic, reason = "a harness fails its test by panicking")]
 
 pub mod cable;
+pub mod collector;
 pub mod home;
 pub mod http;
 pub mod model;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// No command of a test lasts longer; one that follows a task may wait for its end.
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(270);
 
 /// Output that is still open this long after its command ended is held by somebody who should
 /// have closed it.

@@ -62,6 +62,11 @@ impl Relay {
         });
     }
 
+    /// Sets a variable for it from its next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.home.set(name, value);
+    }
+
     /// Ends it as a crash does.
     pub fn crash(&mut self) {
         if let Some(mut child) = self.child.take() {

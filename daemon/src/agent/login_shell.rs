@@ -131,8 +131,9 @@ fn detached(program: &str) -> Command {
 
 /// A process that leads a group of its own, and the only owner of that group: dropped, it is killed,
 /// and what it started is told that its terminal hung up and to end, so that it may put back what it
-/// holds: a version manager that is killed leaves a lock that slows every later shell. What left the
-/// group by itself, or takes no such word, is not followed.
+/// holds: a version manager that is killed leaves a lock that slows every later shell. It stands
+/// still while it is told: what it would start at the first word, to put things back, would be ended
+/// by the second. What left the group by itself, or takes no such word, is not followed.
 #[derive(Debug)]
 pub(super) struct Group {
     child: Child,
@@ -180,9 +181,10 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(pid) = self.pid {
-            // Gone already is the usual case. Who ignores the first, as a daemon under nohup hands that
-            // on, hears the second; what stands still hears of either only when it goes on.
-            for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT] {
+            // Gone already is the usual case. Who ignores that a terminal hung up, as a daemon under
+            // nohup hands that on, hears the next.
+            let words = [Signal::SIGSTOP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT];
+            for signal in words {
                 killpg(pid, signal).unwrap_or_default();
             }
         }

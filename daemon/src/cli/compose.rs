@@ -1,12 +1,16 @@
 //! The composition root: a daemon, and a relay in the same process where none is configured.
 
 use super::context::Context;
+use super::serve::{self, Ground};
 use crate::exit::chain as causes;
 use hayward_daemon::config::{Config, PriceSection};
 use hayward_daemon::home::{Held, Home, HomeError, Running, read_if_there, write_private};
 use hayward_daemon::process::ProcessId;
 use hayward_daemon::service::{Daemon, StartError};
-use hayward_relay::{Config as RelayConfig, Limits, Price, Prices, Relay, Secret, StoreError};
+use hayward_relay::{
+    Config as RelayConfig, Limits, Price, Prices, Relay, Secret, StartError as RelayError,
+    StoreError,
+};
 use hayward_shared::api::TokenKind;
 use hayward_shared::fault::{Code, Fault};
 use std::net::SocketAddr;
@@ -157,31 +161,11 @@ fn own_process() -> Result<ProcessId, Fault> {
     found.ok_or_else(|| Fault::new(Code::Failed, "this process is not in /proc"))
 }
 
-/// Says what happens, on stderr: what `HAYWARD_LOG` asks for, else warnings on a terminal and more
-/// in a file.
-pub(crate) fn log(verbose: bool) {
-    use std::io::IsTerminal;
-    let terminal = std::io::stderr().is_terminal();
-    let usual = if verbose {
-        "debug"
-    } else if terminal {
-        "warn"
-    } else {
-        "info"
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("HAYWARD_LOG").unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new(format!(
-            "warn,hayward={usual},hayward_daemon={usual},hayward_relay={usual}"
-        ))
-    });
-    let set = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal)
-        .try_init();
-    if set.is_err() {
-        tracing::debug!("logging is set up already");
-    }
+/// What is logged of both sides at a level, and of all else warnings. The client of the bus repeats each
+/// failed try; the relay tells why, once.
+pub(crate) fn usual_log(level: &str) -> String {
+    let ours = ["hayward", "hayward_daemon", "hayward_relay", "hayward_edge"];
+    ours.iter().fold("warn,async_nats=off".to_owned(), |all, room| format!("{all},{room}={level}"))
 }
 
 /// The wish that this process end.
@@ -216,18 +200,36 @@ async fn embed(
     let relay = start_relay(home, listen, config).await?;
     let address = relay.address();
     write_private(&port_file(home), &address.to_string()).map_err(home_fault)?;
-    if let Some(first) = relay.bootstrap() {
-        write_private(&home.user_token(), first.token.expose()).map_err(home_fault)?;
+    let untold = |error: StoreError| internal("make a token", &error);
+    let user = read_if_there(&home.user_token()).map_err(home_fault)?;
+    let user = match relay.bootstrap() {
+        Some(first) => Some(first.token.clone()),
+        None if is_of(&relay, user.as_deref()).await.map_err(untold)? => None,
+        // another relay founded it; whoever serves a database may do all that its owner may
+        None => relay.issue_owner_token().await.map_err(untold)?,
+    };
+    if let Some(token) = user {
+        write_private(&home.user_token(), token.expose()).map_err(home_fault)?;
     }
-    let token = match read_if_there(&home.daemon_token()).map_err(home_fault)? {
-        Some(token) if relay.bootstrap().is_none() => token,
+    let known = read_if_there(&home.daemon_token()).map_err(home_fault)?;
+    let token = match known {
+        Some(token) if is_of(&relay, Some(&token)).await.map_err(untold)? => token,
         _ => {
-            let token = issue(&relay).await.map_err(|error| internal("make a token", &error))?;
+            let token = issue(&relay).await.map_err(untold)?;
             write_private(&home.daemon_token(), token.expose()).map_err(home_fault)?;
             token.expose().to_owned()
         }
     };
     Ok((relay, Remote { url: format!("http://{address}"), token }))
+}
+
+/// Whether a token of the state folder is one of this relay's database. It may have been another's
+/// before; one that was revoked stays what it is.
+async fn is_of(relay: &Relay, token: Option<&str>) -> Result<bool, StoreError> {
+    match token {
+        Some(token) => relay.knows(token).await,
+        None => Ok(false),
+    }
 }
 
 async fn issue(relay: &Relay) -> Result<Secret, StoreError> {
@@ -245,23 +247,32 @@ async fn start_relay(
     listen: Option<SocketAddr>,
     config: &Config,
 ) -> Result<Relay, Fault> {
-    let at = |address| {
-        let usual = RelayConfig::new(home.relay_database(), address);
-        Relay::start(RelayConfig { limits: limits(config), prices: prices(config), ..usual })
-    };
-    let fault = |error: hayward_relay::StartError| internal("start the embedded relay", &error);
+    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let usual = serve::configured(Ground::default(), anywhere, home, config)?;
+    let at = |listen| Relay::start(RelayConfig { listen, ..usual.clone() });
     if let Some(wanted) = listen {
-        return at(wanted).await.map_err(fault);
+        return at(wanted).await.map_err(relay_fault);
     }
     let last = read_if_there(&port_file(home)).map_err(home_fault)?;
     if let Some(last) = last.and_then(|last| last.parse().ok()) {
         match at(last).await {
-            Err(hayward_relay::StartError::Listen { .. }) => {}
-            started => return started.map_err(fault),
+            Err(RelayError::Listen { .. }) => {}
+            started => return started.map_err(relay_fault),
         }
     }
-    let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    at(anywhere).await.map_err(fault)
+    at(anywhere).await.map_err(relay_fault)
+}
+
+fn relay_fault(error: RelayError) -> Fault {
+    let fault = internal("start the embedded relay", &error);
+    match error {
+        RelayError::Store { .. } | RelayError::Bus(_) => fault.with_hint(
+            "`hayward relay doctor` looks at its database and its bus, which `database` and `bus` \
+             under [relay] of config.toml name",
+        ),
+        RelayError::Taken { .. } => fault.with_hint("`bus` under [relay] of config.toml names one"),
+        _ => fault,
+    }
 }
 
 /// What a relay that is served from this configuration lets each workspace have at once.

@@ -3,6 +3,7 @@
 use super::compose::{self, Setting};
 use super::context::Context;
 use super::doctor;
+use super::log::{self, LogArgs};
 use super::up;
 use crate::exit::{End, Outcome};
 use hayward_shared::fault::{Code, Fault};
@@ -17,7 +18,7 @@ pub(crate) struct DaemonArgs {
 #[derive(clap::Subcommand)]
 enum DaemonCommand {
     /// Run the daemon in the foreground, linked to the configured relay
-    Run,
+    Run(LogArgs),
     /// Look for what keeps work from going well on this machine; exits 1 when something fails
     Doctor,
 }
@@ -25,13 +26,17 @@ enum DaemonCommand {
 /// Runs the daemon.
 pub(crate) async fn run(args: DaemonArgs, context: &Context) -> Outcome {
     match args.command {
-        DaemonCommand::Run => serve(context).await.map(|()| End::Done),
+        DaemonCommand::Run(args) => {
+            let logging = log::begin(args, "hayward", context);
+            let served = serve(context).await;
+            logging.end().await;
+            served.map(|()| End::Done)
+        }
         DaemonCommand::Doctor => doctor::daemon(context).await,
     }
 }
 
 async fn serve(context: &Context) -> Result<(), Fault> {
-    compose::log(context.is_verbose());
     let (home, config) = (context.home()?, context.config()?);
     let remote = compose::remote(context, &home, &config)?.ok_or_else(|| {
         Fault::new(Code::Usage, "no relay is configured for this daemon").with_hint(

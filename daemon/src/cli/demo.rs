@@ -68,7 +68,7 @@ pub(crate) async fn run(args: DemoArgs, context: &Context) -> Outcome {
         .map_err(|error| failed("make a folder for the demonstration", &error))?;
     let stage = Stage::set(root.path())?;
     let place = context.at(stage.home.root());
-    let running = detach::start(&stage.home, None, &place).await?;
+    let running = detach::start(&stage.home, (None, None), &place).await?;
     let outcome = show(&stage, &running, context).await;
     let stopped = match process(&running) {
         Some(daemon) => down::stop(daemon).await,

@@ -1,6 +1,7 @@
 //! Starts the daemon in the background and waits until it serves.
 
 use super::context::Context;
+use super::log::LogArgs;
 use super::print::tone::Tone;
 use crate::client::{Client, Place, alive};
 use crate::exit::OrFault;
@@ -34,7 +35,7 @@ const TAIL_LINES: usize = 10;
 /// told the relay and the token of the context.
 pub(crate) async fn start(
     home: &Home,
-    listen: Option<SocketAddr>,
+    how: (Option<SocketAddr>, Option<LogArgs>),
     context: &Context,
 ) -> Result<Running, Fault> {
     if let Some(running) = alive(home)? {
@@ -47,7 +48,7 @@ pub(crate) async fn start(
     })?;
     // an error can only mean an odd file; then all of it counts as new
     let before = log.seek(SeekFrom::End(0)).unwrap_or(0);
-    let mut child = spawn(home, listen, context, log)?;
+    let mut child = spawn(home, how, context, log)?;
     match ready(home, &mut child).await {
         Ok(running) => Ok(running),
         Err(fault) => Err(explain(fault, home, before, context)),
@@ -56,7 +57,7 @@ pub(crate) async fn start(
 
 fn spawn(
     home: &Home,
-    listen: Option<SocketAddr>,
+    (listen, logs): (Option<SocketAddr>, Option<LogArgs>),
     context: &Context,
     log: File,
 ) -> Result<Child, Fault> {
@@ -66,6 +67,9 @@ fn spawn(
     command.arg("--home").arg(home.root()).args(["up", "--own-session"]);
     if let Some(listen) = listen {
         command.arg("--listen").arg(listen.to_string());
+    }
+    if let Some(logs) = logs {
+        command.arg("--log-format").arg(logs.log_format.to_string());
     }
     // what the environment says was read already, and counts only where it is told on
     command.env_remove("HAYWARD_HOME").env_remove("HAYWARD_RELAY").env_remove("HAYWARD_TOKEN");
@@ -139,11 +143,20 @@ fn explain(fault: Fault, home: &Home, before: u64, context: &Context) -> Fault {
     for line in &lines {
         context.out.say(Tone::Dim, &super::print::escape::line(line));
     }
-    let message = match lines.last() {
-        Some(last) => format!("{}: {last}", fault.message),
+    let log = format!("its log is {}", path.display());
+    let (why, hint) = reason(&lines);
+    let message = match why {
+        Some(why) => format!("{}: {why}", fault.message),
         None => fault.message,
     };
-    Fault::new(fault.code, message).with_hint(format!("its log is {}", path.display()))
+    let hint = hint.map_or_else(|| log.clone(), |hint| format!("{hint}; {log}"));
+    Fault::new(fault.code, message).with_hint(hint)
+}
+
+/// Why it ended and what to do, as these lines of its log tell.
+fn reason(lines: &[String]) -> (Option<&str>, Option<&str>) {
+    let told = |begin| lines.iter().rev().find_map(|line| line.strip_prefix(begin));
+    (told("error: ").or_else(|| lines.last().map(String::as_str)), told("hint: "))
 }
 
 /// The last lines that were written after `before`.
@@ -162,6 +175,15 @@ fn tail(path: &std::path::Path, before: u64) -> std::io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reason_is_the_error_that_it_told_last_or_its_last_words() {
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        let told = lines("error: old\nWARN slow\nerror: no disk\nhint: make room");
+        assert_eq!(reason(&told), (Some("no disk"), Some("make room")));
+        assert_eq!(reason(&lines("killed")), (Some("killed"), None));
+        assert_eq!(reason(&[]), (None, None));
+    }
 
     #[test]
     fn the_tail_is_what_this_start_wrote() {

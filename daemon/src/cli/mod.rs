@@ -14,6 +14,7 @@ mod doctor;
 mod down;
 mod job;
 mod limits;
+mod log;
 mod logs;
 mod merge;
 mod overlap;

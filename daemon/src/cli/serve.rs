@@ -3,13 +3,16 @@
 use super::compose::{self, Ending};
 use super::context::Context;
 use super::doctor::{self, Base, Tables};
+use super::log::{self, LogArgs};
 use super::print::tone::Tone;
 use crate::exit::{End, Outcome, chain};
-use hayward_relay::{BusAddress, Config, Database, MoveError, Relay};
+use hayward_daemon::config::Config as File;
+use hayward_daemon::home::Home;
+use hayward_relay::{BusAddress, BusKeys, Config, Database, MoveError, Relay};
 use hayward_shared::fault::{Code, Fault};
 use serde_json::json;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What to do with the relay.
 #[derive(clap::Args)]
@@ -21,7 +24,12 @@ pub(crate) struct RelayArgs {
 #[derive(clap::Subcommand)]
 enum RelayCommand {
     /// Run a relay in the foreground
-    Serve(ServeArgs),
+    Serve {
+        #[command(flatten)]
+        at: ServeArgs,
+        #[command(flatten)]
+        log: LogArgs,
+    },
     /// Move all data of a stopped relay from its SQLite file into an empty PostgreSQL database
     Migrate(MigrateArgs),
     /// Look at the database and the bus of a relay; exits 1 when something fails
@@ -47,21 +55,50 @@ struct ServeArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7420")]
     listen: SocketAddr,
 
+    #[command(flatten)]
+    ground: Ground,
+}
+
+/// What a relay works on, as options name it.
+#[derive(clap::Args, Default)]
+pub(super) struct Ground {
     /// A SQLite file, made when it is not there, or postgres://USER:PASSWORD@HOST:PORT/NAME
     /// [default: relay.db in the state folder]
     #[arg(long, value_name = "FILE|URL", env = "HAYWARD_RELAY_DATABASE", hide_env_values = true)]
     database: Option<String>,
 
-    /// Where relays that share a PostgreSQL database meet (NATS): nats://HOST:PORT. Whoever may
-    /// publish there may command every daemon: keep it to the relays
+    /// Where relays that share a PostgreSQL database meet (NATS): nats://HOST:PORT or
+    /// tls://HOST:PORT, several put apart by commas; one tls:// counts for all. Whoever may publish
+    /// there may command every daemon: keep it to the relays
     #[arg(long, value_name = "URL", env = "HAYWARD_RELAY_BUS", hide_env_values = true)]
     bus: Option<String>,
+
+    /// Credentials for the bus, as nsc writes them
+    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CREDENTIALS")]
+    bus_credentials: Option<PathBuf>,
+
+    /// Authorities that issue certificates of the bus (PEM) [default: those of the system]
+    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CA")]
+    bus_ca: Option<PathBuf>,
+
+    /// The certificate to show the bus (PEM)
+    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CERTIFICATE")]
+    bus_certificate: Option<PathBuf>,
+
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_KEY")]
+    bus_key: Option<PathBuf>,
 }
 
 /// Runs the relay.
 pub(crate) async fn run(args: RelayArgs, context: &Context) -> Outcome {
     match args.command {
-        RelayCommand::Serve(args) => serve(args, context).await.map(|()| End::Done),
+        RelayCommand::Serve { at, log } => {
+            let logging = log::begin(log, "hayward-relay", context);
+            let served = serve(at, context).await;
+            logging.end().await;
+            served.map(|()| End::Done)
+        }
         RelayCommand::Migrate(args) => migrate(args, context).await.map(|()| End::Done),
         RelayCommand::Doctor(args) => doctor(args, context).await,
     }
@@ -69,7 +106,7 @@ pub(crate) async fn run(args: RelayArgs, context: &Context) -> Outcome {
 
 async fn doctor(args: ServeArgs, context: &Context) -> Outcome {
     let listen = args.listen;
-    let config = configured(args, context)?;
+    let config = configured(args.ground, listen, &context.home()?, &context.config()?)?;
     let at = match &config.database {
         Database::Sqlite(file) => file.display().to_string(),
         Database::Postgres(at) => at.to_string(),
@@ -78,6 +115,7 @@ async fn doctor(args: ServeArgs, context: &Context) -> Outcome {
         Database::Sqlite(file) => file.parent().map(Path::to_owned),
         Database::Postgres(_) => None,
     };
+    let exposed = found_open(&config);
     let (found, served) = tokio::join!(hayward_relay::examine(&config), doctor::answers_at(listen));
     let tables = found.tables.map_err(|error| chain(&error)).map(|tables| Tables {
         version: tables.version,
@@ -86,12 +124,20 @@ async fn doctor(args: ServeArgs, context: &Context) -> Outcome {
         ahead_ms: tables.ahead_ms,
     });
     let bus = found.bus.map(|bus| bus.map_err(|error| chain(&error)));
-    doctor::relay(&Base { at, tables, bus, served, disk }, context)
+    doctor::relay(&Base { at, tables, bus, exposed, served, disk }, context)
+}
+
+/// The secret files that others may read.
+fn found_open(config: &Config) -> Vec<PathBuf> {
+    config.bus.as_ref().map(BusAddress::exposed).unwrap_or_default()
 }
 
 async fn migrate(args: MigrateArgs, context: &Context) -> Result<(), Fault> {
-    let from = database(args.from.as_deref(), context)?;
-    let to = database(Some(&args.to), context)?;
+    let from = match &args.from {
+        Some(name) => database(name)?,
+        None => context.home()?.relay_database().into(),
+    };
+    let to = database(&args.to)?;
     let moved = hayward_relay::migrate(&from, &to).await.map_err(|error| {
         let code = match error {
             MoveError::Kinds => Code::Invalid,
@@ -113,36 +159,59 @@ async fn migrate(args: MigrateArgs, context: &Context) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The named database, or the one in the state folder.
-fn database(named: Option<&str>, context: &Context) -> Result<Database, Fault> {
-    match named {
-        Some(name) => name.parse().map_err(|error| Fault::new(Code::Invalid, chain(&error))),
-        None => Ok(context.home()?.relay_database().into()),
-    }
+fn database(name: &str) -> Result<Database, Fault> {
+    name.parse().map_err(|error| Fault::new(Code::Invalid, chain(&error)))
 }
 
-/// What the options say, and where they say nothing, `[relay]` of the configuration.
-fn configured(args: ServeArgs, context: &Context) -> Result<Config, Fault> {
-    let file = context.config()?;
-    let named = args.database.or_else(|| file.relay.database.clone());
-    let database = database(named.as_deref(), context)?;
-    let (limits, prices) = (compose::limits(&file), compose::prices(&file));
-    let mut config = Config { limits, prices, ..Config::new(database, args.listen) };
-    let mut bus = args.bus;
+/// What the options say, and where they say nothing, `[relay]` of the configuration. What that names
+/// is looked for from the state folder on.
+pub(super) fn configured(
+    ground: Ground,
+    listen: SocketAddr,
+    home: &Home,
+    file: &File,
+) -> Result<Config, Fault> {
+    let section = &file.relay;
+    let database = match (&ground.database, &section.database) {
+        (Some(name), _) => database(name)?,
+        (None, Some(name)) => match database(name)? {
+            Database::Sqlite(file) => home.root().join(file).into(),
+            server @ Database::Postgres(_) => server,
+        },
+        (None, None) => home.relay_database().into(),
+    };
+    let (limits, prices) = (compose::limits(file), compose::prices(file));
+    let mut config = Config { limits, prices, ..Config::new(database, listen) };
+    let keys = keys(&ground, home, file);
+    let mut bus = ground.bus;
     if let Database::Postgres(_) = config.database {
-        config.owner_token = Some(context.home()?.root().join("owner.token"));
-        if bus.is_none() {
-            bus = file.relay.bus;
-        }
+        config.owner_token = Some(home.root().join("owner.token"));
+        bus = bus.or_else(|| section.bus.clone());
     }
-    let bus = bus.map(|name| name.parse::<BusAddress>());
-    config.bus = bus.transpose().map_err(|error| Fault::new(Code::Invalid, chain(&error)))?;
+    if let Some(name) = bus {
+        let bus = name.parse::<BusAddress>();
+        let bus = bus.map_err(|error| Fault::new(Code::Invalid, chain(&error)))?;
+        config.bus = Some(bus.opened_with(keys));
+    }
     Ok(config)
 }
 
+/// The files that open the bus.
+fn keys(ground: &Ground, home: &Home, file: &File) -> BusKeys {
+    let section = &file.relay;
+    let named = |option: &Option<PathBuf>, configured: &Option<PathBuf>| {
+        option.clone().or_else(|| configured.as_ref().map(|path| home.root().join(path)))
+    };
+    BusKeys {
+        credentials: named(&ground.bus_credentials, &section.bus_credentials),
+        ca: named(&ground.bus_ca, &section.bus_ca),
+        certificate: named(&ground.bus_certificate, &section.bus_certificate),
+        key: named(&ground.bus_key, &section.bus_key),
+    }
+}
+
 async fn serve(args: ServeArgs, context: &Context) -> Result<(), Fault> {
-    compose::log(context.is_verbose());
-    let config = configured(args, context)?;
+    let config = configured(args.ground, args.listen, &context.home()?, &context.config()?)?;
     let mut ending = Ending::new()?;
     let relay =
         Relay::start(config).await.map_err(|error| Fault::new(Code::Failed, chain(&error)))?;

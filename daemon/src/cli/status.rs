@@ -7,7 +7,7 @@ use super::print::tone::{Tone, of_status};
 use super::worktree;
 use crate::client::{Client, Doc, Filter, array, near, read, shown};
 use crate::exit::{End, Outcome};
-use hayward_shared::api::DaemonView;
+use hayward_shared::api::{DaemonView, RelayView};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::task::{STATUSES, Status, Task};
 use serde_json::{Map, Value, json};
@@ -22,7 +22,11 @@ const TOLD_IN: Duration = Duration::from_secs(2);
 struct Picture {
     url: Option<String>,
     version: Option<String>,
+    /// What it says of its bus: whether that is there, and why not.
+    bus: (Option<String>, Option<String>),
     daemons: Vec<Value>,
+    /// The relays of its database; none of one that is too old to tell.
+    relays: Option<Vec<Value>>,
     counts: Vec<(Status, usize)>,
     /// How the pools stand, when more is to be said.
     pools: Option<Vec<Value>>,
@@ -92,8 +96,11 @@ async fn fill(picture: &mut Picture, context: &Context) -> Result<(), Fault> {
     picture.url = Some(shown(&finder.relay()?).to_owned());
     let client = Client::new(finder.place()?)?;
     let health = client.get(&["health"], &[]).await?;
-    picture.version = health.get("version").and_then(Value::as_str).map(str::to_owned);
+    let told = |name: &str| health.get(name).and_then(Value::as_str).map(str::to_owned);
+    picture.version = told("version");
+    picture.bus = (told("bus"), told("busFault"));
     picture.daemons = client.all(&["api", "v1", "daemons"], &[], "daemons").await?;
+    picture.relays = relays(&client).await;
     let tasks = client.tasks(&Filter::default()).await?;
     picture.count(&tasks);
     if context.is_verbose() {
@@ -101,6 +108,12 @@ async fn fill(picture: &mut Picture, context: &Context) -> Result<(), Fault> {
         picture.pools = Some(array(&mut worktrees, "pool"));
     }
     Ok(())
+}
+
+/// The relays that share a database. What is not told, or not in time, is left out.
+async fn relays(client: &Client) -> Option<Vec<Value>> {
+    let mut told = timeout(TOLD_IN, client.get(&["api", "v1", "relays"], &[])).await.ok()?.ok()?;
+    Some(array(&mut told, "relays"))
 }
 
 fn value(picture: &Picture) -> Value {
@@ -115,8 +128,17 @@ fn value(picture: &Picture) -> Value {
         "daemons": picture.daemons,
         "tasks": counts,
     });
+    let (bus, fault) = &picture.bus;
+    for (name, told) in [("bus", bus), ("busFault", fault)] {
+        if let Some(told) = told {
+            value["relay"][name] = json!(told);
+        }
+    }
     if let Some(fault) = &picture.refused {
         value["link"] = json!({ "state": "refused", "error": fault });
+    }
+    if let Some(relays) = &picture.relays {
+        value["relays"] = json!(relays);
     }
     if let Some(pools) = &picture.pools {
         value["pool"] = json!(pools);
@@ -131,6 +153,12 @@ fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
         (None, version) => format!("version {}", version.as_deref().unwrap_or("unknown")),
     };
     context.out.line(Tone::Strong, &format!("relay {url}, {state}"))?;
+    if let Some(text) = without_bus(&picture.bus) {
+        context.out.line(Tone::Bad, &text)?;
+        let hint =
+            "hint: `hayward relay doctor` on the relay's machine, with its options, tells more";
+        context.out.line(Tone::Plain, hint)?;
+    }
     if let Some(Fault { message, hint, .. }) = &picture.refused {
         let text = format!("this machine's daemon is not linked: {}", line(message));
         context.out.line(Tone::Bad, &text)?;
@@ -147,6 +175,7 @@ fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
     if picture.away.is_some() {
         return Ok(());
     }
+    together(picture.relays.as_deref().unwrap_or_default(), context)?;
     let mut table = Table::new(&[
         fixed("DAEMON"),
         flexible("HOST"),
@@ -170,6 +199,56 @@ fn show(picture: &Picture, context: &Context) -> Result<(), Fault> {
     context.out.table(&table)?;
     counts(picture, context)?;
     worktree::pools(picture.pools.as_deref().unwrap_or_default(), context)
+}
+
+/// That the relay does not reach the others, and why.
+fn without_bus((bus, fault): &(Option<String>, Option<String>)) -> Option<String> {
+    if bus.as_deref() != Some("away") {
+        return None;
+    }
+    let why = match fault.as_deref() {
+        Some("refused") => ", it refuses the relay's credentials",
+        Some("certificate") => ", one of the two does not take the other's certificate",
+        _ => "",
+    };
+    Some(format!("the bus of the relay is away{why}: daemons of other relays cannot be reached"))
+}
+
+/// The relays of a database, where there are several.
+fn together(relays: &[Value], context: &Context) -> Result<(), Fault> {
+    if relays.len() < 2 {
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        fixed("RELAY"),
+        flexible("ADDRESS"),
+        fixed("STATE"),
+        fixed("LINKS"),
+        fixed("SINCE"),
+        fixed("VERSION"),
+    ]);
+    for view in relays.iter().map(read::<RelayView>) {
+        let view = view?;
+        let (state, tone) = match (view.answers, view.online) {
+            (true, _) => ("answers", Tone::Good),
+            (false, true) => ("online", Tone::Good),
+            (false, false) => ("gone", Tone::Warn),
+        };
+        let place = match (view.url, view.host) {
+            (Some(url), _) => url,
+            (None, Some(host)) => format!("{} on {host}", view.address),
+            (None, None) => view.address,
+        };
+        table.toned([
+            (view.id.short(), Tone::Plain),
+            (place, Tone::Plain),
+            (state.to_owned(), tone),
+            (view.links.to_string(), Tone::Plain),
+            (view.since.to_string(), Tone::Plain),
+            (view.version, Tone::Plain),
+        ]);
+    }
+    context.out.table(&table)
 }
 
 fn counts(picture: &Picture, context: &Context) -> Result<(), Fault> {
@@ -202,6 +281,14 @@ mod tests {
             "tasks": { "queued": 0, "running": 2 },
         });
         assert_eq!(value(&picture), expected);
+        let bus = (Some("away".to_owned()), Some("refused".to_owned()));
+        assert!(without_bus(&bus).unwrap().contains("credentials"));
+        assert_eq!(without_bus(&(Some("up".to_owned()), None)), None);
+        let told = value(&Picture { bus, ..Picture::default() });
+        assert_eq!(
+            (&told["relay"]["bus"], &told["relay"]["busFault"]),
+            (&json!("away"), &json!("refused"))
+        );
         let away = Picture { away: Some(Fault::new(Code::Unavailable, "x")), ..Picture::default() };
         assert_eq!(
             value(&away)["relay"],

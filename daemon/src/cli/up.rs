@@ -3,6 +3,7 @@
 use super::compose::{self, Setting};
 use super::context::{Context, homely};
 use super::detach;
+use super::log::{self, LogArgs};
 use super::print::tone::Tone;
 use crate::exit::{End, Outcome};
 use hayward_daemon::home::{Home, Running};
@@ -24,6 +25,9 @@ pub(crate) struct UpArgs {
     /// Leave the session of whoever starts it, as `--detach` does
     #[arg(long, hide = true)]
     own_session: bool,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// Takes a detached daemon out of its starter's session, so that no terminal that closes ends it.
@@ -41,12 +45,14 @@ pub(crate) fn leave_session(args: &UpArgs) -> Result<(), Fault> {
 pub(crate) async fn run(args: UpArgs, context: &Context) -> Outcome {
     if args.detach {
         let home = context.home()?;
-        let running = detach::start(&home, args.listen, context).await?;
+        let running = detach::start(&home, (args.listen, Some(args.log)), context).await?;
         tell(&running, &home, context)?;
         return Ok(End::Done);
     }
-    serve(args, context).await?;
-    Ok(End::Done)
+    let logging = log::begin(args.log, "hayward", context);
+    let served = serve(args, context).await;
+    logging.end().await;
+    served.map(|()| End::Done)
 }
 
 /// Prints where daemon and relay are.
@@ -64,7 +70,6 @@ pub(crate) fn tell(running: &Running, home: &Home, context: &Context) -> Result<
 /// Runs daemon and relay in this process until it is told to stop. When a daemon runs on the state
 /// folder already, says where.
 async fn serve(args: UpArgs, context: &Context) -> Result<(), Fault> {
-    compose::log(context.is_verbose());
     let home = context.home()?;
     if let Some(running) = context.finder()?.running()? {
         return tell(&running, &home, context);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tracing::{Instrument, Span};
 
 use super::branch;
 use super::pool::Pool;
@@ -365,10 +366,11 @@ impl Repository {
         F: Future<Output = T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
+        let span = Span::current();
         let turn: Turn = Box::new(move |common| {
             Box::pin(async move {
                 let place = common.clone();
-                if reply.send(change(common).await).is_err() {
+                if reply.send(change(common).instrument(span).await).is_err() {
                     tracing::debug!(repository = %place.display(), "done, but nobody waited for it");
                 }
             })

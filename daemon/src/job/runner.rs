@@ -5,6 +5,7 @@ use super::{Ask, Ended, Jobs, Kind, Listed, Order, Progress, Wanted, queue};
 use crate::clock;
 use crate::journal::{JobRow, Journal, JournalError, MOST_ENDED_JOBS};
 use crate::kept::Kept;
+use crate::spans;
 use hayward_shared::event::{Channel, Kind as EventKind, MAX_SUMMARY, bounded};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::JobId;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::Instrument;
 
 /// Orders and wishes that wait for the owner, which only waits for the journal.
 const ASKS: usize = 256;
@@ -189,7 +191,9 @@ impl Runner {
             let Some(kind) = self.kinds.get(&*row.job.kind) else { return };
             let progress = Progress { id, said: self.say.clone() };
             let wanted = Wanted { work: row.work.clone(), by_person: !is_waited };
-            let handle = self.tries.spawn((kind.attempt)(wanted, progress));
+            let of = (row.job.task_id, row.run.map(|run| run.run_id));
+            let span = spans::job(id, &row.job.kind, of);
+            let handle = self.tries.spawn((kind.attempt)(wanted, progress).instrument(span));
             self.trying.insert(handle.id(), (id, handle));
         }
     }

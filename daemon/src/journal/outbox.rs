@@ -90,7 +90,7 @@ pub(super) async fn append(
     }
     let mut seq = next_seq(&mut **work).await.map_err(doing("number a message"))?;
     for message in messages {
-        let tags = Tags { seq: Some(seq), lease_epoch: Some(lease_epoch), request_id: None };
+        let tags = Tags { seq: Some(seq), lease_epoch: Some(lease_epoch), ..Tags::default() };
         let text = encode(&Tagged { body: message, tags })
             .map_err(JournalError::damaged("outgoing message"))?;
         sqlx::query("INSERT INTO outbox (seq, body) VALUES ($1, $2)")

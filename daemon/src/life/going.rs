@@ -10,6 +10,7 @@ use crate::git::worktree::{Held, RemoveError};
 use crate::git::{BranchName, Repository};
 use crate::journal::{JournalError, Removed, Standing};
 use crate::session::{self, Found};
+use crate::spans;
 use crate::task::{Place, RunState, chain, order_of, run_folder};
 use hayward_shared::event::Kind;
 use hayward_shared::protocol::{FromDaemon, TaskEvent};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io;
 use std::path::PathBuf;
+use tracing::Instrument;
 
 /// A worktree that is to go.
 #[derive(Clone, Debug)]
@@ -114,7 +116,8 @@ impl Stays {
 impl Life {
     /// Removes it, after what would be lost is kept where `may_salvage` allows that.
     pub(super) async fn go(&self, going: &Going, may_salvage: bool) -> Row {
-        match self.remove(going, may_salvage).await {
+        let span = spans::task(going.key.task_id, "remove");
+        match self.remove(going, may_salvage).instrument(span).await {
             Ok(salvage) => {
                 let path = going.gone.place.path.display();
                 tracing::info!(task = %going.key.task_id, %path, ?salvage, "a worktree was removed");

@@ -30,6 +30,7 @@ const UPGRADE: &str = "upgrade the older of the two; this daemon goes on trying"
 
 /// Something that happened.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are messages, moved once")]
 pub(super) enum Event {
     /// The daemon wants to be linked.
     Start,
@@ -55,6 +56,7 @@ pub(super) enum Event {
 
 /// Something to do, in order.
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are messages, moved once")]
 pub(super) enum Effect {
     /// Open a socket; answered by [`Event::Opened`] or [`Event::Lost`].
     Connect,

@@ -14,12 +14,13 @@ use crate::journal::{Journal, JournalError};
 use crate::kept::Kept;
 use crate::lease::{Leases, Renewal};
 use bytes::Bytes;
+use hayward_edge::log;
 use hayward_shared::api::{Runtime, Vitals};
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{MachineId, RequestId, TaskId};
 use hayward_shared::protocol::{
-    Authenticate, DecodeError, FromDaemon, MAX_TEXT, OURS, PROTOCOL_VERSION, Reply, Resume, Tagged,
-    Tags, ToDaemon, encode,
+    Authenticate, FromDaemon, MAX_TEXT, OURS, PROTOCOL_VERSION, Reply, Resume, Tagged, Tags,
+    ToDaemon, encode,
 };
 use machine::{Effect, Event, Machine};
 use socket::{Incoming, Socket};
@@ -80,6 +81,7 @@ impl Facts {
 
 /// Something that the relay wants, or the news that it is gone.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are messages, moved once")]
 pub enum Command {
     /// A message.
     Message(Tagged<ToDaemon>),
@@ -187,7 +189,6 @@ enum Woken {
     Room,
     /// The disk became too full for work, or has room again.
     Disk,
-    Malformed(DecodeError),
     Say(Tagged<FromDaemon>),
     Runtimes,
     Over,
@@ -219,7 +220,6 @@ impl Actor {
                     // the relay says why nothing is claimed
                     next.push(Event::BeatWanted);
                 }
-                Woken::Malformed(error) => self.complain(&error).await,
                 Woken::Say(message) => self.send(message).await,
                 Woken::Runtimes => {
                     let runtimes = self.facts.runtimes.borrow_and_update().clone();
@@ -237,7 +237,7 @@ impl Actor {
         while let Some(Ok(incoming)) = self.socket.as_mut().map(|s| s.incoming.try_recv()) {
             match woken_by(incoming) {
                 Woken::Event(event) => heard.push(event),
-                Woken::Malformed(error) => self.complain(&error).await,
+                Woken::Say(complaint) => self.send(complaint).await,
                 _ => {}
             }
         }
@@ -248,13 +248,6 @@ impl Actor {
         let opened = next.iter().position(|event| matches!(event, Event::Opened));
         let place = opened.map_or(0, |place| place + 1);
         next.splice(place..place, heard);
-    }
-
-    async fn complain(&mut self, error: &DecodeError) {
-        let fault = error.fault();
-        tracing::warn!(%fault, "the relay sent what this daemon cannot read");
-        let code = fault.code.name().to_owned();
-        self.send(FromDaemon::Error { code, message: fault.message }.into()).await;
     }
 
     async fn gather(
@@ -390,7 +383,8 @@ impl Actor {
     async fn report(&mut self, standing: Standing) {
         match &standing {
             Standing::Up(id) => {
-                tracing::info!(daemon = %id, relay = self.identity.relay, "linked");
+                log::name_daemon("hayward_daemon", id.to_string());
+                tracing::info!(relay = self.identity.relay, "linked");
                 self.output.send_replace(self.socket.as_ref().map(|socket| socket.output.clone()));
                 let folders = self.identity.directories.clone();
                 self.send(
@@ -482,7 +476,7 @@ fn woken_by(incoming: Incoming) -> Woken {
     match incoming {
         Incoming::Heard => Woken::Event(Event::Heard),
         Incoming::Message(message) => Woken::Event(Event::Received(message)),
-        Incoming::Malformed(error) => Woken::Malformed(error),
+        Incoming::Malformed(complaint) => Woken::Say(complaint),
         Incoming::Closed => Woken::Event(Event::Lost),
     }
 }

@@ -5,7 +5,11 @@ use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hayward_edge::net;
-use hayward_shared::protocol::{MAX_TEXT, READ_AT_ONCE, Tagged, ToDaemon, decode};
+use hayward_shared::id::RequestId;
+use hayward_shared::protocol::{
+    DecodeError, FromDaemon, MAX_TEXT, READ_AT_ONCE, Reply, Tagged, Tags, ToDaemon, asked_by,
+    decode,
+};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,8 +37,8 @@ pub(super) enum Incoming {
     Heard,
     /// A message.
     Message(Tagged<ToDaemon>),
-    /// A text frame that is no message; the peer is told.
-    Malformed(hayward_shared::protocol::DecodeError),
+    /// A text frame that is no message: what the peer is told, under its request where it has one.
+    Malformed(Tagged<FromDaemon>),
     /// The socket is gone.
     Closed,
 }
@@ -88,12 +92,23 @@ async fn connect(url: String, config: WebSocketConfig) -> Result<Stream, tungste
     Ok(client_async_tls_with_config(request, dialled, Some(config), None).await?.0)
 }
 
+fn complaint(error: &DecodeError, request: Option<RequestId>) -> Tagged<FromDaemon> {
+    let fault = error.fault();
+    tracing::warn!(%fault, "the relay sent what this daemon cannot read");
+    let body = if request.is_some() {
+        FromDaemon::Reply(Reply::refused(error.refusal()))
+    } else {
+        FromDaemon::Error { code: fault.code.name().to_owned(), message: fault.message }
+    };
+    Tagged { body, tags: Tags { request_id: request, ..Tags::default() } }
+}
+
 async fn read(mut reader: SplitStream<Stream>, heard: mpsc::Sender<Incoming>) {
     while let Some(Ok(message)) = reader.next().await {
         let incoming = match message {
             Message::Text(text) => match decode::<ToDaemon>(&text, MAX_TEXT) {
                 Ok(message) => Incoming::Message(message),
-                Err(error) => Incoming::Malformed(error),
+                Err(error) => Incoming::Malformed(complaint(&error, asked_by(&text))),
             },
             Message::Close(_) => break,
             _ => Incoming::Heard,

@@ -14,6 +14,7 @@ use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::yield_now;
 use tokio::time::sleep;
+use tracing::Instrument;
 
 /// The first and the longest pause between attempts to reach a keeper again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -52,7 +53,7 @@ pub(super) fn attend(folder: RunFolder, link: Link, child: Option<Child>) -> Ses
     };
     let told = screen::Told { end: output_seen.clone(), grown };
     let terminal = screen::open(&folder, &asks, told, child.is_none());
-    tokio::spawn(actor.run(link, child));
+    tokio::spawn(actor.run(link, child).in_current_span());
     Session { folder, asks, keeper, agent, output: output_seen, end: end_seen, terminal }
 }
 

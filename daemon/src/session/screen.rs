@@ -23,6 +23,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Instrument;
 
 /// Requests that may wait; more make their callers wait.
 const ASKS: usize = 32;
@@ -222,7 +223,7 @@ pub(super) fn open(
         present,
         rest: None,
     };
-    tokio::spawn(actor.run(asked, is_noted));
+    tokio::spawn(actor.run(asked, is_noted).in_current_span());
     Some(Terminal { asks, present: presented })
 }
 

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::{Instrument, Span};
 
 /// A journal that cannot be written (its disk is full) is tried again after this long.
 const WRITE_AGAIN: Duration = Duration::from_secs(1);
@@ -37,6 +38,8 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Actor {
     pub(super) shop: Arc<Shop>,
     pub(super) key: RunKey,
+    /// Of all that is said of the run.
+    pub(super) span: Span,
     pub(super) order: Order,
     pub(super) machine: Machine,
     pub(super) past: Past,
@@ -82,7 +85,7 @@ enum Woken {
 impl Actor {
     pub(super) fn new(
         shop: Arc<Shop>,
-        key: RunKey,
+        (key, span): (RunKey, Span),
         spawn: &SpawnTask,
         state: RunState,
         former: Option<RunRow<RunState>>,
@@ -111,6 +114,7 @@ impl Actor {
         Self {
             shop,
             key,
+            span,
             order,
             machine: Machine::new(terms, state),
             past: Past::new(spawn, former),
@@ -137,6 +141,7 @@ impl Actor {
 
     /// Runs to the end. Dropping it leaves the agent with its keeper, to be adopted later.
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<RunOrder>) {
+        tracing::info!(phase = ?self.machine.state().phase, "its run is taken up");
         self.take(Event::Proceed).await;
         while !self.over {
             match self.gather(&mut orders).await {
@@ -160,6 +165,12 @@ impl Actor {
             }
         }
         self.leave().await;
+        tracing::info!("its run is over");
+    }
+
+    /// Does something beside the actor, which hears what became of it.
+    pub(super) fn aside(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+        self.work.spawn(work.in_current_span());
     }
 
     /// Gives back what the run had besides its place on the board.
@@ -245,7 +256,7 @@ impl Actor {
                 Ok(()) => return,
                 Err(error) => {
                     let text = prepare::chain(&error);
-                    tracing::error!(task = %self.key.task_id, text, "a step waits for the journal");
+                    tracing::error!(text, "a step waits for the journal");
                     tokio::time::sleep(WRITE_AGAIN).await;
                 }
             }

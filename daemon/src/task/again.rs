@@ -11,11 +11,13 @@ use super::telling::{branch_moved, completed};
 use crate::clock;
 use crate::complete::{self, Record};
 use crate::journal::RunRow;
+use crate::spans;
 use futures_util::future::join_all;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{CompletionAction, Reason};
+use tracing::Instrument;
 
 /// Brings the task's work home by `action`, into `into` where that is said. What lies uncommitted
 /// in its worktree is committed first, so a run that failed can be completed too.
@@ -87,7 +89,11 @@ pub async fn resume(shop: &Shop) {
         }
     };
     // one that waits, or is paused, holds no other up
-    join_all(open.into_iter().map(|record| go_on(shop, record))).await;
+    let go_on = |record: Record| {
+        let span = spans::task(record.order.task, "complete");
+        go_on(shop, record).instrument(span)
+    };
+    join_all(open.into_iter().map(go_on)).await;
 }
 
 async fn go_on(shop: &Shop, record: Record) {
@@ -100,10 +106,10 @@ async fn go_on(shop: &Shop, record: Record) {
     };
     match &ended {
         Ok(record) => {
-            tracing::info!(%task, done = record.told(), "a cut-off completion is done")
+            tracing::info!(done = record.told(), "a cut-off completion is done")
         }
         Err(failure) => {
-            tracing::warn!(%task, why = failure.message, "a cut-off completion failed");
+            tracing::warn!(why = failure.message, "a cut-off completion failed");
         }
     }
     // whoever asked for it was cut off too

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::journal::{JournalError, RunRow};
 use crate::kept::Kept;
 use crate::session::Session;
+use crate::spans;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::TaskId;
 use hayward_shared::protocol::{SpawnTask, Tagged};
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 /// Orders that wait for the board, and for a run. Full means wait: none is dropped.
@@ -220,11 +222,14 @@ impl Owner {
             return;
         }
         match self.accept(key, &spawn.body).await {
-            Ok(Some(former)) => self.enlist(key, &spawn.body, RunState::default(), *former),
+            Ok(Some(former)) => {
+                let span = spans::run(key, spawn.tags.traceparent);
+                self.enlist((key, span), &spawn.body, RunState::default(), *former);
+            }
             Ok(None) => tracing::info!(task = %key.task_id, run = %key.run_id, "known already"),
             Err(error) => {
                 let text = super::prepare::chain(&error);
-                tracing::error!(task = %key.task_id, text, "a run waits for the journal");
+                tracing::error!(task = %key.task_id, run = %key.run_id, text, "a run waits for the journal");
                 self.ask_again(spawn);
             }
         }
@@ -255,20 +260,20 @@ impl Owner {
 
     async fn resume(&mut self, row: RunRow<RunState>) -> Result<(), JournalError> {
         let former = self.shop.journal.run_before::<RunState>(row.key).await?;
-        self.enlist(row.key, &row.spawn, row.state, former);
+        self.enlist((row.key, spans::run(row.key, None)), &row.spawn, row.state, former);
         Ok(())
     }
 
     fn enlist(
         &mut self,
-        key: RunKey,
+        (key, span): (RunKey, Span),
         spawn: &SpawnTask,
         state: RunState,
         former: Option<RunRow<RunState>>,
     ) {
         let (orders, ordered) = mpsc::channel(QUEUE);
         let begun = state.phase != super::state::Phase::Preparing;
-        let actor = Actor::new(self.shop.clone(), key, spawn, state, former);
+        let actor = Actor::new(self.shop.clone(), (key, span), spawn, state, former);
         let mut live =
             Live { key, orders, session: actor.session_watch(), waiting: None, next: None };
         if begun || self.working() < self.capacity {
@@ -281,10 +286,12 @@ impl Owner {
     }
 
     fn begin(&mut self, task: TaskId, actor: Actor, ordered: mpsc::Receiver<RunOrder>) {
-        self.runs.spawn(async move {
+        let span = actor.span.clone();
+        let run = async move {
             actor.run(ordered).await;
             task
-        });
+        };
+        self.runs.spawn(run.instrument(span));
     }
 
     fn working(&self) -> usize {

@@ -32,7 +32,7 @@ impl Actor {
             }
             Effect::Prepare => {
                 let past = self.past.clone();
-                self.work.spawn(async move {
+                self.aside(async move {
                     let made = match &shop.stage {
                         Some(stage) => stage.prepare(key).await,
                         None => prepare::prepare(&shop, key, &order, &past).await,
@@ -46,7 +46,7 @@ impl Actor {
                 let (place, chosen) = (state.place.clone(), state.agent.clone());
                 let past = self.past.clone();
                 let acknowledged = self.time.as_ref().map(Time::acknowledged);
-                self.work.spawn(async move {
+                self.aside(async move {
                     let mut sent_ms = None;
                     if let Some(acknowledged) = acknowledged {
                         sent_ms = acknowledged.wait().await;
@@ -69,7 +69,7 @@ impl Actor {
             }
             Effect::Find => {
                 let folder = self.folder();
-                self.work.spawn(async move { Done::Found(find(&shop, key, folder).await) });
+                self.aside(async move { Done::Found(find(&shop, key, folder).await) });
             }
             Effect::Attend | Effect::Arm(_) | Effect::End | Effect::CallOff | Effect::Over => {
                 self.begin_here(effect).await;
@@ -91,7 +91,7 @@ impl Actor {
             // the work is kept on its branch, and goes nowhere
             order.completion_action = CompletionAction::Branch;
         }
-        self.work.spawn(async move {
+        self.aside(async move {
             let delivered = match (&place, &shop.stage) {
                 (Some(_), Some(stage)) => stage.deliver(key).await.map(|work| (work, None)),
                 (Some(place), None) => deliver::deliver(&shop, key, &order, place).await,
@@ -110,7 +110,7 @@ impl Actor {
             Effect::Arm(at) => self.alarm = Some(at),
             Effect::End => {
                 if let Some(session) = self.session().cloned() {
-                    self.work.spawn(async move {
+                    self.aside(async move {
                         end(&session).await;
                         Done::Nothing
                     });
@@ -155,7 +155,7 @@ impl Actor {
         reading.unwritten = start.first_input.map(text).into_iter().collect();
         self.write_down(&[]).await;
         let (folder, key, shop) = (self.folder(), self.key, self.shop.clone());
-        self.work.spawn(async move {
+        self.aside(async move {
             Done::Started(match &shop.stage {
                 Some(stage) => stage.start(key, folder).await,
                 None => session::start(&folder, &launch, &shop.keeper).await,
@@ -165,7 +165,7 @@ impl Actor {
 
     /// Has an event taken when the present one has been.
     fn take_later(&mut self, event: Event) {
-        self.work.spawn(async move { Done::Event(event) });
+        self.aside(async move { Done::Event(event) });
     }
 
     pub(super) async fn found(&mut self, found: Found) {
@@ -186,11 +186,11 @@ impl Actor {
                 self.attended = Some(Attended::past(&folder, end, self.machine.reading()));
             }
             Found::Foreign { version } => {
-                tracing::warn!(task = %self.key.task_id, version, "its keeper is of another version; left alone");
+                tracing::warn!(version, "its keeper is of another version; left alone");
                 self.find_later();
             }
             Found::Unknown(doubt) => {
-                tracing::warn!(task = %self.key.task_id, ?doubt, "its keeper does not answer; left alone");
+                tracing::warn!(?doubt, "its keeper does not answer; left alone");
                 self.find_later();
             }
         }
@@ -198,7 +198,7 @@ impl Actor {
 
     fn find_later(&mut self) {
         let (folder, key, shop) = (self.folder(), self.key, self.shop.clone());
-        self.work.spawn(async move {
+        self.aside(async move {
             tokio::time::sleep(ASK_AGAIN).await;
             Done::Found(find(&shop, key, folder).await)
         });

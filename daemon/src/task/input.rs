@@ -51,7 +51,7 @@ impl Actor {
         let patience = if typed { PATIENCE } else { DRIVEN_PATIENCE };
         let pieces = reading.unwritten.clone();
         self.input.busy = true;
-        self.work.spawn(async move { Done::Wrote(write(&session, pieces, patience).await) });
+        self.aside(async move { Done::Wrote(write(&session, pieces, patience).await) });
     }
 
     /// Writes what waits, and answers when its last piece is written or refused.
@@ -68,10 +68,10 @@ impl Actor {
         let refused = match error {
             None => None,
             Some(SessionError::Unknown) => {
-                tracing::warn!(task = %self.key.task_id, "the keeper did not answer; writing again");
+                tracing::warn!("the keeper did not answer; writing again");
                 self.settle_waiting(count, None);
                 self.forget(gone).await;
-                self.work.spawn(async {
+                self.aside(async {
                     tokio::time::sleep(WRITE_AGAIN).await;
                     Done::Wrote(Wrote { count: 0, error: None })
                 });
@@ -95,7 +95,7 @@ impl Actor {
                 self.take(Event::Failed(failure)).await;
             }
             Some(error) => {
-                tracing::warn!(task = %self.key.task_id, text = chain(&error), "input was refused");
+                tracing::warn!(text = chain(&error), "input was refused");
             }
         }
         self.write_on();

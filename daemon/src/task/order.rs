@@ -88,7 +88,7 @@ impl Actor {
             Err(fault) => answer(reply, Err(fault)),
             Ok(session) => {
                 let asked = what(session);
-                self.work.spawn(async move {
+                self.aside(async move {
                     Done::Asked(event, reply, asked.await.map_err(|error| fault(&error)))
                 });
             }

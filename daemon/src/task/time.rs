@@ -113,7 +113,7 @@ impl Actor {
             return;
         }
         if let Err(error) = folder.note(fence) {
-            tracing::warn!(task = %self.key.task_id, %error, "a run's time cannot be written");
+            tracing::warn!(%error, "a run's time cannot be written");
         }
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// Whatever is waited for must come within this.
-const BOUND: Duration = Duration::from_secs(30);
+const BOUND: Duration = Duration::from_secs(120);
 
 async fn rows(wire: &mut Wire) -> Vec<Value> {
     let answer = wire.ask(json!({"type": "queueList"}), "reply").await;

@@ -1,25 +1,89 @@
-//! Where the bus is, as its user names it.
+//! Where the bus is, as its user names it, and what opens it.
 
+use super::access;
+use super::error::BusError;
 use async_nats::ServerAddr;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
-/// One or more NATS servers of one cluster. Shown without their passwords.
+/// One or more NATS servers of one cluster, and what opens it. Shown by its servers alone.
 #[derive(Clone)]
-pub struct BusAddress(Vec<ServerAddr>);
+pub struct BusAddress {
+    /// Without what opens them.
+    servers: Vec<ServerAddr>,
+    login: Option<Login>,
+    keys: BusKeys,
+}
+
+/// What a relay says to be let in. It is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Login {
+    Token(String),
+    Password {
+        user: String,
+        password: String,
+    },
+    /// The text of a file of them.
+    Credentials(String),
+}
+
+/// Files that open a bus. All are PEM, but for the credentials.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BusKeys {
+    /// A user's token and seed, as `nsc` writes them. It counts in place of what the address says.
+    pub credentials: Option<PathBuf>,
+    /// The authorities one of which issued the certificate of each server; none: those that the
+    /// system knows.
+    pub ca: Option<PathBuf>,
+    /// What this relay shows a server that asks who it is.
+    pub certificate: Option<PathBuf>,
+    /// The key of that certificate.
+    pub key: Option<PathBuf>,
+}
 
 impl BusAddress {
+    /// The same place, opened with these files.
+    #[must_use]
+    pub fn opened_with(self, keys: BusKeys) -> Self {
+        Self { keys, ..self }
+    }
+
     /// The servers, in the order in which they are tried.
     pub(super) fn servers(&self) -> &[ServerAddr] {
-        &self.0
+        &self.servers
+    }
+
+    /// The same place, with its credentials read: all that connect by it say the same, whatever becomes
+    /// of the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn read(mut self) -> Result<Self, BusError> {
+        if let Some(path) = &self.keys.credentials {
+            self.login = Some(Login::Credentials(access::read(path, "credentials")?));
+        }
+        Ok(self)
+    }
+
+    /// What to say to be let in, once it was [read](Self::read). It serves for all servers of the cluster.
+    pub(super) fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
+    }
+
+    /// The files that open it.
+    pub(super) fn keys(&self) -> &BusKeys {
+        &self.keys
     }
 }
 
 impl fmt::Display for BusAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, server) in self.0.iter().enumerate() {
+        for (nth, server) in self.servers.iter().enumerate() {
             let comma = if nth == 0 { "" } else { "," };
-            write!(f, "{comma}{}://{}:{}", server.scheme(), server.host(), server.port())?;
+            let host = server.host();
+            let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
+            write!(f, "{comma}{}://{open}{host}{close}:{}", server.scheme(), server.port())?;
         }
         Ok(())
     }
@@ -41,15 +105,51 @@ pub struct NotABus;
 impl FromStr for BusAddress {
     type Err = NotABus;
 
-    /// `nats://…` or `tls://…`; several of them are put apart by commas.
+    /// `nats://…` or `tls://…`; several of them are put apart by commas. What one of them says to be
+    /// let in with serves for all, and where one says `tls`, all are asked for TLS.
     fn from_str(name: &str) -> Result<Self, NotABus> {
-        let servers = name.split(',').map(|one| {
-            let one = one.trim();
-            let known = one.starts_with("nats://") || one.starts_with("tls://");
-            one.parse::<ServerAddr>().ok().filter(|at| known && !at.host().is_empty())
-        });
-        servers.collect::<Option<_>>().map(Self).ok_or(NotABus)
+        let (mut servers, mut login) = (Vec::new(), None);
+        for one in name.split(',') {
+            let (server, told) = server(one.trim()).ok_or(NotABus)?;
+            servers.push(server);
+            login = login.or(told);
+        }
+        Ok(Self { servers, login, keys: BusKeys::default() })
     }
+}
+
+/// A server, and what its address says to be let in with. That is taken out of the address: whoever
+/// connects may show it.
+fn server(name: &str) -> Option<(ServerAddr, Option<Login>)> {
+    let is_known = name.starts_with("nats://") || name.starts_with("tls://");
+    let server = name.parse::<ServerAddr>().ok().filter(|at| is_known && !at.host().is_empty())?;
+    let login = match (server.username(), server.password()) {
+        (Some(user), Some(password)) => {
+            Some(Login::Password { user: plain(user)?, password: plain(password)? })
+        }
+        (Some(token), None) => Some(Login::Token(plain(token)?)),
+        (None, _) => None,
+    };
+    let mut url = server.into_inner();
+    url.set_username("").ok()?;
+    url.set_password(None).ok()?;
+    Some((ServerAddr::from_url(url).ok()?, login))
+}
+
+/// A part of an address without its escapes (`%40`).
+fn plain(part: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        let (high, low) = (digit()?, digit()?);
+        bytes.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]
@@ -63,6 +163,26 @@ mod tests {
         let two: BusAddress = "tls://me:geheim@a.example:4222, nats://b.example".parse().unwrap();
         assert_eq!(two.to_string(), "tls://a.example:4222,nats://b.example:4222");
         assert!(!format!("{two:?}").contains("geheim"));
+        let six: BusAddress = "nats://[::1]:4223".parse().unwrap();
+        assert_eq!(six.to_string(), "nats://[::1]:4223");
+    }
+
+    #[test]
+    fn what_an_address_says_to_be_let_in_with_is_no_part_of_it_any_more() {
+        let login = |name: &str| {
+            let bus: BusAddress = name.parse().unwrap();
+            let shown: Vec<_> = bus.servers().iter().map(|at| at.as_url_str().to_owned()).collect();
+            assert!(!shown.concat().contains('@'), "{shown:?}");
+            bus.login().cloned()
+        };
+        let told = login("nats://a,tls://me%3a:p%40ss%C3%A4@b,tls://other:one@c").unwrap();
+        let expected = Login::Password { user: "me:".into(), password: "p@ssä".into() };
+        assert!(told == expected);
+        assert!(login("nats://t0k3n@a") == Some(Login::Token("t0k3n".into())));
+        assert!(login("nats://a").is_none());
+        for odd in ["nats://me:%zz@a", "nats://me:%4", "nats://%ff:x@a"] {
+            assert!(odd.parse::<BusAddress>().is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Where what other relays say is heard, and where they are told what was stored here.
 
-use super::nats::{Heard as Brought, Line};
+use super::nats::{self, Heard as Brought, Line};
 use super::parcel::{Inbox, Parcel};
 use super::presence;
 use super::words::Told;
-use super::{Letter, Message, Shared, To, Word, cut_off, lost};
+use super::{BusAddress, BusError, Letter, Message, Shared, To, Word, cut_off, lost};
 use crate::core::Core;
 use crate::store::Heard;
 use bytes::Bytes;
@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 /// Events that are told together at the most: with the largest payload each that is well below what
 /// a message may have.
@@ -25,6 +26,9 @@ const MOST_RELAYS: usize = 64;
 
 /// While the bus is not known to be there it is tried so often: a try that was lost costs no more.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// As long as no connection comes about, it is tried so often why not.
+const ASKED: Duration = Duration::from_secs(5);
 
 /// After so many messages others have their turn, those among them who write what was brought.
 const BREATH: u32 = 16;
@@ -70,8 +74,8 @@ fn to_tell(heard: Heard) -> Option<Told> {
 
 /// Hears what the bus brings. Ends when it is aborted.
 pub(super) async fn listen(core: Arc<Core>, shared: Arc<Shared>, mut line: Line) {
-    let inboxes = HashMap::new();
-    let mut hall = Hall { core, shared, connections: 0, is_connected: false, inboxes };
+    let (inboxes, asking) = (HashMap::new(), JoinSet::new());
+    let mut hall = Hall { core, shared, connections: 0, is_connected: false, inboxes, asking };
     let mut heard = 0_u32;
     let mut ticks = interval(AGAIN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -84,7 +88,7 @@ pub(super) async fn listen(core: Arc<Core>, shared: Arc<Shared>, mut line: Line)
             }
         };
         let Some(brought) = brought else { break };
-        hall.on(brought);
+        hall.on(brought, line.address());
         heard = heard.wrapping_add(1);
         if heard.is_multiple_of(BREATH) {
             tokio::task::yield_now().await;
@@ -102,11 +106,31 @@ struct Hall {
     connections: u64,
     is_connected: bool,
     inboxes: HashMap<(RelayId, To), Inbox>,
+    /// Whoever looks why there is no connection: one at a time.
+    asking: JoinSet<()>,
+}
+
+/// Why the bus is away: told once in full, and kept as a word. The next one asks a while later.
+async fn look(shared: Arc<Shared>, address: BusAddress) {
+    let why = nats::reach(&address).await.err();
+    let word = why.as_ref().map(BusError::word);
+    let is_news = std::mem::replace(&mut *shared.why(), word) != word;
+    if let Some(why) = why.filter(|_| is_news) {
+        tracing::error!(error = &why as &dyn std::error::Error, "there is no bus");
+    }
+    sleep(ASKED).await;
 }
 
 impl Hall {
-    fn on(&mut self, brought: Brought) {
+    fn on(&mut self, brought: Brought, address: &BusAddress) {
         match brought {
+            Brought::Failed if self.is_connected => {}
+            Brought::Failed => {
+                while self.asking.try_join_next().is_some() {}
+                if self.asking.is_empty() {
+                    self.asking.spawn(look(self.shared.clone(), address.clone()));
+                }
+            }
             Brought::Connected => self.connected(),
             Brought::Disconnected => {
                 tracing::warn!("the bus is away: daemons of other relays cannot be reached");
@@ -146,6 +170,7 @@ impl Hall {
 
     fn away(&mut self) {
         self.is_connected = false;
+        *self.shared.why() = None;
         self.shared.up.store(false, Ordering::Release);
         self.inboxes.clear();
         self.core.registry.void(None, &cut_off());
@@ -214,7 +239,7 @@ impl Hall {
         Some(self.inboxes.entry((from, to)).or_default())
     }
 
-    fn message(&self, from: RelayId, to: To, message: Message) {
+    fn message(&mut self, from: RelayId, to: To, message: Message) {
         let registry = &self.core.registry;
         match (to, message) {
             (To::All, Message::Word(word)) => self.told(from, word),
@@ -256,7 +281,7 @@ impl Hall {
         self.is_connected && !self.shared.is_up() && nth == self.connections
     }
 
-    fn word(&self, from: RelayId, word: Word) {
+    fn word(&mut self, from: RelayId, word: Word) {
         let registry = &self.core.registry;
         match word {
             Word::WatchLost { daemon, watch, fault } => {
@@ -269,6 +294,8 @@ impl Hall {
                 self.core.links.run(async move { presence::look(&core, &shared, held).await });
             }
             Word::Mark { nth } if from == self.shared.own && self.is_awaited(nth) => {
+                self.asking.abort_all();
+                *self.shared.why() = None;
                 self.shared.up.store(true, Ordering::Release);
                 tracing::info!(relay = %self.shared.own, "the bus is there");
                 // what was said while nobody heard it

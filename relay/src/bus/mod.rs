@@ -13,7 +13,9 @@
 //!
 //! Alone, a relay has nobody to talk to, and nothing here does anything.
 
+mod access;
 mod address;
+mod error;
 mod hall;
 mod nats;
 mod owed;
@@ -21,9 +23,8 @@ mod parcel;
 mod presence;
 mod words;
 
-pub use address::{BusAddress, NotABus};
-pub use nats::BusError;
-pub(crate) use nats::reach;
+pub use address::{BusAddress, BusKeys, NotABus};
+pub use error::BusError;
 pub(crate) use words::{Message, Word};
 
 use crate::core::Core;
@@ -36,6 +37,7 @@ use owed::Owed;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -79,6 +81,8 @@ struct Shared {
     words: mpsc::Sender<Letter>,
     frames: mpsc::Sender<Letter>,
     up: AtomicBool,
+    /// Why it is away, in one word.
+    why: Mutex<Option<&'static str>>,
     seen: Mutex<Seen>,
     owed: Mutex<Owed>,
 }
@@ -117,6 +121,10 @@ impl Shared {
         self.seen().gone.contains(&relay)
     }
 
+    fn why(&self) -> MutexGuard<'_, Option<&'static str>> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn owed(&self) -> MutexGuard<'_, Owed> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,14 +155,30 @@ impl Bus {
     fn shared(own: RelayId, store: Arc<Store>) -> (Self, Post) {
         let (words, word_queue) = mpsc::channel(WORDS);
         let (frames, frame_queue) = mpsc::channel(FRAMES);
-        let (up, seen, owed) = (AtomicBool::new(false), Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { own, store, words, frames, up, seen, owed });
+        let (up, why) = (AtomicBool::new(false), Mutex::default());
+        let (seen, owed) = (Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { own, store, words, frames, up, why, seen, owed });
         (Self(Some(shared)), Post { words: word_queue, frames: frame_queue })
     }
 
     /// Whether the bus is there; none where there are no other relays.
     pub(crate) fn is_up(&self) -> Option<bool> {
         self.0.as_ref().map(|shared| shared.is_up())
+    }
+
+    /// Why the bus is away, in one word; none where it is there, or nobody knows yet.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let shared = self.0.as_ref().filter(|shared| !shared.is_up())?;
+        *shared.why()
+    }
+
+    /// Whether another relay goes on saying that it lives; none where it never said so.
+    pub(crate) fn is_alive(&self, relay: RelayId) -> Option<bool> {
+        let seen = self.0.as_ref()?.seen();
+        match (seen.alive.contains(&relay), seen.gone.contains(&relay)) {
+            (true, _) => Some(true),
+            (false, gone) => gone.then_some(false),
+        }
     }
 
     /// Where a daemon that is not linked here is linked; none when it is away.
@@ -296,6 +320,14 @@ impl Drop for Served {
     }
 }
 
+/// Connects, hears what it says itself, and leaves; how long that took to come back.
+///
+/// # Errors
+/// [`BusError`] with what keeps a relay from this bus.
+pub(crate) async fn reach(address: &BusAddress) -> Result<Duration, BusError> {
+    nats::reach(&address.clone().read()?).await
+}
+
 /// Opens the bus for relays of one `deployment`, whose oldest workspace it is. A bus that is away is
 /// waited for in the background.
 ///
@@ -308,7 +340,10 @@ pub(crate) async fn open(
 ) -> Result<Served, BusError> {
     let Some(shared) = core.bus.0.clone() else { return Ok(Served::default()) };
     let Closed { address, post } = closed;
-    let line = nats::Line::open(&address, shared.own, deployment).await?;
+    for path in address.exposed() {
+        tracing::warn!("others may read {}, which opens the bus: chmod 600", path.display());
+    }
+    let line = nats::Line::open(&address.read()?, shared.own, deployment).await?;
     let mut rounds = presence::Rounds::default();
     // before anybody can be linked here, so that nobody takes this relay for gone
     presence::round(core, &shared, &mut rounds).await.map_err(BusError::Store)?;

@@ -4,9 +4,9 @@
 //! `relay.ID` for one relay, `live` for all. What goes to one relay asks for an answer under
 //! `relay.SENDER.cut.ID`: the server answers there by itself when nobody listens.
 
-use super::{BusAddress, Letter, Message, Post, Shared, To, Word, parcel};
-use crate::store::StoreError;
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, Subscriber};
+use super::access::{enter, refusal};
+use super::{BusAddress, BusError, Letter, Message, Post, Shared, To, Word, parcel};
+use async_nats::{Client, ConnectOptions, Event, Subscriber};
 use futures_util::StreamExt;
 use hayward_shared::backoff::full_jitter_ms;
 use hayward_shared::id::RelayId;
@@ -51,27 +51,6 @@ const PARCEL: usize = 512 * 1024;
 /// And the least: one that takes less than a page is no server for this.
 const LEAST: usize = 4096;
 
-/// The bus could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BusError {
-    /// The database is one that no other relay can share.
-    #[error("a bus is for relays that share a PostgreSQL database, and this one is a file")]
-    Lone,
-    /// NATS refused what it was asked for at once.
-    #[error("the bus at {at} cannot be used")]
-    Nats {
-        /// Where it is, without its password.
-        at: String,
-        /// Why.
-        #[source]
-        source: async_nats::Error,
-    },
-    /// The store failed.
-    #[error("the relay could not be put on the list of relays")]
-    Store(#[source] StoreError),
-}
-
 /// The names under which the relays of a deployment hear.
 #[derive(Clone, Debug)]
 struct Subjects {
@@ -98,6 +77,8 @@ pub(super) enum Heard {
     Connected,
     /// It is gone.
     Disconnected,
+    /// It could not be made.
+    Failed,
     /// Something that came was lost, as it was not handled in time.
     Lost,
     /// Somebody said something to this relay, or to all.
@@ -125,6 +106,7 @@ impl Ear {
 
 /// A connection to the bus. Owned by who listens.
 pub(super) struct Line {
+    address: BusAddress,
     client: Client,
     subjects: Subjects,
     to_us: Subscriber,
@@ -142,7 +124,7 @@ pub(super) struct Sender {
 }
 
 impl Line {
-    /// Begins to connect, and to hear.
+    /// Begins to connect to an address that was read, and to hear.
     pub(super) async fn open(
         address: &BusAddress,
         own: RelayId,
@@ -165,14 +147,20 @@ impl Line {
                 ear.on(event);
                 std::future::ready(())
             });
-        let connected = with_credentials(options, address).connect(address.servers()).await;
-        let client = connected.map_err(|e| failed(e.into()))?;
+        let connected = enter(options, address)?.connect(address.servers()).await;
+        let client = connected.map_err(|e| refusal(address, e))?;
         let subjects = Subjects { root: format!("hayward.{}", deployment.0.simple()), own };
         let hear = |subject: String| client.subscribe(subject);
         let to_us = hear(subjects.of(To::Relay(own))).await.map_err(|e| failed(e.into()))?;
         let to_all = hear(subjects.of(To::All)).await.map_err(|e| failed(e.into()))?;
         let cut = hear(subjects.cut("*")).await.map_err(|e| failed(e.into()))?;
-        Ok(Self { client, subjects, to_us, to_all, cut, events, lost })
+        let address = address.clone();
+        Ok(Self { address, client, subjects, to_us, to_all, cut, events, lost })
+    }
+
+    /// Where it leads.
+    pub(super) fn address(&self) -> &BusAddress {
+        &self.address
     }
 
     /// Its sending half.
@@ -189,6 +177,8 @@ impl Line {
                 event = self.events.recv() => match event? {
                     Event::Connected => Heard::Connected,
                     Event::Disconnected => Heard::Disconnected,
+                    // what failed is not told: whoever wants to know tries it
+                    Event::ClientError(_) => Heard::Failed,
                     other => {
                         tracing::warn!("the bus says: {other}");
                         continue;
@@ -215,15 +205,16 @@ fn pause(tries: usize) -> Duration {
     Duration::from_millis(wait.unsigned_abs())
 }
 
-/// Connects, hears what it says itself, and leaves; how long that took to come back.
-pub(crate) async fn reach(address: &BusAddress) -> Result<Duration, BusError> {
+/// Connects to an address that was read, hears what it says itself, and leaves; how long that took to
+/// come back.
+pub(super) async fn reach(address: &BusAddress) -> Result<Duration, BusError> {
     let failed = |source| BusError::Nats { at: address.to_string(), source };
     // each of the cluster gets its chance
     let servers = u32::try_from(address.servers().len()).unwrap_or(u32::MAX).max(1);
     let options = ConnectOptions::new().name("hayward-relay").connection_timeout(CONNECT / servers);
-    let options = with_credentials(options, address);
+    let options = enter(options, address)?;
     let reached = timeout(CONNECT, async {
-        let client = options.connect(address.servers()).await.map_err(|e| failed(e.into()))?;
+        let client = options.connect(address.servers()).await.map_err(|e| refusal(address, e))?;
         let subject = format!("hayward.look.{}", Uuid::now_v7().simple());
         let mut own = client.subscribe(subject.clone()).await.map_err(|e| failed(e.into()))?;
         let begun = Instant::now();
@@ -233,24 +224,6 @@ pub(crate) async fn reach(address: &BusAddress) -> Result<Duration, BusError> {
         Ok(begun.elapsed())
     });
     reached.await.unwrap_or_else(|e| Err(failed(e.into())))
-}
-
-fn with_credentials(options: ConnectOptions, address: &BusAddress) -> ConnectOptions {
-    match address.servers() {
-        [first, ..] => credentials(options, first),
-        [] => options,
-    }
-}
-
-/// The credentials that an address holds serve for all servers of its cluster.
-fn credentials(options: ConnectOptions, server: &ServerAddr) -> ConnectOptions {
-    match (server.username(), server.password()) {
-        (Some(user), Some(password)) => {
-            options.user_and_password(user.to_owned(), password.to_owned())
-        }
-        (Some(token), None) if !token.is_empty() => options.token(token.to_owned()),
-        _ => options,
-    }
 }
 
 /// Publishes what waits, words before frames. While the bus is away all of it is dropped: who waits

@@ -9,6 +9,7 @@ use crate::auth::Caller;
 use crate::change::Change;
 use crate::core::Core;
 use crate::lease;
+use crate::origin;
 use crate::store::tasks::{self, Braker};
 use crate::store::{Heard, spending};
 use axum::Json;
@@ -261,6 +262,7 @@ pub(super) async fn retry(
     let mut tx = core.store.write().await?;
     let new = make(&core, &mut tx, &caller, (TaskId::fresh(), order)).await?;
     tx.commit().await?;
+    origin::concerns(&new);
     Ok((StatusCode::CREATED, Json(new)))
 }
 

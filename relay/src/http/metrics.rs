@@ -3,7 +3,7 @@
 
 use super::fault::Refusal;
 use crate::core::Core;
-use crate::metrics::{Asked, Method};
+use crate::metrics::Asked;
 use crate::store::tasks;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -27,13 +27,7 @@ pub(super) async fn tell(State(core): State<Arc<Core>>) -> Result<Response, Refu
 pub(super) async fn count(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned());
-    let method = match request.method().as_str() {
-        "GET" => Method::GET,
-        "POST" => Method::POST,
-        "PATCH" => Method::PATCH,
-        "DELETE" => Method::DELETE,
-        _ => Method::OTHER,
-    };
+    let method = request.method().into();
     let response = next.run(request).await;
     let route = route.unwrap_or_else(|| "none".to_owned());
     let asked = Asked { method, route, status: response.status().as_u16() };

@@ -12,10 +12,12 @@ mod jobs;
 mod limits;
 mod merge;
 mod metrics;
+mod named;
 mod order;
 mod overlap;
 mod params;
 mod queue;
+mod relays;
 mod search;
 mod tasks;
 mod tokens;
@@ -24,6 +26,7 @@ mod why;
 mod worktrees;
 
 use crate::core::Core;
+use crate::origin;
 use crate::socket::{MAX_FRAME, READ_AT_ONCE, client, connection};
 use axum::Router;
 use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
@@ -37,7 +40,9 @@ use caller::Bearer;
 use fault::Refusal;
 use hayward_shared::api::Health;
 use hayward_shared::fault::{Code, Fault};
+use hayward_shared::origin::RequestName;
 use std::sync::Arc;
+use tracing::{Instrument, error_span};
 
 /// The most bytes of a request's body.
 const MAX_BODY: usize = 1024 * 1024;
@@ -87,6 +92,7 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .route("/api/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/api/v1/daemons", get(daemons::list))
         .route("/api/v1/daemons/directories", get(daemons::directories))
+        .route("/api/v1/relays", get(relays::list))
         .route("/api/v1/limits", get(limits::list))
         .route("/api/v1/limits/{provider}/lift", post(limits::lift))
         .route("/api/v1/users", get(users::list).post(users::create))
@@ -105,13 +111,15 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(core.clone(), gate::pass))
         .layer(middleware::from_fn_with_state(core.clone(), metrics::count))
+        .layer(middleware::from_fn(named::name))
         .with_state(core)
 }
 
 async fn health(State(core): State<Arc<Core>>) -> Json<Health> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let bus = core.bus.is_up().map(|up| if up { "up" } else { "away" }.to_owned());
-    Json(Health { status: "ok".into(), version, bus })
+    let bus_fault = core.bus.fault().map(str::to_owned);
+    Json(Health { status: "ok".into(), version, bus, bus_fault })
 }
 
 async fn unknown_route(uri: axum::http::Uri) -> Refusal {
@@ -150,10 +158,14 @@ async fn client_socket(
 ) -> Result<Response, Refusal> {
     bearer.0.reads_tasks()?;
     let ws = upgrade(wanted)?;
+    // what a client asks for over its link bears the name of the request that opened it
+    let request = origin::request().unwrap_or_else(RequestName::fresh);
+    let span = error_span!(parent: None, "client", %request);
     Ok(ws
         .on_upgrade(async move |socket| {
             let own = core.clone();
-            core.links.run(client::serve(socket, own, bearer.0));
+            let served = client::serve(socket, own, bearer.0);
+            core.links.run(origin::within(request, served).instrument(span));
         })
         .into_response())
 }

@@ -10,6 +10,7 @@ use crate::change::Change;
 use crate::core::Core;
 use crate::lease;
 use crate::limits::Limits;
+use crate::origin;
 use crate::store::tasks::{self, Filter, Stored};
 use crate::store::{Tx, daemons, discards, limits, spending};
 use axum::Json;
@@ -39,6 +40,7 @@ pub(super) async fn find(core: &Core, caller: &Caller, id: &Id) -> Result<Stored
     };
     let absent = || Fault::not_found("task", &id.typed);
     let row = tasks::find(&mut reader, caller.workspace, task).await?.ok_or_else(absent)?;
+    origin::concerns(&row.task);
     if let Who::Task(own) = caller.who {
         let mut at = Some(row.task.clone());
         while let Some(task) = at.take() {
@@ -177,6 +179,7 @@ pub(super) async fn create(
     let id = wanted.unwrap_or_else(TaskId::fresh);
     let task = make(&core, &mut tx, &caller, (id, order)).await?;
     tx.commit().await?;
+    origin::concerns(&task);
     Ok((StatusCode::CREATED, Json(task)))
 }
 

@@ -9,7 +9,7 @@ use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{DaemonId, RelayId, RequestId, WatchId, WorkspaceId};
 use hayward_shared::protocol::output::{Body, Frame};
 use hayward_shared::protocol::{
-    FromDaemon, MAX_TEXT, Reply, Tagged, Tags, ToDaemon, decode, encode,
+    FromDaemon, MAX_TEXT, Reply, Tagged, Tags, ToDaemon, asked_by, decode, encode,
 };
 use std::collections::HashSet;
 
@@ -144,7 +144,11 @@ impl Registry {
         let Tagged { body, tags } = match decode::<ToDaemon>(&text, MAX_TEXT) {
             Ok(message) => message,
             Err(e) => {
-                tracing::warn!(%from, %daemon, "another relay's command is dropped: {e}");
+                tracing::warn!(%from, %daemon, error = %e, "another relay's command is dropped");
+                if let Some(request) = asked_by(&text) {
+                    let refused = FromDaemon::Reply(Reply::refused(e.refusal()));
+                    self.lock().answer_guest(from, daemon, (request, refused));
+                }
                 return;
             }
         };
@@ -153,7 +157,7 @@ impl Registry {
         match inner.hand_on(from, (daemon, workspace), (body, tags.request_id), text) {
             Ok(()) => {}
             Err(Declined::Odd(why)) => {
-                tracing::warn!(%from, %daemon, "another relay's command is dropped: {why}");
+                tracing::warn!(%from, %daemon, why, "another relay's command is dropped");
             }
             Err(Declined::Fault(fault)) => match (tags.request_id, watch) {
                 (Some(request), _) => {
@@ -161,17 +165,18 @@ impl Registry {
                     inner.answer_guest(from, daemon, (request, refused));
                 }
                 (None, Some(watch)) => inner.tell(from, Word::WatchLost { daemon, watch, fault }),
-                (None, None) => tracing::info!(%from, %daemon, "not handed on: {fault}"),
+                (None, None) => tracing::info!(%from, %daemon, %fault, "not handed on"),
             },
         }
     }
 
     /// Takes what a daemon at another relay answered to whoever waits for it here.
     pub(crate) fn answered_afar(&self, from: RelayId, daemon: DaemonId, text: &str) {
-        let message = match serde_json::from_str::<Tagged<FromDaemon>>(text) {
+        // that relay bounded it, and what it wrote anew may be a little longer
+        let message = match decode::<FromDaemon>(text, usize::MAX) {
             Ok(message) => message,
             Err(e) => {
-                tracing::warn!(%from, %daemon, "another relay's answer is dropped: {e}");
+                tracing::warn!(%from, %daemon, error = %e, "another relay's answer is dropped");
                 return;
             }
         };

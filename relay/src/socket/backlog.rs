@@ -5,7 +5,7 @@
 
 use super::READ_AT_ONCE;
 use super::pipe::{Ended, TOGETHER};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hayward_shared::protocol::output::{HEADER, MAX_BODY};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -87,17 +87,30 @@ impl Backlog {
 }
 
 impl Waiting {
-    fn add(&mut self, frames: impl Iterator<Item = Bytes>) -> Result<(), Ended> {
-        for frame in frames {
+    fn add(&mut self, mut frames: impl Iterator<Item = Bytes>) -> Result<(), Ended> {
+        let before = self.frames.len();
+        let added = frames.try_for_each(|frame| {
             let held = self.held.and(&frame);
             if held.frames > FRAMES || held.bytes > BYTES {
                 return Err(Ended);
             }
             self.held = held;
-            let small = frame.len() < COPIED;
-            self.frames.push_back(if small { Bytes::copy_from_slice(&frame) } else { frame });
+            self.frames.push_back(frame);
+            Ok(())
+        });
+        self.copy_small(before);
+        added
+    }
+
+    /// Copies the small frames from the one at `first` on, all into one piece of memory.
+    fn copy_small(&mut self, first: usize) {
+        let is_small = |frame: &&mut Bytes| frame.len() < COPIED;
+        let bytes = self.frames.range_mut(first..).filter(is_small).map(|frame| frame.len()).sum();
+        let mut copies = BytesMut::with_capacity(bytes);
+        for frame in self.frames.range_mut(first..).filter(is_small) {
+            copies.extend_from_slice(frame);
+            *frame = copies.split().freeze();
         }
-        Ok(())
     }
 }
 

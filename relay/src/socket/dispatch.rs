@@ -6,6 +6,7 @@ use crate::change::Change;
 use crate::config::Timing;
 use crate::lease;
 use crate::limits::Gauge;
+use crate::origin;
 use crate::placement::{self, Candidate};
 use crate::routing::Sender;
 use crate::store::tasks::{self, Closed, Stored};
@@ -17,6 +18,7 @@ use hayward_shared::task::{CompletionAction, Task};
 use hayward_shared::time::Timestamp;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
+use tracing::{Instrument, error_span, field::display};
 
 /// Runs that one claim gets at the most, whatever it asks for.
 const MAX_SLOTS: u32 = 64;
@@ -103,7 +105,7 @@ impl Connection {
             let (spawn, passed) = persist(|| self.claim_one()).await?;
             passed_over |= passed;
             let Some(spawn) = spawn else { break };
-            self.say(&spawn).await?;
+            self.hand_out(spawn).await?;
             given += 1;
         }
         if passed_over {
@@ -113,8 +115,19 @@ impl Connection {
                 work.notify_one();
             });
         }
-        self.core.field.has_free(workspace, daemon, room - given);
+        self.core.field.has_free(workspace, daemon, self.link, room - given);
         Ok(())
+    }
+
+    /// Sends a run that was stored as this daemon's. Its trace begins here: who asked for the task
+    /// was answered long ago.
+    async fn hand_out(&self, mut spawn: Tagged<ToDaemon>) -> Result<(), End> {
+        let ToDaemon::SpawnTask(order) = &spawn.body else { return self.say(&spawn).await };
+        let run = order.run.as_ref().map(|run| display(run.run_id));
+        let span = error_span!("assign", task = %order.task_id, run, daemon = %self.peer.daemon);
+        spawn.tags.traceparent = span.in_scope(origin::here);
+        span.in_scope(|| tracing::info!("handed out"));
+        self.say(&spawn).instrument(span).await
     }
 
     /// Claims the best task there is, and says whether one was passed over that another holds.
@@ -138,7 +151,7 @@ impl Connection {
             let mut change = Change::of(row);
             let lease_end = self.core.lease_end(&mut tx).await?;
             if let Err(e) = lease::claim(&mut change, daemon, &by, now, lease_end) {
-                tracing::error!(task = %change.row.task.id, "a queued task cannot be claimed: {e}");
+                tracing::error!(task = %change.row.task.id, error = %e, "a queued task cannot be claimed");
                 continue;
             }
             let id = change.row.task.id;
@@ -220,7 +233,7 @@ impl Connection {
                 let continued = tasks::continued_on(tx.conn(), &row.task).await?;
                 let candidate = Candidate { id: daemon, profile };
                 if let Err(why) = placement::explain(&row.task, continued, candidate) {
-                    tracing::debug!(task = %row.task.id, %daemon, "not placed: {why}");
+                    tracing::debug!(task = %row.task.id, %why, "not placed");
                     continue;
                 }
                 let agent = placement::agent_of(&row.task, profile);
@@ -321,6 +334,7 @@ mod tests {
     use hayward_shared::task::{Order, Status};
     use std::sync::Arc;
     use tokio::sync::mpsc::Receiver;
+    use tracing::Span;
 
     const FAR: Duration = Duration::from_secs(3_600);
 
@@ -337,7 +351,7 @@ mod tests {
         core.field.enter(workspace, daemon, LinkId(1), &profile);
         let connection = Connection {
             core,
-            peer: Peer { daemon, workspace, token, plain: false, profile },
+            peer: Peer { daemon, workspace, token, plain: false, profile, span: Span::none() },
             link: LinkId(1),
             outlet,
             work: Arc::default(),
@@ -399,7 +413,7 @@ mod tests {
         let vitals = Vitals { warm: vec!["/r".into()], ..Vitals::default() };
         let (rival, warm) = (DaemonId::fresh(), Profile { vitals, ..link.peer.profile.clone() });
         core.field.enter(workspace, rival, LinkId(2), &warm);
-        core.field.has_free(workspace, rival, 1);
+        core.field.has_free(workspace, rival, LinkId(2), 1);
 
         link.offer().await.unwrap();
         assert!(link.told_at.is_some() && said.is_empty());

@@ -21,6 +21,7 @@ use hayward_shared::protocol::{Authenticate, MAX_PREAUTH, Tagged, ToDaemon};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
+use tracing::{Instrument, error_span};
 
 /// Waits for the hello and answers it; a link that is let in has been reconciled.
 pub(super) async fn greet(
@@ -107,7 +108,9 @@ async fn enter(
     let mut profile = daemon.profile;
     profile.settles_at = joined.after_break.then(|| now.plus_millis(core.timing.settle_ms));
     core.field.enter(workspace, daemon.id, joined.link, &profile);
-    let peer = Peer { daemon: daemon.id, workspace, token, plain: manners.plain, profile };
+    let (daemon, plain) = (daemon.id, manners.plain);
+    let span = error_span!(parent: None, "link", %daemon);
+    let peer = Peer { daemon, workspace, token, plain, profile, span: span.clone() };
     let mut connection = Connection {
         core: core.clone(),
         peer,
@@ -119,29 +122,29 @@ async fn enter(
         unnamed: Vec::new(),
         stored: (acked.unwrap_or(0), 0),
     };
-    let welcome = ToDaemon::Authenticated(handshake::welcome(daemon.id, manners, acked));
+    let welcome = ToDaemon::Authenticated(handshake::welcome(daemon, manners, acked));
     let link = Linked { link: joined.link.number(), workspace, manners: noted(manners) };
     let begun = async {
         // what an earlier link at another relay was given is stored by then
-        core.bus.entered(daemon.id, link).await?;
-        core.registry.entered(daemon.id, joined.link);
+        core.bus.entered(daemon, link).await?;
+        core.registry.entered(daemon, joined.link);
         connection.say(&Tagged::from(welcome)).await?;
-        core.registry.greeted(daemon.id, joined.link);
+        core.registry.greeted(daemon, joined.link);
         reconcile::tell_online(core, &connection.peer, now).await?;
-        tracing::info!(daemon = %daemon.id, %workspace, "daemon online");
+        tracing::info!(%workspace, "daemon online");
         if manners.plain {
             return Ok(());
         }
         connection.reconcile(&runs).await?;
         if manners.replies {
-            discards::tell_all(core, daemon.id);
+            discards::tell_all(core, daemon);
         }
         Ok(())
     };
-    match begun.await {
+    match begun.instrument(span.clone()).await {
         Ok(()) => Ok(connection),
         Err(end) => {
-            connection.leave(&end).await;
+            connection.leave(&end).instrument(span).await;
             Err(end)
         }
     }

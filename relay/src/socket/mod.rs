@@ -1,5 +1,6 @@
 //! The two WebSockets: daemons' and clients'.
 
+pub(crate) mod ahead;
 mod backlog;
 pub(crate) mod client;
 pub(crate) mod connection;

@@ -168,7 +168,7 @@ impl Connection {
     fn judged(&self, found: Option<Stored>, key: &RunKey) -> Result<Stored, Answer> {
         let Some(row) = found else {
             // it was cancelled and discarded while the daemon was away; its worktree stays
-            tracing::warn!(task = %key.task_id, "a daemon names a task that is not here");
+            tracing::warn!(task = %key.task_id, run = %key.run_id, "a daemon names a task that is not here");
             return Err(Answer::Ends);
         };
         let holding = &row.task.holding;
@@ -242,7 +242,7 @@ impl Connection {
                 tasks::apply(&mut tx, change).await?;
                 tx.commit().await?;
             }
-            Err(e) => tracing::error!(%task, "a disowned run stays: {e}"),
+            Err(e) => tracing::error!(%task, error = %e, "a disowned run stays"),
         }
         Ok(())
     }
@@ -258,7 +258,8 @@ impl Connection {
         let told = vitals.map(bounded).filter(|told| *told != self.peer.profile.vitals);
         if let Some(vitals) = &told {
             self.peer.profile.vitals.clone_from(vitals);
-            self.core.field.describe(self.peer.workspace, self.peer.daemon, &self.peer.profile);
+            let Peer { workspace, daemon, ref profile, .. } = self.peer;
+            self.core.field.describe(workspace, daemon, self.link, profile);
         }
         let mut tries = Tries::default();
         let Renewed { ended, renewed } = loop {

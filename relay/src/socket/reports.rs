@@ -12,8 +12,9 @@ use hayward_shared::api::Directories;
 use hayward_shared::fault::{Code, Fault};
 use hayward_shared::id::{RunId, TaskId, WorkspaceId};
 use hayward_shared::protocol::{FromDaemon, Tags, ToDaemon};
-use hayward_shared::task::Usage;
+use hayward_shared::task::{Status, Usage};
 use std::collections::{BTreeMap, BTreeSet};
+use tracing::field::display;
 
 /// What the daemon is told of a report that was not applied.
 enum Answer {
@@ -33,6 +34,14 @@ pub(super) struct Numbered {
 #[derive(Default)]
 struct Sheet {
     tasks: BTreeMap<TaskId, Entry>,
+    news: News,
+}
+
+/// What is said of reports once they are stored.
+#[derive(Default)]
+struct News {
+    /// Statuses that were reported, in their order.
+    reported: Vec<(TaskId, Option<RunId>, Status)>,
     /// Whether something was learned of a provider.
     asked: bool,
 }
@@ -93,12 +102,12 @@ impl Sheet {
         }
     }
 
-    /// Stores all of it. Whether something was learned of a provider.
-    async fn store(self, tx: &mut Tx) -> Result<bool, StoreError> {
+    /// Stores all of it. What is to be said then.
+    async fn store(self, tx: &mut Tx) -> Result<News, StoreError> {
         for entry in self.tasks.into_values().filter(|entry| entry.changed) {
             tasks::apply(tx, entry.change).await?;
         }
-        Ok(self.asked)
+        Ok(self.news)
     }
 }
 
@@ -122,7 +131,7 @@ impl Connection {
         let acked = daemons::acked(tx.conn(), self.peer.daemon).await?;
         let (mut last, mut sheet, mut answers, mut cut) =
             (acked, Sheet::default(), Vec::new(), None);
-        let (mut fresh, mut asked) = (0, false);
+        let (mut fresh, mut news) = (0, News::default());
         sheet.take(&mut tx, self.peer.workspace, &batch).await?;
         for Numbered { seq, tags, body } in batch {
             if let Some(acked) = last {
@@ -151,7 +160,7 @@ impl Connection {
             fresh += 1;
         }
         if let Some(seq) = last.filter(|_| last != acked) {
-            asked = sheet.store(&mut tx).await?;
+            news = sheet.store(&mut tx).await?;
             daemons::set_acked(tx.conn(), self.peer.daemon, seq).await?;
             if planted("ack_before_commit") {
                 self.say(&ToDaemon::Ack { seq }.into()).await?;
@@ -159,7 +168,7 @@ impl Connection {
         }
         // also where nothing is new: what was read may be another's that is not on disk yet
         tx.commit().await?;
-        self.tell_of_provider(asked);
+        self.tell_news(news);
         self.core.metrics.reports.inc_by(fresh);
         if let Some(seq) = last {
             self.stored = (seq, self.stored.1.saturating_add(count));
@@ -175,14 +184,14 @@ impl Connection {
         let ends =
             matches!(body, FromDaemon::TaskStatusChange(_) | FromDaemon::TaskComplete { .. });
         let mut tries = Tries::default();
-        let (answer, asked) = loop {
+        let (answer, news) = loop {
             let spare = self.core.store.may_undo().then(|| body.clone());
             match (self.store_unnumbered(tags, body).await, spare) {
                 (Err(e), Some(spare)) if tries.again(&e) => body = spare,
                 (stored, _) => break stored?,
             }
         };
-        self.tell_of_provider(asked);
+        self.tell_news(news);
         if let Some(answer) = answer {
             self.tell(answer).await?;
         }
@@ -194,17 +203,21 @@ impl Connection {
         &mut self,
         tags: Tags,
         body: FromDaemon,
-    ) -> Result<(Option<Answer>, bool), StoreError> {
+    ) -> Result<(Option<Answer>, News), StoreError> {
         let mut tx = self.core.store.write().await?;
         let mut sheet = Sheet::default();
         let answer = self.take(&mut tx, &mut sheet, tags, body).await?;
-        let asked = sheet.store(&mut tx).await?;
+        let news = sheet.store(&mut tx).await?;
         tx.commit().await?;
-        Ok((answer, asked))
+        Ok((answer, news))
     }
 
-    /// What was learned of a provider is stored: those who wait for it may go on sooner or later.
-    fn tell_of_provider(&self, asked: bool) {
+    /// What is stored may be said. Those who wait for a provider may go on sooner or later.
+    fn tell_news(&self, News { reported, asked }: News) {
+        for (task, run, status) in reported {
+            let run = run.map(display);
+            tracing::info!(%task, run, %status, "its run reports");
+        }
         if asked {
             self.core.refused.notify_one();
         }
@@ -231,7 +244,7 @@ impl Connection {
                 self.peer.profile.runtimes = runtimes;
                 let Peer { workspace, daemon, ref profile, .. } = self.peer;
                 daemons::describe(tx.conn(), daemon, profile).await?;
-                self.core.field.describe(workspace, daemon, profile);
+                self.core.field.describe(workspace, daemon, self.link, profile);
                 self.work.notify_one();
                 Ok(None)
             }
@@ -264,18 +277,21 @@ impl Connection {
             return Ok(Some(Answer::Absent(task)));
         };
         let from = Sender { daemon, epoch: tags.lease_epoch };
+        // the system is asked for each roll, and only a status may lead to a pause
+        let is_status = matches!(body, FromDaemon::TaskStatusChange(_));
         let moment = Moment {
             now: crate::clock::now(),
             lease_end: self.core.lease_end(tx).await?,
-            jitter: self.core.jitter(),
+            jitter: if is_status { self.core.jitter() } else { 0.0 },
         };
         let before = row.task.status;
         match routing::judge(row, from, body, moment) {
             Verdict::Apply(mut change) => {
                 if change.row.task.status != before {
                     let row = &mut change.row;
+                    sheet.news.reported.push((task, row.task.holding.run_id, row.task.status));
                     let learned = refusals::judge(&self.core, tx.conn(), row, moment.now).await?;
-                    sheet.asked |= learned;
+                    sheet.news.asked |= learned;
                 }
                 let freed = !change.row.task.status.is_held();
                 sheet.note(*change);
@@ -288,7 +304,7 @@ impl Connection {
                 self.spend(tx, &mut change, (run, usage)).await?;
                 // a refusal is told with a usage of nothing
                 if usage.output_tokens > 0 {
-                    sheet.asked |= refusals::answered(tx.conn(), &change.row).await?;
+                    sheet.news.asked |= refusals::answered(tx.conn(), &change.row).await?;
                 }
                 sheet.note(*change);
             }
@@ -301,7 +317,7 @@ impl Connection {
                 }
                 return Ok(Some(Answer::Stale(task, epoch)));
             }
-            Verdict::Pass(why) => tracing::warn!(%task, %daemon, "a report was not applied: {why}"),
+            Verdict::Pass(why) => tracing::warn!(%task, %why, "a report was not applied"),
             Verdict::Stale(epoch) => return Ok(Some(Answer::Stale(task, epoch))),
             Verdict::Absent => return Ok(Some(Answer::Absent(task))),
         }

@@ -1,6 +1,6 @@
 //! Events: append-only, one contiguous count per stream.
 
-use super::sql::{Parts, query_scalar};
+use super::sql::{Parts, Query, query_scalar};
 use super::{Conn, Doing, StoreError, Tx, count, from_json, int, json, text};
 use hayward_shared::event::{
     Actor, Channel, ENVELOPE_VERSION, Envelope, Kind, Subject, task_stream,
@@ -70,57 +70,71 @@ pub(crate) async fn append(
         return Ok(());
     }
     let stream = stream.name();
-    let first = next_seq(tx.conn(), workspace, &stream).await?;
-    let events: Vec<Arc<Envelope>> = drafts
-        .into_iter()
-        .zip(first..)
-        .map(|(draft, seq)| {
-            Arc::new(Envelope {
-                v: ENVELOPE_VERSION,
-                id: EventId::fresh(),
-                stream: stream.clone(),
-                seq,
-                kind: draft.kind,
-                at: draft.at,
-                workspace_id: workspace,
-                actor: draft.actor,
-                subject: draft.subject,
-                request_id: None,
-                lease_epoch: draft.lease_epoch,
-                channel: draft.channel,
-                payload: draft.payload,
-            })
-        })
-        .collect();
-    let mut rest = events.as_slice();
-    while !rest.is_empty() {
-        let (together, after) = rest.split_at(together(rest.len()));
-        insert(tx.conn(), together).await?;
-        rest = after;
+    let mut seq = next_seq(tx.conn(), workspace, &stream).await?;
+    let mut events = Vec::with_capacity(drafts.len());
+    let mut coming = drafts.into_iter().map(|draft| {
+        let event = envelope(workspace, &stream, seq, draft);
+        seq += 1;
+        Arc::new(event)
+    });
+    let mut next = insert(&mut coming, &mut events)?;
+    while let Some(statement) = next {
+        // while the database is at one statement the next is written
+        let write = async { insert(&mut coming, &mut events) };
+        let (stored, written) = tokio::join!(biased; statement.execute(tx.conn()), write);
+        stored.doing("append events")?;
+        next = written?;
     }
     tx.fresh.extend(events);
     Ok(())
 }
 
-/// How many of `rows` go into one statement: a power of two, so that few statements serve all
-/// counts and each is prepared once.
-fn together(rows: usize) -> usize {
-    let most = rows.min(MOST_ROWS);
-    1 << most.ilog2()
+fn envelope(workspace: WorkspaceId, stream: &str, seq: u64, draft: Draft) -> Envelope {
+    Envelope {
+        v: ENVELOPE_VERSION,
+        id: EventId::fresh(),
+        stream: stream.to_owned(),
+        seq,
+        kind: draft.kind,
+        at: draft.at,
+        workspace_id: workspace,
+        actor: draft.actor,
+        subject: draft.subject,
+        request_id: None,
+        lease_epoch: draft.lease_epoch,
+        channel: draft.channel,
+        payload: draft.payload,
+    }
 }
 
-async fn insert(conn: &mut Conn, events: &[Arc<Envelope>]) -> Result<(), StoreError> {
+/// How many of `rows` go into one statement: a power of two, so that few statements serve all
+/// counts and each is prepared once. None of none.
+fn together(rows: usize) -> Option<usize> {
+    rows.min(MOST_ROWS).checked_ilog2().map(|log| 1 << log)
+}
+
+/// The statement that stores the next of these events, which are of one stream and follow one
+/// another; they go to `taken`. What they share is bound once: SQLite finds the place of a value by
+/// going through all of them.
+fn insert(
+    events: &mut impl ExactSizeIterator<Item = Arc<Envelope>>,
+    taken: &mut Vec<Arc<Envelope>>,
+) -> Result<Option<Query>, StoreError> {
+    let Some(rows) = together(events.len()) else { return Ok(None) };
     let mut sql =
         Parts::new("INSERT INTO events (workspace_id, stream, seq, kind, document) VALUES ");
-    for (nth, event) in events.iter().enumerate() {
-        sql.push(if nth == 0 { "(" } else { ", (" }).push_bind(text(event.workspace_id.0));
-        sql.push(", ").push_bind(&event.stream);
-        sql.push(", ").push_bind(int(event.seq));
+    for (nth, event) in events.take(rows).enumerate() {
+        if nth == 0 {
+            sql.push("(").push_bind(text(event.workspace_id.0));
+            sql.push(", ").push_bind(&event.stream).push(", ").push_bind(int(event.seq));
+        } else {
+            sql.push(&format!(", ($1, $2, $3 + {nth}"));
+        }
         sql.push(", ").push_bind(column(&event.kind));
-        sql.push(", ").push_bind(json(&**event, "event")?).push(")");
+        sql.push(", ").push_bind(json(&*event, "event")?).push(")");
+        taken.push(event);
     }
-    sql.done().execute(conn).await.doing("append events")?;
-    Ok(())
+    Ok(Some(sql.done()))
 }
 
 /// A kind as its column holds it: a peer's own word may hold what no database takes.

@@ -6,8 +6,8 @@
 //!
 //! A lock is named after the schema too, as one database may hold several relays' tables.
 
-use super::sql::{ANSWER, silent};
-use super::{Doing, StoreError, postgres, text};
+use super::sql::{ANSWER, query, silent};
+use super::{Conn, Doing, StoreError, postgres, read_id, text};
 use crate::database;
 use hayward_shared::id::RelayId;
 use sqlx::{Connection, PgConnection};
@@ -134,6 +134,21 @@ pub(super) async fn serving(conn: &mut PgConnection) -> Result<Vec<Other>, Store
     one_at_a_time(conn).await?;
     clear(conn).await?;
     list(conn, "").await
+}
+
+/// The relays on the list, oldest first, each with the host from which it reached the database. Whoever
+/// was killed stays on it until the next one comes.
+pub(crate) async fn cards(conn: &mut Conn) -> Result<Vec<(Card, String)>, StoreError> {
+    let rows: Vec<(String, String, String, i64, String)> =
+        query("SELECT id, address, version, bus, host FROM relays ORDER BY id")
+            .fetch_all(conn)
+            .await
+            .doing("list the relays")?;
+    let card = |(id, address, version, bus, host): (String, String, String, i64, String)| {
+        let id = RelayId(read_id(&id)?);
+        Ok((Card { id, address, version, bus: bus != 0 }, host))
+    };
+    rows.into_iter().map(card).collect()
 }
 
 /// Those who are there, but for `own`.

@@ -26,6 +26,23 @@ pub(crate) async fn first_workspace(conn: &mut Conn) -> Result<Option<WorkspaceI
     id.map(|id| read_id(&id).map(WorkspaceId)).transpose()
 }
 
+/// The owner of a workspace who was added first.
+pub(crate) async fn first_owner(
+    conn: &mut Conn,
+    workspace: WorkspaceId,
+) -> Result<Option<UserId>, StoreError> {
+    let id: Option<String> = query_scalar(
+        "SELECT u.id FROM members m JOIN users u ON u.id = m.user_id \
+         WHERE m.workspace_id = $1 AND m.role = $2 ORDER BY u.created_at, u.id LIMIT 1",
+    )
+    .bind(text(workspace.0))
+    .bind(role_name(Role::Owner))
+    .fetch_optional(conn)
+    .await
+    .doing("read the first owner")?;
+    id.map(|id| read_id(&id).map(UserId)).transpose()
+}
+
 /// Adds a workspace.
 pub(crate) async fn add_workspace(
     conn: &mut Conn,

@@ -60,7 +60,6 @@ pub fn config(database: &str, bus: &str) -> Config {
     let mut config =
         Config::new(database.parse::<Database>().unwrap(), "127.0.0.1:0".parse().unwrap());
     config.bus = Some(bus.parse().unwrap());
-    config.owner_token = Some(std::env::temp_dir().join(format!("{}.token", Uuid::now_v7())));
     config.timing = Timing { reply: Duration::from_secs(5), ..Timing::default() };
     config
 }

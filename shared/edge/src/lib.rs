@@ -1,4 +1,4 @@
-//! Where Hayward touches the world: the wall clock, dice, the network, and databases.
+//! Where Hayward touches the world: the wall clock, dice, the network, databases, and what it logs.
 //!
 //! What ships goes straight to the machine: the types here are tokio's and sqlx's own, and nothing
 //! is in between. With the cargo feature `simulation`, which no shipped build has, a test may put a
@@ -6,8 +6,10 @@
 
 pub mod clock;
 pub mod disk;
+pub mod log;
 pub mod net;
 mod plant;
+pub mod trace;
 #[cfg(feature = "simulation")]
 mod world;
 

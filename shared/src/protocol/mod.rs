@@ -19,7 +19,9 @@ mod version;
 mod view;
 
 pub use client::{ClientMessage, ClientNotice};
-pub use codec::{DecodeError, MAX_PREAUTH, MAX_TEXT, READ_AT_ONCE, Tagged, Tags, decode, encode};
+pub use codec::{
+    DecodeError, MAX_PREAUTH, MAX_TEXT, READ_AT_ONCE, Tagged, Tags, asked_by, decode, encode,
+};
 pub use from_daemon::{
     BranchInfo, Details, FROM_DAEMON_TYPES, FromDaemon, Reply, StatusReport, TaskEvent,
 };

@@ -343,6 +343,29 @@ impl ToDaemon {
         matches!(self, Self::Search(_))
     }
 
+    /// The task that it is about, where it is one.
+    #[must_use]
+    pub fn subject(&self) -> Option<TaskId> {
+        match self {
+            Self::SpawnTask(spawn) => Some(spawn.task_id),
+            Self::PauseTask { task_id }
+            | Self::ResumeTask { task_id }
+            | Self::InterruptTask { task_id, .. }
+            | Self::SendMessage { task_id, .. }
+            | Self::InjectSiblingContext { task_id, .. }
+            | Self::CancelTask { task_id }
+            | Self::ReadDiff { task_id }
+            | Self::ReadOverlay { task_id } => Some(*task_id),
+            Self::Error { task_id, .. }
+            | Self::PreviewMerge { task_id, .. }
+            | Self::ReadOverlap { task_id }
+            | Self::ListWorktrees { task_id }
+            | Self::PruneWorktrees { task_id, .. } => *task_id,
+            Self::WatchOutput(view) => Some(view.task_id),
+            _ => self.answer().map(|(task, _)| task),
+        }
+    }
+
     /// The `type` of the answer, where it is one of the seven with a type of their own, and the
     /// task that it will be about.
     #[must_use]

@@ -108,3 +108,24 @@ fn a_postgres_database_and_a_bus_are_looked_at_from_outside() {
     assert!(!told.text().contains(password));
     assert_eq!(finding(&told.json(), "bus")["verdict"], "failed");
 }
+
+#[test]
+fn files_that_open_a_bus_are_looked_at() {
+    let home = Home::new();
+    home.configure("[relay]\nbus_credentials = \"relay.creds\"\n");
+    let doctor = ["relay", "doctor", "--json", "--bus", "tls://me:geheim@127.0.0.1:1"];
+    let told = home.run(&doctor).expect(1);
+    let bus = finding(&told.json(), "bus")["message"].as_str().unwrap().to_owned();
+    assert!(bus.contains("state/relay.creds") && !told.text().contains("geheim"), "{bus}");
+
+    let file = home.state().join("relay.creds");
+    write(&file, "no credentials").unwrap();
+    set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let told = home.run(&doctor).expect(1).json();
+    let keys = finding(&told, "bus keys");
+    assert!(keys["hint"].as_str().unwrap().contains("chmod 600"), "{keys:#}");
+    set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let told = home.run(&doctor).expect(1).json();
+    assert!(told["findings"].as_array().unwrap().iter().all(|one| one["check"] != "bus keys"));
+    assert_eq!(finding(&told, "bus")["verdict"], "failed");
+}

@@ -5,6 +5,7 @@ use hayward_tests::http::Api;
 use hayward_tests::relay::{Relay, free_address};
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::script::{Script, Step};
+use hayward_tests::wait::LONG;
 use hayward_tests::{pattern, skip};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
@@ -59,33 +60,46 @@ fn f30_nul_and_odd_text_are_kept_in_every_field_and_the_task_ends() {
 
 #[test]
 fn f38_32_writers_and_a_backup_meet_no_locked_database() {
-    const SPAN: Duration = Duration::from_secs(10);
+    const WRITERS: usize = 32;
+    // that all writers are at work together for a while, also where they are quick
+    const TASKS: usize = 20;
+    const BACKUPS: usize = 5;
+    // by the clock too, so that a failed assertion never leaves a writer writing for ever
+    const BOUND: Duration = LONG.saturating_mul(2);
     let relay = Relay::start();
     let api = relay.api();
-    let written = AtomicUsize::new(0);
-    // by the clock, so that a failed assertion never leaves a writer writing for ever
-    let end = Instant::now() + SPAN;
-    thread::scope(|scope| {
-        for writer in 0..32 {
-            let (api, written) = (&api, &written);
-            scope.spawn(move || {
-                while Instant::now() < end {
-                    write_once(api, writer);
-                    written.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+    let wanted = if can_copy() { BACKUPS } else { 0 };
+    if wanted == 0 {
+        skip("f38 backup", "no python3 with sqlite3 to copy the database with");
+    }
+    let (written, copied) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let is_copied = || copied.load(Ordering::Relaxed) >= wanted;
+    let end = Instant::now() + BOUND;
+    let in_time = || Instant::now() < end;
+    let write = |writer| {
+        let mut own = 0;
+        while (own < TASKS || !is_copied()) && in_time() {
+            write_once(&api, writer);
+            written.fetch_add(1, Ordering::SeqCst);
+            own += 1;
         }
-        let mut backups = 0;
-        while Instant::now() < end {
-            backups += usize::from(backup(&relay));
+        assert!(own >= TASKS, "writer {writer} wrote {own} tasks in {BOUND:?}");
+    };
+    thread::scope(|scope| {
+        let write = &write;
+        let writers: Vec<_> =
+            (0..WRITERS).map(|writer| scope.spawn(move || write(writer))).collect();
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            if wanted > 0 {
+                let before = written.load(Ordering::SeqCst);
+                let found = backup(&relay);
+                assert!(found >= before, "of {before} tasks the copy holds {found}");
+                copied.fetch_add(1, Ordering::Relaxed);
+            }
             assert_eq!(api.get("/api/v1/tasks?limit=200").status, 200);
         }
-        if backups == 0 {
-            skip("f38 backup", "no python3 with sqlite3 to copy the database with");
-        }
     });
-    let written = written.into_inner();
-    assert!(written > 320, "only {written} tasks were written");
+    assert!(is_copied(), "{copied:?} backups in {BOUND:?}");
     let log = relay.log().to_lowercase();
     assert!(!log.contains("locked") && !log.contains("busy"), "{log}");
 }
@@ -119,16 +133,27 @@ fn write_once(api: &Api, writer: usize) {
     assert_eq!(cancelled.status, 200, "{cancelled:?}");
 }
 
-/// Copies the live database, as an operator's backup does; whether it could. In one step: a copy
-/// in parts begins anew whenever another process writes between two of them, so it may never end.
-fn backup(relay: &Relay) -> bool {
+fn can_copy() -> bool {
+    let mut command = Command::new("python3");
+    command.args(["-c", "import sqlite3"]).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Copies the live database, as an operator's backup does, looks whether the copy is whole, and counts
+/// its tasks. In one step: a copy in parts begins anew whenever another process writes between two of
+/// them, so it may never end.
+#[track_caller]
+fn backup(relay: &Relay) -> usize {
     let script = "import sqlite3,sys\n\
         source=sqlite3.connect('file:'+sys.argv[1]+'?mode=ro',uri=True,timeout=5)\n\
         copy=sqlite3.connect(':memory:')\nsource.backup(copy,pages=-1)\n\
-        assert copy.execute('pragma integrity_check').fetchone()[0]=='ok'\n";
+        assert copy.execute('pragma integrity_check').fetchone()[0]=='ok'\n\
+        print(copy.execute('select count(*) from tasks').fetchone()[0])\n";
     let mut command = Command::new("python3");
-    command.args(["-c", script]).arg(relay.database()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    let copied = command.args(["-c", script]).arg(relay.database()).output().unwrap();
+    let said = String::from_utf8_lossy(&copied.stderr);
+    assert!(copied.status.success(), "the database could not be copied: {said}");
+    String::from_utf8_lossy(&copied.stdout).trim().parse().unwrap()
 }
 
 #[test]

@@ -39,7 +39,7 @@ const STEP: Duration = Duration::from_millis(700);
 const HEALED: Duration = Duration::from_secs(180);
 
 /// An empty schema of the server.
-fn schema(server: &str) -> String {
+pub(crate) fn schema(server: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let name = format!("t{}", Uuid::now_v7().simple());
     let options: sqlx::postgres::PgConnectOptions = server.parse().unwrap();

@@ -68,6 +68,8 @@ pub(crate) struct Base {
     pub(crate) tables: Result<Tables, String>,
     /// How long the bus took to answer, or why it did not; none where there is to be none.
     pub(crate) bus: Option<Result<Duration, String>>,
+    /// Files that open the bus, and that others may read.
+    pub(crate) exposed: Vec<PathBuf>,
     /// The version of the relay that answers where this one would listen.
     pub(crate) served: Option<String>,
     /// Where a file of a database lies.
@@ -235,8 +237,9 @@ pub(super) fn base(base: &Base) -> Vec<Finding> {
     let mut findings = Vec::new();
     match &base.tables {
         Err(why) => {
-            let hint =
-                "see that it is there, that it may be reached, and that the user may make tables";
+            let hint = "see that it is there, that it may be reached, that the user may make tables, \
+                and over TLS that who issued its certificate is known (sslrootcert=FILE in its \
+                address)";
             findings.push(Finding::failed("database", format!("{}: {why}", base.at), hint));
         }
         Ok(tables) => findings.extend(judged(&base.at, tables)),
@@ -249,6 +252,11 @@ pub(super) fn base(base: &Base) -> Vec<Finding> {
                 "without it relays serve what is theirs, and daemons of others are unreachable";
             findings.push(Finding::failed("bus", why.as_str(), hint));
         }
+    }
+    for path in &base.exposed {
+        let path = path.display();
+        let hint = format!("chmod 600 {path}");
+        findings.push(Finding::warning("bus keys", format!("others may read {path}"), hint));
     }
     findings.push(match &base.served {
         Some(version) => Finding::ok("relay", format!("one answers there, version {version}")),
@@ -391,7 +399,8 @@ mod tests {
         let judged = |version, took, ahead_ms| {
             let tables = Tables { version, own: 8, took: Duration::from_millis(took), ahead_ms };
             let (at, tables) = ("db".to_owned(), Ok(tables));
-            let found = Base { at, tables, bus: None, served: Some("1".to_owned()), disk: None };
+            let (exposed, served) = (Vec::new(), Some("1".to_owned()));
+            let found = Base { at, tables, bus: None, exposed, served, disk: None };
             base(&found).iter().map(|one| (one.check, one.verdict)).collect::<Vec<_>>()
         };
         let relay = ("relay", Verdict::Ok);
@@ -409,10 +418,10 @@ mod tests {
             assert_eq!(judged(Some(8), 1, Some(ahead))[2].1, verdict, "{ahead}");
         }
         let (at, why) = ("db".to_owned(), || Err("no".to_owned()));
-        let dead =
-            Base { at, tables: why(), bus: Some(Err("no".to_owned())), served: None, disk: None };
+        let (bus, exposed) = (Some(Err("no".to_owned())), vec!["relay.creds".into()]);
+        let dead = Base { at, tables: why(), bus, exposed, served: None, disk: None };
         let found: Vec<_> = base(&dead).iter().map(|one| one.verdict).collect();
-        assert_eq!(found, [Verdict::Failed, Verdict::Failed, Verdict::Warning]);
+        assert_eq!(found, [Verdict::Failed, Verdict::Failed, Verdict::Warning, Verdict::Warning]);
         assert_eq!((disk(1).verdict, disk(1 << 30).verdict), (Verdict::Failed, Verdict::Ok));
     }
 

@@ -221,7 +221,7 @@ async fn own_daemon(
         Some(running) => Some(running),
         None if finder.configured()?.is_none() => {
             context.out.note(Tone::Dim, "starting hayward in the background");
-            Some(detach::start(&finder.home, None, context).await?)
+            Some(detach::start(&finder.home, (None, None), context).await?)
         }
         None => None,
     };

@@ -1,6 +1,7 @@
 //! A place of the pool becomes a task's worktree.
 
 use std::path::{Path, PathBuf};
+use tracing::Instrument;
 
 use super::super::branch::Choice;
 use super::super::repo::{Closed, CommitId, Repository, read};
@@ -22,7 +23,7 @@ impl Repository {
     pub async fn provide(&self, new: NewWorktree) -> Result<Worktree, WorktreeError> {
         let repository = self.clone();
         // a caller who goes away must leave no half of a worktree; git's time limit ends it
-        let whole = tokio::spawn(async move {
+        let whole = async move {
             let waiting = Waiting::begin(repository.pool());
             let _alone = repository.grounds().hold(&new.path).await;
             let given = match repository.pool().take(repository.common_dir(), &new.commit) {
@@ -38,7 +39,8 @@ impl Repository {
             };
             drop(waiting);
             provided
-        });
+        };
+        let whole = tokio::spawn(whole.in_current_span());
         whole.await.map_err(|_| Closed)?
     }
 }

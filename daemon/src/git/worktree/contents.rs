@@ -1,22 +1,24 @@
-//! What a commit holds, in the order of an index. Read in one pass over its trees, each once.
+//! What a commit holds, in the order of an index. Read in one pass over its trees, each once, but for
+//! those that the user's index holds as well.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use git2::{ObjectType, Oid, Repository, Tree};
+use git2::{ObjectType, Oid, Repository, Tree, TreeEntry};
 
 use super::pristine::{EXECUTABLE, LINK, SUBMODULE};
+use super::staged::Staged;
 
 /// An ordinary file.
 pub(super) const FILE: u32 = 0o100_644;
 
 /// A folder, in a tree.
-const FOLDER: u32 = 0o040_000;
+pub(super) const FOLDER: u32 = 0o040_000;
 
 /// Folders within folders: more than this nobody works in, and each takes some stack to read.
-const MAX_DEPTH: usize = 128;
+pub(super) const MAX_DEPTH: usize = 128;
 
 /// Files and folders of a commit, many times what any repository has: a few objects can name each
 /// other without end, and all of them are held in memory here.
@@ -27,6 +29,8 @@ pub(in crate::git) const MAX_HELD: usize = 2_000_000;
 pub(super) struct Entry {
     /// From the top, parted by slashes.
     pub(super) path: Vec<u8>,
+    /// Where in the path its own name begins.
+    leaf: usize,
     /// One of [`FILE`], [`EXECUTABLE`], [`LINK`] and [`SUBMODULE`].
     pub(super) mode: u32,
     pub(super) id: Oid,
@@ -37,13 +41,18 @@ impl Entry {
         matches!(self.mode, FILE | EXECUTABLE)
     }
 
-    pub(super) fn name(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.path))
     }
 
-    /// The folder that it is in.
-    pub(super) fn parent(&self) -> &Path {
-        self.name().parent().unwrap_or(Path::new(""))
+    /// The folder that it is in, with a slash at its end.
+    pub(super) fn folder(&self) -> &OsStr {
+        OsStr::from_bytes(self.path.get(..self.leaf).unwrap_or_default())
+    }
+
+    /// Its name in that folder.
+    pub(super) fn name(&self) -> &OsStr {
+        OsStr::from_bytes(self.path.get(self.leaf..).unwrap_or_default())
     }
 }
 
@@ -73,22 +82,25 @@ impl Contents {
     /// elsewhere or is there twice, an order that no git writes, more than [`MAX_HELD`].
     ///
     /// # Errors
-    /// A tree is missing or broken.
+    /// A tree that has to be read is missing or broken.
     pub(super) fn of(
         repository: &Repository,
         tree: &Tree<'_>,
+        staged: Option<&Staged>,
     ) -> Result<Option<Self>, git2::Error> {
-        Self::within(repository, tree, MAX_HELD)
+        Self::within(repository, tree, staged, MAX_HELD)
     }
 
     fn within(
         repository: &Repository,
         tree: &Tree<'_>,
+        staged: Option<&Staged>,
         most: usize,
     ) -> Result<Option<Self>, git2::Error> {
         let contents = Self::default();
-        let mut reading = Reading { repository, most, path: Vec::new(), contents };
-        let is_whole = reading.folder(Vec::new(), tree, MAX_DEPTH)?;
+        let mut reading = Reading { repository, staged, most, path: Vec::new(), contents };
+        let is_whole =
+            reading.is_taken(tree.id()) || reading.folder(Vec::new(), tree, MAX_DEPTH)?;
         let entries = &reading.contents.entries;
         let is_ordered = entries.is_sorted_by(|one, next| one.path < next.path);
         Ok((is_whole && is_ordered).then_some(reading.contents))
@@ -98,6 +110,7 @@ impl Contents {
 /// A reading under way.
 struct Reading<'a> {
     repository: &'a Repository,
+    staged: Option<&'a Staged>,
     most: usize,
     /// Leads to the folder that is being read.
     path: Vec<u8>,
@@ -105,6 +118,26 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// Takes what is in the tree `id`, at the path that is being read, from the user's index; false,
+    /// and nothing is taken, where it is not the same there.
+    fn is_taken(&mut self, id: Oid) -> bool {
+        let Some(staged) = self.staged else { return false };
+        let Some((lines, folders)) = staged.same(&self.path, id) else { return false };
+        let contents = &mut self.contents;
+        let taken = lines.len() + folders.len();
+        if contents.entries.len() + contents.folders.len() + taken > self.most {
+            return false;
+        }
+        contents.folders.extend(folders.cloned());
+        contents.entries.extend(lines.iter().map(|line| Entry {
+            path: staged.name(line).to_vec(),
+            leaf: line.leaf,
+            mode: line.mode,
+            id: line.id,
+        }));
+        true
+    }
+
     /// Reads what is in a folder; false where something in it is odd.
     fn folder(
         &mut self,
@@ -130,16 +163,18 @@ impl Reading<'_> {
                 Ok(FOLDER) if entry.kind() == Some(ObjectType::Tree) => {
                     self.path.push(b'/');
                     folders += 1;
-                    let inner = self.repository.find_tree(entry.id())?;
-                    if !self.folder(name.to_vec(), &inner, depth - 1)? {
-                        return Ok(false);
+                    if !self.is_taken(entry.id()) {
+                        let inner = self.repository.find_tree(entry.id())?;
+                        if !self.folder(name.to_vec(), &inner, depth - 1)? {
+                            return Ok(false);
+                        }
                     }
                 }
                 // git says why it does not write such a link
                 Ok(LINK) if is_odd_link(name) => return Ok(false),
                 Ok(mode @ (FILE | EXECUTABLE | LINK | SUBMODULE)) => {
                     let (path, id) = (self.path.clone(), entry.id());
-                    self.contents.entries.push(Entry { path, mode, id });
+                    self.contents.entries.push(Entry { path, leaf: end, mode, id });
                 }
                 _ => return Ok(false),
             }
@@ -153,23 +188,30 @@ impl Reading<'_> {
     }
 }
 
-/// Whether two children have one name: git makes one of them, or refuses.
+/// Whether a folder in it has the name of another child: git makes one of them, or refuses. Two files of
+/// one name are found by the order of all entries, where a folder is not next to a file of its name.
 fn has_doubles(tree: &Tree<'_>) -> bool {
-    let mut names = HashSet::with_capacity(tree.len());
-    // a folder is not sorted next to a file of its name
-    !tree.iter().all(|entry| names.insert(entry.name_bytes().to_vec()))
+    let is_folder = |entry: &TreeEntry<'_>| entry.filemode_raw().cast_unsigned() == FOLDER;
+    let mut folders = HashSet::new();
+    let named = |entry: TreeEntry<'_>| entry.name_bytes().to_vec();
+    if !tree.iter().filter(is_folder).map(named).all(|name| folders.insert(name)) {
+        return true;
+    }
+    let mut others = tree.iter().filter(|entry| !is_folder(entry));
+    !folders.is_empty() && others.any(|entry| folders.contains(entry.name_bytes()))
 }
 
 /// Whether git may refuse a name on any system, or it leads out of its folder or into the
 /// repository. A harmless one that is taken for such costs time alone.
-fn is_odd(name: &[u8]) -> bool {
+pub(super) fn is_odd(name: &[u8]) -> bool {
+    let first = name.iter().find(|byte| byte.is_ascii());
     matches!(name, b"" | b"." | b"..")
-        || matches!(&*stem(name), b".git" | b"git~1")
+        || matches!(first, Some(b'.' | b'g' | b'G')) && matches!(&*stem(name), b".git" | b"git~1")
         || name.iter().any(|byte| matches!(byte, 0 | b'/' | b'\\'))
 }
 
 /// The same of a link: one that stands for the list of submodules is refused, also by a short name.
-fn is_odd_link(name: &[u8]) -> bool {
+pub(super) fn is_odd_link(name: &[u8]) -> bool {
     &*stem(name) == b".gitmodules" || name.contains(&b'~')
 }
 
@@ -238,7 +280,7 @@ mod tests {
             let bytes: Vec<u8> = each.collect();
             repository.odb().unwrap().write(ObjectType::Tree, &bytes).unwrap()
         };
-        let of = |id: Oid| Contents::of(&repository, &repository.find_tree(id).unwrap());
+        let of = |id: Oid| Contents::of(&repository, &repository.find_tree(id).unwrap(), None);
         let inner = tree(&[("100644", "x", blob)]);
         let other = tree(&[("100644", "y", blob)]);
         let whole = of(tree(&[("100644", "a.b", blob), ("40000", "a", inner)])).unwrap().unwrap();
@@ -263,8 +305,8 @@ mod tests {
         let bomb =
             (0..5).fold(inner, |inner, _| tree(&[("40000", "a", inner), ("40000", "b", inner)]));
         let bomb = repository.find_tree(bomb).unwrap();
-        let all = Contents::within(&repository, &bomb, 95).unwrap().unwrap();
+        let all = Contents::within(&repository, &bomb, None, 95).unwrap().unwrap();
         assert_eq!((all.entries.len(), all.folders.len()), (32, 63));
-        assert_eq!(Contents::within(&repository, &bomb, 93).unwrap(), None);
+        assert_eq!(Contents::within(&repository, &bomb, None, 93).unwrap(), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use tracing::Instrument;
 
 use super::super::branch::{BranchName, Choice};
 use super::super::command::Git;
@@ -20,10 +21,11 @@ impl Repository {
     pub async fn create(&self, new: NewWorktree) -> Result<Worktree, WorktreeError> {
         let repository = self.clone();
         // a caller who goes away must leave no half of a worktree; git's time limit ends it
-        let whole = tokio::spawn(async move {
+        let whole = async move {
             let _alone = repository.grounds().hold(&new.path).await;
             cold(&repository, &new).await
-        });
+        };
+        let whole = tokio::spawn(whole.in_current_span());
         whole.await.map_err(|_| super::super::repo::Closed)?
     }
 
@@ -31,10 +33,11 @@ impl Repository {
     /// branch if that has not moved. What cannot be taken down is left for the next start.
     pub async fn take_down(&self, new: NewWorktree, branch: Option<Choice>) {
         let repository = self.clone();
-        let whole = tokio::spawn(async move {
+        let whole = async move {
             let _alone = repository.grounds().hold(&new.path).await;
             undo(&repository, &new, branch).await;
-        });
+        };
+        let whole = tokio::spawn(whole.in_current_span());
         if let Err(cause) = whole.await {
             tracing::warn!(%cause, "a worktree is left");
         }

@@ -12,10 +12,10 @@ use sha1::{Digest, Sha1};
 use super::contents::{Contents, Entry, Folder};
 
 /// What stands before the name of an entry: ten numbers, an id and the flags.
-const BEFORE_NAME: usize = 62;
+pub(super) const BEFORE_NAME: usize = 62;
 
 /// Entries end at a multiple of this, after one to eight zeros.
-const STEP: usize = 8;
+pub(super) const STEP: usize = 8;
 
 /// The flags of an entry tell the length of its name up to here.
 const LONGEST_TOLD: u16 = 0xfff;
@@ -39,6 +39,40 @@ impl Known {
         let (device, inode) = (found.dev() as u32, found.ino() as u32);
         let first = [changed, changed_ns, modified, modified_ns, device, inode];
         Self { first, last: [found.uid(), found.gid(), found.size() as u32] }
+    }
+
+    /// What stands in an entry, and its mode: its ten numbers in their order.
+    pub(super) fn told([a, b, c, d, e, f, mode, g, h, i]: [u32; 10]) -> (Self, u32) {
+        (Self { first: [a, b, c, d, e, f], last: [g, h, i] }, mode)
+    }
+
+    /// What libgit2 read of an entry.
+    pub(super) fn entered(entry: &git2::IndexEntry) -> Self {
+        let seconds = |time: git2::IndexTime| time.seconds().cast_unsigned();
+        let (changed, modified) = (entry.ctime, entry.mtime);
+        let times =
+            [seconds(changed), changed.nanoseconds(), seconds(modified), modified.nanoseconds()];
+        let [a, b, c, d] = times;
+        let first = [a, b, c, d, entry.dev, entry.ino];
+        Self { first, last: [entry.uid, entry.gid, entry.file_size] }
+    }
+
+    /// When the file was modified, in whole seconds since 1970.
+    pub(super) fn modified(&self) -> u32 {
+        self.first[2]
+    }
+
+    /// The bytes of the file, their low 32 bits.
+    pub(super) fn size(&self) -> u32 {
+        self.last[2]
+    }
+
+    /// Whether `found` is the same file, unchanged, as git tells it: the device may differ after a
+    /// start of the system, and who owns it says nothing of what is in it.
+    pub(super) fn is_of(&self, found: &Metadata) -> bool {
+        let (Self { first: [a, b, c, d, _, e], last: [.., f] }, now) = (self, Self::of(found));
+        let Self { first: [g, h, i, j, _, k], last: [.., l] } = now;
+        [*a, *b, *c, *d, *e, *f] == [g, h, i, j, k, l]
     }
 }
 
@@ -69,9 +103,9 @@ pub(super) fn index(contents: &Contents, known: &[Known]) -> Option<Vec<u8>> {
 }
 
 fn put_entry(entry: &Entry, known: Known, bytes: &mut Vec<u8>) {
-    put(&known.first, bytes);
-    put(&[entry.mode], bytes);
-    put(&known.last, bytes);
+    let (Known { first: [a, b, c, d, e, f], last: [g, h, i] }, mode) = (known, entry.mode);
+    let numbers = [a, b, c, d, e, f, mode, g, h, i].map(u32::to_be_bytes);
+    bytes.extend_from_slice(numbers.as_flattened());
     bytes.extend_from_slice(entry.id.as_bytes());
     let length = u16::try_from(entry.path.len()).unwrap_or(LONGEST_TOLD).min(LONGEST_TOLD);
     bytes.extend_from_slice(&length.to_be_bytes());
@@ -123,23 +157,6 @@ mod tests {
         Known { first: std::array::from_fn(number), last: [number(6), number(7), number(8)] }
     }
 
-    /// What libgit2 reads of an entry, in the order of an index.
-    fn told(entry: &IndexEntry) -> Known {
-        let seconds = |time: IndexTime| u32::try_from(time.seconds()).unwrap();
-        let (changed, modified) = (entry.ctime, entry.mtime);
-        Known {
-            first: [
-                seconds(changed),
-                changed.nanoseconds(),
-                seconds(modified),
-                modified.nanoseconds(),
-                entry.dev,
-                entry.ino,
-            ],
-            last: [entry.uid, entry.gid, entry.file_size],
-        }
-    }
-
     /// Holds the index of a commit with these names against what libgit2 writes, and reads.
     fn check(names: &BTreeSet<String>) {
         let folder = tempfile::tempdir().unwrap();
@@ -155,7 +172,7 @@ mod tests {
         theirs.read_tree(&tree).unwrap();
         theirs.write().unwrap();
 
-        let contents = Contents::of(&repository, &tree).unwrap().unwrap();
+        let contents = Contents::of(&repository, &tree, None).unwrap().unwrap();
         assert!(index(&contents, &[]).unwrap() == fs::read(&path).unwrap());
         let all: Vec<Known> = (0..names.len()).map(known).collect();
         fs::write(&path, index(&contents, &all).unwrap()).unwrap();
@@ -165,7 +182,7 @@ mod tests {
             assert_eq!((&ours.path, ours.id, ours.mode), (&theirs.path, theirs.id, theirs.mode));
             assert_eq!((&ours.path, ours.id, ours.mode), (&entry.path, entry.id, entry.mode));
         }
-        assert_eq!(ours.iter().map(|entry| told(&entry)).collect::<Vec<_>>(), all);
+        assert_eq!(ours.iter().map(|entry| Known::entered(&entry)).collect::<Vec<_>>(), all);
     }
 
     proptest! {

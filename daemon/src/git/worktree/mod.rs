@@ -20,6 +20,7 @@ mod remove;
 mod scratch;
 mod seed;
 mod source;
+mod staged;
 mod walk;
 mod yard;
 

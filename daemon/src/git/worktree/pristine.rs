@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::repo::CommitId;
 use super::Record;
+use super::index;
 use super::walk::{Seen, walk};
 
 /// Kernels tick at 100 Hz at the slowest: two writes this close may bear the same time.
@@ -22,7 +23,7 @@ const TICK_NS: i128 = 20_000_000;
 pub(super) const LINK: u32 = 0o120_000;
 pub(super) const SUBMODULE: u32 = 0o160_000;
 pub(super) const EXECUTABLE: u32 = 0o100_755;
-const SKIP_WORKTREE: u16 = 1 << 14;
+pub(super) const SKIP_WORKTREE: u16 = 1 << 14;
 pub(super) const INTENT_TO_ADD: u16 = 1 << 13;
 
 /// What a look found.
@@ -139,23 +140,19 @@ impl Tracked {
     fn met(&self, root: &Path, relative: &Path, found: &Metadata) -> Option<u64> {
         let known = self.files.get(relative)?;
         let entry = &known.entry;
-        (is_of(entry, found) && (!known.racy || is_content(&root.join(relative), entry)))
-            .then(|| found.size())
+        (is_of(entry.mode, &index::Known::entered(entry), found)
+            && (!known.racy || is_content(&root.join(relative), entry)))
+        .then(|| found.size())
     }
 }
 
 /// Whether this is the file that the entry was written for, unchanged since.
-pub(super) fn is_of(entry: &git2::IndexEntry, found: &Metadata) -> bool {
-    let kind = match entry.mode {
+pub(super) fn is_of(mode: u32, known: &index::Known, found: &Metadata) -> bool {
+    let kind = match mode {
         LINK => found.is_symlink(),
         mode => found.is_file() && (mode == EXECUTABLE) == (found.mode() & 0o100 != 0),
     };
-    #[expect(clippy::cast_possible_truncation, reason = "the index keeps the low 32 bits")]
-    let same = entry.file_size == found.size() as u32
-        && entry.ino == found.ino() as u32
-        && time(entry.mtime) == nanoseconds(found.mtime(), found.mtime_nsec())
-        && time(entry.ctime) == nanoseconds(found.ctime(), found.ctime_nsec());
-    kind && same
+    kind && known.is_of(found)
 }
 
 /// Whether the file's bytes are those of the entry. A file that a filter changed is none.
@@ -168,10 +165,6 @@ pub(in crate::git) fn is_content(path: &Path, entry: &git2::IndexEntry) -> bool 
         _ => Oid::hash_file(ObjectType::Blob, path).ok(),
     };
     id == Some(entry.id)
-}
-
-fn time(of: git2::IndexTime) -> i128 {
-    nanoseconds(of.seconds().into(), of.nanoseconds().into())
 }
 
 fn nanoseconds(seconds: i64, rest: i64) -> i128 {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use tracing::Instrument;
 
 use super::super::command::Git;
 use super::super::hidden::{reveal, unseen};
@@ -26,10 +27,11 @@ impl Repository {
     /// [`RemoveError`] with what would be lost; nothing changed then.
     pub async fn remove(&self, worktree: &Path) -> Result<(), RemoveError> {
         let (repository, path) = (self.clone(), worktree.to_owned());
-        let whole = tokio::spawn(async move {
+        let whole = async move {
             let held = repository.hold(&path).await;
             repository.remove_held(&held).await
-        });
+        };
+        let whole = tokio::spawn(whole.in_current_span());
         whole.await.map_err(|_| Closed)?
     }
 

@@ -16,9 +16,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use git2::{IndexEntry, Odb, Repository};
+use git2::{Odb, Repository};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, mkdirat};
 
 use super::Record;
 use super::contents::Entry;
@@ -86,7 +87,7 @@ struct Wanted<'a> {
     nth: usize,
     entry: &'a Entry,
     /// The same of the user's checkout, where its index vouches for it.
-    vouched: Option<&'a IndexEntry>,
+    vouched: Option<Known>,
 }
 
 impl<'a> Plan<'a> {
@@ -100,24 +101,25 @@ impl<'a> Plan<'a> {
     }
 
     fn carry_out(&self, threads: usize, until: Instant) -> io::Result<()> {
-        let (contents, mut before) = (&self.source.contents, None);
-        for entry in &contents.entries {
-            let folder = if entry.mode == SUBMODULE { entry.name() } else { entry.parent() };
-            if before.replace(folder) != Some(folder) {
-                fs::create_dir_all(self.path.join(folder))?;
-            }
-        }
+        let contents = &self.source.contents;
         let mut known = vec![Known::default(); contents.entries.len()];
         let mut enter = |nth: usize, found: Known| known.get_mut(nth).map(|known| *known = found);
         for (nth, found) in self.write_files(threads, until)? {
             enter(nth, found);
+        }
+        for entry in &contents.entries {
+            match entry.mode {
+                SUBMODULE => fs::create_dir_all(self.path.join(entry.path()))?,
+                LINK => fs::create_dir_all(self.path.join(entry.folder()))?,
+                _ => {}
+            }
         }
         // after them, so that nothing is written through a link
         let repository = Repository::open(&self.source.common).map_err(io::Error::other)?;
         for (nth, link) in contents.entries.iter().enumerate() {
             if link.mode == LINK {
                 let target = repository.find_blob(link.id).map_err(io::Error::other)?;
-                let place = self.path.join(link.name());
+                let place = self.path.join(link.path());
                 symlink(OsStr::from_bytes(target.content()), &place)?;
                 enter(nth, Known::of(&fs::symlink_metadata(&place)?));
             }
@@ -132,10 +134,10 @@ impl<'a> Plan<'a> {
         let entries = contents.entries.iter().zip(vouched).enumerate();
         let files: Vec<Wanted<'_>> = entries
             .filter(|(_, (entry, _))| entry.is_file())
-            .map(|(nth, (entry, vouched))| Wanted { nth, entry, vouched: vouched.as_ref() })
+            .map(|(nth, (entry, vouched))| Wanted { nth, entry, vouched: *vouched })
             .collect();
         let runs: Vec<&[Wanted<'_>]> = files
-            .chunk_by(|one, next| one.entry.parent() == next.entry.parent())
+            .chunk_by(|one, next| one.entry.folder() == next.entry.folder())
             .flat_map(|folder| folder.chunks(RUN))
             .collect();
         let next = AtomicUsize::new(0);
@@ -175,9 +177,9 @@ impl<'a> Plan<'a> {
             if Instant::now() > until {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk was too slow"));
             }
-            let folder = first.entry.parent();
+            let folder = Path::new(first.entry.folder());
             let (from, to) =
-                (from.as_ref().and_then(|top| inside(top, folder).ok()), inside(&to, folder)?);
+                (from.as_ref().and_then(|top| inside(top, folder).ok()), made_inside(&to, folder)?);
             for wanted in *run {
                 let known = self.write_file(*wanted, &objects, from.as_ref(), &to, &mut buffer)?;
                 made.push((wanted.nth, known));
@@ -200,12 +202,12 @@ impl<'a> Plan<'a> {
         }
         let mode = if entry.mode == EXECUTABLE { 0o777 } else { 0o666 };
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-        let name = entry.name().file_name().unwrap_or_default();
+        let name = entry.name();
         let mut file = File::from(openat(to, name, flags, Mode::from_bits_truncate(mode))?);
         let is_copied = match (from, vouched) {
             // of another size it was written by rules that no longer hold
-            (Some(from), Some(vouched)) if vouched.file_size as usize == size => {
-                copy(vouched, from, name, &mut file, buffer)?
+            (Some(from), Some(vouched)) if vouched.size() as usize == size => {
+                copy((entry.mode, vouched), from, name, &mut file, buffer)?
             }
             _ => false,
         };
@@ -241,7 +243,7 @@ impl<'a> Plan<'a> {
 /// Copies a file of the checkout; false, and nothing is written, when it is not what the index says.
 /// Of a large one the kernel shares the blocks instead, on a disk that can.
 fn copy(
-    entry: &IndexEntry,
+    (mode, vouched): (u32, Known),
     from: &OwnedFd,
     name: &OsStr,
     to: &mut File,
@@ -251,8 +253,8 @@ fn copy(
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let Ok(source) = openat(from, name, flags, Mode::empty()) else { return Ok(false) };
     let source = File::from(source);
-    let is_it = || source.metadata().is_ok_and(|found| is_of(entry, &found));
-    if let Some(buffer) = buffer.get_mut(..entry.file_size as usize) {
+    let is_it = || source.metadata().is_ok_and(|found| is_of(mode, &vouched, &found));
+    if let Some(buffer) = buffer.get_mut(..vouched.size() as usize) {
         if !is_read(&source, buffer, is_it) {
             return Ok(false);
         }
@@ -261,7 +263,7 @@ fn copy(
     if !is_it() {
         return Ok(false);
     }
-    let size = u64::from(entry.file_size);
+    let size = u64::from(vouched.size());
     let copied = io::copy(&mut (&source).take(size), to);
     if copied.is_ok_and(|copied| copied == size) && is_it() {
         return Ok(true);
@@ -283,6 +285,28 @@ fn inside(top: &OwnedFd, folder: &Path) -> io::Result<OwnedFd> {
     let mut at = top.try_clone()?;
     for part in folder {
         at = openat(at.as_fd(), part, flags, Mode::empty())?;
+    }
+    Ok(at)
+}
+
+/// The same of a folder that is made where it is not there yet.
+fn made_inside(top: &OwnedFd, folder: &Path) -> io::Result<OwnedFd> {
+    let mut at = match inside(top, folder) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => top.try_clone()?,
+        found => return found,
+    };
+    for part in folder {
+        let part = Path::new(part);
+        at = match inside(&at, part) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                match mkdirat(&at, part, Mode::from_bits_truncate(0o777)) {
+                    // another thread was sooner
+                    Ok(()) | Err(Errno::EEXIST) => inside(&at, part)?,
+                    Err(cause) => return Err(cause.into()),
+                }
+            }
+            found => found?,
+        };
     }
     Ok(at)
 }

@@ -2,22 +2,18 @@
 //! the same ones. Reading it needs no worktree, so it is done while the branch is chosen and what is to
 //! be made is noted.
 
-use std::fs::{self, Metadata};
 use std::iter::Peekable;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use git2::{Index, IndexEntry, Repository};
+use git2::Repository;
 
-use super::super::hidden::is_hidden;
 use super::super::repo::CommitId;
-use super::contents::{Contents, Entry, FILE};
+use super::contents::{Contents, Entry};
+use super::index::Known;
 use super::plain::{has_rules, is_plain};
-use super::pristine::{EXECUTABLE, INTENT_TO_ADD, LINK};
+use super::pristine::LINK;
 use super::seed::MAX_UNPACKED;
-
-/// The bits of an entry's flags that say which side of a conflict it is.
-const STAGE: u16 = 0x3000;
+use super::staged::{Line, Staged};
 
 /// One file in so many must be there to copy: objects are unpacked no quicker here than by git's own
 /// workers, so a few of them are worth no process, and most of them are.
@@ -35,7 +31,7 @@ pub(super) struct Source {
     /// The top of the user's checkout.
     pub(super) checkout: PathBuf,
     /// What the user's index vouches for of each entry of the contents, in their order.
-    pub(super) vouched: Vec<Option<IndexEntry>>,
+    pub(super) vouched: Vec<Option<Known>>,
 }
 
 impl Source {
@@ -58,24 +54,23 @@ impl Source {
         {
             return Ok(None);
         }
-        std::thread::scope(|scope| {
-            let checkout = scope.spawn(|| Checkout::of(common));
-            let contents = match Contents::of(&repository, &tree)? {
-                Some(contents) if is_as_stored(&repository, &contents)? => contents,
-                _ => return Ok(None),
-            };
-            let Some(checkout) = checkout.join().ok().flatten() else { return Ok(None) };
-            let mut vouched = checkout.vouched.into_iter().peekable();
-            let vouched: Vec<_> =
-                contents.entries.iter().map(|entry| next_same(&mut vouched, entry)).collect();
-            let files = contents.entries.iter().filter(|entry| entry.is_file()).count();
-            let is_worth_it = vouched.iter().flatten().count() * WORTHWHILE >= files;
-            if !is_worth_it || !can_unpack(&repository, &contents, &vouched)? {
-                return Ok(None);
-            }
-            let common = common.to_owned();
-            Ok(Some(Self { common, contents, checkout: checkout.root, vouched }))
-        })
+        let Some(Checkout { root, staged }) = Checkout::of(common) else { return Ok(None) };
+        let contents = match Contents::of(&repository, &tree, Some(&staged))? {
+            Some(contents) if is_as_stored(&repository, &contents)? => contents,
+            _ => return Ok(None),
+        };
+        let mut lines = staged.lines().iter().peekable();
+        let vouched: Vec<_> = contents
+            .entries
+            .iter()
+            .map(|entry| next_same(&mut lines, &staged, entry).and_then(|it| staged.vouched(it)))
+            .collect();
+        let files = contents.entries.iter().filter(|entry| entry.is_file()).count();
+        let is_worth_it = vouched.iter().flatten().count() * WORTHWHILE >= files;
+        if !is_worth_it || !can_unpack(&repository, &contents, &vouched)? {
+            return Ok(None);
+        }
+        Ok(Some(Self { common: common.to_owned(), contents, checkout: root, vouched }))
     }
 }
 
@@ -106,7 +101,7 @@ fn is_plain_text(repository: &Repository, id: git2::Oid) -> Result<bool, git2::E
 fn can_unpack(
     repository: &Repository,
     contents: &Contents,
-    vouched: &[Option<IndexEntry>],
+    vouched: &[Option<Known>],
 ) -> Result<bool, git2::Error> {
     let objects = repository.odb()?;
     for (entry, vouched) in contents.entries.iter().zip(vouched) {
@@ -125,45 +120,30 @@ fn ends_with(name: &[u8], end: &[u8]) -> bool {
 /// The user's checkout.
 struct Checkout {
     root: PathBuf,
-    /// The plain files that its index vouches for, in the order of their names.
-    vouched: Vec<IndexEntry>,
+    staged: Staged,
 }
 
 impl Checkout {
-    /// None where there is none, or its index is of a kind that libgit2 does not read. One that is
-    /// elsewhere than its repository is not used: whoever can write the configuration could name any
-    /// folder.
+    /// None where there is none, or its index is not one that is read here. One that is elsewhere than
+    /// its repository is not used: whoever can write the configuration could name any folder.
     fn of(common: &Path) -> Option<Self> {
         let repository = Repository::open(common).ok()?;
         let root = repository.workdir()?.canonicalize().ok()?;
         if repository.path().canonicalize().ok()? != root.join(".git") {
             return None;
         }
-        let place = repository.path().join("index");
-        // looked at before it is read: one that is written meanwhile is younger than assumed
-        let found = fs::symlink_metadata(&place).ok().filter(Metadata::is_file)?;
-        let index = Index::open(&place).ok()?;
-        let written = found.mtime().min(found.ctime());
-        let vouched = index.iter().filter(|entry| is_sure(entry, written)).collect();
-        Some(Self { root, vouched })
+        Some(Self { root, staged: Staged::read(&repository.path().join("index"))? })
     }
 }
 
-/// Whether an index of that age, in whole seconds since 1970, can vouch for the file, as git sees it:
-/// a file as young as its index may have changed after it was looked at.
-fn is_sure(entry: &IndexEntry, written: i64) -> bool {
-    matches!(entry.mode, FILE | EXECUTABLE)
-        && entry.flags & STAGE == 0
-        && entry.flags_extended & INTENT_TO_ADD == 0
-        && !is_hidden(entry)
-        && i64::from(entry.mtime.seconds()) < written
-}
-
-/// The entry of `all` that is the very same file as `wanted`; those before it are passed over.
-fn next_same(
-    all: &mut Peekable<impl Iterator<Item = IndexEntry>>,
+/// The line of `all` that is the very same file as `wanted`; those before it are passed over.
+fn next_same<'a>(
+    all: &mut Peekable<impl Iterator<Item = &'a Line>>,
+    staged: &Staged,
     wanted: &Entry,
-) -> Option<IndexEntry> {
-    while all.next_if(|one| one.path < wanted.path).is_some() {}
-    all.next_if(|one| (&one.path, one.id, one.mode) == (&wanted.path, wanted.id, wanted.mode))
+) -> Option<&'a Line> {
+    while all.next_if(|one| *staged.name(one) < *wanted.path).is_some() {}
+    all.next_if(|one| {
+        (one.id, one.mode) == (wanted.id, wanted.mode) && *staged.name(one) == *wanted.path
+    })
 }
