@@ -3,22 +3,23 @@
 //!
 //! A record belongs to the lines that end in its stretch of text, whole, wherever they began, also in
 //! segments before: so a line that matches is in one record with all of it. The head is that of the
-//! segment's index but for its name. Each record says first up to where the lines reach that ended by
+//! segment's index but for its name, and where the segment begins: several may begin in one line, and
+//! their indexes alike. Each record says first up to where the lines reach that ended by
 //! then, and in the end once more, each bit the other way: what was not written whole, and what a
 //! machine that lost power left empty, counts as none. Text without a record may hold anything.
 
 use super::grams::{Grams, SET};
-use super::index::Open;
+use super::index::{self, Open};
 use super::needed::Needed;
 use memchr::memrchr;
 use std::ops::Range;
 
 /// Names what the bytes are, and the version of their form: another grain, another width or spread of
 /// a set, or other letters that are alike need another one, or lines are taken not to match that do.
-const MAGIC: [u8; 8] = *b"hwgram01";
+const MAGIC: [u8; 8] = *b"hwgram02";
 
 /// The bytes before the first record.
-pub(super) const HEAD: usize = 32;
+pub(super) const HEAD: usize = index::HEAD + 8;
 
 /// Text of a record, in bytes: forty lines or so, so that a word in one of three hundred lines leaves
 /// most of the text unread. Tests take so little that lines of any length lie across its ends.
@@ -27,10 +28,12 @@ pub(super) const GRAIN: u32 = if cfg!(test) { 256 } else { 4 << 10 };
 /// The bytes of a record.
 pub(super) const RECORD: usize = 4 + SET + 4;
 
-/// The head of the filter of a segment where this is open.
-pub(super) fn head(open: &Open) -> [u8; HEAD] {
-    let mut head = open.head();
+/// The head of the filter of the segment that begins at this offset, where this is open.
+pub(super) fn head(start: u64, open: &Open) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    head[..index::HEAD].copy_from_slice(&open.head());
     head[..8].copy_from_slice(&MAGIC);
+    head[index::HEAD..].copy_from_slice(&start.to_le_bytes());
     head
 }
 

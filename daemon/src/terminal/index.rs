@@ -11,7 +11,8 @@ use super::clean::Cleaner;
 /// Names what the bytes are, and the version of their form.
 const MAGIC: [u8; 8] = *b"hwtext02";
 
-const HEAD: usize = 32;
+/// The bytes before the first frame.
+pub(super) const HEAD: usize = 32;
 const FRAME: usize = 40;
 
 /// Where a line begins: in the raw bytes and in the text of its segment.

@@ -209,6 +209,11 @@ impl Layout {
         Some(&block.open)
     }
 
+    /// The offset of a segment's first raw byte.
+    pub(super) fn begin(&self, segment: usize) -> Option<u64> {
+        self.segments.get(segment).map(|segment| segment.start)
+    }
+
     /// The block in which a line begins, or at whose end: then it begins the next one. None when
     /// there is no block.
     pub(super) fn block_of(&self, line: u64) -> Option<usize> {

@@ -121,7 +121,7 @@ fn open(layout: &Layout, segment: usize) -> Option<File> {
     let file = layout.open(segment, Part::Filter).ok()??;
     let mut head = [0; HEAD];
     file.read_exact_at(&mut head, 0).ok()?;
-    (head == filter::head(layout.head(segment)?)).then_some(file)
+    (head == filter::head(layout.begin(segment)?, layout.head(segment)?)).then_some(file)
 }
 
 #[cfg(test)]

@@ -231,6 +231,26 @@ fn f08_a_filter_that_speaks_of_bytes_that_are_lost_hides_no_line() {
 }
 
 #[test]
+fn f08_a_filter_of_another_segment_in_the_same_line_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = RingWriter::open(dir.path(), 1 << 20).unwrap();
+    // a line that reaches over several segments, with words in that in which it ends
+    writer.append(&b"long".repeat(80_000)).unwrap();
+    (0..500).for_each(|line| writer.append(format!("\nneedle {line}").as_bytes()).unwrap());
+    (0..9_000).for_each(|line| writer.append(format!("\nline {line}").as_bytes()).unwrap());
+    writer.rest();
+    let layout = Layout::read(dir.path()).unwrap();
+    let all = segments(dir.path()).unwrap();
+    let begun = |index: &usize| layout.head(*index).is_some_and(|open| open.line == 1);
+    let in_line: Vec<_> = (1..all.len()).filter(begun).collect();
+    let [.., one, last] = in_line[..] else { panic!("{} segments in it", in_line.len()) };
+    let file = |index: usize| path(dir.path(), all[index].start, Part::Filter);
+    fs::copy(file(one), file(last)).unwrap();
+    let pattern = Pattern::new("needle", Reading::default()).unwrap();
+    agree(dir.path(), &pattern, 1, None);
+}
+
+#[test]
 fn f39_a_filter_that_the_disk_refuses_takes_no_text_with_it() {
     let dir = tempfile::tempdir().unwrap();
     // a folder in its place refuses the file

@@ -167,7 +167,7 @@ impl Files {
         };
         let text = make(Part::Text, &[])?;
         let index = make(Part::Index, &open.head())?;
-        Ok(Self { text, index, filter: make(Part::Filter, &filter::head(open)).ok() })
+        Ok(Self { text, index, filter: make(Part::Filter, &filter::head(start, open)).ok() })
     }
 
     /// The text goes first: a frame never speaks of text that is not there. The filter may fail, but
