@@ -43,7 +43,7 @@ enum Command {
         #[arg(long, env = "HAYWARD_RELAY_BUS", hide_env_values = true)]
         bus: Option<String>,
         #[command(flatten)]
-        keys: Box<Keys>,
+        keys: Box<BusKeys>,
         /// Where a new database's first token is written [default: owner.token beside the file].
         #[arg(long, value_name = "FILE")]
         owner_token: Option<PathBuf>,
@@ -71,35 +71,6 @@ enum Command {
         #[arg(long, env = "HAYWARD_RELAY_DATABASE", hide_env_values = true)]
         to: String,
     },
-}
-
-/// The files that open the bus.
-#[derive(clap::Args)]
-struct Keys {
-    /// Credentials for the bus, as nsc writes them.
-    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CREDENTIALS")]
-    bus_credentials: Option<PathBuf>,
-    /// Authorities that issue certificates of the bus (PEM) [default: those of the system].
-    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CA")]
-    bus_ca: Option<PathBuf>,
-    /// The certificate to show the bus (PEM).
-    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CERTIFICATE")]
-    bus_certificate: Option<PathBuf>,
-    /// Its key (PEM).
-    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_KEY")]
-    bus_key: Option<PathBuf>,
-}
-
-impl From<Keys> for BusKeys {
-    fn from(keys: Keys) -> Self {
-        let Keys { bus_credentials, bus_ca, bus_certificate, bus_key } = keys;
-        Self {
-            credentials: bus_credentials,
-            ca: bus_ca,
-            certificate: bus_certificate,
-            key: bus_key,
-        }
-    }
 }
 
 #[tokio::main]
@@ -152,7 +123,7 @@ async fn run(command: Command) -> Result<(), Box<dyn Error>> {
             let database: Database = database.parse()?;
             let mut config = Config::new(database, listen);
             let bus = bus.as_deref().map(str::parse::<BusAddress>).transpose()?;
-            config.bus = bus.map(|bus| bus.opened_with((*keys).into()));
+            config.bus = bus.map(|bus| bus.opened_with(*keys));
             limits.iter().try_for_each(|text| config.limits.set(text))?;
             prices.iter().try_for_each(|text| config.prices.set(text))?;
             Config { owner_token, allowed_origins: origins, public_name, ..config }

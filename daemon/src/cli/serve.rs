@@ -73,21 +73,8 @@ pub(super) struct Ground {
     #[arg(long, value_name = "URL", env = "HAYWARD_RELAY_BUS", hide_env_values = true)]
     bus: Option<String>,
 
-    /// Credentials for the bus, as nsc writes them
-    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CREDENTIALS")]
-    bus_credentials: Option<PathBuf>,
-
-    /// Authorities that issue certificates of the bus (PEM) [default: those of the system]
-    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CA")]
-    bus_ca: Option<PathBuf>,
-
-    /// The certificate to show the bus (PEM)
-    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_CERTIFICATE")]
-    bus_certificate: Option<PathBuf>,
-
-    /// Its key (PEM)
-    #[arg(long, value_name = "FILE", env = "HAYWARD_RELAY_BUS_KEY")]
-    bus_key: Option<PathBuf>,
+    #[command(flatten)]
+    keys: BusKeys,
 }
 
 /// Runs the relay.
@@ -182,7 +169,7 @@ pub(super) fn configured(
     };
     let (limits, prices) = (compose::limits(file), compose::prices(file));
     let mut config = Config { limits, prices, ..Config::new(database, listen) };
-    let keys = keys(&ground, home, file);
+    let keys = keys(&ground.keys, home, file);
     let mut bus = ground.bus;
     if let Database::Postgres(_) = config.database {
         config.owner_token = Some(home.root().join("owner.token"));
@@ -197,16 +184,16 @@ pub(super) fn configured(
 }
 
 /// The files that open the bus.
-fn keys(ground: &Ground, home: &Home, file: &File) -> BusKeys {
+fn keys(named: &BusKeys, home: &Home, file: &File) -> BusKeys {
     let section = &file.relay;
-    let named = |option: &Option<PathBuf>, configured: &Option<PathBuf>| {
+    let either = |option: &Option<PathBuf>, configured: &Option<PathBuf>| {
         option.clone().or_else(|| configured.as_ref().map(|path| home.root().join(path)))
     };
     BusKeys {
-        credentials: named(&ground.bus_credentials, &section.bus_credentials),
-        ca: named(&ground.bus_ca, &section.bus_ca),
-        certificate: named(&ground.bus_certificate, &section.bus_certificate),
-        key: named(&ground.bus_key, &section.bus_key),
+        credentials: either(&named.credentials, &section.bus_credentials),
+        ca: either(&named.ca, &section.bus_ca),
+        certificate: either(&named.certificate, &section.bus_certificate),
+        key: either(&named.key, &section.bus_key),
     }
 }
 

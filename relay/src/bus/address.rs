@@ -28,17 +28,30 @@ pub(super) enum Login {
     Credentials(String),
 }
 
-/// Files that open a bus. All are PEM, but for the credentials.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Files that open a bus, as options name them. All are PEM, but for the credentials.
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct BusKeys {
-    /// A user's token and seed, as `nsc` writes them. It counts in place of what the address says.
+    /// Credentials for the bus, as nsc writes them; they count in place of what its address says
+    #[arg(
+        id = "bus_credentials",
+        long = "bus-credentials",
+        value_name = "FILE",
+        env = "HAYWARD_RELAY_BUS_CREDENTIALS"
+    )]
     pub credentials: Option<PathBuf>,
-    /// The authorities one of which issued the certificate of each server; none: those that the
-    /// system knows.
+    /// Authorities that issue certificates of the bus (PEM) [default: those of the system]
+    #[arg(id = "bus_ca", long = "bus-ca", value_name = "FILE", env = "HAYWARD_RELAY_BUS_CA")]
     pub ca: Option<PathBuf>,
-    /// What this relay shows a server that asks who it is.
+    /// The certificate to show a server of the bus that asks who this is (PEM)
+    #[arg(
+        id = "bus_certificate",
+        long = "bus-certificate",
+        value_name = "FILE",
+        env = "HAYWARD_RELAY_BUS_CERTIFICATE"
+    )]
     pub certificate: Option<PathBuf>,
-    /// The key of that certificate.
+    /// The key of that certificate (PEM)
+    #[arg(id = "bus_key", long = "bus-key", value_name = "FILE", env = "HAYWARD_RELAY_BUS_KEY")]
     pub key: Option<PathBuf>,
 }
 
