@@ -403,11 +403,17 @@ pub(super) fn is_there(
 
 /// All local branches, without `refs/heads/`.
 pub(super) fn branches(repository: &git2::Repository) -> Result<Vec<String>, git2::Error> {
-    let mut all = Vec::new();
-    for branch in repository.branches(Some(git2::BranchType::Local))? {
-        all.push(String::from_utf8_lossy(branch?.0.name_bytes()?).into_owned());
-    }
-    Ok(all)
+    // none of them is read
+    let mut named = repository.references_glob("refs/heads/*")?;
+    let short = |name: &str| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned();
+    let all = named.names().map(|name| name.map(short)).collect::<Result<Vec<String>, _>>();
+    all.or_else(|_| {
+        let branches = repository.branches(Some(git2::BranchType::Local))?;
+        let name = |(branch, _): (git2::Branch<'_>, _)| {
+            Ok(String::from_utf8_lossy(branch.name_bytes()?).into_owned())
+        };
+        branches.map(|branch| name(branch?)).collect()
+    })
 }
 
 fn discover(path: &Path) -> Result<(PathBuf, Option<PathBuf>), OpenError> {

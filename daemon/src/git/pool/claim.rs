@@ -6,8 +6,8 @@ use tracing::Instrument;
 use super::super::branch::Choice;
 use super::super::repo::{Closed, CommitId, Repository, read};
 use super::super::worktree::{
-    Hold, NewWorktree, Worktree, WorktreeError, check_out, cold, disk, leftover, make_branch,
-    make_ready, on_ground, point, undo,
+    Ground, Hold, NewWorktree, Worktree, WorktreeError, check_out, cold, confirm, disk, leftover,
+    make_branch, on_ground, point, undo,
 };
 use super::refill::fingerprint;
 use super::{Hot, Miss, Place, Pool, chain};
@@ -113,8 +113,9 @@ async fn transform(
     new: &NewWorktree,
     place: &Place,
 ) -> Result<Worktree, (WorktreeError, Option<Choice>)> {
-    let choice = on_ground(repository, new).await.map_err(|failure| (failure, None))?;
-    match hand_over(repository, new, place, choice.as_ref()).await {
+    let ground = on_ground(repository, new).await.map_err(|failure| (failure, None))?;
+    let Ground { choice, opened, .. } = ground;
+    match hand_over(repository, new, place, choice.as_ref(), opened).await {
         Ok(()) => {
             Ok(Worktree { path: new.path.clone(), commit: new.commit.clone(), branch: choice })
         }
@@ -127,6 +128,7 @@ async fn hand_over(
     new: &NewWorktree,
     place: &Place,
     choice: Option<&Choice>,
+    opened: git2::Repository,
 ) -> Result<(), WorktreeError> {
     let (held, common) = (place.clone(), repository.common_dir().to_owned());
     let looked = read(move || is_as_made(&common, &held)).await.and_then(|looked| looked);
@@ -143,14 +145,15 @@ async fn hand_over(
     let (held, at, branch) = (place.clone(), new.clone(), choice.map(|choice| choice.name.clone()));
     let name = branch.clone();
     repository
-        .in_turn(move |common| async move {
+        .in_turn(move |_| async move {
             let path = at.path.clone();
-            read(move || rename(&common, &held, &at, name.as_deref()))
+            read(move || rename(&opened, &held, &at, name.as_deref()))
                 .await
                 .map_err(|source| WorktreeError::Unreadable { path, source })?
         })
         .await??;
-    make_ready(&place.record, new, branch).await?;
+    confirm(new, branch).await?;
+    place.record.unlock().map_err(disk("hand over", &new.path))?;
     point("worktree.claim.unlocked", &new.path)
 }
 
@@ -164,7 +167,7 @@ fn is_as_made(common: &Path, place: &Place) -> Result<(), git2::Error> {
 
 /// Gives the place its folder, branch and HEAD; runs in the repository's turn.
 fn rename(
-    common: &Path,
+    opened: &git2::Repository,
     place: &Place,
     new: &NewWorktree,
     branch: Option<&str>,
@@ -177,8 +180,9 @@ fn rename(
     point("worktree.claim.pointed", &new.path)?;
     let now = clock::now();
     if let Some(branch) = branch {
-        make_branch(common, branch, &new.commit, now)
-            .map_err(|source| WorktreeError::Unreadable { path: common.to_owned(), source })?;
+        make_branch(opened, branch, &new.commit, now).map_err(|source| {
+            WorktreeError::Unreadable { path: opened.commondir().to_owned(), source }
+        })?;
         point("worktree.claim.branched", &new.path)?;
     }
     place.record.set_head(&new.commit, branch, now).map_err(failed("set HEAD of"))?;

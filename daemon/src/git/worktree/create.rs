@@ -9,7 +9,9 @@ use super::super::command::Git;
 use super::super::repo::{CommitId, Repository, branches, read};
 use super::files::{Ahead, read_ahead, write_files};
 use super::yard::{Note, Yard};
-use super::{EMAIL, Hold, NAME, NewWorktree, Record, Worktree, WorktreeError, leftover};
+use super::{
+    EMAIL, Hold, NAME, NewWorktree, Record, Worktree, WorktreeError, delete_branch, leftover,
+};
 use crate::{clock, fault};
 use hayward_shared::time::Timestamp;
 
@@ -49,10 +51,9 @@ pub(in crate::git) async fn cold(
     repository: &Repository,
     new: &NewWorktree,
 ) -> Result<Worktree, WorktreeError> {
-    let (choice, ahead) =
-        tokio::join!(on_ground(repository, new), read_ahead(repository, &new.commit));
-    let choice = choice?;
-    match build(repository, new, choice.as_ref(), ahead).await {
+    let (begun, ahead) = tokio::join!(begin(repository, new), read_ahead(repository, &new.commit));
+    let (Ground { choice, opened, .. }, record) = begun?;
+    match build(repository, new, choice.as_ref(), (record, opened), ahead).await {
         Ok(()) => {
             Ok(Worktree { path: new.path.clone(), commit: new.commit.clone(), branch: choice })
         }
@@ -63,20 +64,53 @@ pub(in crate::git) async fn cold(
     }
 }
 
+/// Clears the ground, chooses the branch and records the worktree. When it fails nothing is left of it.
+async fn begin(
+    repository: &Repository,
+    new: &NewWorktree,
+) -> Result<(Ground, Record), WorktreeError> {
+    let ground = on_ground(repository, new).await?;
+    let entered = enter(repository, &new.path, &new.commit, Hold::Making, ground.is_record_alone);
+    match entered.await {
+        Ok(record) => Ok((ground, record)),
+        Err(failure) => {
+            undo(repository, new, ground.choice).await;
+            Err(failure)
+        }
+    }
+}
+
+/// Where a worktree is about to be made.
+pub(in crate::git) struct Ground {
+    /// The branch that it gets.
+    pub(in crate::git) choice: Option<Choice>,
+    /// The repository, opened: that takes as long as writing many files.
+    pub(in crate::git) opened: git2::Repository,
+    is_record_alone: bool,
+}
+
 /// Clears the ground, notes what is about to be made there, and chooses the branch.
 pub(in crate::git) async fn on_ground(
     repository: &Repository,
     new: &NewWorktree,
-) -> Result<Option<Choice>, WorktreeError> {
+) -> Result<Ground, WorktreeError> {
     let new = new.clone();
     repository
         .in_turn(move |common| async move {
-            leftover::clear(&common, &new).await?;
-            let choice = choose(&common, &new).await?;
+            let (place, wanted) = (common.clone(), new.clone());
+            let surveyed = read(move || survey(&place, &wanted)).await.unwrap_or_else(|source| {
+                Err(WorktreeError::Unreadable { path: common.clone(), source })
+            });
+            let (strays, ground) = surveyed?;
+            for branch in strays {
+                delete_branch(&common, &branch, &new.commit)
+                    .await
+                    .map_err(|source| WorktreeError::Git { path: new.path.clone(), source })?;
+            }
             let note = Note {
                 common,
                 commit: new.commit.to_string(),
-                branch: choice.as_ref().map(|choice| choice.name.clone()),
+                branch: ground.choice.as_ref().map(|choice| choice.name.clone()),
             };
             let yard = Yard::around(&new.path);
             let noted = yard
@@ -87,70 +121,73 @@ pub(in crate::git) async fn on_ground(
                 yard.forget(&new.path).map_err(disk("take back the note for", &new.path))?;
             }
             noted?;
-            Ok(choice)
+            Ok(ground)
         })
         .await?
 }
 
-async fn choose(common: &Path, new: &NewWorktree) -> Result<Option<Choice>, WorktreeError> {
-    let (place, commit, wanted) = (common.to_owned(), new.commit.clone(), new.branch.clone());
-    let known = read(move || {
-        let repository = git2::Repository::open(&place)?;
-        if repository.find_commit(commit.oid()?).is_err() {
-            return Ok(None);
-        }
-        Ok(Some(wanted.map(|wanted| free_name(&repository, &wanted)).transpose()?))
-    })
-    .await
-    .and_then(|known| known)
-    .map_err(|source| WorktreeError::Unreadable { path: common.to_owned(), source })?;
-    known.ok_or_else(|| WorktreeError::UnknownCommit {
-        repository: common.to_owned(),
-        commit: new.commit.clone(),
-    })
+/// Clears away the folder of a former attempt and its record. Answers those of its branches of which
+/// nothing came, and the ground as if they were gone.
+fn survey(common: &Path, new: &NewWorktree) -> Result<(Vec<String>, Ground), WorktreeError> {
+    let unreadable = |source| WorktreeError::Unreadable { path: common.to_owned(), source };
+    let suspects = leftover::clear(common, new)?;
+    let opened = git2::Repository::open(common).map_err(unreadable)?;
+    let at = new.commit.oid().map_err(unreadable)?;
+    let strays: Vec<String> =
+        suspects.into_iter().filter(|name| leftover::is_stray(&opened, name, at)).collect();
+    if opened.find_commit(at).is_err() {
+        let commit = new.commit.clone();
+        return Err(WorktreeError::UnknownCommit { repository: common.to_owned(), commit });
+    }
+    let choose = |wanted: &BranchName| -> Result<Choice, git2::Error> {
+        let mut taken = branches(&opened)?;
+        taken.retain(|name| !strays.contains(name));
+        Ok(wanted.choose(&taken))
+    };
+    let choice = new.branch.as_ref().map(choose).transpose().map_err(unreadable)?;
+    let is_record_alone = is_record_alone(&opened).map_err(unreadable)?;
+    Ok((strays, Ground { choice, opened, is_record_alone }))
 }
 
-fn free_name(repository: &git2::Repository, wanted: &BranchName) -> Result<Choice, git2::Error> {
-    Ok(wanted.choose(&branches(repository)?))
-}
-
-/// Records it, writes its files, looks where it stands, hands it over.
+/// Makes its branch and writes its files, looks where it stands, hands it over.
 async fn build(
     repository: &Repository,
     new: &NewWorktree,
     choice: Option<&Choice>,
+    (record, opened): (Record, git2::Repository),
     ahead: Option<Ahead>,
 ) -> Result<(), WorktreeError> {
     let branch = choice.map(|choice| choice.name.clone());
-    let record = enter(repository, &new.path, &new.commit, Hold::Making).await?;
     let (to, at, name) = (record.clone(), new.clone(), branch.clone());
     let attached = async {
-        let turn = |common: PathBuf| async move { attach(&common, &to, &at, name).await };
+        let turn = |_| async move { attach(opened, to, &at, name).await };
         repository.in_turn(turn).await?
     };
     write_files(repository, &new.path, &new.commit, ahead, attached).await?;
     point("worktree.create.filled", &new.path)?;
-    make_ready(&record, new, branch).await?;
+    // only now: a git that writes files may leave it elsewhere
+    confirm(new, branch).await?;
+    record.unlock().map_err(disk("hand over", &new.path))?;
     point("worktree.create.unlocked", &new.path)
 }
 
-/// Enters a worktree with an empty index into the repository's records.
+/// Enters a worktree with an empty index into the repository's records; by git, where it is not its
+/// [record alone](is_record_alone).
 pub(in crate::git) async fn enter(
     repository: &Repository,
     path: &Path,
     commit: &CommitId,
     hold: Hold,
+    is_record_alone: bool,
 ) -> Result<Record, WorktreeError> {
     let (path, commit) = (path.to_owned(), commit.clone());
     repository
         .in_turn(move |common| async move {
-            let added = match is_plain(&common).await? {
-                true => {
-                    let (at, now) = (path.clone(), clock::now());
-                    blocking(move || Record::enter(&common, &at, &commit, &hold, now)).await
-                }
-                false => return added_by_git(&common, &path, &commit, &hold).await,
-            };
+            if !is_record_alone {
+                return added_by_git(&common, &path, &commit, &hold).await;
+            }
+            let (at, now) = (path.clone(), clock::now());
+            let added = blocking(move || Record::enter(&common, &at, &commit, &hold, now)).await;
             let record = added.map_err(disk("record", &path))?;
             point("worktree.create.added", &path)?;
             Ok(record)
@@ -160,16 +197,10 @@ pub(in crate::git) async fn enter(
 
 /// Whether a worktree of the repository is no more than its record: one that has settings or a
 /// sparse checkout of its own is recorded by git, which hands them on.
-async fn is_plain(common: &Path) -> Result<bool, WorktreeError> {
-    let place = common.to_owned();
-    read(move || {
-        let config = git2::Repository::open(&place)?.config()?.snapshot()?;
-        let set = |key| config.get_bool(key).unwrap_or(false);
-        Ok(!set("extensions.worktreeConfig") && !set("core.sparseCheckout"))
-    })
-    .await
-    .and_then(|plain| plain)
-    .map_err(|source| WorktreeError::Unreadable { path: common.to_owned(), source })
+pub(in crate::git) fn is_record_alone(repository: &git2::Repository) -> Result<bool, git2::Error> {
+    let config = repository.config()?.snapshot()?;
+    let set = |key| config.get_bool(key).unwrap_or(false);
+    Ok(!set("extensions.worktreeConfig") && !set("core.sparseCheckout"))
 }
 
 async fn added_by_git(
@@ -197,18 +228,18 @@ async fn added_by_git(
 
 /// Makes the branch and puts HEAD on it; runs in the repository's turn.
 async fn attach(
-    common: &Path,
-    record: &Record,
+    opened: git2::Repository,
+    record: Record,
     new: &NewWorktree,
     branch: Option<String>,
 ) -> Result<(), WorktreeError> {
     let Some(branch) = branch else { return Ok(()) };
-    let (place, record, commit) = (common.to_owned(), record.clone(), new.commit.clone());
-    let path = new.path.clone();
+    let (path, commit) = (new.path.clone(), new.commit.clone());
     read(move || {
         let now = clock::now();
-        make_branch(&place, &branch, &commit, now)
-            .map_err(|source| WorktreeError::Unreadable { path: place, source })?;
+        make_branch(&opened, &branch, &commit, now).map_err(|source| {
+            WorktreeError::Unreadable { path: opened.commondir().to_owned(), source }
+        })?;
         point("worktree.create.branched", &path)?;
         record.set_head(&commit, Some(&branch), now).map_err(disk("set HEAD of", &path))?;
         point("worktree.create.headed", &path)
@@ -220,12 +251,11 @@ async fn attach(
 /// Makes a branch at a commit, with a log that has our signature alone: by it a later attempt
 /// knows that the branch is ours and that nothing came of it.
 pub(in crate::git) fn make_branch(
-    common: &Path,
+    repository: &git2::Repository,
     branch: &str,
     commit: &CommitId,
     now: Timestamp,
 ) -> Result<(), git2::Error> {
-    let repository = git2::Repository::open(common)?;
     let name = format!("refs/heads/{branch}");
     let at = git2::Time::new(now.millis().div_euclid(1000), 0);
     let by = git2::Signature::new(NAME, EMAIL, &at)?;
@@ -245,9 +275,8 @@ pub(in crate::git) fn make_branch(
     turn.commit()
 }
 
-/// Looks where the worktree stands, and hands it over.
-pub(in crate::git) async fn make_ready(
-    record: &Record,
+/// Looks whether the worktree stands where it should, on its branch.
+pub(in crate::git) async fn confirm(
     new: &NewWorktree,
     branch: Option<String>,
 ) -> Result<(), WorktreeError> {
@@ -260,7 +289,7 @@ pub(in crate::git) async fn make_ready(
         let (path, wanted) = (new.path.clone(), new.commit.clone());
         return Err(WorktreeError::WrongCommit { path, wanted, found });
     }
-    record.unlock().map_err(disk("hand over", &new.path))
+    Ok(())
 }
 
 /// The commit of the worktree's HEAD, or the name of a branch that should not be there.

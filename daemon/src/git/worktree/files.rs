@@ -10,13 +10,12 @@ use super::super::repo::{CommitId, Repository, read};
 use super::create::{blocking, disk};
 use super::grounds::{Checkout, FILL};
 use super::seed::seed;
-use super::source::Source;
+use super::source::{Opened, Source};
 use super::{Grounds, WorktreeError};
 
 /// A source that was read before its worktree was recorded.
-#[derive(Debug)]
 pub(in crate::git) struct Ahead {
-    source: Option<Source>,
+    source: Option<Opened>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -30,7 +29,7 @@ pub(super) async fn read_ahead(repository: &Repository, commit: &CommitId) -> Op
 }
 
 /// None where git has to write the files, or at least has to say why it cannot.
-fn source(common: &Path, commit: &CommitId) -> Option<Source> {
+fn source(common: &Path, commit: &CommitId) -> Option<Opened> {
     let read = Source::read(common, commit);
     read.inspect_err(|cause| tracing::debug!(%cause, "the files are left to git")).ok().flatten()
 }

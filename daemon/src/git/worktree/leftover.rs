@@ -12,22 +12,9 @@ use super::super::repo::{CommitId, read};
 use super::yard::{Note, Yard};
 use super::{EMAIL, NAME, NewWorktree, Record, WorktreeError, delete_branch};
 
-/// Clears a former attempt at `new`, its folder, its record and the branch that it made.
-pub(super) async fn clear(common: &Path, new: &NewWorktree) -> Result<(), WorktreeError> {
-    let (place, wanted) = (common.to_owned(), new.clone());
-    let stray = read(move || clear_folder(&place, &wanted)).await.unwrap_or_else(|source| {
-        Err(WorktreeError::Unreadable { path: common.to_owned(), source })
-    })?;
-    for branch in stray {
-        drop_untouched(common, &branch, &new.commit)
-            .await
-            .map_err(|source| WorktreeError::Git { path: new.path.clone(), source })?;
-    }
-    Ok(())
-}
-
-/// The branches that a former attempt may have made.
-fn clear_folder(common: &Path, new: &NewWorktree) -> Result<Vec<String>, WorktreeError> {
+/// Clears away the folder of a former attempt at `new` and its record. Answers the branches that it may
+/// have made. Blocking.
+pub(super) fn clear(common: &Path, new: &NewWorktree) -> Result<Vec<String>, WorktreeError> {
     let records = records(common, &new.path);
     let yard = Yard::around(&new.path);
     let noted = yard.noted(&new.path).and_then(|note: Note| note.branch);
@@ -85,10 +72,11 @@ pub(in crate::git) async fn drop_untouched(
 ) -> Result<(), CommandError> {
     let (place, name, at) = (common.to_owned(), branch.to_owned(), commit.clone());
     let stray = read(move || {
-        at.oid().is_ok_and(|at| is_untouched(&place, &name, at)) && !is_checked_out(&place, &name)
+        let repository = git2::Repository::open(place)?;
+        Ok::<_, git2::Error>(is_stray(&repository, &name, at.oid()?))
     });
     match stray.await {
-        Ok(true) => delete_branch(common, branch, commit).await,
+        Ok(Ok(true)) => delete_branch(common, branch, commit).await,
         _ => Ok(()),
     }
 }
@@ -262,11 +250,19 @@ fn begins(whole: &[u8], written: &[u8]) -> bool {
     plain(whole).starts_with(&plain(written))
 }
 
+/// Whether we made the branch at this commit, nobody moved it and nobody has it checked out.
+pub(super) fn is_stray(repository: &git2::Repository, branch: &str, commit: git2::Oid) -> bool {
+    is_untouched(repository, branch, commit) && !is_checked_out(repository.commondir(), branch)
+}
+
 /// Whether we made the branch at this commit and nobody moved it: its reflog has our signature
 /// alone.
-pub(in crate::git) fn is_untouched(common: &Path, branch: &str, commit: git2::Oid) -> bool {
+pub(in crate::git) fn is_untouched(
+    repository: &git2::Repository,
+    branch: &str,
+    commit: git2::Oid,
+) -> bool {
     let name = format!("refs/heads/{branch}");
-    let Ok(repository) = git2::Repository::open(common) else { return false };
     if !repository.refname_to_id(&name).is_ok_and(|tip| tip == commit) {
         return false;
     }

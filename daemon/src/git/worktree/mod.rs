@@ -33,7 +33,8 @@ use super::repo::{CommitId, Repository, read};
 
 pub(in crate::git) use contents::MAX_HELD;
 pub(in crate::git) use create::{
-    blocking, cold, disk, enter, make_branch, make_ready, on_ground, point, undo,
+    Ground, blocking, cold, confirm, disk, enter, is_record_alone, make_branch, on_ground, point,
+    undo,
 };
 pub use error::{DropError, ListError, ReleaseError, RemoveError, WorktreeError};
 pub(in crate::git) use files::{check_out, write_files};

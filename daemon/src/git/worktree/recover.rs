@@ -106,8 +106,11 @@ fn is_untouched(path: &Path, record: &Record, note: &Note) -> bool {
     let Ok(commit) = note.commit.parse::<CommitId>() else { return false };
     let stands = match (&note.branch, record.branch()) {
         (Some(wanted), Some(on)) => {
-            let at = commit.oid();
-            *wanted == on && at.is_ok_and(|at| leftover::is_untouched(&note.common, wanted, at))
+            let (repository, at) = (git2::Repository::open(&note.common), commit.oid());
+            let is_untouched = |repository: git2::Repository| {
+                at.is_ok_and(|at| leftover::is_untouched(&repository, wanted, at))
+            };
+            *wanted == on && repository.is_ok_and(is_untouched)
         }
         (None, None) => record.head().as_deref() == Some(commit.as_str()),
         _ => false,

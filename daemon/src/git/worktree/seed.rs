@@ -26,7 +26,7 @@ use super::contents::Entry;
 use super::index::{Known, index};
 use super::plain::is_plain;
 use super::pristine::{EXECUTABLE, LINK, SUBMODULE, is_of};
-use super::source::Source;
+use super::source::{Opened, Source};
 use crate::fault;
 
 /// How much older than its worktree a file is said to be. Git looks at whole seconds, and would read
@@ -51,11 +51,11 @@ pub(super) const MAX_UNPACKED: usize = 64 << 20;
 /// It was not full by `until`, or could not be emptied again: it is of no use then.
 pub(super) fn seed(
     path: &Path,
-    source: &Source,
+    Opened { source, repository }: &Opened,
     threads: usize,
     until: Instant,
 ) -> io::Result<bool> {
-    let plan = match Plan::of(path, source) {
+    let plan = match Plan::of(path, source, repository) {
         Ok(Some(plan)) => plan,
         Ok(None) => return Ok(false),
         Err(cause) => {
@@ -63,7 +63,7 @@ pub(super) fn seed(
             return Ok(false);
         }
     };
-    let Err(cause) = plan.carry_out(threads, until) else { return Ok(true) };
+    let Err(cause) = plan.carry_out(repository, threads, until) else { return Ok(true) };
     if cause.kind() == io::ErrorKind::TimedOut {
         return Err(cause);
     }
@@ -92,19 +92,22 @@ struct Wanted<'a> {
 
 impl<'a> Plan<'a> {
     /// None where git has to write the files.
-    fn of(path: &'a Path, source: &'a Source) -> Result<Option<Self>, git2::Error> {
+    fn of(
+        path: &'a Path,
+        source: &'a Source,
+        repository: &Repository,
+    ) -> Result<Option<Self>, git2::Error> {
         let Some(record) = Record::of(path) else { return Ok(None) };
         let made = fs::symlink_metadata(path.join(".git")).and_then(|made| made.modified());
-        let repository = Repository::open(&source.common)?;
-        let (true, Ok(made)) = (is_plain(path, &repository)?, made) else { return Ok(None) };
+        let (true, Ok(made)) = (is_plain(path, repository)?, made) else { return Ok(None) };
         Ok(Some(Self { path, record, source, modified: made.checked_sub(AGE).unwrap_or(made) }))
     }
 
-    fn carry_out(&self, threads: usize, until: Instant) -> io::Result<()> {
+    fn carry_out(&self, repository: &Repository, threads: usize, until: Instant) -> io::Result<()> {
         let contents = &self.source.contents;
         let mut known = vec![Known::default(); contents.entries.len()];
         let mut enter = |nth: usize, found: Known| known.get_mut(nth).map(|known| *known = found);
-        for (nth, found) in self.write_files(threads, until)? {
+        for (nth, found) in self.write_files(repository, threads, until)? {
             enter(nth, found);
         }
         for entry in &contents.entries {
@@ -115,7 +118,6 @@ impl<'a> Plan<'a> {
             }
         }
         // after them, so that nothing is written through a link
-        let repository = Repository::open(&self.source.common).map_err(io::Error::other)?;
         for (nth, link) in contents.entries.iter().enumerate() {
             if link.mode == LINK {
                 let target = repository.find_blob(link.id).map_err(io::Error::other)?;
@@ -129,7 +131,12 @@ impl<'a> Plan<'a> {
         self.record.replace_index(&index.ok_or(io::ErrorKind::FileTooLarge)?)
     }
 
-    fn write_files(&self, threads: usize, until: Instant) -> io::Result<Vec<(usize, Known)>> {
+    fn write_files(
+        &self,
+        repository: &Repository,
+        threads: usize,
+        until: Instant,
+    ) -> io::Result<Vec<(usize, Known)>> {
         let Source { contents, vouched, .. } = self.source;
         let entries = contents.entries.iter().zip(vouched).enumerate();
         let files: Vec<Wanted<'_>> = entries
@@ -142,16 +149,20 @@ impl<'a> Plan<'a> {
             .collect();
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
-            let work = || {
-                let made = self.write_runs(&runs, &next, until);
+            let work = |repository: &Repository| {
+                let made = self.write_runs(repository, &runs, &next, until);
                 if made.is_err() {
                     // nobody need go on
                     next.store(runs.len(), Ordering::Relaxed);
                 }
                 made
             };
-            let others: Vec<_> = (1..threads.min(runs.len())).map(|_| scope.spawn(work)).collect();
-            let mut made = work()?;
+            let other = move || {
+                let opened = Repository::open(&self.source.common).map_err(io::Error::other);
+                opened.and_then(|opened| work(&opened))
+            };
+            let others: Vec<_> = (1..threads.min(runs.len())).map(|_| scope.spawn(other)).collect();
+            let mut made = work(repository)?;
             for other in others {
                 made.extend(other.join().map_err(|_| io::Error::other("a writer broke"))??);
             }
@@ -162,11 +173,11 @@ impl<'a> Plan<'a> {
     /// Writes one run of files after the other until none is left.
     fn write_runs(
         &self,
+        repository: &Repository,
         runs: &[&[Wanted<'_>]],
         next: &AtomicUsize,
         until: Instant,
     ) -> io::Result<Vec<(usize, Known)>> {
-        let repository = Repository::open(&self.source.common).map_err(io::Error::other)?;
         let objects = repository.odb().map_err(io::Error::other)?;
         let to = OwnedFd::from(File::open(self.path)?);
         // whatever of the checkout cannot be read is unpacked

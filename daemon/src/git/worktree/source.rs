@@ -34,13 +34,19 @@ pub(super) struct Source {
     pub(super) vouched: Vec<Option<Known>>,
 }
 
+/// A source, and its repository, opened: that takes as long as writing many files.
+pub(super) struct Opened {
+    pub(super) source: Source,
+    pub(super) repository: Repository,
+}
+
 impl Source {
     /// Reads the commit and the user's index. None where git has to write the files: settings or the
     /// commit say that they are not written as they are stored, or too few can be copied. Blocking.
     ///
     /// # Errors
     /// The repository or the commit cannot be read.
-    pub(super) fn read(common: &Path, commit: &CommitId) -> Result<Option<Self>, git2::Error> {
+    pub(super) fn read(common: &Path, commit: &CommitId) -> Result<Option<Opened>, git2::Error> {
         let repository = Repository::open(common)?;
         // settings of the worktree's own are looked at once it is there
         if repository.is_bare() || !is_plain(common, &repository)? {
@@ -54,7 +60,7 @@ impl Source {
         {
             return Ok(None);
         }
-        let Some(Checkout { root, staged }) = Checkout::of(common) else { return Ok(None) };
+        let Some(Checkout { root, staged }) = Checkout::of(&repository) else { return Ok(None) };
         let contents = match Contents::of(&repository, &tree, Some(&staged))? {
             Some(contents) if is_as_stored(&repository, &contents)? => contents,
             _ => return Ok(None),
@@ -70,7 +76,9 @@ impl Source {
         if !is_worth_it || !can_unpack(&repository, &contents, &vouched)? {
             return Ok(None);
         }
-        Ok(Some(Self { common: common.to_owned(), contents, checkout: root, vouched }))
+        let source = Self { common: common.to_owned(), contents, checkout: root, vouched };
+        drop(tree);
+        Ok(Some(Opened { source, repository }))
     }
 }
 
@@ -126,8 +134,7 @@ struct Checkout {
 impl Checkout {
     /// None where there is none, or its index is not one that is read here. One that is elsewhere than
     /// its repository is not used: whoever can write the configuration could name any folder.
-    fn of(common: &Path) -> Option<Self> {
-        let repository = Repository::open(common).ok()?;
+    fn of(repository: &Repository) -> Option<Self> {
         let root = repository.workdir()?.canonicalize().ok()?;
         if repository.path().canonicalize().ok()? != root.join(".git") {
             return None;
