@@ -84,7 +84,7 @@ async fn begin(
 pub(in crate::git) struct Ground {
     /// The branch that it gets.
     pub(in crate::git) choice: Option<Choice>,
-    /// The repository, opened: that takes as long as writing many files.
+    /// The repository, opened: that takes as long as writing several files.
     pub(in crate::git) opened: git2::Repository,
     is_record_alone: bool,
 }

@@ -34,7 +34,7 @@ pub(super) struct Source {
     pub(super) vouched: Vec<Option<Known>>,
 }
 
-/// A source, and its repository, opened: that takes as long as writing many files.
+/// A source, and its repository, opened: that takes as long as writing several files.
 pub(super) struct Opened {
     pub(super) source: Source,
     pub(super) repository: Repository,
