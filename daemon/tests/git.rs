@@ -277,6 +277,36 @@ async fn an_attempt_that_was_cut_off_is_done_anew_and_work_is_not_lost() {
 }
 
 #[tokio::test]
+async fn f23_a_branch_that_stands_for_another_is_never_deleted_with_it() {
+    let scratch = Scratch::new();
+    let repository = scratch.open().await;
+    let commit = repository.head().await.unwrap().commit;
+    let alias = "refs/heads/hayward/alias-0badcafe";
+    scratch.git(&["symbolic-ref", alias, "refs/heads/main"]);
+    let before = scratch.git(&["for-each-ref"]);
+    repository.drop_branch("hayward/alias-0badcafe", &commit).await.unwrap();
+    assert_eq!(scratch.git(&["for-each-ref"]), before);
+    let made = scratch.make(&repository, "alias").await.branch.unwrap();
+    assert_eq!(made.name, "hayward/alias-0badcafe-2");
+    assert_eq!(scratch.git(&["symbolic-ref", alias]), "refs/heads/main");
+}
+
+#[tokio::test]
+async fn f23_a_branch_that_cannot_be_read_keeps_its_name_and_its_log() {
+    let scratch = Scratch::new();
+    scratch.git(&["branch", "--create-reflog", "hayward/fix-0badcafe"]);
+    let repository = scratch.open().await;
+    // as a machine that lost power may leave it
+    let place = scratch.user().join(".git/refs/heads/hayward/fix-0badcafe");
+    fs::write(&place, "").unwrap();
+    let log = scratch.user().join(".git/logs/refs/heads/hayward/fix-0badcafe");
+    let before = fs::read(&log).unwrap();
+    let made = scratch.make(&repository, "fix").await.branch.unwrap();
+    assert_eq!(made.name, "hayward/fix-0badcafe-2");
+    assert_eq!((fs::read(&place).unwrap(), fs::read(&log).unwrap()), (vec![], before));
+}
+
+#[tokio::test]
 async fn f23_a_taken_name_gets_a_suffix_and_no_ref_moves() {
     let scratch = Scratch::new();
     scratch.git(&["branch", "hayward/Fix-0badcafe"]);

@@ -403,7 +403,7 @@ pub(super) fn is_there(
 
 /// All local branches, without `refs/heads/`.
 pub(super) fn branches(repository: &git2::Repository) -> Result<Vec<String>, git2::Error> {
-    // none of them is read
+    // only their folder is walked, not that of all refs
     let mut named = repository.references_glob("refs/heads/*")?;
     let short = |name: &str| name.strip_prefix("refs/heads/").unwrap_or(name).to_owned();
     let all = named.names().map(|name| name.map(short)).collect::<Result<Vec<String>, _>>();

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use farm::{Farm, git, is_fresh};
 use hayward_daemon::git::pool::Miss;
-use hayward_daemon::git::worktree::{NewWorktree, RemoveError, Yard};
+use hayward_daemon::git::worktree::{NewWorktree, RemoveError, WorktreeError, Yard};
 use hayward_daemon::git::{CommitId, Pool, Repositories};
 use proptest::prelude::*;
 
@@ -36,6 +36,22 @@ async fn a_claim_is_as_fresh_as_a_new_one_and_every_miss_has_its_reason() {
     let told = serde_json::to_value(&report).unwrap();
     assert_eq!(told["repositories"][0]["lastMisses"][0]["reason"], "cold_repository");
     farm.holds_only(&["first", "second", "third"]);
+}
+
+#[tokio::test]
+async fn f13_a_claim_leaves_the_work_of_a_former_run_where_it_is() {
+    let farm = Farm::new();
+    let (all, repository) = farm.hot(1).await;
+    let first = farm.yard().join("first");
+    fs::write(first.join("work"), "of hours").unwrap();
+    let commit = repository.resolve("main").await.unwrap();
+    let refused = repository.provide(farm.wanted("first", &commit)).await.unwrap_err();
+    assert!(matches!(refused, WorktreeError::Occupied { .. }), "{refused}");
+    assert_eq!(fs::read_to_string(first.join("work")).unwrap(), "of hours");
+    let missed = &all.pool().report().repositories[0].last_misses;
+    assert!(matches!(missed.last().unwrap().why, Miss::ClaimFailed(_)), "{missed:?}");
+    // nor is its branch gone
+    assert_eq!(farm.git(&["-C", first.to_str().unwrap(), "status", "--porcelain"]), "?? work");
 }
 
 #[tokio::test]

@@ -100,26 +100,28 @@ async fn claim(repository: &Repository, new: &NewWorktree, place: Place) -> Resu
             repository.pool().claimed(repository.common_dir());
             Ok(worktree)
         }
-        Err((failure, choice)) => {
-            undo(repository, new, choice).await;
+        Err(failure) => {
             repository.pool().take_down(repository, place.path).await;
             Err(Miss::ClaimFailed(chain(&failure)))
         }
     }
 }
 
+/// What failed on ground that is not ours, as it is occupied, leaves all there as it is.
 async fn transform(
     repository: &Repository,
     new: &NewWorktree,
     place: &Place,
-) -> Result<Worktree, (WorktreeError, Option<Choice>)> {
-    let ground = on_ground(repository, new).await.map_err(|failure| (failure, None))?;
-    let Ground { choice, opened, .. } = ground;
+) -> Result<Worktree, WorktreeError> {
+    let Ground { choice, opened, .. } = on_ground(repository, new).await?;
     match hand_over(repository, new, place, choice.as_ref(), opened).await {
         Ok(()) => {
             Ok(Worktree { path: new.path.clone(), commit: new.commit.clone(), branch: choice })
         }
-        Err(failure) => Err((failure, choice)),
+        Err(failure) => {
+            undo(repository, new, choice).await;
+            Err(failure)
+        }
     }
 }
 
@@ -145,9 +147,9 @@ async fn hand_over(
     let (held, at, branch) = (place.clone(), new.clone(), choice.map(|choice| choice.name.clone()));
     let name = branch.clone();
     repository
-        .in_turn(move |_| async move {
+        .in_turn(move |common| async move {
             let path = at.path.clone();
-            read(move || rename(&opened, &held, &at, name.as_deref()))
+            read(move || rename((&common, &opened), &held, &at, name.as_deref()))
                 .await
                 .map_err(|source| WorktreeError::Unreadable { path, source })?
         })
@@ -167,7 +169,7 @@ fn is_as_made(common: &Path, place: &Place) -> Result<(), git2::Error> {
 
 /// Gives the place its folder, branch and HEAD; runs in the repository's turn.
 fn rename(
-    opened: &git2::Repository,
+    (common, opened): (&Path, &git2::Repository),
     place: &Place,
     new: &NewWorktree,
     branch: Option<&str>,
@@ -180,9 +182,8 @@ fn rename(
     point("worktree.claim.pointed", &new.path)?;
     let now = clock::now();
     if let Some(branch) = branch {
-        make_branch(opened, branch, &new.commit, now).map_err(|source| {
-            WorktreeError::Unreadable { path: opened.commondir().to_owned(), source }
-        })?;
+        make_branch(opened, branch, &new.commit, now)
+            .map_err(|source| WorktreeError::Unreadable { path: common.to_owned(), source })?;
         point("worktree.claim.branched", &new.path)?;
     }
     place.record.set_head(&new.commit, branch, now).map_err(failed("set HEAD of"))?;

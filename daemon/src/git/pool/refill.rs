@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::super::repo::{CommitId, Repositories, Repository, read};
 use super::super::worktree::{
-    Hold, MAX_HELD, Record, Stamp, WorktreeError, blocking, digest, disk, enter, is_record_alone,
-    likeness, look, point, write_files,
+    Hold, MAX_HELD, Record, Stamp, WorktreeError, blocking, digest, disk, enter, likeness, look,
+    point, write_files,
 };
 use super::{Miss, Place, Pool, REPOSITORY, Terms, chain};
 use crate::fault;
@@ -134,12 +134,7 @@ async fn grow(
     })
     .await
     .map_err(disk("make the pool's folder", folder))?;
-    let place = common.clone();
-    let is_alone = read(move || is_record_alone(&git2::Repository::open(place)?))
-        .await
-        .and_then(|alone| alone)
-        .map_err(|source| WorktreeError::Unreadable { path: common.clone(), source })?;
-    let record = enter(repository, path, commit, Hold::Filling, is_alone).await?;
+    let record = enter(repository, path, commit, Hold::Filling).await?;
     point("worktree.refill.added", path)?;
     write_files(repository, path, commit, None, ready(Ok(()))).await?;
     point("worktree.refill.filled", path)?;

@@ -64,14 +64,21 @@ pub(in crate::git) async fn cold(
     }
 }
 
-/// Clears the ground, chooses the branch and records the worktree. When it fails nothing is left of it.
+/// Clears the ground, chooses the branch and records the worktree, in one turn. When it fails nothing is
+/// left of it.
 async fn begin(
     repository: &Repository,
     new: &NewWorktree,
 ) -> Result<(Ground, Record), WorktreeError> {
-    let ground = on_ground(repository, new).await?;
-    let entered = enter(repository, &new.path, &new.commit, Hold::Making, ground.is_record_alone);
-    match entered.await {
+    let wanted = new.clone();
+    let turn = |common: PathBuf| async move {
+        let ground = prepare(&common, &wanted).await?;
+        let (at, commit, alone) = (&wanted.path, &wanted.commit, ground.is_record_alone);
+        let recorded = record(&common, at, commit, Hold::Making, alone).await;
+        Ok::<_, WorktreeError>((ground, recorded))
+    };
+    let (ground, recorded) = repository.in_turn(turn).await??;
+    match recorded {
         Ok(record) => Ok((ground, record)),
         Err(failure) => {
             undo(repository, new, ground.choice).await;
@@ -95,35 +102,36 @@ pub(in crate::git) async fn on_ground(
     new: &NewWorktree,
 ) -> Result<Ground, WorktreeError> {
     let new = new.clone();
-    repository
-        .in_turn(move |common| async move {
-            let (place, wanted) = (common.clone(), new.clone());
-            let surveyed = read(move || survey(&place, &wanted)).await.unwrap_or_else(|source| {
-                Err(WorktreeError::Unreadable { path: common.clone(), source })
-            });
-            let (strays, ground) = surveyed?;
-            for branch in strays {
-                delete_branch(&common, &branch, &new.commit)
-                    .await
-                    .map_err(|source| WorktreeError::Git { path: new.path.clone(), source })?;
-            }
-            let note = Note {
-                common,
-                commit: new.commit.to_string(),
-                branch: ground.choice.as_ref().map(|choice| choice.name.clone()),
-            };
-            let yard = Yard::around(&new.path);
-            let noted = yard
-                .note(&new.path, &note)
-                .and_then(|()| fault::point("worktree.create.noted"))
-                .map_err(disk("write a note for", &new.path));
-            if noted.is_err() {
-                yard.forget(&new.path).map_err(disk("take back the note for", &new.path))?;
-            }
-            noted?;
-            Ok(ground)
-        })
-        .await?
+    repository.in_turn(|common| async move { prepare(&common, &new).await }).await?
+}
+
+/// The same, in the repository's turn.
+async fn prepare(common: &Path, new: &NewWorktree) -> Result<Ground, WorktreeError> {
+    let (place, wanted) = (common.to_owned(), new.clone());
+    let surveyed = read(move || survey(&place, &wanted)).await.unwrap_or_else(|source| {
+        Err(WorktreeError::Unreadable { path: common.to_owned(), source })
+    });
+    let (strays, ground) = surveyed?;
+    for branch in strays {
+        delete_branch(common, &branch, &new.commit)
+            .await
+            .map_err(|source| WorktreeError::Git { path: new.path.clone(), source })?;
+    }
+    let note = Note {
+        common: common.to_owned(),
+        commit: new.commit.to_string(),
+        branch: ground.choice.as_ref().map(|choice| choice.name.clone()),
+    };
+    let yard = Yard::around(&new.path);
+    let noted = yard
+        .note(&new.path, &note)
+        .and_then(|()| fault::point("worktree.create.noted"))
+        .map_err(disk("write a note for", &new.path));
+    if noted.is_err() {
+        yard.forget(&new.path).map_err(disk("take back the note for", &new.path))?;
+    }
+    noted?;
+    Ok(ground)
 }
 
 /// Clears away the folder of a former attempt and its record. Answers those of its branches of which
@@ -142,7 +150,17 @@ fn survey(common: &Path, new: &NewWorktree) -> Result<(Vec<String>, Ground), Wor
     let choose = |wanted: &BranchName| -> Result<Choice, git2::Error> {
         let mut taken = branches(&opened)?;
         taken.retain(|name| !strays.contains(name));
-        Ok(wanted.choose(&taken))
+        // one that cannot be read is not among them: what it held is told by its log alone
+        let is_broken = |name: &String| {
+            !strays.contains(name) && common.join("refs/heads").join(name).is_file()
+        };
+        loop {
+            let choice = wanted.choose(&taken);
+            if !is_broken(&choice.name) {
+                return Ok(choice);
+            }
+            taken.push(choice.name);
+        }
     };
     let choice = new.branch.as_ref().map(choose).transpose().map_err(unreadable)?;
     let is_record_alone = is_record_alone(&opened).map_err(unreadable)?;
@@ -160,7 +178,7 @@ async fn build(
     let branch = choice.map(|choice| choice.name.clone());
     let (to, at, name) = (record.clone(), new.clone(), branch.clone());
     let attached = async {
-        let turn = |_| async move { attach(opened, to, &at, name).await };
+        let turn = |common| async move { attach((common, opened), to, &at, name).await };
         repository.in_turn(turn).await?
     };
     write_files(repository, &new.path, &new.commit, ahead, attached).await?;
@@ -171,33 +189,48 @@ async fn build(
     point("worktree.create.unlocked", &new.path)
 }
 
-/// Enters a worktree with an empty index into the repository's records; by git, where it is not its
-/// [record alone](is_record_alone).
+/// Enters a worktree with an empty index into the repository's records.
 pub(in crate::git) async fn enter(
     repository: &Repository,
     path: &Path,
     commit: &CommitId,
     hold: Hold,
-    is_record_alone: bool,
 ) -> Result<Record, WorktreeError> {
     let (path, commit) = (path.to_owned(), commit.clone());
     repository
         .in_turn(move |common| async move {
-            if !is_record_alone {
-                return added_by_git(&common, &path, &commit, &hold).await;
-            }
-            let (at, now) = (path.clone(), clock::now());
-            let added = blocking(move || Record::enter(&common, &at, &commit, &hold, now)).await;
-            let record = added.map_err(disk("record", &path))?;
-            point("worktree.create.added", &path)?;
-            Ok(record)
+            let place = common.clone();
+            let alone = read(move || is_record_alone(&git2::Repository::open(place)?))
+                .await
+                .and_then(|alone| alone)
+                .map_err(|source| WorktreeError::Unreadable { path: common.clone(), source })?;
+            record(&common, &path, &commit, hold, alone).await
         })
         .await?
 }
 
+/// The same, in the repository's turn; by git, where it is not its [record alone](is_record_alone).
+async fn record(
+    common: &Path,
+    path: &Path,
+    commit: &CommitId,
+    hold: Hold,
+    is_record_alone: bool,
+) -> Result<Record, WorktreeError> {
+    if !is_record_alone {
+        return added_by_git(common, path, commit, &hold).await;
+    }
+    let (place, at, to) = (common.to_owned(), path.to_owned(), commit.clone());
+    let now = clock::now();
+    let added = blocking(move || Record::enter(&place, &at, &to, &hold, now)).await;
+    let record = added.map_err(disk("record", path))?;
+    point("worktree.create.added", path)?;
+    Ok(record)
+}
+
 /// Whether a worktree of the repository is no more than its record: one that has settings or a
 /// sparse checkout of its own is recorded by git, which hands them on.
-pub(in crate::git) fn is_record_alone(repository: &git2::Repository) -> Result<bool, git2::Error> {
+fn is_record_alone(repository: &git2::Repository) -> Result<bool, git2::Error> {
     let config = repository.config()?.snapshot()?;
     let set = |key| config.get_bool(key).unwrap_or(false);
     Ok(!set("extensions.worktreeConfig") && !set("core.sparseCheckout"))
@@ -228,7 +261,7 @@ async fn added_by_git(
 
 /// Makes the branch and puts HEAD on it; runs in the repository's turn.
 async fn attach(
-    opened: git2::Repository,
+    (common, opened): (PathBuf, git2::Repository),
     record: Record,
     new: &NewWorktree,
     branch: Option<String>,
@@ -237,9 +270,8 @@ async fn attach(
     let (path, commit) = (new.path.clone(), new.commit.clone());
     read(move || {
         let now = clock::now();
-        make_branch(&opened, &branch, &commit, now).map_err(|source| {
-            WorktreeError::Unreadable { path: opened.commondir().to_owned(), source }
-        })?;
+        make_branch(&opened, &branch, &commit, now)
+            .map_err(|source| WorktreeError::Unreadable { path: common, source })?;
         point("worktree.create.branched", &path)?;
         record.set_head(&commit, Some(&branch), now).map_err(disk("set HEAD of", &path))?;
         point("worktree.create.headed", &path)
@@ -261,8 +293,13 @@ pub(in crate::git) fn make_branch(
     let by = git2::Signature::new(NAME, EMAIL, &at)?;
     let mut turn = repository.transaction()?;
     turn.lock_ref(&name)?;
-    if repository.find_reference(&name).is_ok() {
-        return Err(git2::Error::from_str(&format!("the branch '{branch}' appeared meanwhile")));
+    match repository.find_reference(&name) {
+        Err(cause) if cause.code() == git2::ErrorCode::NotFound => {}
+        Ok(_) => {
+            let appeared = format!("the branch '{branch}' appeared meanwhile");
+            return Err(git2::Error::from_str(&appeared));
+        }
+        Err(cause) => return Err(cause),
     }
     let commit = commit.oid()?;
     let mut log = repository.reflog(&name)?;

@@ -263,7 +263,8 @@ pub(in crate::git) fn is_untouched(
     commit: git2::Oid,
 ) -> bool {
     let name = format!("refs/heads/{branch}");
-    if !repository.refname_to_id(&name).is_ok_and(|tip| tip == commit) {
+    // one that stands for another has no target of its own
+    if !repository.find_reference(&name).is_ok_and(|branch| branch.target() == Some(commit)) {
         return false;
     }
     let Ok(log) = repository.reflog(&name) else { return false };

@@ -33,8 +33,7 @@ use super::repo::{CommitId, Repository, read};
 
 pub(in crate::git) use contents::MAX_HELD;
 pub(in crate::git) use create::{
-    Ground, blocking, cold, confirm, disk, enter, is_record_alone, make_branch, on_ground, point,
-    undo,
+    Ground, blocking, cold, confirm, disk, enter, make_branch, on_ground, point, undo,
 };
 pub use error::{DropError, ListError, ReleaseError, RemoveError, WorktreeError};
 pub(in crate::git) use files::{check_out, write_files};
@@ -115,10 +114,10 @@ impl Repository {
     }
 }
 
-/// Deletes a branch only if it still stands at `commit`.
+/// Deletes a branch only if it still stands at `commit`; of one that stands for another, itself.
 async fn delete_branch(common: &Path, name: &str, commit: &CommitId) -> Result<(), CommandError> {
     Git::on_repository(common)
-        .args(["update-ref", "-d"])
+        .args(["update-ref", "--no-deref", "-d"])
         .arg(format!("refs/heads/{name}"))
         .arg(commit.as_str())
         .run()
@@ -126,12 +125,13 @@ async fn delete_branch(common: &Path, name: &str, commit: &CommitId) -> Result<(
         .map(|_| ())
 }
 
-/// Deletes a branch that still stands at `at`, and leaves any other alone.
+/// Deletes a branch that still stands at `at`, and leaves any other alone, also one that stands for
+/// another.
 async fn drop_branch(common: &Path, name: &str, at: &CommitId) -> Result<(), DropError> {
     let (place, reference, commit) = (common.to_owned(), format!("refs/heads/{name}"), at.clone());
     let stands = read(move || {
         let repository = git2::Repository::open(&place)?;
-        Ok(repository.refname_to_id(&reference)? == commit.oid()?)
+        Ok(repository.find_reference(&reference)?.target() == Some(commit.oid()?))
     })
     .await
     .and_then(|stands| stands)
