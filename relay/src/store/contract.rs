@@ -38,7 +38,14 @@ pub(super) async fn on_sqlite() -> Place {
 
 /// A store in a schema of its own; none where there is no server.
 pub(crate) async fn on_postgres() -> Option<Place> {
-    Some(place(empty_schema().await?, None).await)
+    let place = place(empty_schema().await?, None).await;
+    // connections made one by one: many at once are late on a slow machine
+    let mut open = Vec::new();
+    for _ in 0..12 {
+        open.push(place.store.write().await.unwrap());
+    }
+    drop(open);
+    Some(place)
 }
 
 /// A schema of its own, and nothing in it; none where there is no server.
