@@ -228,9 +228,9 @@ async fn a_server_that_falls_silent_hangs_nobody_and_what_it_held_is_let_go() {
         futures_util::future::join_all(keys.into_iter().map(|key| create(&house, key))).await
     };
     let keys = || (0..16).map(|_| Uuid::now_v7()).collect::<Vec<_>>();
-    for (status, answer) in ask(keys()).await {
-        assert_eq!(status, 201, "{answer}");
-    }
+    // many connect at once, on a slow machine some of them too late: until all of them are there
+    let serves = || async { while ask(keys()).await.iter().any(|(status, _)| *status != 201) {} };
+    tokio::time::timeout(Duration::from_secs(60), serves()).await.expect("it does not serve");
     // it falls silent while changes are under way, and all that come after wait for it
     let (quiet, begun) = (cable.quiet.clone(), Instant::now());
     let (under_way, ()) = tokio::join!(ask([keys(), keys()].concat()), async {
@@ -245,8 +245,7 @@ async fn a_server_that_falls_silent_hangs_nobody_and_what_it_held_is_let_go() {
     assert!(begun.elapsed() < Duration::from_secs(60), "it hung for {:?}", begun.elapsed());
     // the way is there again, but for the connections that it had
     cable.quiet.send_replace(false);
-    let healed = async { while ask(keys()).await.iter().any(|(status, _)| *status != 201) {} };
-    tokio::time::timeout(Duration::from_secs(60), healed).await.expect("it does not heal");
+    tokio::time::timeout(Duration::from_secs(60), serves()).await.expect("it does not heal");
     house.stop().await;
 }
 
