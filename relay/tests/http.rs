@@ -8,7 +8,7 @@
 
 mod harness;
 
-use harness::{Daemon, House, Run, house, house_with, on_postgres, quick};
+use harness::{BOUND, Daemon, House, Run, house, house_with, on_postgres, quick};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::time::Duration;
@@ -320,15 +320,15 @@ async fn what_the_state_does_not_allow_is_409_and_changes_nothing() {
 
 #[tokio::test]
 async fn commands_reach_the_daemon_and_its_answers_come_back() {
-    let house = house_with(|config| config.timing.reply = Duration::from_millis(400)).await;
+    let house = house().await;
     let (mut daemon, run) = running(&house).await;
     let path = |rest: &str| format!("/api/v1/tasks/{}{rest}", run.task);
     let (paths, reports) = (path("/pause"), run.clone());
     let served = async {
         let asked = daemon.socket.until("pauseTask").await;
         let reply = json!({"type": "reply", "requestId": asked["requestId"], "ok": true});
-        daemon.socket.say(reply).await;
         daemon.store(reports.status("running", "paused")).await;
+        daemon.socket.say(reply).await;
         let asked = daemon.socket.until("readDiff").await;
         daemon
             .socket
@@ -356,12 +356,22 @@ async fn commands_reach_the_daemon_and_its_answers_come_back() {
         assert_eq!((status, &value["error"]["code"]), (400, &json!("incompatible")), "{value}");
     };
     let (mut daemon, ()) = tokio::join!(served, asking);
-    let (status, value) = house.call("POST", &path("/resume"), None).await;
-    assert_eq!((status, &value["error"]["code"]), (503, &json!("unavailable")));
     daemon.socket.inner.close(None).await.unwrap();
     while daemon.socket.frame().await.is_some() {}
     let (status, value) = house.call("GET", &path("/diff"), None).await;
     assert_eq!((status, &value["error"]["code"]), (503, &json!("daemon_offline")));
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_command_that_its_daemon_does_not_answer_ends_in_time() {
+    let house = house_with(|config| config.timing.reply = Duration::from_millis(400)).await;
+    let (mut daemon, run) = running(&house).await;
+    let path = format!("/api/v1/tasks/{}/pause", run.task);
+    let (status, value) = house.call("POST", &path, None).await;
+    assert_eq!((status, &value["error"]["code"]), (503, &json!("unavailable")), "{value}");
+    // it had been asked
+    daemon.socket.until("pauseTask").await;
     house.stop().await;
 }
 
@@ -476,12 +486,18 @@ async fn tokens_expire_are_revoked_and_carry_their_role() {
     let (token, id) = &made[0];
     assert_eq!(house.call("DELETE", &format!("/api/v1/tokens/{id}"), None).await.0, 200);
     assert_eq!(house.call_as(token, "GET", "/api/v1/tasks", None).await.0, 401);
-    let brief = json!({"kind": "user", "expiresSeconds": 1});
-    let (_, brief) = house.call("POST", "/api/v1/tokens", Some(brief)).await;
-    let brief = brief["token"].as_str().unwrap();
-    assert_eq!(house.call_as(brief, "GET", "/api/v1/tasks", None).await.0, 200);
-    tokio::time::sleep(Duration::from_millis(1_050)).await;
-    assert_eq!(house.call_as(brief, "GET", "/api/v1/tasks", None).await.0, 401);
+    let expiring = async |seconds: u64| {
+        let body = json!({"kind": "user", "expiresSeconds": seconds});
+        let (_, made) = house.call("POST", "/api/v1/tokens", Some(body)).await;
+        made["token"].as_str().unwrap().to_owned()
+    };
+    let (long, brief) = (expiring(3_600).await, expiring(1).await);
+    let begun = tokio::time::Instant::now();
+    while house.call_as(&brief, "GET", "/api/v1/tasks", None).await.0 != 401 {
+        assert!(begun.elapsed() < BOUND, "it never expires");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(house.call_as(&long, "GET", "/api/v1/tasks", None).await.0, 200);
     let daemon = house.daemon_token().await;
     assert_eq!(house.call_as(&daemon, "GET", "/api/v1/tasks", None).await.0, 403);
     let listed = house.get("/api/v1/tokens").await.to_string();

@@ -8,7 +8,7 @@
 
 mod harness;
 
-use harness::{Daemon, House, Run, Socket, hello, house, house_with, quick};
+use harness::{Daemon, House, Run, Socket, hello, house};
 use serde_json::{Value, json};
 use std::time::Duration;
 use uuid::Uuid;
@@ -184,7 +184,7 @@ async fn plain(house: &House) -> (Socket, String) {
 
 #[tokio::test]
 async fn a_plain_peer_that_echoes_nothing_is_understood_by_task_and_type() {
-    let house = house_with(|config| config.timing = quick()).await;
+    let house = house().await;
     let (mut socket, task) = plain(&house).await;
     let path = |what: &str| format!("/api/v1/tasks/{task}/merge/{what}");
     let (start, status) = (path("start"), path("status"));

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -96,25 +96,39 @@ async fn a_lost_database_is_503_and_heals_and_leaves_nothing_half_stored() {
     let mut refused = 0;
     for round in 0..6 {
         cable.cut.send_replace(round % 2 == 1);
+        let is_there = round % 2 == 0;
         let begun = Instant::now();
-        let asked = open.iter().map(|key| create(&house, *key));
-        let answers = futures_util::future::join_all(asked).await;
-        let mut left = Vec::new();
-        for (key, (status, answer)) in open.iter().zip(answers) {
-            match status {
-                200 | 201 if round % 2 == 0 => assert_eq!(answer["id"], key.to_string()),
-                503 => {
-                    assert_eq!(answer["error"]["code"], "unavailable", "{answer}");
-                    assert_eq!(answer["error"]["retryable"], true, "{answer}");
-                    refused += 1;
-                    left.push(*key);
+        let mut left = loop {
+            let asked = open.iter().map(|key| create(&house, *key));
+            let answers = futures_util::future::join_all(asked).await;
+            let mut left = Vec::new();
+            for (key, (status, answer)) in open.iter().zip(answers) {
+                match status {
+                    200 | 201 if is_there => assert_eq!(answer["id"], key.to_string()),
+                    503 => {
+                        assert_eq!(answer["error"]["code"], "unavailable", "{answer}");
+                        assert_eq!(answer["error"]["retryable"], true, "{answer}");
+                        left.push(*key);
+                    }
+                    _ => panic!("round {round}: {status} {answer}"),
                 }
-                _ => panic!("round {round}: {status} {answer}"),
             }
+            // many connect at once: on a slow machine some of them too late
+            if !is_there || left.is_empty() {
+                break left;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "it does not heal");
+            open = left;
+        };
+        if !is_there {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it hung");
+            refused += left.len();
         }
-        assert!(begun.elapsed() < Duration::from_secs(30), "it hung");
         // those that were not refused are asked for again as well: nothing is made twice
-        open = if left.is_empty() { keys.clone() } else { left };
+        if left.is_empty() {
+            left.clone_from(&keys);
+        }
+        open = left;
     }
     assert_eq!(refused, 24 * 3);
     cable.cut.send_replace(false);
@@ -128,9 +142,10 @@ async fn a_lost_database_is_503_and_heals_and_leaves_nothing_half_stored() {
 
 #[tokio::test]
 async fn a_database_that_cannot_be_had_is_named_without_its_password() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = gone.local_addr().unwrap().port();
-    drop(gone);
+    // bound and never listening: nobody else may listen there meanwhile
+    let held = TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = held.local_addr().unwrap().port();
     let name = format!("postgres://me:geheim@127.0.0.1:{port}/relay");
     let database: Database = name.parse().unwrap();
     let config = Config::new(database, "127.0.0.1:0".parse().unwrap());
@@ -213,9 +228,9 @@ async fn a_server_that_falls_silent_hangs_nobody_and_what_it_held_is_let_go() {
         futures_util::future::join_all(keys.into_iter().map(|key| create(&house, key))).await
     };
     let keys = || (0..16).map(|_| Uuid::now_v7()).collect::<Vec<_>>();
-    for (status, answer) in ask(keys()).await {
-        assert_eq!(status, 201, "{answer}");
-    }
+    // many connect at once, on a slow machine some of them too late: until all of them are there
+    let serves = || async { while ask(keys()).await.iter().any(|(status, _)| *status != 201) {} };
+    tokio::time::timeout(Duration::from_secs(60), serves()).await.expect("it does not serve");
     // it falls silent while changes are under way, and all that come after wait for it
     let (quiet, begun) = (cable.quiet.clone(), Instant::now());
     let (under_way, ()) = tokio::join!(ask([keys(), keys()].concat()), async {
@@ -230,8 +245,7 @@ async fn a_server_that_falls_silent_hangs_nobody_and_what_it_held_is_let_go() {
     assert!(begun.elapsed() < Duration::from_secs(60), "it hung for {:?}", begun.elapsed());
     // the way is there again, but for the connections that it had
     cable.quiet.send_replace(false);
-    let healed = async { while ask(keys()).await.iter().any(|(status, _)| *status != 201) {} };
-    tokio::time::timeout(Duration::from_secs(60), healed).await.expect("it does not heal");
+    tokio::time::timeout(Duration::from_secs(60), serves()).await.expect("it does not heal");
     house.stop().await;
 }
 
@@ -251,9 +265,11 @@ async fn a_queued_task_that_another_holds_keeps_no_link_busy_and_is_claimed_once
     let token = house.daemon_token().await;
     let mut daemon = house.daemon(Uuid::now_v7(), &token, &[]).await;
     // a daemon claims whenever it is told that there may be work
-    let mut hints = 0;
-    let end = tokio::time::Instant::now() + Duration::from_secs(2);
     daemon.claim(1).await;
+    while daemon.socket.hear().await.unwrap()["type"] != "workAvailable" {}
+    daemon.claim(1).await;
+    let mut hints = 1;
+    let end = tokio::time::Instant::now() + Duration::from_secs(2);
     while let Ok(message) = tokio::time::timeout_at(end, daemon.socket.hear()).await {
         assert_ne!(message.as_ref().unwrap()["type"], "spawnTask");
         if message.unwrap()["type"] == "workAvailable" {
@@ -261,7 +277,7 @@ async fn a_queued_task_that_another_holds_keeps_no_link_busy_and_is_claimed_once
             daemon.claim(1).await;
         }
     }
-    assert!((1..20).contains(&hints), "{hints} hints in two seconds");
+    assert!(hints < 20, "{hints} hints in two seconds");
     holding.rollback().await.unwrap();
     loop {
         match daemon.socket.hear().await.unwrap() {

@@ -176,7 +176,8 @@ mod tests {
     fn f14_ids_of_one_moment_differ_in_their_short_form() {
         let shorts: std::collections::HashSet<_> =
             (0..200).map(|_| TaskId::fresh().short()).collect();
-        assert_eq!(shorts.len(), 200);
+        // 32 random bits each: that two are alike is rare, and that three are is not to be seen
+        assert!(shorts.len() >= 199, "{}", shorts.len());
     }
 
     #[test]

@@ -6,7 +6,6 @@ use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
 
 /// One process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,7 +45,7 @@ impl Process {
     /// Ends it at once and waits until it is gone.
     pub fn kill(self) {
         self.signal(Signal::SIGKILL);
-        wait::until_true("a killed process is gone", Duration::from_secs(10), || !self.alive());
+        wait::until_true("a killed process is gone", wait::LONG, || !self.alive());
     }
 
     /// Its command line.

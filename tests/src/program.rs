@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(270);
 
 /// Output that is still open this long after its command ended is held by somebody who should
 /// have closed it.
-const CLOSED: Duration = Duration::from_secs(5);
+const CLOSED: Duration = Duration::from_secs(30);
 
 /// The binary under test: `HAYWARD_BIN`, else the one beside the test's own build.
 #[must_use]

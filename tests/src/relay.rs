@@ -6,19 +6,19 @@ use crate::must;
 use crate::process::Process;
 use crate::wait;
 use nix::sys::signal::Signal;
-use std::fs;
-use std::net::TcpListener;
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::process::Child;
-use std::time::Duration;
-
-/// Ready within this, else it never will be.
-const READY: Duration = Duration::from_secs(20);
+use std::{fmt, fs};
 
 /// `hayward relay serve` on a fixed port, so that it can go and come back.
 #[derive(Debug)]
 pub struct Relay {
     home: Home,
-    address: String,
+    address: Address,
     child: Option<Child>,
 }
 
@@ -57,7 +57,7 @@ impl Relay {
         let child = self.home.spawn("relay", &self.home.user(), &arguments);
         self.child = Some(child);
         let api = Api::new(&self.url(), "");
-        wait::until_true("the relay answers", READY, || {
+        wait::until_true("the relay answers", wait::LONG, || {
             api.try_send("GET", "/health", None, &[]).is_ok_and(|reply| reply.status == 200)
         });
     }
@@ -79,8 +79,9 @@ impl Relay {
     #[must_use]
     pub fn token(&self) -> String {
         let path = self.home.file("owner.token");
-        let text =
-            wait::until("the first token is written", READY, || fs::read_to_string(&path).ok());
+        let text = wait::until("the first token is written", wait::LONG, || {
+            fs::read_to_string(&path).ok()
+        });
         text.trim().to_owned()
     }
 
@@ -103,12 +104,40 @@ impl Drop for Relay {
     }
 }
 
-/// An address on loopback that is free now. The kernel gives a number again only after it went
-/// through thousands of others.
+/// `HOST:PORT` on loopback, nobody else's for as long as this lives: a socket is bound to it that
+/// never listens. Whoever asks for a free port is given another one, and a program that names this
+/// one may listen there (with `SO_REUSEADDR`, which Rust and Go set).
+#[derive(Debug)]
+pub struct Address {
+    text: String,
+    _held: OwnedFd,
+}
+
+impl Deref for Address {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// An address where nobody listens.
 #[must_use]
-pub fn free_address() -> String {
-    let listener = must("listen", TcpListener::bind("127.0.0.1:0"));
-    must("know the address", listener.local_addr()).to_string()
+pub fn free_address() -> Address {
+    let flags = SocketFlags::CLOEXEC;
+    let held = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
+    let held = must("make a socket", held);
+    must("share its address", set_socket_reuseaddr(&held, true));
+    must("bind it", bind(&held, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)));
+    let address = must("know its address", getsockname(&held));
+    let address = must("know its address", SocketAddrV4::try_from(address));
+    Address { text: address.to_string(), _held: held }
 }
 
 /// `hayward daemon run`, linked to a relay elsewhere.
@@ -139,7 +168,7 @@ impl Linked {
         let token = issued["token"].as_str().unwrap_or_default().to_owned();
         let mut linked = Self { home, url: url.to_owned(), token, child: None };
         linked.come_back();
-        wait::until_true("the daemon is online", READY, || linked.online());
+        wait::until_true("the daemon is online", wait::LONG, || linked.online());
         linked
     }
 

@@ -4,14 +4,10 @@ use crate::cable::Cable;
 use crate::home::Home;
 use crate::http::Api;
 use crate::must;
-use crate::relay::free_address;
+use crate::relay::{Address, free_address};
 use crate::wait;
 use std::fs;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-/// Ready within this, else it never will be.
-const READY: Duration = Duration::from_secs(30);
 
 /// A program that can be killed and started again.
 #[derive(Debug)]
@@ -37,9 +33,9 @@ impl Drop for Restartable {
 pub struct Replicas {
     home: Home,
     database: String,
-    addresses: [String; 2],
+    addresses: [Address; 2],
     relays: [Restartable; 2],
-    nats_address: String,
+    nats_address: Address,
     nats: Restartable,
     /// What daemons and clients dial.
     pub balancer: Cable,
@@ -94,7 +90,7 @@ impl Replicas {
     /// Waits until a relay answers and the bus is there for it.
     pub fn is_ready(&self, nth: usize) {
         let api = Api::new(&self.addresses[nth], "");
-        wait::until_true("the relay has its bus", READY, || {
+        wait::until_true("the relay has its bus", wait::LONG, || {
             api.try_send("GET", "/health", None, &[]).is_ok_and(|reply| reply.json()["bus"] == "up")
         });
     }
@@ -117,8 +113,9 @@ impl Replicas {
     #[must_use]
     pub fn token(&self) -> String {
         let path = self.home.state().join("owner.token");
-        let text =
-            wait::until("the first token is written", READY, || fs::read_to_string(&path).ok());
+        let text = wait::until("the first token is written", wait::LONG, || {
+            fs::read_to_string(&path).ok()
+        });
         text.trim().to_owned()
     }
 

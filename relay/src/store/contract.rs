@@ -38,7 +38,20 @@ pub(super) async fn on_sqlite() -> Place {
 
 /// A store in a schema of its own; none where there is no server.
 pub(crate) async fn on_postgres() -> Option<Place> {
-    Some(place(empty_schema().await?, None).await)
+    let place = place(empty_schema().await?, None).await;
+    connect(&place.store).await;
+    Some(place)
+}
+
+/// Makes all connections of a store one by one: many at once are late on a slow machine.
+pub(super) async fn connect(store: &Store) {
+    let (mut writers, mut readers) = (Vec::new(), Vec::new());
+    for _ in 0..12 {
+        writers.push(store.write().await.unwrap());
+    }
+    for _ in 0..8 {
+        readers.push(store.read().await.unwrap());
+    }
 }
 
 /// A schema of its own, and nothing in it; none where there is no server.

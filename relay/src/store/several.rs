@@ -1,7 +1,7 @@
 //! What the store promises when several relays share one PostgreSQL: every test has a store for
 //! each of them. Skipped by name where `HAYWARD_TEST_POSTGRES` names no server.
 
-use super::contract::{Place, on_postgres};
+use super::contract::{Place, connect, on_postgres};
 use super::relays::{Card, Seat};
 use super::{Store, StoreError, due, persist, tasks, text};
 use crate::change::{Change, system};
@@ -33,13 +33,7 @@ async fn place(test: &str) -> Option<Place> {
 
 async fn second(place: &Place) -> Arc<Store> {
     let store = Arc::new(Store::open(&place.database).await.unwrap());
-    for store in [&place.store, &store] {
-        // connections made one by one: without optimization each takes its share of a processor
-        let mut open = Vec::new();
-        for _ in 0..10 {
-            open.push(store.write().await.unwrap());
-        }
-    }
+    connect(&store).await;
     store
 }
 

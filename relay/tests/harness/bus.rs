@@ -67,12 +67,26 @@ pub fn config(database: &str, bus: &str) -> Config {
 /// Two relays that can talk to each other.
 pub async fn houses(bus: &str) -> (House, House) {
     let database = schema().await;
-    let first = house_with(|of| *of = config(&database, bus)).await;
-    let second = first.beside(config(&database, bus)).await;
+    let mut first = house_with(|of| *of = config(&database, bus)).await;
+    let mut second = first.beside(config(&database, bus)).await;
     for house in [&first, &second] {
         bus_is(house, "up").await;
     }
+    meet(&mut first, &mut second).await;
     (first, second)
+}
+
+/// Both relays have heard that the other one is there: until then what is asked of one through the
+/// other may be given up. Found out in a workspace beside the test's own.
+pub async fn meet(first: &mut House, second: &mut House) {
+    let guests = first.relay().add_workspace("guests", "guest").await.unwrap().unwrap();
+    let own = std::mem::replace(&mut first.owner, guests.clone());
+    second.owner = guests;
+    let (mut daemon, run) = running(first).await;
+    is_reached_through(second, &mut daemon, &run).await;
+    daemon.store(run.status("running", "completed")).await;
+    first.owner = own.clone();
+    second.owner = own;
 }
 
 pub async fn bus_is(house: &House, wanted: &str) {
@@ -143,6 +157,29 @@ pub async fn is_asked_through(house: &House, daemon: &mut Daemon, run: &Run) {
     let command = daemon.socket.until("readDiff").await;
     daemon.socket.say(done(&command, json!({"files": []}))).await;
     assert_eq!(asked.await.unwrap().0, 200);
+}
+
+/// The same, where a relay has just heard that the other one is there: the word of it may end what
+/// was begun just before it came.
+pub async fn is_reached_through(house: &House, daemon: &mut Daemon, run: &Run) {
+    let begun = Instant::now();
+    loop {
+        let mut asked = ask(house, "GET", &format!("/api/v1/tasks/{}/diff", run.task), None);
+        // also what was asked by those who gave up is answered
+        let status = loop {
+            tokio::select! {
+                command = daemon.socket.until("readDiff") => {
+                    daemon.socket.say(done(&command, json!({"files": []}))).await;
+                }
+                answer = &mut asked => break answer.unwrap().0,
+            }
+        };
+        if status == 200 {
+            return;
+        }
+        assert_eq!(status, 503);
+        assert!(begun.elapsed() < BOUND, "it is not reached");
+    }
 }
 
 pub fn done(command: &Value, payload: Value) -> Value {

@@ -7,11 +7,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use std::fs::Permissions;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
 
 /// Whoever shows a certificate of the authority is let in.
 pub const CERTIFICATES: &str = "certificates";
@@ -21,14 +22,20 @@ pub struct Guarded {
     child: Option<Child>,
     folder: PathBuf,
     pub port: u16,
+    _held: TcpSocket,
 }
 
 impl Guarded {
     /// Starts one that shows the certificate `name` of the authority, and lets in whom `guard` says.
     pub fn start(authority: &Authority, name: &str, guard: &str) -> Self {
-        // free now, and given again only after thousands of others
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut own = Self { child: None, folder: authority.folder().to_owned(), port };
+        // bound and never listening: whoever asks for a free port is given another one, and the
+        // server, which names this one, gets it
+        let held = TcpSocket::new_v4().unwrap();
+        held.set_reuseaddr(true).unwrap();
+        held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = held.local_addr().unwrap().port();
+        let mut own =
+            Self { child: None, folder: authority.folder().to_owned(), port, _held: held };
         own.restart(name, guard);
         own
     }
@@ -56,7 +63,7 @@ impl Guarded {
         }
     }
 
-    fn end(&mut self) {
+    pub fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();

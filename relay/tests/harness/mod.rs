@@ -140,9 +140,34 @@ impl House {
         }
     }
 
+    /// Waits until the task has gone through these, one after the other, behind its first `since`
+    /// events: where it stands for a moment only, nobody need see it stand.
+    pub async fn until_went(&self, id: &str, since: usize, through: &[&str]) {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let events = self.events(id).await;
+            let mut left = through.iter();
+            let mut next = left.next();
+            for event in events.iter().skip(since) {
+                if next.is_some_and(|status| event["payload"]["newStatus"] == **status) {
+                    next = left.next();
+                }
+            }
+            let Some(status) = next else { return };
+            assert!(begun.elapsed() < BOUND, "{id} never went {status}: {events:#?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub async fn daemon_token(&self) -> String {
-        let token = self.relay().issue_daemon_token(self.owner.workspace).await.unwrap();
-        token.expose().to_owned()
+        let begun = tokio::time::Instant::now();
+        loop {
+            match self.relay().issue_daemon_token(self.owner.workspace).await {
+                Ok(token) => return token.expose().to_owned(),
+                // on a slow machine a new connection to a database may come too late
+                Err(error) => assert!(begun.elapsed() < BOUND, "no token: {error}"),
+            }
+        }
     }
 
     pub async fn socket(&self, path: &str, headers: &[(&str, &str)]) -> Result<Socket, Error> {

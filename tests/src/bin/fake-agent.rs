@@ -20,11 +20,11 @@ type Done = Result<(), Box<dyn Error>>;
 /// How often a file is looked for.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A gate that stays shut this long means that the test is gone.
-const SHUT: Duration = Duration::from_secs(120);
+/// A gate that stays shut this long means that the test is gone: no test lives as long.
+const SHUT: Duration = Duration::from_secs(900);
 
 /// What a child that outlives its agent lasts, when nobody ends it.
-const CHILD: Duration = Duration::from_secs(120);
+const CHILD: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
