@@ -264,6 +264,30 @@ async fn f06_the_last_bytes_come_before_the_end() {
     assert_eq!(exact_runs(50).await, 50);
 }
 
+/// The disk is one that takes a second and a half to open the file for the first bytes: a named pipe
+/// that nobody reads yet. All has been printed by then, and there is nothing left to wait for.
+#[tokio::test]
+async fn f06_the_last_bytes_come_when_the_disk_holds_up_the_first() {
+    const PRINTED: usize = 300_000;
+    let home = Home::new();
+    let script = "import fcntl, os, time\nfcntl.fcntl(1, 1031, 1 << 20)\n\
+                  while not os.path.exists('gate'): time.sleep(0.01)\nos.write(1, b'x' * 300000)";
+    let session = home.start(&["python3", "-c", script], Mode::Pipe).await;
+    let disk = session.folder().ring().join(format!("{:020}", 0));
+    nix::unistd::mkfifo(&disk, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let agent = session.agent_pid().unwrap().pid;
+    session.keeper_pid().signal(Signal::SIGSTOP).unwrap();
+    fs::write(home.0.path().join("gate"), "").unwrap();
+    let has_ended = || fs::read_to_string(format!("/proc/{agent}/stat")).unwrap().contains(") Z ");
+    until("the agent ends", has_ended).await;
+    session.keeper_pid().signal(Signal::SIGCONT).unwrap();
+    sleep(Duration::from_millis(1500)).await;
+    let kept = tokio::task::spawn_blocking(move || fs::read(disk).unwrap());
+    let exit = exit(&session).await;
+    assert_eq!((exit.output_end, exit.drained), (PRINTED as u64, true));
+    assert_eq!(kept.await.unwrap(), vec![b'x'; PRINTED]);
+}
+
 #[tokio::test]
 #[ignore = "takes a minute"]
 async fn f06_a_thousand_runs() {

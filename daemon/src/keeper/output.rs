@@ -20,6 +20,9 @@ const TURN: usize = 256 << 10;
 /// For how long: on a slow disk that is less. A write that the disk holds up is waited for.
 const TURN_TIME: Duration = Duration::from_millis(5);
 
+/// More than a terminal holds of what nobody has read.
+const TERMINAL: u64 = 64 << 10;
+
 /// Where bytes are read into; the streams of a session take turns with it.
 pub(super) struct Buffer(Vec<u8>);
 
@@ -73,24 +76,44 @@ impl Output {
     pub(super) fn read(&mut self, buffer: &mut Buffer, mut kept: impl FnMut(u64, &[u8])) {
         let (until, began) = (self.end + TURN as u64, Instant::now());
         while self.end < until && began.elapsed() < TURN_TIME {
-            let Some(open) = &mut self.open else { return };
+            if self.read_once(buffer, &mut kept).is_none_or(|len| len < LITTLE) {
+                return;
+            }
+        }
+    }
+
+    /// Reads all that the stream holds now, however long the disk takes for it. What somebody prints
+    /// meanwhile, perhaps without end, is bounded by what the stream can hold at once.
+    pub(super) fn read_rest(&mut self, buffer: &mut Buffer, mut kept: impl FnMut(u64, &[u8])) {
+        let until = self.end + self.open.as_ref().map_or(0, Open::holds);
+        // one read more than that sees the end of a stream that was full
+        while self.end <= until && self.read_once(buffer, &mut kept).is_some() {}
+    }
+
+    /// How much one read brought; none when nothing is there, or nothing more comes.
+    fn read_once(
+        &mut self,
+        buffer: &mut Buffer,
+        kept: &mut impl FnMut(u64, &[u8]),
+    ) -> Option<usize> {
+        let open = self.open.as_mut()?;
+        loop {
             match nix::unistd::read(&open.source, &mut buffer.0) {
                 Ok(len) if len > 0 => {
                     if open.keep(&buffer.0[..len]) {
                         kept(self.end, &buffer.0[..len]);
                     }
                     self.end = open.ring.end();
-                    if len < LITTLE {
-                        return;
-                    }
+                    return Some(len);
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return,
+                Err(Errno::EAGAIN) => return None,
                 // a terminal whose other end is closed says EIO
                 Ok(_) | Err(_) => {
                     open.ring.settle();
                     self.drained = true;
                     self.open = None;
+                    return None;
                 }
             }
         }
@@ -103,6 +126,12 @@ impl Output {
 }
 
 impl Open {
+    /// How much the stream can hold that nobody has read.
+    fn holds(&self) -> u64 {
+        let pipe = fcntl(&self.source, FcntlArg::F_GETPIPE_SZ).ok();
+        pipe.and_then(|size| u64::try_from(size).ok()).unwrap_or(TERMINAL)
+    }
+
     /// False when the disk refused some.
     fn keep(&mut self, bytes: &[u8]) -> bool {
         let kept = self.ring.append(bytes);
@@ -161,5 +190,32 @@ mod tests {
             }
         }
         assert!(kept == sent);
+    }
+
+    #[test]
+    fn f06_the_rest_is_all_that_a_full_pipe_holds_and_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, sink) = pipe().unwrap();
+        let size = fcntl(&sink, FcntlArg::F_SETPIPE_SZ(1 << 20)).unwrap() as usize;
+        assert_eq!(write(&sink, &vec![b'x'; size]).unwrap(), size);
+        drop(sink);
+        let mut output =
+            Output::start(source, RingWriter::open(dir.path(), 8 << 20).unwrap()).unwrap();
+        output.read_rest(&mut Buffer::default(), |_, _| {});
+        assert_eq!((output.end(), output.drained()), (size as u64, true));
+    }
+
+    #[test]
+    fn f05_the_rest_is_bounded_where_somebody_prints_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, sink) = pipe().unwrap();
+        let printing = std::thread::spawn(move || while write(&sink, &[b'y'; 4096]).is_ok() {});
+        let mut output =
+            Output::start(source, RingWriter::open(dir.path(), 8 << 20).unwrap()).unwrap();
+        let holds = output.open.as_ref().unwrap().holds();
+        output.read_rest(&mut Buffer::default(), |_, _| {});
+        assert!(output.end() <= holds + READ as u64 && !output.drained(), "{}", output.end());
+        output.stop();
+        printing.join().unwrap();
     }
 }

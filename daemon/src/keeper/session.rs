@@ -238,6 +238,9 @@ impl Session {
     }
 
     fn record(&mut self, how: How, leftovers: u32, drained: bool) -> Option<Event> {
+        // the time for the rest may have gone by in one write that the disk held up
+        self.read_rest();
+        let drained = drained || self.streams.is_drained();
         self.streams.stop();
         let (output_end, stderr_end) = self.streams.ends();
         let recorded_at = clock::now();

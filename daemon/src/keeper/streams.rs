@@ -87,6 +87,18 @@ impl Held {
         }
     }
 
+    /// Reads all the output that is there; what was kept of it, errors left out, goes to `kept` with
+    /// its offset.
+    pub(super) fn read_rest(&mut self, kept: impl FnMut(u64, &[u8])) {
+        let Self { output, stderr, buffer, .. } = self;
+        if let Some(output) = output {
+            output.read_rest(buffer, kept);
+        }
+        if let Some(stderr) = stderr {
+            stderr.read_rest(buffer, |_, _| {});
+        }
+    }
+
     /// The terminal's size; none without a terminal.
     pub(super) fn size(&self) -> Option<TerminalSize> {
         let size = tcgetwinsize(self.input.as_ref()?.master()?).ok()?;

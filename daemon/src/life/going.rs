@@ -58,6 +58,12 @@ impl Going {
         Some(Self { key, state: one.run.state.clone(), gone, name })
     }
 
+    /// What is said of it when something keeps it.
+    pub(super) fn kept_by(&self, need: Need) -> Row {
+        let stays = Stays::Needed(need);
+        Row { note: Some(chain(&stays)), ..self.row(stays.why()) }
+    }
+
     fn row(&self, why: &'static str) -> Row {
         Row {
             path: self.gone.place.path.clone(),

@@ -31,6 +31,8 @@ pub struct Stand {
 pub enum Need {
     /// A run of its task lives.
     Run,
+    /// Its run has told its end, and is still cleared up after.
+    End,
     /// A live task goes on from it, or takes files from it.
     Sibling,
     /// A merge or a completion is under way in it.
@@ -45,6 +47,7 @@ impl Need {
     pub fn told(self) -> &'static str {
         match self {
             Self::Run => "its task is at work",
+            Self::End => "its run has ended and is still cleared up after: ask again",
             Self::Sibling => "a task at work goes on from it",
             Self::Work => "a merge or completion is under way",
             Self::Session => "its agent may still live",
@@ -203,6 +206,7 @@ mod tests {
             0.3,
             prop_oneof![
                 Just(Need::Run),
+                Just(Need::End),
                 Just(Need::Sibling),
                 Just(Need::Work),
                 Just(Need::Session)

@@ -5,6 +5,7 @@
 //! in the journal before, and told by a task event after: a crash in between is finished, or taken
 //! back, at the next start.
 
+mod ending;
 mod going;
 mod leftover;
 mod lent;
@@ -132,6 +133,7 @@ impl Life {
     /// Removes what is due, each after what would be lost is kept. What stays although it was due
     /// is said in the log, and in the rows.
     pub async fn sweep(&self, wish: Wish) -> Vec<Row> {
+        self.await_ends(wish).await;
         let _alone = self.turn.lock().await;
         match self.sweep_now(wish).await {
             Ok(rows) => rows,
@@ -163,6 +165,7 @@ impl Life {
             }
             rows.push(row);
         }
+        rows.extend(ending::untouched(wish, &stands, &standing));
         Ok(rows)
     }
 
@@ -246,8 +249,11 @@ impl Needs {
     }
 
     fn of(&self, task: TaskId, path: &Path) -> Option<Need> {
-        if self.live.contains(&task) || self.places.contains(path) {
+        if self.live.contains(&task) {
             return Some(Need::Run);
+        }
+        if self.places.contains(path) {
+            return Some(Need::End);
         }
         if self.siblings.contains(&task) {
             return Some(Need::Sibling);

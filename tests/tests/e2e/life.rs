@@ -3,12 +3,13 @@
 use hayward_tests::home::{Daemon, Home, id};
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::script::Script;
-use hayward_tests::wait::{LONG, until, until_true};
+use hayward_tests::wait::{LONG, holds, until, until_true};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Tasks of the long test.
 const MANY: usize = 200;
@@ -239,6 +240,44 @@ fn prune_removes_what_loses_nothing_and_never_what_is_needed() {
     assert_eq!(told["pool"][0]["places"], 0, "{told:#}");
     let status = home.run(&["--json", "-v", "status"]).expect(0).json();
     assert_eq!(status["pool"][0]["places"], 0);
+}
+
+#[test]
+fn f13_what_is_wanted_gone_while_its_run_is_cleared_up_after_goes_behind_that() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let gate = home.file("gate");
+    home.configure(&format!(
+        "[worktree]\npool = 0\n[repositories.\"{}\"]\n\
+         teardown = \"while [ ! -e {} ]; do sleep 0.05; done\"\n",
+        repo.path().display(),
+        gate.display()
+    ));
+    let _daemon = home.up();
+    let run = |file: &str| {
+        let task = home.follow(repo.path(), &[], &Script::new().write(file, "x\n")).expect(0);
+        let task = task.json();
+        let path = path_of(&home, &task);
+        (task, path)
+    };
+    let (discarded, path) = run("a");
+    home.json(&["task", "discard", id(&discarded)]);
+    holds("the teardown has its worktree", Duration::from_secs(2), || path.is_dir());
+    home.open_gate("gate");
+    until_true("the discarded worktree goes", LONG, || !path.exists());
+
+    fs::remove_file(&gate).unwrap();
+    let (pruned, path) = run("b");
+    let rows = home.run(&["--json", "worktree", "prune"]).expect(1).json()["worktrees"].clone();
+    let told = (&rows[0]["taskId"], &rows[0]["why"], &rows[0]["done"]);
+    assert_eq!(told, (&pruned["id"], &json!("failed"), &json!(false)), "{rows:#}");
+    assert!(rows[0]["note"].as_str().unwrap().contains("ask again") && path.is_dir(), "{rows:#}");
+    let mut prune = home.spawn("prune", repo.path(), &["--json", "worktree", "prune"]);
+    std::thread::sleep(Duration::from_secs(1));
+    home.open_gate("gate");
+    assert!(prune.wait().unwrap().success(), "{}", home.read("prune.err"));
+    let rows: Value = serde_json::from_str(&home.read("prune.out")).unwrap();
+    assert_eq!(rows["worktrees"][0]["done"], true, "{rows:#}");
+    assert!(!path.exists() && salvages(&repo).is_empty());
 }
 
 #[test]

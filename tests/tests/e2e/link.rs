@@ -256,3 +256,26 @@ fn a_task_that_is_discarded_while_its_daemon_is_away_leaves_its_queue() {
     until_true("its worktree is gone", LONG, || !Path::new(place.as_str().unwrap()).exists());
     assert_eq!(repo.git(&["rev-parse", "main"]), base);
 }
+
+#[test]
+fn f13_a_task_cancelled_and_discarded_while_its_daemon_is_away_loses_its_worktree() {
+    let relay = Relay::start();
+    let cable = Cable::to(relay.address());
+    let linked = Linked::start(&relay, &cable.url(), "");
+    let (home, repo) = (&linked.home, ScratchRepo::new());
+    let script = Script::new().write("new", "new\n").wait_for(home.file("gate"));
+    let task = home.submit(repo.path(), &["--daemon", &linked.id()], &script);
+    home.reaches(&task, "running");
+    let place = home.json(&["worktree", "path", id(&task)])["path"].clone();
+    let place = Path::new(place.as_str().unwrap());
+    until_true("the agent works", LONG, || place.join("new").exists());
+    cable.cut();
+    until_true("the daemon is away", LONG, || !linked.online());
+    home.run(&["task", "cancel", id(&task)]).expect(0);
+    home.run(&["task", "discard", id(&task)]).expect(0);
+    assert!(place.exists());
+    cable.mend();
+    until_true("its worktree is gone", LONG, || !place.exists());
+    let kept = repo.git(&["for-each-ref", "--format=%(refname)", "refs/hayward/salvage"]);
+    assert_eq!(repo.git(&["show", &format!("{kept}:new")]), "new");
+}

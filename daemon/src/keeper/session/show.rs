@@ -1,7 +1,7 @@
 //! Showing the terminal's output to clients that asked for it.
 
 use super::super::client::TerminalSize;
-use super::{Asker, Fault, Session};
+use super::{Asker, Fault, Held, Session};
 
 /// The most clients that are shown the output: the other places are for the daemon, also a new one.
 const MAX_SHOWN: usize = 12;
@@ -31,11 +31,20 @@ impl Session {
             .ok_or_else(|| Fault::WrongMode { has: "has pipes, no terminal".to_owned() })
     }
 
-    /// Reads the output that is there, and shows it to who asked for that.
+    /// Reads the output that is there, as much as one turn takes, and shows it to who asked for that.
     pub(super) fn read_output(&mut self) {
+        self.show_read(|streams, kept| streams.read(kept));
+    }
+
+    /// Reads all the output that is there, and shows it to who asked for that.
+    pub(super) fn read_rest(&mut self) {
+        self.show_read(|streams, kept| streams.read_rest(kept));
+    }
+
+    fn show_read(&mut self, read: impl FnOnce(&mut Held, &mut dyn FnMut(u64, &[u8]))) {
         let Self { streams, clients, .. } = self;
         let mut is_shown = false;
-        streams.read(|offset, bytes| {
+        read(streams, &mut |offset, bytes| {
             for client in clients.iter_mut().filter(|client| client.is_shown()) {
                 client.show(offset, bytes);
                 is_shown = true;
