@@ -51,7 +51,7 @@ fn without_an_agent_a_prompt_says_what_to_install() {
     assert_eq!(repo.snapshot(), before);
     let words = ["run", "--agent", "nobody", "do something"];
     let mut run = home.spawn("nobody", repo.path(), &words);
-    let code = hayward_tests::program::wait(&mut run, Duration::from_secs(15));
+    let code = hayward_tests::program::wait(&mut run, LONG);
     drop(run.kill());
     assert!(code.is_some_and(|code| code != 0), "it waits for ever: {}", home.read("nobody.err"));
     assert!(home.read("nobody.err").contains("nobody"), "{}", home.read("nobody.err"));
