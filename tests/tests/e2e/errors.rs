@@ -5,7 +5,6 @@ use hayward_tests::program::Ran;
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::wait::{LONG, until, until_true};
 use serde_json::Value;
-use std::time::Duration;
 
 /// The command fails with this code, in words for people and, with `--json`, for programs.
 #[track_caller]
