@@ -518,7 +518,7 @@ fn program(folder: &Path, name: &str, script: &str) -> PathBuf {
 async fn gone(file: &Path) -> bool {
     let pid: i32 = fs::read_to_string(file).unwrap().trim().parse().unwrap();
     let pid = nix::unistd::Pid::from_raw(pid);
-    for _ in 0..250 {
+    for _ in 0..3_000 {
         if nix::sys::signal::kill(pid, None).is_err() {
             return true;
         }
@@ -560,8 +560,8 @@ async fn f51_a_hanging_shell_costs_its_bound_and_leaves_no_process() {
     let own = "/usr/bin:/bin";
     let parent = variables(&[("HOME", home_text), ("SHELL", "/bin/bash"), ("PATH", own)]);
     let begun = Instant::now();
-    let found = discover::search_path(&parent, Duration::from_secs(2)).await;
-    assert!(begun.elapsed() < Duration::from_secs(30));
+    let found = discover::search_path(&parent, PATIENCE).await;
+    assert!(begun.elapsed() < Duration::from_secs(60));
     assert!(matches!(found.silent, Some(Silent::Hangs { .. })), "{:?}", found.silent);
     assert_eq!(found.path, own);
     assert!(gone(&pid).await);
@@ -604,8 +604,8 @@ async fn f54_one_hanging_agent_delays_no_other_and_is_named() {
     program(&bin, "gemini", "exit 3");
     let path = format!("{}:/usr/bin:/bin", bin.display());
     let begun = Instant::now();
-    let found = discover::discover(&path, &Variables::new(), Duration::from_secs(2)).await;
-    assert!(begun.elapsed() < Duration::from_secs(30));
+    let found = discover::discover(&path, &Variables::new(), PATIENCE).await;
+    assert!(begun.elapsed() < Duration::from_secs(60));
     let seen: Vec<_> = found.iter().map(|it| (it.name, it.healthy, it.driven)).collect();
     let expected = [
         (Runtime::Claude, true, true),
@@ -616,7 +616,7 @@ async fn f54_one_hanging_agent_delays_no_other_and_is_named() {
     assert_eq!(seen, expected);
     let [claude, codex, ..] = &found[..] else { panic!("{found:?}") };
     assert_eq!(claude.version.as_deref(), Some("2.1.0 (Claude)[0m"));
-    assert!(codex.reason.as_deref().unwrap().contains("2 s"), "{codex:?}");
+    assert!(codex.reason.as_deref().unwrap().contains("10 s"), "{codex:?}");
     assert!(gone(&pid).await);
 }
 
@@ -844,7 +844,7 @@ async fn live_the_cli_is_discovered_with_its_version() {
 #[tokio::test]
 async fn live_messages_reach_a_busy_agent_and_one_that_just_ended_its_turn() {
     let Some(live) = live().await else { return };
-    let script = json!([slow(2), {"say": "done"}]);
+    let script = json!([slow(8), {"say": "done"}]);
     let order = live.order("busy", Session::Fresh(Uuid::new_v4()), &script);
     let mut id = None;
     let (steps, ending) = live

@@ -4,8 +4,10 @@ use crate::home::Home;
 use crate::must;
 use crate::program::hayward;
 use crate::wait;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::str::Chars;
 
 /// A tmux server of its own, with terminals of any size; ended when this goes.
 #[derive(Debug)]
@@ -60,6 +62,19 @@ impl Tmux {
         self.say(&["new-session", "-d", "-s", terminal, "-x", &cols, "-y", &rows, "sh"]);
         self.say(&["set-option", "-t", terminal, "status", "off"]);
         self.say(&["resize-window", "-t", terminal, "-x", &cols, "-y", &rows]);
+        let keep = format!("exec cat >> '{}'", self.kept(terminal).display());
+        self.say(&["pipe-pane", "-t", terminal, &keep]);
+    }
+
+    /// Where all that is written to a terminal is kept.
+    fn kept(&self, terminal: &str) -> PathBuf {
+        self.folder.join(format!("{terminal}.written"))
+    }
+
+    /// How much was written to a terminal until now.
+    #[must_use]
+    pub fn written(&self, terminal: &str) -> usize {
+        std::fs::read(self.kept(terminal)).map_or(0, |bytes| bytes.len())
     }
 
     /// Types a command line of the binary under test into a shell.
@@ -110,10 +125,101 @@ impl Tmux {
             std::thread::sleep(std::time::Duration::from_millis(30));
         }
     }
+
+    /// Waits until a row of a terminal has these words, or had them since so much was written to it:
+    /// for what stays a moment only, in which nobody may have looked.
+    #[track_caller]
+    pub fn showed(&self, terminal: &str, since: usize, words: &str) {
+        wait::until_true(&format!("{terminal} shows '{words}'"), wait::LONG, || {
+            let bytes = std::fs::read(self.kept(terminal)).unwrap_or_default();
+            let (before, after) = bytes.split_at(since.min(bytes.len()));
+            let mut rows = Rows::default();
+            rows.take(&String::from_utf8_lossy(before), words);
+            rows.take(&String::from_utf8_lossy(after), words)
+        });
+    }
+}
+
+/// What a terminal shows, as far as it takes to find words on it that were written piece by piece.
+#[derive(Default)]
+struct Rows {
+    rows: BTreeMap<usize, Vec<char>>,
+    row: usize,
+    col: usize,
+}
+
+impl Rows {
+    /// Takes what was written; whether a row had these words at any moment of it.
+    fn take(&mut self, written: &str, words: &str) -> bool {
+        let (mut had, mut chars) = (false, written.chars());
+        while let Some(c) = chars.next() {
+            if c.is_control() {
+                had |= self.has(words);
+            }
+            match c {
+                '\x1b' => self.obey(&mut chars),
+                '\r' => self.col = 0,
+                '\n' => self.row += 1,
+                _ if c.is_control() => {}
+                _ => self.put(c),
+            }
+        }
+        had || self.has(words)
+    }
+
+    fn has(&self, words: &str) -> bool {
+        let row = self.rows.get(&self.row);
+        row.is_some_and(|row| row.iter().collect::<String>().contains(words))
+    }
+
+    fn put(&mut self, c: char) {
+        let row = self.rows.entry(self.row).or_default();
+        row.resize(row.len().max(self.col + 1), ' ');
+        row[self.col] = c;
+        self.col += 1;
+    }
+
+    /// Takes the rest of a sequence that began with an escape.
+    fn obey(&mut self, chars: &mut Chars<'_>) {
+        match chars.next() {
+            Some('[') => {
+                let mut numbers = String::new();
+                let end = chars.find(|c| {
+                    let is_end = ('@'..='~').contains(c);
+                    numbers.extend((!is_end).then_some(*c));
+                    is_end
+                });
+                let place = numbers.split_once(';').unwrap_or_default();
+                let number = |text: &str| text.parse::<usize>().unwrap_or(1).saturating_sub(1);
+                match end {
+                    Some('H') => (self.row, self.col) = (number(place.0), number(place.1)),
+                    Some('J') => self.rows.clear(),
+                    _ => {}
+                }
+            }
+            // what is left of its end is no word that is looked for
+            Some(']') => drop(chars.find(|c| ['\x07', '\x1b'].contains(c))),
+            Some('(' | ')') => drop(chars.next()),
+            _ => {}
+        }
+    }
 }
 
 impl Drop for Tmux {
     fn drop(&mut self) {
         self.run(&["kill-server"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rows;
+
+    #[test]
+    fn words_that_were_written_piece_by_piece_are_found_also_once_they_are_gone() {
+        let mut rows = Rows::default();
+        assert!(!rows.take("one\x1b]0;words\x07\r\n\x1b[2;1H\x1b[7m more", "words"));
+        assert!(rows.take("\x1b[2;2Hw\x1b[2;5Hds\x1b[m\x1b[2;1H       ", "words"));
+        assert!(!rows.take("\x1b[1;1Htwo", "words"));
     }
 }

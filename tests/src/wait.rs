@@ -27,6 +27,21 @@ pub fn until_true(what: &str, bound: Duration, mut look: impl FnMut() -> bool) {
     until(what, bound, || look().then_some(()));
 }
 
+/// Measures until it took less than `bound`, five times at most: a machine that stalls makes one of
+/// them long, what is slow itself all of them. Panics, naming `what`, when none was short enough.
+#[track_caller]
+pub fn at_best(what: &str, bound: Duration, mut measure: impl FnMut() -> Duration) {
+    let mut took = Vec::new();
+    while took.len() < 5 {
+        let this = measure();
+        if this < bound {
+            return;
+        }
+        took.push(this);
+    }
+    panic!("{what} never took less than {bound:?}: {took:?}");
+}
+
 /// Panics, naming `what`, as soon as it no longer holds within `span`.
 #[track_caller]
 pub fn holds(what: &str, span: Duration, mut look: impl FnMut() -> bool) {

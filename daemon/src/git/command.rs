@@ -314,18 +314,26 @@ mod tests {
     async fn a_command_past_its_time_is_killed_with_its_children() {
         let scratch = tempfile::tempdir().unwrap();
         let marker = scratch.path().join("pid");
-        let alias = format!("!sleep 60 & echo $! > {}; wait", marker.display());
-        let failure = Git::in_worktree(scratch.path())
-            .config("alias.linger", &alias)
-            .arg("linger")
-            .timeout(Duration::from_millis(700))
-            .run()
-            .await
-            .unwrap_err();
-        assert!(matches!(failure.fault, Fault::TimedOut(_)), "{failure}");
-        let pid: i32 = std::fs::read_to_string(&marker).unwrap().trim().parse().unwrap();
+        let alias = format!("!sleep 600 & echo $! > {}; wait", marker.display());
+        let mut child: Option<i32> = None;
+        // on a machine that stands still for a moment the first may be over before git runs
+        for limit in [700, 5_000, 30_000] {
+            let failure = Git::in_worktree(scratch.path())
+                .config("alias.linger", &alias)
+                .arg("linger")
+                .timeout(Duration::from_millis(limit))
+                .run()
+                .await
+                .unwrap_err();
+            assert!(matches!(failure.fault, Fault::TimedOut(_)), "{failure}");
+            child = std::fs::read_to_string(&marker).ok().and_then(|text| text.trim().parse().ok());
+            if child.is_some() {
+                break;
+            }
+        }
+        let pid = child.unwrap();
         let gone = || nix::sys::signal::kill(Pid::from_raw(pid), None).is_err() || is_zombie(pid);
-        for _ in 0..100 {
+        for _ in 0..3_000 {
             if gone() {
                 return;
             }

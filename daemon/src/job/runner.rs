@@ -34,7 +34,7 @@ const WRITE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an earlier daemon left is called off after this long, if nobody has asked for it. Whoever
 /// needs it asks as soon as the daemon is up.
-const GRACE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
+const GRACE: Duration = Duration::from_secs(if cfg!(test) { 10 } else { 60 });
 
 /// The most bytes of jobs that one answer holds: a text frame takes a mebibyte.
 const MOST_BYTES: usize = 768 * 1024;

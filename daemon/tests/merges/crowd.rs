@@ -33,7 +33,7 @@ async fn work(ground: Arc<Ground>, repository: Repository, who: usize, until: In
     let tree = repository.create(new).await.unwrap();
     let branch = tree.branch.unwrap().name;
     let mut done = 0;
-    while Instant::now() < until {
+    while done == 0 || Instant::now() < until {
         write(&path.join(format!("file{who}-{}", done % 7)), &format!("{done}\n"));
         let order = WorkOrder {
             worktree: path.clone(),

@@ -85,7 +85,7 @@ fn one_slot_is_never_left_empty_while_tasks_wait() {
             (last, since) = (now, Instant::now());
         }
         let idle = since.elapsed();
-        assert!(idle < Duration::from_secs(10), "{last} of 60 began, then nothing; {}", home.log());
+        assert!(idle < Duration::from_secs(14), "{last} of 60 began, then nothing; {}", home.log());
         std::thread::sleep(Duration::from_millis(20));
     }
 }

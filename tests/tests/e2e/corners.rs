@@ -93,7 +93,7 @@ fn f21_lent(test: &str, point: &str) {
     let Some(home) = Home::armed(test, point) else { return };
     let repo = ScratchRepo::new();
     isolated(&home, &repo, "");
-    home.up();
+    let daemon = home.up();
     let words = ["run", "--json", "--on", "none", "--", "sh", "-c", "echo dirty > dirty"];
     let mut run = home.spawn("run", repo.path(), &words);
     until_true("the run ends or the daemon dies", LONG, || {
@@ -102,7 +102,7 @@ fn f21_lent(test: &str, point: &str) {
     if !home.was_hit() {
         home.run(&["worktree", "prune", "--force"]);
     }
-    until_true("the point is reached", LONG, || home.was_hit());
+    until_true("the point is reached", LONG, || home.was_hit() && !daemon.process.alive());
     drop(run.kill());
     drop(run.wait());
     home.up();

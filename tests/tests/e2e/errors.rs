@@ -5,7 +5,6 @@ use hayward_tests::program::Ran;
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::wait::{LONG, until, until_true};
 use serde_json::Value;
-use std::time::Duration;
 
 /// The command fails with this code, in words for people and, with `--json`, for programs.
 #[track_caller]
@@ -51,7 +50,7 @@ fn without_an_agent_a_prompt_says_what_to_install() {
     assert_eq!(repo.snapshot(), before);
     let words = ["run", "--agent", "nobody", "do something"];
     let mut run = home.spawn("nobody", repo.path(), &words);
-    let code = hayward_tests::program::wait(&mut run, Duration::from_secs(15));
+    let code = hayward_tests::program::wait(&mut run, LONG);
     drop(run.kill());
     assert!(code.is_some_and(|code| code != 0), "it waits for ever: {}", home.read("nobody.err"));
     assert!(home.read("nobody.err").contains("nobody"), "{}", home.read("nobody.err"));

@@ -44,7 +44,8 @@ fn f28_a_task_is_handed_over_only_after_the_agent_of_the_dead_daemon_was_ended()
     let ended = until("the keeper ends its agent, without a daemon", LONG, || {
         (!agent.alive()).then(Instant::now)
     });
-    assert!(crashed.elapsed() < Duration::from_secs(97), "{:?}", crashed.elapsed());
+    // another may begin at 120 s
+    assert!(crashed.elapsed() < Duration::from_secs(115), "{:?}", crashed.elapsed());
     assert_eq!(first.home.starts("starts"), 1, "the second agent began before the first had ended");
     until_true("the second agent starts", LONG, || first.home.starts("starts") == 2);
     // 30 s are left between the two, of which ending a stubborn agent takes 5

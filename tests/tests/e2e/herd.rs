@@ -37,7 +37,8 @@ type Link = WebSocketStream<MaybeTlsStream<TcpStream>>;
 struct Herd {
     address: String,
     token: String,
-    /// Told whenever one was welcomed.
+    /// Told whenever one was welcomed: when it was due, for a machine that stands still for a
+    /// moment welcomes all that fell due meanwhile together.
     welcomed: mpsc::UnboundedSender<Instant>,
     /// Told how wide one is to spread its return.
     spread: mpsc::UnboundedSender<u64>,
@@ -55,13 +56,15 @@ fn roll() -> f64 {
 async fn daemon(herd: Arc<Herd>, first: Duration) {
     let (machine, mut backoff, mut beat) =
         (MachineId::fresh(), Backoff::default(), herd.beat.clone());
-    sleep(first).await;
+    let mut wait = first;
     loop {
+        let due = Instant::now() + wait;
+        sleep(wait).await;
         if let Some(link) = greet(&herd, machine).await {
-            herd.welcomed.send(Instant::now()).unwrap();
+            herd.welcomed.send(due).unwrap();
             attend(&herd, link, &mut backoff, &mut beat).await;
         }
-        sleep(Duration::from_millis(backoff.wait_ms(roll()))).await;
+        wait = Duration::from_millis(backoff.wait_ms(roll()));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What runs on this machine is seen without the relay: attach, logs and tasks straight from the
 //! daemon, whoever else may not, and what a relay that goes and comes does to who is watching.
 
+use crate::attach::tells_the_end;
 use hayward_tests::cable::Cable;
 use hayward_tests::home::{Home, id};
 use hayward_tests::program::{Ran, run, wait};
@@ -15,6 +16,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 /// A program that says `ready`, then prints each line that is typed.
 fn echo(home: &Home, repo: &ScratchRepo, options: &[&str]) -> Value {
@@ -45,7 +47,7 @@ fn attach_needs_no_relay_and_viewers_of_both_ways_share_a_session() {
     let task = echo(home, &repo, &[]);
     attach(&tmux, "first", &task);
     relay.crash();
-    tmux.shows("first", "how it goes on", |text| text.contains("without the relay"));
+    tmux.showed("first", 0, "without the relay");
     type_line(&tmux, "first", "one", &["first"]);
     attach(&tmux, "second", &task);
     type_line(&tmux, "second", "two", &["first", "second"]);
@@ -59,11 +61,13 @@ fn attach_needs_no_relay_and_viewers_of_both_ways_share_a_session() {
     until_true("the daemon is back", LONG, || linked.online());
     attach(&tmux, "third", &task);
     type_line(&tmux, "third", "three", &["first", "second", "third"]);
+    let quit = Instant::now();
     tmux.keys("second", &["C-d"]);
     for viewer in ["first", "second", "third"] {
         let text = tmux.shows(viewer, "the end", |text| text.contains("code=0"));
-        assert!(text.contains("the task is completed"), "{viewer}:\n{text}");
+        assert!(tells_the_end(&text, quit), "{viewer}:\n{text}");
     }
+    home.reaches(&task, "completed");
 }
 
 #[test]
@@ -75,9 +79,11 @@ fn an_end_without_the_relay_is_told_to_who_is_attached() {
     let task = echo(home, &repo, &[]);
     relay.crash();
     attach(&tmux, "a", &task);
+    let quit = Instant::now();
     tmux.keys("a", &["C-d"]);
     let text = tmux.shows("a", "the end", |text| text.contains("code=0"));
-    assert!(text.contains("has ended; the task is completed"), "{text}");
+    assert!(text.contains("has ended; ") && tells_the_end(&text, quit), "{text}");
+    home.reaches(&task, "completed");
     tmux.hayward("a", &format!("attach {}", id(&task)));
     let text = tmux.shows("a", "the refusal", |text| text.contains("code=4"));
     assert!(text.contains("runs no more") && text.contains("hayward logs"), "{text}");
@@ -94,9 +100,10 @@ fn a_daemon_that_dies_and_starts_without_the_relay_is_found_again() {
     let task = echo(&linked.home, &repo, &[]);
     attach(&tmux, "a", &task);
     relay.crash();
-    tmux.shows("a", "how it goes on", |text| text.contains("without the relay"));
+    tmux.showed("a", 0, "without the relay");
+    let before = tmux.written("a");
     linked.crash();
-    tmux.shows("a", "that it connects again", |text| text.contains("connecting again"));
+    tmux.showed("a", before, "connecting again");
     linked.come_back();
     tmux.shows("a", "the screen alone", |text| text.trim() == "ready");
     type_line(&tmux, "a", "one", &["a"]);
@@ -121,7 +128,7 @@ fn attach_goes_straight_unless_a_relay_is_named_and_does_not_notice_that_the_rel
     tmux.hayward("around", &format!("{named} attach {}", id(&task)));
     tmux.shows("around", "the agent's word", |text| text.starts_with("ready\n"));
     relay.crash();
-    tmux.shows("around", "how it goes on", |text| text.contains("without the relay"));
+    tmux.showed("around", 0, "without the relay");
     type_line(&tmux, "straight", "one", &["straight", "around"]);
     let text = tmux.shows("straight", "no word of the relay", |text| text.contains("one"));
     assert_eq!(text.trim(), "ready\none");
@@ -130,9 +137,11 @@ fn attach_goes_straight_unless_a_relay_is_named_and_does_not_notice_that_the_rel
         let told = linked.home.run(&["--json", "status"]);
         told.code == 0 && told.json()["daemons"][0]["online"] == true
     });
+    let quit = Instant::now();
     tmux.keys("straight", &["C-d"]);
     let text = tmux.shows("straight", "the end", |text| text.contains("code=0"));
-    assert!(text.contains("the task is completed"), "{text}");
+    assert!(tells_the_end(&text, quit), "{text}");
+    linked.home.reaches(&task, "completed");
 }
 
 #[test]

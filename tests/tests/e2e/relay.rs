@@ -5,7 +5,7 @@ use hayward_tests::http::Api;
 use hayward_tests::relay::{Relay, free_address};
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::script::{Script, Step};
-use hayward_tests::wait::LONG;
+use hayward_tests::wait::{LONG, until_true};
 use hayward_tests::{pattern, skip};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
@@ -21,6 +21,7 @@ fn f30_nul_and_odd_text_are_kept_in_every_field_and_the_task_ends() {
     let odd = "a\u{0}b\u{fffd}\u{202e}\u{feff}漢\u{1b}[31m\u{7f}\r\n\u{10ffff}";
     let script = Script::new()
         .then(Step::Raw)
+        .write(home.file("raw"), "")
         .then(Step::Read { count: 1, file: home.file("came") })
         .then(Step::Odd { times: 2, chunk: 3 })
         .write("work", "work\n");
@@ -33,6 +34,7 @@ fn f30_nul_and_odd_text_are_kept_in_every_field_and_the_task_ends() {
     assert_eq!(made.status, 201, "{made:?}");
     let task = made.json();
     home.reaches(&task, "running");
+    until_true("the terminal is raw", LONG, || home.file("raw").exists());
     let said = api.post(
         &format!("/api/v1/tasks/{}/message", id(&task)),
         &json!({ "message": format!("m {odd}") }),

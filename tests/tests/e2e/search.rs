@@ -6,7 +6,7 @@ use hayward_tests::http::Api;
 use hayward_tests::relay::{Linked, Relay};
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::skip;
-use hayward_tests::wait::{LONG, until};
+use hayward_tests::wait::{LONG, at_best, until};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -347,7 +347,7 @@ fn a_match_names_its_task_run_line_and_raw_offset_live_or_ended() {
     let command = ["sh", "-c", &script].map(str::to_owned);
     let live = home.submit_command(repo.path(), &["--on", "none"], &command);
     let all = until("both", LONG, || {
-        Some(home.json(&["search", "needle"])).filter(|all| all["total"] == 2)
+        Some(home.json(&["search", "needle", "--within", "8"])).filter(|all| all["total"] == 2)
     });
     let row = &all["matches"][0];
     assert_eq!((&row["taskId"], &row["runId"]), (&ended["id"], &ended["runId"]));
@@ -357,14 +357,14 @@ fn a_match_names_its_task_run_line_and_raw_offset_live_or_ended() {
     let raw = home.run(&["logs", id(&ended), "--raw", "--from", &offset]).expect(0).stdout;
     assert_eq!(raw, b"second needle\r\n");
     assert_eq!(all["matches"][1]["taskId"], live["id"]);
-    let newest = home.json(&["search", "needle", "--newest", "--limit", "1"]);
+    let newest = home.json(&["search", "needle", "--newest", "--limit", "1", "--within", "8"]);
     assert_eq!((&newest["total"], &newest["truncated"]), (&json!(2), &json!(true)));
     assert_eq!(newest["matches"][0]["taskId"], live["id"]);
-    let one = home.json(&["search", "needle", "--task", id(&live)]);
+    let one = home.json(&["search", "needle", "--task", id(&live), "--within", "8"]);
     assert_eq!(one["searched"]["runs"], 1);
     home.run(&["search", "needle", "--task", "ffffffff"]).expect(3);
     home.run(&["search", "needle", "--daemon", "ffffffff"]).expect(3);
-    let text = home.run(&["search", "-C", "1", "second"]).expect(0).text();
+    let text = home.run(&["search", "-C", "1", "--within", "8", "second"]).expect(0).text();
     assert!(text.contains("      1- first") && text.contains("      2: second needle"), "{text}");
     home.open_gate("go");
     home.reaches(&live, "completed");
@@ -402,18 +402,20 @@ fn f41_evil_and_huge_patterns_answer_or_time_out_within_a_second() {
     let api = home.api(&daemon);
     let huge: String = (0..1000).map(|n| format!("x{n:04}|a.{{{}}}", n % 40)).collect();
     for pattern in ["(a+)+$", "(a|a|a)*c$", "(.*a){12}$", &"a?".repeat(5000), &huge] {
-        let began = Instant::now();
-        let answer = api.get(&format!("/api/v1/search?pattern={}&limit=5", encoded(pattern)));
-        let took = began.elapsed();
-        let told = answer.json();
-        let refused = answer.status == 400 && told["error"]["code"] == "invalid";
-        let cut =
-            told["truncated"] == true && !told["unsearched"].as_array().is_none_or(Vec::is_empty);
-        let whole = told["searched"]["bytes"].as_u64().unwrap_or_default() > 60_000_000;
-        // or it said itself that it did not get through a single line
-        let slow = told["unanswered"][0]["reason"].to_string().contains("takes too long");
-        assert!(refused || cut || whole || slow, "{told}");
-        assert!(took < Duration::from_millis(2500), "{took:?} for {pattern:.20}");
+        at_best(&format!("{pattern:.20}"), Duration::from_millis(2500), || {
+            let began = Instant::now();
+            let answer = api.get(&format!("/api/v1/search?pattern={}&limit=5", encoded(pattern)));
+            let took = began.elapsed();
+            let told = answer.json();
+            let refused = answer.status == 400 && told["error"]["code"] == "invalid";
+            let left = &told["unsearched"];
+            let cut = told["truncated"] == true && !left.as_array().is_none_or(Vec::is_empty);
+            let whole = told["searched"]["bytes"].as_u64().unwrap_or_default() > 60_000_000;
+            // or it said itself that it did not get through a single line
+            let slow = told["unanswered"][0]["reason"].to_string().contains("takes too long");
+            assert!(refused || cut || whole || slow, "{told}");
+            took
+        });
     }
 }
 
@@ -445,7 +447,7 @@ fn an_answer_larger_than_a_message_comes_whole_and_each_match_once() {
     let task = shell(&home, &repo, script);
     for order in ["oldest", "newest"] {
         let query = format!("pattern=many&limit=100000&context=1&order={order}&task={}", id(&task));
-        let all = home.api(&daemon).get(&format!("/api/v1/search?{query}")).json();
+        let all = home.api(&daemon).get(&format!("/api/v1/search?{query}&budgetMs=8000")).json();
         assert_eq!((&all["total"], &all["truncated"]), (&json!(20_000), &json!(false)));
         let rows = all["matches"].as_array().unwrap();
         let mut lines: Vec<u64> = rows.iter().map(|row| row["line"].as_u64().unwrap()).collect();
@@ -483,7 +485,6 @@ fn f41_two_searches_go_on_at_once_and_end_with_those_who_asked() {
     let slow = encoded("[a-zA-Z].{60}[^a-zA-Z0-9+/=]");
     let slow = format!("/api/v1/search?pattern={slow}&budgetMs=8000");
     let quick = "/api/v1/search?pattern=b&limit=1&budgetMs=100";
-    let asked = Instant::now();
     let both = [question(&home, &slow), question(&home, &slow)];
     let (status, told) = until("two searches", LONG, || {
         Some(ask_daemon(&home, quick)).filter(|(status, _)| *status != 200)
@@ -491,8 +492,9 @@ fn f41_two_searches_go_on_at_once_and_end_with_those_who_asked() {
     assert_eq!(told["error"]["code"], "unavailable", "{status} {told}");
     assert!(told["error"]["message"].to_string().contains("2 other searches"), "{told}");
     drop(both);
+    let left = Instant::now();
     until("room for others", LONG, || (ask_daemon(&home, quick).0 == 200).then_some(()));
-    assert!(asked.elapsed() < Duration::from_millis(7_000), "{:?}", asked.elapsed());
+    assert!(left.elapsed() < Duration::from_secs(6), "{:?}", left.elapsed());
 }
 
 #[test]
@@ -504,6 +506,7 @@ fn a_pane_is_searched_over_the_daemons_own_socket() {
     let pane = |task: &Value, run: &Value, query: &str| {
         let text = |id: &Value| id.as_str().unwrap().to_owned();
         let path = format!("/api/term/sessions/{}/panes/{}/search?{query}", text(task), text(run));
+        let path = path + "&budgetMs=8000";
         ask_daemon(&home, &path)
     };
     let (status, found) = pane(&task["id"], &task["runId"], "pattern=two&limit=1&context=1");
@@ -538,9 +541,10 @@ fn this_machine_is_searched_while_the_relay_is_away() {
     let (home, repo) = (&machine.home, ScratchRepo::new());
     let task = shell(home, &repo, "echo a needle that stays here");
     relay.crash();
-    let ran = home.run(&["--json", "search", "needle", "--task", id(&task)]).expect(0);
+    let ran =
+        home.run(&["--json", "search", "needle", "--within", "8", "--task", id(&task)]).expect(0);
     assert_eq!(ran.json()["matches"][0]["content"], "a needle that stays here");
-    let told = home.run(&["search", "needle"]).expect(0);
+    let told = home.run(&["search", "needle", "--within", "8"]).expect(0);
     assert!(told.stderr.contains("only this machine is searched"), "{}", told.stderr);
     drop(machine);
 }
@@ -571,18 +575,18 @@ fn every_machine_is_searched_and_one_that_is_away_is_named() {
         });
         assert_eq!(api.post("/api/v1/tasks", &order).status, 201);
     }
-    let all = until("both needles", LONG, || {
-        Some(api.get("/api/v1/search?pattern=needle").json()).filter(|all| all["total"] == 2)
-    });
-    let rows = all["matches"].as_array().unwrap();
+    let all = "/api/v1/search?pattern=needle&budgetMs=8000";
+    let found =
+        until("both needles", LONG, || Some(api.get(all).json()).filter(|all| all["total"] == 2));
+    let rows = found["matches"].as_array().unwrap();
     for id in &known {
-        assert!(rows.iter().any(|row| row["daemonId"] == **id), "{all}");
+        assert!(rows.iter().any(|row| row["daemonId"] == **id), "{found}");
     }
-    assert_eq!((&all["truncated"], &all["unanswered"]), (&json!(false), &json!([])));
+    assert_eq!((&found["truncated"], &found["unanswered"]), (&json!(false), &json!([])));
     let (machine, away) = &mut machines[1];
     machine.crash();
     let rest = until("one to be away", LONG, || {
-        let rest = api.get("/api/v1/search?pattern=needle").json();
+        let rest = api.get(all).json();
         Some(rest).filter(|rest| rest["unanswered"].as_array().is_some_and(|all| all.len() == 1))
     });
     assert_eq!((&rest["total"], &rest["unanswered"][0]["daemonId"]), (&json!(1), &json!(away)));

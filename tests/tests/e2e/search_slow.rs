@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 /// A search waits five seconds in all for whoever takes what it finds.
-const TOO_LATE: Duration = Duration::from_secs(8);
+const TOO_LATE: Duration = Duration::from_secs(15);
 
 /// Matches of half a KiB each: more than all sockets on the way hold.
 const MATCHES: u64 = 60_000;
