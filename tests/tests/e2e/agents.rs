@@ -4,7 +4,7 @@ use hayward_tests::home::{Home, id};
 use hayward_tests::program;
 use hayward_tests::repo::ScratchRepo;
 use hayward_tests::script::{Script, Step};
-use hayward_tests::wait::until;
+use hayward_tests::wait::{LONG, at_best, until};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -76,8 +76,8 @@ fn program(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-#[test]
-fn f54_a_cli_that_hangs_delays_nothing_and_is_named_within_15_s() {
+/// After how long a program that hangs is named; the longest there is when others waited for it.
+fn f54_named() -> Duration {
     let (home, repo) = (Home::new(), ScratchRepo::new());
     program(&home.bin().join("claude"), "#!/bin/sh\nsleep 600\n");
     program(&home.bin().join("codex"), "#!/bin/sh\necho codex-cli 9.9.9\n");
@@ -90,9 +90,9 @@ fn f54_a_cli_that_hangs_delays_nothing_and_is_named_within_15_s() {
         let runtimes = status["daemons"][0]["runtimes"].as_array().cloned().unwrap_or_default();
         runtimes.iter().any(|one| one["name"] == "claude").then_some(runtimes)
     };
-    assert!(begin.elapsed() < Duration::from_secs(5) || named().is_none(), "it was waited for");
-    let runtimes = until("the hanging one is named", Duration::from_secs(30), named);
-    assert!(begin.elapsed() < Duration::from_secs(30), "{:?}", begin.elapsed());
+    let is_waited_for = begin.elapsed() >= Duration::from_secs(5) && named().is_some();
+    let runtimes = until("the hanging one is named", LONG, named);
+    let took = if is_waited_for { Duration::MAX } else { begin.elapsed() };
     let find = |name: &str| runtimes.iter().find(|one| one["name"] == name).cloned().unwrap();
     assert_eq!(find("claude")["healthy"], false);
     assert!(find("claude")["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
@@ -101,6 +101,12 @@ fn f54_a_cli_that_hangs_delays_nothing_and_is_named_within_15_s() {
     // an unusable agent that is asked for by name says so, and starts nothing
     let ran = home.run_in(repo.path(), &["--json", "agent", "check", "claude"]);
     assert_eq!(ran.code, 1, "{}", ran.text());
+    took
+}
+
+#[test]
+fn f54_a_cli_that_hangs_delays_nothing_and_is_named_within_15_s() {
+    at_best("the name of what hangs", Duration::from_secs(15), f54_named);
 }
 
 #[test]
