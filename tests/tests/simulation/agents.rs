@@ -7,7 +7,7 @@ use hayward_daemon::keeper::{Exit, How, RunFolder};
 use hayward_daemon::process::ProcessId;
 use hayward_daemon::session::{Apart, End, Found, Lost, Session, StartError};
 use hayward_daemon::task::{Chosen, Doing, Place, Stage, Work};
-use hayward_shared::id::RunId;
+use hayward_shared::id::{RunId, TaskId};
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{DiffStat, Outcome};
 use hayward_shared::time::Timestamp;
@@ -16,6 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
+
+/// How often a keeper that starts is looked for.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What agents do, as a seed has it.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +71,10 @@ impl Agents {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stand(&self, run: RunKey) -> Option<Stand> {
+        self.lock().known.get(&run.run_id).map(|agent| agent.stand)
     }
 
     fn pause(&self, most: u64) -> Duration {
@@ -201,7 +208,14 @@ impl Stage for Agents {
             // the keeper is a process of its own: it starts though its daemon is killed
             tokio::spawn(agents.clone().live(run));
             sleep(agents.pause(500)).await;
-            Ok(agents.session(folder, &agent))
+            // nobody hears of a session whose keeper did not take its folder yet
+            while agents.stand(run) == Some(Stand::Starting) {
+                sleep(LOOK).await;
+            }
+            match agents.stand(run) {
+                Some(Stand::Working | Stand::Over) => Ok(agents.session(folder, &agent)),
+                _ => Err(StartError::Refused { log: folder.log().display().to_string() }),
+            }
         })
     }
 
@@ -246,5 +260,20 @@ impl Stage for Agents {
                 pr_url: None,
             })
         })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f01_a_session_that_began_is_never_said_to_have_never_run() {
+    for seed in 0..100 {
+        let manners = Manners { longest: 60_000, fail: 0 };
+        let agents = Agents::new(1, manners, Dice::new(seed), History::new());
+        let (task_id, run_id) = (TaskId::fresh(), RunId::fresh());
+        let (run, folder) =
+            (RunKey { task_id, run_id, lease_epoch: 1 }, RunFolder::new("/nowhere"));
+        agents.start(run, folder.clone()).await.unwrap();
+        agents.perish();
+        let found = agents.find(run, folder).await;
+        assert!(!matches!(found, Found::Never), "seed {seed}");
     }
 }
