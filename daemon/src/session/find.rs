@@ -169,29 +169,16 @@ fn known(folder: &RunFolder) -> io::Result<Option<Record>> {
 /// Ends everything that a dead keeper left: its agent, all that carries the run's name in its
 /// environment and is no older than the keeper, and all below those.
 pub(super) async fn clear(record: Option<&Record>, folder: &RunFolder) -> Lost {
-    let Some(remains) = Remains::of(record, folder) else { return Lost { ended: 0, left: 0 } };
-    let (began, mut met) = (Instant::now(), BTreeSet::new());
-    loop {
-        let rows = remains.living().unwrap_or_else(|fault| {
-            tracing::warn!(%fault, "the process table cannot be read");
-            Vec::new()
-        });
-        met.extend(rows.iter().map(|row| row.id));
-        if rows.is_empty() || began.elapsed() > CLEAR_LIMIT {
-            return Lost { ended: met.len() - rows.len(), left: rows.len() };
-        }
-        let asked = began.elapsed() < CLEAR_GRACE;
-        for row in rows {
-            let signals: &[Signal] =
-                if asked { &[Signal::SIGTERM, Signal::SIGCONT] } else { &[Signal::SIGKILL] };
-            for signal in signals {
-                if let Err(fault) = row.id.signal(*signal) {
-                    tracing::warn!(pid = row.id.pid, %fault, "a lost process cannot be ended");
-                }
-            }
-        }
-        sleep(PROBE_LOOK).await;
+    match Remains::of(record, folder) {
+        Some(remains) => remains.clear().await,
+        None => Lost { ended: 0, left: 0 },
     }
+}
+
+/// Ends everything of a run whose session began and has no records any more: all that carries its
+/// name in its environment, and all below that.
+pub async fn clear_unrecorded(run: RunId) -> Lost {
+    Remains { run, since: 0, agent: None }.clear().await
 }
 
 /// How what a dead keeper left is told from everything else.
@@ -213,6 +200,31 @@ impl Remains {
         let run = record.map(|record| record.run).or_else(launched)?;
         let agent = record.and_then(|record| record.agent);
         Some(Self { run, since: keeper.start, agent })
+    }
+
+    async fn clear(&self) -> Lost {
+        let (began, mut met) = (Instant::now(), BTreeSet::new());
+        loop {
+            let rows = self.living().unwrap_or_else(|fault| {
+                tracing::warn!(%fault, "the process table cannot be read");
+                Vec::new()
+            });
+            met.extend(rows.iter().map(|row| row.id));
+            if rows.is_empty() || began.elapsed() > CLEAR_LIMIT {
+                return Lost { ended: met.len() - rows.len(), left: rows.len() };
+            }
+            let asked = began.elapsed() < CLEAR_GRACE;
+            for row in rows {
+                let signals: &[Signal] =
+                    if asked { &[Signal::SIGTERM, Signal::SIGCONT] } else { &[Signal::SIGKILL] };
+                for signal in signals {
+                    if let Err(fault) = row.id.signal(*signal) {
+                        tracing::warn!(pid = row.id.pid, %fault, "a lost process cannot be ended");
+                    }
+                }
+            }
+            sleep(PROBE_LOOK).await;
+        }
     }
 
     fn living(&self) -> io::Result<Vec<Row>> {

@@ -12,7 +12,7 @@ mod viewers;
 
 #[cfg(feature = "simulation")]
 pub use apart::Apart;
-pub use find::{Doubt, Found, find};
+pub use find::{Doubt, Found, clear_unrecorded, find};
 pub use link::{LinkFault, WRITE_LIMIT, connect};
 pub use screen::{Look, Present, Seat, Terminal};
 

@@ -335,7 +335,8 @@ impl Actor {
     async fn ended(&mut self, end: &End) {
         self.attended = None;
         let Some(exit) = agent_exit(end) else {
-            let text = "the session's keeper was killed; its agent was ended with it";
+            let text =
+                "the session's keeper or its records are gone; its agent was ended with them";
             self.take(Event::Lost(Failure::new(Reason::SessionLost, text))).await;
             return;
         };

@@ -10,7 +10,8 @@ use super::shop::Shop;
 use super::state::Phase;
 use super::time::Time;
 use crate::keeper::RunFolder;
-use crate::session::{self, End, Found, Session};
+use crate::session::{self, End, Found, Lost, Session};
+use hayward_shared::id::RunId;
 use hayward_shared::run::{Failure, RunKey};
 use hayward_shared::task::{CompletionAction, Order, Reason};
 use std::time::Duration;
@@ -176,6 +177,11 @@ impl Actor {
                 self.attend(session);
                 self.take(Event::Adopted { pid }).await;
             }
+            Found::Never if self.machine.state().phase == Phase::Running => {
+                tracing::warn!("its session began and left no records; what lives of it is ended");
+                let (shop, run) = (self.shop.clone(), self.key.run_id);
+                self.aside(async move { Done::Found(Found::Lost(clear(&shop, run).await)) });
+            }
             Found::Never => self.take(Event::NeverStarted).await,
             Found::Ended(exit) => {
                 let end = End::Exited(exit);
@@ -218,6 +224,14 @@ async fn find(shop: &Shop, key: RunKey, folder: RunFolder) -> Found {
         tracing::warn!(%error, folder = %folder.path().display(), "a run folder cannot be made");
     }
     session::find(&folder).await
+}
+
+/// Ends what lives of a session that left no records.
+async fn clear(shop: &Shop, run: RunId) -> Lost {
+    match shop.stage {
+        Some(_) => Lost { ended: 0, left: 0 },
+        None => session::clear_unrecorded(run).await,
+    }
 }
 
 /// Asks until it is heard: a cancelled agent must not go on because its keeper was slow once.

@@ -187,6 +187,24 @@ fn f03_a_stale_record_that_points_at_a_stranger_sends_it_no_signal() {
     stranger.wait().unwrap();
 }
 
+#[test]
+fn f29_a_run_whose_records_are_gone_ends_as_lost_and_its_agent_with_it() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let daemon = home.up();
+    let script = Script::new().sign(home.file("starts")).wait_for(home.file("gate"));
+    let task = home.submit(repo.path(), &[], &script);
+    home.reaches(&task, "running");
+    let agent = until("the agent signed", LONG, || home.signed("starts").first().copied());
+    daemon.crash();
+    fs::remove_dir_all(home.state().join("runs")).unwrap();
+    assert!(agent.alive());
+
+    home.up();
+    assert_eq!(home.reaches(&task, "failed")["reason"], "session_lost");
+    assert!(!agent.alive(), "it works on for a run that failed");
+    assert_eq!(home.starts("starts"), 1);
+}
+
 /// Puts another number in the place of the old ones; how often.
 fn forge(value: &mut Value, old: &[i64], new: i64) -> usize {
     match value {

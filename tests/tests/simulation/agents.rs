@@ -264,7 +264,7 @@ impl Stage for Agents {
 }
 
 #[tokio::test(start_paused = true)]
-async fn f01_a_session_that_began_is_never_said_to_have_never_run() {
+async fn f29_a_session_that_began_is_never_said_to_have_never_run() {
     for seed in 0..100 {
         let manners = Manners { longest: 60_000, fail: 0 };
         let agents = Agents::new(1, manners, Dice::new(seed), History::new());

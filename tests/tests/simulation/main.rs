@@ -112,7 +112,7 @@ fn the_same_seed_gives_the_same_history() {
 
 /// A machine falls after its daemon began to start a keeper and before that keeper's first step.
 #[test]
-fn f01_a_run_ends_whose_keeper_fell_before_its_first_step() {
+fn f29_a_run_ends_whose_keeper_fell_before_its_first_step() {
     assert_eq!(play(2340, None, false).wrong, [""; 0]);
 }
 
