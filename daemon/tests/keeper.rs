@@ -420,6 +420,21 @@ async fn a_killed_keeper_is_lost_and_its_agents_are_ended() {
     assert!(text(&session).contains("up"));
 }
 
+#[tokio::test]
+async fn f29_a_session_whose_records_are_removed_while_it_runs_ends_as_lost_with_its_keeper() {
+    let home = Home::new();
+    let session = home.sh("trap '' HUP TERM; echo up; sleep 603").await;
+    shows(&session, "up").await;
+    let record: Record = session.folder().read().unwrap().unwrap();
+    fs::remove_dir_all(session.folder().path()).unwrap();
+    record.keeper.signal(Signal::SIGKILL).unwrap();
+    let told = timeout(Duration::from_secs(60), session.exited()).await.expect("it never ends");
+    let End::Lost(lost) = told.unwrap() else { panic!("not lost") };
+    assert!(lost.ended >= 1 && lost.left == 0, "{lost:?}");
+    let entry = format!("{RUN_VARIABLE}={}", record.run);
+    assert!(process::with_environment(&entry, 0).unwrap().iter().all(|row| !row.lives()));
+}
+
 /// A session that must be over `ms` from now unless that is written anew.
 async fn fenced(home: &Home, script: &str, ms: u64) -> Session {
     let (folder, mut launch) = home.launch(&["sh", "-c", script], PTY);

@@ -3,10 +3,11 @@
 
 use super::find::{self, Probe};
 use super::link::{FIRST_CALL, Link, link_call};
-use super::{ASKS, End, Session, SessionError, screen};
-use crate::keeper::RunFolder;
+use super::{ASKS, End, Lost, Session, SessionError, screen};
 use crate::keeper::wire::{FromKeeper, Request, encode_input};
+use crate::keeper::{Launch, RunFolder};
 use bytes::Bytes;
+use hayward_shared::id::RunId;
 use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
@@ -42,8 +43,10 @@ pub(super) fn attend(folder: RunFolder, link: Link, child: Option<Child>) -> Ses
     let (model, grown) = watch::channel(());
     let (end, end_seen) = watch::channel(None);
     let (keeper, agent) = (link.keeper, link.agent);
+    let launched = folder.read::<Launch>();
     let actor = Actor {
         folder: folder.clone(),
+        run: launched.ok().flatten().map(|launch| launch.run),
         asked,
         output,
         model,
@@ -59,6 +62,8 @@ pub(super) fn attend(folder: RunFolder, link: Link, child: Option<Child>) -> Ses
 
 struct Actor {
     folder: RunFolder,
+    /// Whose session it is, should its records go before it ends.
+    run: Option<RunId>,
     /// Closes when the last handle goes; the actor ends then.
     asked: mpsc::Receiver<Ask>,
     output: watch::Sender<u64>,
@@ -182,7 +187,15 @@ impl Actor {
                     let lost = find::clear(record.as_ref(), &self.folder).await;
                     return Err(Over::Ended(End::Lost(lost)));
                 }
-                Probe::Unowned | Probe::Barred | Probe::Foreign(_) | Probe::Unclear(_) => {}
+                // somebody removed its records: nobody can reach what is left of it any more
+                Probe::Unowned | Probe::Barred => {
+                    let lost = match self.run {
+                        Some(run) => find::clear_unrecorded(run).await,
+                        None => Lost { ended: 0, left: 0 },
+                    };
+                    return Err(Over::Ended(End::Lost(lost)));
+                }
+                Probe::Foreign(_) | Probe::Unclear(_) => {}
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

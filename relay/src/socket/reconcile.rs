@@ -167,7 +167,7 @@ impl Connection {
     /// The task of a run that its daemon still has, or what the daemon is told instead.
     fn judged(&self, found: Option<Stored>, key: &RunKey) -> Result<Stored, Answer> {
         let Some(row) = found else {
-            // it was cancelled and discarded while the daemon was away; its worktree stays
+            // it was cancelled and discarded while the daemon was away, which ends what it still has of it
             tracing::warn!(task = %key.task_id, run = %key.run_id, "a daemon names a task that is not here");
             return Err(Answer::Ends);
         };
