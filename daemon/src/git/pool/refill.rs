@@ -1,7 +1,6 @@
 //! The one who tends the pool: makes places ready while nobody waits, and empties the trash.
 
 use std::fs;
-use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -136,7 +135,7 @@ async fn grow(
     .map_err(disk("make the pool's folder", folder))?;
     let record = enter(repository, path, commit, Hold::Filling).await?;
     point("worktree.refill.added", path)?;
-    write_files(repository, path, commit, None, ready(Ok(()))).await?;
+    write_files(repository, path, commit, None, None).await?;
     point("worktree.refill.filled", path)?;
     tokio::time::sleep(SETTLE).await;
     let (place, held, wanted) = (path.to_owned(), record.clone(), commit.clone());

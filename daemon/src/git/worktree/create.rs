@@ -7,7 +7,7 @@ use tracing::Instrument;
 use super::super::branch::{BranchName, Choice};
 use super::super::command::Git;
 use super::super::repo::{CommitId, Repository, branches, read};
-use super::files::{Ahead, read_ahead, write_files};
+use super::files::{Ahead, Writer, read_ahead, write_files};
 use super::yard::{Note, Yard};
 use super::{
     EMAIL, Hold, NAME, NewWorktree, Record, Worktree, WorktreeError, delete_branch, leftover,
@@ -52,8 +52,8 @@ pub(in crate::git) async fn cold(
     new: &NewWorktree,
 ) -> Result<Worktree, WorktreeError> {
     let (begun, ahead) = tokio::join!(begin(repository, new), read_ahead(repository, &new.commit));
-    let (Ground { choice, opened, .. }, record) = begun?;
-    match build(repository, new, choice.as_ref(), (record, opened), ahead).await {
+    let (record, opened, choice) = begun?;
+    match build(repository, new, &record, choice.as_ref(), (ahead, opened)).await {
         Ok(()) => {
             Ok(Worktree { path: new.path.clone(), commit: new.commit.clone(), branch: choice })
         }
@@ -64,24 +64,35 @@ pub(in crate::git) async fn cold(
     }
 }
 
-/// Clears the ground, chooses the branch and records the worktree, in one turn. When it fails nothing is
-/// left of it.
+/// Clears the ground, records the worktree and makes its branch, in one turn. When it fails nothing is left
+/// of it. All that before the first file is written: beside the writers, of which there is one for each
+/// processor, it would hold up one of them for longer than it takes.
 async fn begin(
     repository: &Repository,
     new: &NewWorktree,
-) -> Result<(Ground, Record), WorktreeError> {
+) -> Result<(Record, git2::Repository, Option<Choice>), WorktreeError> {
     let wanted = new.clone();
     let turn = |common: PathBuf| async move {
-        let ground = prepare(&common, &wanted).await?;
-        let (at, commit, alone) = (&wanted.path, &wanted.commit, ground.is_record_alone);
-        let recorded = record(&common, at, commit, Hold::Making, alone).await;
-        Ok::<_, WorktreeError>((ground, recorded))
+        let Ground { choice, opened, is_record_alone } = prepare(&common, &wanted).await?;
+        let (at, commit) = (&wanted.path, &wanted.commit);
+        let entered = async {
+            let record = record(&common, at, commit, Hold::Making, is_record_alone).await?;
+            let opened = match &choice {
+                Some(choice) => {
+                    attach((&common, opened), record.clone(), &wanted, &choice.name).await?
+                }
+                None => opened,
+            };
+            Ok((record, opened))
+        };
+        let entered = entered.await;
+        Ok::<_, WorktreeError>((entered, choice))
     };
-    let (ground, recorded) = repository.in_turn(turn).await??;
-    match recorded {
-        Ok(record) => Ok((ground, record)),
+    let (entered, choice) = repository.in_turn(turn).await??;
+    match entered {
+        Ok((record, opened)) => Ok((record, opened, choice)),
         Err(failure) => {
-            undo(repository, new, ground.choice).await;
+            undo(repository, new, choice).await;
             Err(failure)
         }
     }
@@ -167,24 +178,20 @@ fn survey(common: &Path, new: &NewWorktree) -> Result<(Vec<String>, Ground), Wor
     Ok((strays, Ground { choice, opened, is_record_alone }))
 }
 
-/// Makes its branch and writes its files, looks where it stands, hands it over.
+/// Writes its files, looks where it stands, hands it over.
 async fn build(
     repository: &Repository,
     new: &NewWorktree,
+    record: &Record,
     choice: Option<&Choice>,
-    (record, opened): (Record, git2::Repository),
-    ahead: Option<Ahead>,
+    (ahead, opened): (Option<Ahead>, git2::Repository),
 ) -> Result<(), WorktreeError> {
-    let branch = choice.map(|choice| choice.name.clone());
-    let (to, at, name) = (record.clone(), new.clone(), branch.clone());
-    let attached = async {
-        let turn = |common| async move { attach((common, opened), to, &at, name).await };
-        repository.in_turn(turn).await?
-    };
-    write_files(repository, &new.path, &new.commit, ahead, attached).await?;
+    let writer = write_files(repository, &new.path, &new.commit, ahead, Some(opened)).await?;
     point("worktree.create.filled", &new.path)?;
-    // only now: a git that writes files may leave it elsewhere
-    confirm(new, branch).await?;
+    if writer == Writer::Git {
+        // it may have left HEAD elsewhere
+        confirm(new, choice.map(|choice| choice.name.clone())).await?;
+    }
     record.unlock().map_err(disk("hand over", &new.path))?;
     point("worktree.create.unlocked", &new.path)
 }
@@ -259,14 +266,14 @@ async fn added_by_git(
     Ok(record)
 }
 
-/// Makes the branch and puts HEAD on it; runs in the repository's turn.
+/// Makes the branch and puts HEAD on it; runs in the repository's turn. Hands the repository back.
 async fn attach(
-    (common, opened): (PathBuf, git2::Repository),
+    (common, opened): (&Path, git2::Repository),
     record: Record,
     new: &NewWorktree,
-    branch: Option<String>,
-) -> Result<(), WorktreeError> {
-    let Some(branch) = branch else { return Ok(()) };
+    branch: &str,
+) -> Result<git2::Repository, WorktreeError> {
+    let (common, branch) = (common.to_owned(), branch.to_owned());
     let (path, commit) = (new.path.clone(), new.commit.clone());
     read(move || {
         let now = clock::now();
@@ -274,7 +281,8 @@ async fn attach(
             .map_err(|source| WorktreeError::Unreadable { path: common, source })?;
         point("worktree.create.branched", &path)?;
         record.set_head(&commit, Some(&branch), now).map_err(disk("set HEAD of", &path))?;
-        point("worktree.create.headed", &path)
+        point("worktree.create.headed", &path)?;
+        Ok(opened)
     })
     .await
     .map_err(|source| WorktreeError::Unreadable { path: new.path.clone(), source })?

@@ -34,34 +34,38 @@ fn source(common: &Path, commit: &CommitId) -> Option<Opened> {
     read.inspect_err(|cause| tracing::debug!(%cause, "the files are left to git")).ok().flatten()
 }
 
-/// Writes the files of the commit into an empty worktree, of which `ahead` may be read already.
-/// `beside` is done at the same time, and before git writes them where it has to: what its settings
-/// say may hang on HEAD. Both have ended when this returns.
+/// Who wrote the files of a worktree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::git) enum Writer {
+    /// This program, which touches nothing else.
+    Hayward,
+    /// Git, and whatever its settings have it start.
+    Git,
+}
+
+/// Writes the files of the commit into an empty worktree, of which `ahead` may be read already, and the
+/// repository opened once more. HEAD must be where it stays: what settings say may hang on it.
 pub(in crate::git) async fn write_files(
     repository: &Repository,
     path: &Path,
     commit: &CommitId,
     ahead: Option<Ahead>,
-    beside: impl Future<Output = Result<(), WorktreeError>>,
-) -> Result<(), WorktreeError> {
+    spare: Option<git2::Repository>,
+) -> Result<Writer, WorktreeError> {
     let (common, at, wanted) =
         (repository.common_dir().to_owned(), path.to_owned(), commit.clone());
-    let seeding = async {
-        let leave = repository.grounds().checkout().await;
-        let (workers, until) = (leave.workers(), Instant::now() + FILL);
-        let seeded = blocking(move || {
-            let source = ahead.map_or_else(|| source(&common, &wanted), |ahead| ahead.source);
-            source.map_or(Ok(false), |source| seed(&at, &source, workers, until))
-        });
-        seeded.await.map_err(disk("fill", path))
-    };
-    let (done, seeded) = tokio::join!(beside, seeding);
-    done?;
-    match seeded? {
-        true => Ok(()),
-        // asked for anew: what is beside may have waited long for its turn
-        false => read_tree(repository.grounds().checkout().await, path, None, commit).await,
+    let leave = repository.grounds().checkout().await;
+    let (workers, until) = (leave.workers(), Instant::now() + FILL);
+    let seeded = blocking(move || {
+        let source = ahead.map_or_else(|| source(&common, &wanted), |ahead| ahead.source);
+        source.map_or(Ok(false), |source| seed(&at, &source, spare, workers, until))
+    });
+    let seeded = seeded.await.map_err(disk("fill", path))?;
+    if seeded {
+        return Ok(Writer::Hayward);
     }
+    read_tree(leave, path, None, commit).await?;
+    Ok(Writer::Git)
 }
 
 /// Writes the files of `to` over those of `from`, of which nothing was changed.

@@ -6,6 +6,7 @@
 //! trusts it: same inode, size and times after it was read, and older than the index.
 //! All others come out of the object store.
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -14,6 +15,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use git2::{Odb, Repository};
@@ -33,8 +36,12 @@ use crate::fault;
 /// each file again that is as young as its index.
 const AGE: Duration = Duration::from_secs(2);
 
-/// How many files of one folder a thread takes at a time: enough that it opens few folders.
+/// How many files of one folder a thread takes at a time: enough that it opens few folders, and two
+/// seldom wait for each other in one.
 const RUN: usize = 64;
+
+/// The least that it takes at a time, near the end: opening its folder costs a fraction of writing it.
+const LEAST_RUN: usize = 4;
 
 /// Files up to here are copied through memory: for the few pages of one the kernel takes longer when
 /// it is asked to copy by itself.
@@ -45,13 +52,15 @@ const SMALL: usize = 128 << 10;
 pub(super) const MAX_UNPACKED: usize = 64 << 20;
 
 /// Fills the empty worktree at `path` by so many threads, and writes its index. False where git has
-/// to, and then the worktree is empty as before. Blocking.
+/// to, and then the worktree is empty as before. Of the threads beside the first one, one takes the spare
+/// repository, and the others open one. Blocking.
 ///
 /// # Errors
 /// It was not full by `until`, or could not be emptied again: it is of no use then.
 pub(super) fn seed(
     path: &Path,
     Opened { source, repository }: &Opened,
+    spare: Option<Repository>,
     threads: usize,
     until: Instant,
 ) -> io::Result<bool> {
@@ -63,7 +72,7 @@ pub(super) fn seed(
             return Ok(false);
         }
     };
-    let Err(cause) = plan.carry_out(repository, threads, until) else { return Ok(true) };
+    let Err(cause) = plan.carry_out(repository, spare, threads, until) else { return Ok(true) };
     if cause.kind() == io::ErrorKind::TimedOut {
         return Err(cause);
     }
@@ -103,11 +112,17 @@ impl<'a> Plan<'a> {
         Ok(Some(Self { path, record, source, modified: made.checked_sub(AGE).unwrap_or(made) }))
     }
 
-    fn carry_out(&self, repository: &Repository, threads: usize, until: Instant) -> io::Result<()> {
+    fn carry_out(
+        &self,
+        repository: &Repository,
+        spare: Option<Repository>,
+        threads: usize,
+        until: Instant,
+    ) -> io::Result<()> {
         let contents = &self.source.contents;
         let mut known = vec![Known::default(); contents.entries.len()];
         let mut enter = |nth: usize, found: Known| known.get_mut(nth).map(|known| *known = found);
-        for (nth, found) in self.write_files(repository, threads, until)? {
+        for (nth, found) in self.write_files(repository, spare, threads, until)? {
             enter(nth, found);
         }
         for entry in &contents.entries {
@@ -134,6 +149,7 @@ impl<'a> Plan<'a> {
     fn write_files(
         &self,
         repository: &Repository,
+        spare: Option<Repository>,
         threads: usize,
         until: Instant,
     ) -> io::Result<Vec<(usize, Known)>> {
@@ -143,10 +159,7 @@ impl<'a> Plan<'a> {
             .filter(|(_, (entry, _))| entry.is_file())
             .map(|(nth, (entry, vouched))| Wanted { nth, entry, vouched: *vouched })
             .collect();
-        let runs: Vec<&[Wanted<'_>]> = files
-            .chunk_by(|one, next| one.entry.folder() == next.entry.folder())
-            .flat_map(|folder| folder.chunks(RUN))
-            .collect();
+        let runs = runs(&files, threads);
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let work = |repository: &Repository| {
@@ -157,11 +170,18 @@ impl<'a> Plan<'a> {
                 }
                 made
             };
-            // what one that cannot open it leaves undone, the others do
-            let other = move || {
-                Repository::open(&self.source.common).map_or(Ok(Vec::new()), |opened| work(&opened))
-            };
-            let others: Vec<_> = (1..threads.min(runs.len())).map(|_| scope.spawn(other)).collect();
+            let mut spare = spare.into_iter();
+            let others: Vec<_> = (1..threads.min(runs.len()))
+                .map(|_| {
+                    let opened = spare.next();
+                    begun(scope, move || match opened {
+                        Some(opened) => work(&opened),
+                        // what one that cannot open it leaves undone, the others do
+                        None => Repository::open(&self.source.common)
+                            .map_or(Ok(Vec::new()), |opened| work(&opened)),
+                    })
+                })
+                .collect();
             let mut made = work(repository)?;
             for other in others {
                 made.extend(other.join().map_err(|_| io::Error::other("a writer broke"))??);
@@ -249,6 +269,36 @@ impl<'a> Plan<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// Starts a thread and waits until it runs. It begins on the processor of who starts it, and would wait
+/// there behind him for milliseconds before it is moved; who sleeps is woken where there is room.
+fn begun<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> ScopedJoinHandle<'scope, T> {
+    let (begins, begun) = mpsc::sync_channel::<Infallible>(0);
+    let thread = scope.spawn(move || {
+        drop(begins);
+        work()
+    });
+    // nothing is ever sent: this is its end
+    begun.recv().ok();
+    thread
+}
+
+/// The files as the threads take them: each run in one folder, and shorter towards the end, so that none
+/// has much left to do when another is done.
+fn runs<'a, 'e>(mut left: &'a [Wanted<'e>], threads: usize) -> Vec<&'a [Wanted<'e>]> {
+    let mut runs = Vec::new();
+    while let Some(first) = left.first() {
+        let most = (left.len() / (2 * threads.max(1))).clamp(LEAST_RUN, RUN);
+        let is_beside = |other: &&Wanted<'_>| other.entry.folder() == first.entry.folder();
+        let (run, rest) = left.split_at(left.iter().take(most).take_while(is_beside).count());
+        runs.push(run);
+        left = rest;
+    }
+    runs
 }
 
 /// Copies a file of the checkout; false, and nothing is written, when it is not what the index says.
@@ -368,10 +418,10 @@ mod tests {
         Record::enter(user.path(), &path, &commit, &Hold::Making, now).unwrap();
 
         let source = Source::read(user.path(), &commit).unwrap().unwrap();
-        let refused = seed(&path, &source, 1, Instant::now() - AGE).unwrap_err();
+        let refused = seed(&path, &source, None, 1, Instant::now() - AGE).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
         assert!(!path.join("file").exists());
-        assert!(seed(&path, &source, 1, Instant::now() + Duration::from_secs(60)).unwrap());
+        assert!(seed(&path, &source, None, 1, Instant::now() + Duration::from_secs(60)).unwrap());
         assert_eq!(fs::read(path.join("file")).unwrap(), b"text");
     }
 }
