@@ -13,7 +13,7 @@ use hayward_daemon::keeper::wire::{self, Fault, FromKeeper, SOCKET_VERSION};
 use hayward_daemon::keeper::{Exit, Fence, How, Launch, LaunchFault, Mode, RunFolder};
 use hayward_daemon::process::{self, ProcessId};
 use hayward_daemon::session::adopt::adopt;
-use hayward_daemon::session::{End, Found, Session, SessionError, find, start};
+use hayward_daemon::session::{End, Found, Lost, Session, SessionError, find, start};
 use hayward_daemon::terminal::ring::{Read, RingReader};
 use hayward_shared::id::{RunId, TaskId};
 use hayward_shared::time::Timestamp;
@@ -420,19 +420,41 @@ async fn a_killed_keeper_is_lost_and_its_agents_are_ended() {
     assert!(text(&session).contains("up"));
 }
 
+/// Of a session whose folder was removed: how it is told to have ended, and that nothing lives.
+async fn lost_without_records(session: &Session, record: &Record) -> Lost {
+    let told = timeout(Duration::from_secs(60), session.exited()).await.expect("it never ends");
+    let End::Lost(lost) = told.unwrap() else { panic!("not lost") };
+    let entry = format!("{RUN_VARIABLE}={}", record.run);
+    until("the end of its processes", || {
+        process::with_environment(&entry, 0).unwrap().iter().all(|row| !row.lives())
+            && !record.keeper.alive()
+    })
+    .await;
+    lost
+}
+
 #[tokio::test]
-async fn f29_a_session_whose_records_are_removed_while_it_runs_ends_as_lost_with_its_keeper() {
+async fn f29_a_session_whose_records_are_removed_ends_as_lost_with_its_keeper() {
     let home = Home::new();
     let session = home.sh("trap '' HUP TERM; echo up; sleep 603").await;
     shows(&session, "up").await;
     let record: Record = session.folder().read().unwrap().unwrap();
     fs::remove_dir_all(session.folder().path()).unwrap();
     record.keeper.signal(Signal::SIGKILL).unwrap();
-    let told = timeout(Duration::from_secs(60), session.exited()).await.expect("it never ends");
-    let End::Lost(lost) = told.unwrap() else { panic!("not lost") };
+    let lost = lost_without_records(&session, &record).await;
     assert!(lost.ended >= 1 && lost.left == 0, "{lost:?}");
-    let entry = format!("{RUN_VARIABLE}={}", record.run);
-    assert!(process::with_environment(&entry, 0).unwrap().iter().all(|row| !row.lives()));
+}
+
+#[tokio::test]
+async fn f29_a_session_whose_records_are_removed_ends_as_lost_with_its_agent() {
+    let home = Home::new();
+    let session = home.sh("echo up; read line").await;
+    shows(&session, "up").await;
+    let record: Record = session.folder().read().unwrap().unwrap();
+    fs::remove_dir_all(session.folder().path()).unwrap();
+    session.input(Bytes::from_static(b"go\r")).await.unwrap();
+    let lost = lost_without_records(&session, &record).await;
+    assert_eq!((lost.ended, lost.left), (0, 0));
 }
 
 /// A session that must be over `ms` from now unless that is written anew.

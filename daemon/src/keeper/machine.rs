@@ -56,6 +56,8 @@ pub(super) enum Event {
     Drained,
     /// The record is on the disk, or not.
     Recorded(bool),
+    /// The run folder was removed: the end can be recorded nowhere.
+    Homeless,
     /// Every client was told.
     Told,
     /// Time passed.
@@ -140,6 +142,8 @@ impl Machine {
             (Phase::Recording { how, leftovers }, Event::Tick) if self.is_due(now) => {
                 self.record(how, leftovers, now)
             }
+            // who finds neither folder nor keeper knows that the session is lost
+            (Phase::Recording { .. }, Event::Homeless) => self.leave(),
             (Phase::Telling, Event::Told) => self.leave(),
             (Phase::Telling, Event::Tick) if self.is_due(now) => self.leave(),
             (_, Event::Drained) => {
@@ -231,6 +235,19 @@ mod tests {
     }
 
     #[test]
+    fn a_keeper_whose_folder_was_removed_leaves_and_tells_nothing() {
+        let mut machine = Machine::new();
+        machine.on(Event::Homeless, 0);
+        assert!(!machine.over(), "the agent runs");
+        machine.on(Event::Drained, 0);
+        machine.on(Event::AgentEnded(LEFT), 0);
+        let record = Effect::Record { how: LEFT, leftovers: 0, drained: true };
+        assert_eq!(machine.on(Event::Counted(0), 1), [record]);
+        assert_eq!(machine.on(Event::Homeless, 2), []);
+        assert!(machine.over());
+    }
+
+    #[test]
     fn the_shortest_grace_counts() {
         let mut machine = Machine::new();
         assert_eq!(machine.on(Event::End { grace_ms: 100 }, 0), [Effect::Ask]);
@@ -246,6 +263,7 @@ mod tests {
             (0usize..3).prop_map(Event::Counted),
             Just(Event::Drained),
             any::<bool>().prop_map(Event::Recorded),
+            Just(Event::Homeless),
             Just(Event::Told),
             Just(Event::Tick),
         ]

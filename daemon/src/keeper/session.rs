@@ -21,6 +21,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::time::Instant;
 
 /// The most clients at once: a daemon needs one, people look with a few more.
@@ -259,7 +260,10 @@ impl Session {
         };
         let written = self.folder.write(&exit);
         if let Err(fault) = &written {
-            eprintln!("the end could not be recorded, trying again: {fault}");
+            eprintln!("the end could not be recorded: {fault}");
+            if is_removed() {
+                return Some(Event::Homeless);
+            }
         }
         self.exit = written.is_ok().then_some(exit);
         Some(Event::Recorded(written.is_ok()))
@@ -435,4 +439,9 @@ impl Session {
             self.feed(Event::Told);
         }
     }
+}
+
+/// Whether the run folder, in which a keeper stands, was removed. One that was moved may come back.
+fn is_removed() -> bool {
+    fs::metadata(".").is_ok_and(|folder| folder.nlink() == 0)
 }

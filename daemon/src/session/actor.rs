@@ -3,9 +3,10 @@
 
 use super::find::{self, Probe};
 use super::link::{FIRST_CALL, Link, link_call};
-use super::{ASKS, End, Lost, Session, SessionError, screen};
+use super::{ASKS, End, Session, SessionError, screen};
 use crate::keeper::wire::{FromKeeper, Request, encode_input};
 use crate::keeper::{Launch, RunFolder};
+use crate::process::ProcessId;
 use bytes::Bytes;
 use hayward_shared::id::RunId;
 use std::collections::HashMap;
@@ -14,12 +15,14 @@ use std::time::Duration;
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 /// The first and the longest pause between attempts to reach a keeper again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long the records of a living keeper may be away: nobody can reach it, or end its agent, meanwhile.
+const MOVED_LIMIT: Duration = Duration::from_secs(10);
 
 /// A request on its way to the keeper.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub(super) fn attend(folder: RunFolder, link: Link, child: Option<Child>) -> Ses
     let actor = Actor {
         folder: folder.clone(),
         run: launched.ok().flatten().map(|launch| launch.run),
+        keeper,
+        agent,
         asked,
         output,
         model,
@@ -62,8 +67,10 @@ pub(super) fn attend(folder: RunFolder, link: Link, child: Option<Child>) -> Ses
 
 struct Actor {
     folder: RunFolder,
-    /// Whose session it is, should its records go before it ends.
+    /// Whose session it is, who keeps it and who is kept, should its records go before it ends.
     run: Option<RunId>,
+    keeper: ProcessId,
+    agent: Option<ProcessId>,
     /// Closes when the last handle goes; the actor ends then.
     asked: mpsc::Receiver<Ask>,
     output: watch::Sender<u64>,
@@ -178,7 +185,7 @@ impl Actor {
 
     /// Tries until the keeper answers, the session is known to be over, or nobody cares.
     async fn reconnect(&mut self) -> Result<Link, Over> {
-        let mut pause = FIRST_PAUSE;
+        let (broken, mut pause) = (Instant::now(), FIRST_PAUSE);
         loop {
             match find::probe(&self.folder).await {
                 Probe::Live(link) => return Ok(link),
@@ -187,12 +194,11 @@ impl Actor {
                     let lost = find::clear(record.as_ref(), &self.folder).await;
                     return Err(Over::Ended(End::Lost(lost)));
                 }
-                // somebody removed its records: nobody can reach what is left of it any more
+                // who moved its folder away may bring it back
+                Probe::Unowned | Probe::Barred
+                    if self.keeper.alive() && broken.elapsed() < MOVED_LIMIT => {}
                 Probe::Unowned | Probe::Barred => {
-                    let lost = match self.run {
-                        Some(run) => find::clear_unrecorded(run).await,
-                        None => Lost { ended: 0, left: 0 },
-                    };
+                    let lost = find::clear_known(self.run, self.keeper, self.agent).await;
                     return Err(Over::Ended(End::Lost(lost)));
                 }
                 Probe::Foreign(_) | Probe::Unclear(_) => {}

@@ -178,12 +178,22 @@ pub(super) async fn clear(record: Option<&Record>, folder: &RunFolder) -> Lost {
 /// Ends everything of a run whose session began and has no records any more: all that carries its
 /// name in its environment, and all below that.
 pub async fn clear_unrecorded(run: RunId) -> Lost {
-    Remains { run, since: 0, agent: None }.clear().await
+    Remains { run: Some(run), since: 0, agent: None }.clear().await
+}
+
+/// The same, where keeper and agent were known while it ran.
+pub(super) async fn clear_known(
+    run: Option<RunId>,
+    keeper: ProcessId,
+    agent: Option<ProcessId>,
+) -> Lost {
+    Remains { run, since: keeper.start, agent }.clear().await
 }
 
 /// How what a dead keeper left is told from everything else.
 struct Remains {
-    run: RunId,
+    /// None where nobody could read it: the agent and all below it are known even so.
+    run: Option<RunId>,
     /// Nothing that started earlier belongs to the run.
     since: u64,
     agent: Option<ProcessId>,
@@ -199,7 +209,7 @@ impl Remains {
         let launched = || folder.read::<Launch>().ok().flatten().map(|launch| launch.run);
         let run = record.map(|record| record.run).or_else(launched)?;
         let agent = record.and_then(|record| record.agent);
-        Some(Self { run, since: keeper.start, agent })
+        Some(Self { run: Some(run), since: keeper.start, agent })
     }
 
     async fn clear(&self) -> Lost {
@@ -228,8 +238,9 @@ impl Remains {
     }
 
     fn living(&self) -> io::Result<Vec<Row>> {
-        let entry = format!("{RUN_VARIABLE}={}", self.run);
-        let mut found = process::with_environment(&entry, self.since)?;
+        let named =
+            |run: RunId| process::with_environment(&format!("{RUN_VARIABLE}={run}"), self.since);
+        let mut found = self.run.map_or(Ok(Vec::new()), named)?;
         let table = process::table()?;
         found.extend(table.iter().filter(|row| row.lives() && Some(row.id) == self.agent));
         let roots: Vec<i32> = found.iter().map(|row| row.id.pid).collect();

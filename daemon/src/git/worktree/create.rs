@@ -1,5 +1,6 @@
 //! A worktree made from nothing: recorded in the repository's turn, its files written outside it.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use tracing::Instrument;
@@ -7,7 +8,7 @@ use tracing::Instrument;
 use super::super::branch::{BranchName, Choice};
 use super::super::command::Git;
 use super::super::repo::{CommitId, Repository, branches, read};
-use super::files::{Ahead, Writer, read_ahead, write_files};
+use super::files::{Ahead, read_ahead, write_files};
 use super::yard::{Note, Yard};
 use super::{
     EMAIL, Hold, NAME, NewWorktree, Record, Worktree, WorktreeError, delete_branch, leftover,
@@ -186,14 +187,23 @@ async fn build(
     choice: Option<&Choice>,
     (ahead, opened): (Option<Ahead>, git2::Repository),
 ) -> Result<(), WorktreeError> {
-    let writer = write_files(repository, &new.path, &new.commit, ahead, Some(opened)).await?;
+    write_files(repository, &new.path, &new.commit, ahead, Some(opened)).await?;
     point("worktree.create.filled", &new.path)?;
-    if writer == Writer::Git {
-        // it may have left HEAD elsewhere
+    // only now: a git that writes files may leave it elsewhere
+    if !is_as_made(repository.common_dir(), record, new, choice) {
         confirm(new, choice.map(|choice| choice.name.clone())).await?;
     }
     record.unlock().map_err(disk("hand over", &new.path))?;
     point("worktree.create.unlocked", &new.path)
+}
+
+/// Whether HEAD and its branch are, to the letter, what was written there: then it need not be worked out
+/// where they lead, which takes a repository to be opened. False where that is not to be told so.
+fn is_as_made(common: &Path, record: &Record, new: &NewWorktree, choice: Option<&Choice>) -> bool {
+    let Some(choice) = choice else { return false };
+    let loose = common.join("refs/heads").join(&choice.name);
+    record.branch().as_ref() == Some(&choice.name)
+        && fs::read(loose).is_ok_and(|it| it == format!("{}\n", new.commit).as_bytes())
 }
 
 /// Enters a worktree with an empty index into the repository's records.

@@ -34,15 +34,6 @@ fn source(common: &Path, commit: &CommitId) -> Option<Opened> {
     read.inspect_err(|cause| tracing::debug!(%cause, "the files are left to git")).ok().flatten()
 }
 
-/// Who wrote the files of a worktree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::git) enum Writer {
-    /// This program, which touches nothing else.
-    Hayward,
-    /// Git, and whatever its settings have it start.
-    Git,
-}
-
 /// Writes the files of the commit into an empty worktree, of which `ahead` may be read already, and the
 /// repository opened once more. HEAD must be where it stays: what settings say may hang on it.
 pub(in crate::git) async fn write_files(
@@ -51,7 +42,7 @@ pub(in crate::git) async fn write_files(
     commit: &CommitId,
     ahead: Option<Ahead>,
     spare: Option<git2::Repository>,
-) -> Result<Writer, WorktreeError> {
+) -> Result<(), WorktreeError> {
     let (common, at, wanted) =
         (repository.common_dir().to_owned(), path.to_owned(), commit.clone());
     let leave = repository.grounds().checkout().await;
@@ -61,11 +52,10 @@ pub(in crate::git) async fn write_files(
         source.map_or(Ok(false), |source| seed(&at, &source, spare, workers, until))
     });
     let seeded = seeded.await.map_err(disk("fill", path))?;
-    if seeded {
-        return Ok(Writer::Hayward);
+    match seeded {
+        true => Ok(()),
+        false => read_tree(leave, path, None, commit).await,
     }
-    read_tree(leave, path, None, commit).await?;
-    Ok(Writer::Git)
 }
 
 /// Writes the files of `to` over those of `from`, of which nothing was changed.

@@ -16,7 +16,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use git2::{Odb, Repository};
@@ -161,7 +161,7 @@ impl<'a> Plan<'a> {
             .collect();
         let runs = runs(&files, threads);
         let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let work = |repository: &Repository| {
                 let made = self.write_runs(repository, &runs, &next, until);
                 if made.is_err() {
@@ -172,7 +172,7 @@ impl<'a> Plan<'a> {
             };
             let mut spare = spare.into_iter();
             let others: Vec<_> = (1..threads.min(runs.len()))
-                .map(|_| {
+                .map_while(|_| {
                     let opened = spare.next();
                     begun(scope, move || match opened {
                         Some(opened) => work(&opened),
@@ -271,17 +271,18 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Starts a thread and waits until it runs. It begins on the processor of who starts it, and would wait
+/// Starts a thread, if the system lets it, and waits until it runs. It begins on the processor of who starts it, and would wait
 /// there behind him for milliseconds before it is moved; who sleeps is woken where there is room.
 fn begun<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
-) -> ScopedJoinHandle<'scope, T> {
+) -> Option<ScopedJoinHandle<'scope, T>> {
     let (begins, begun) = mpsc::sync_channel::<Infallible>(0);
-    let thread = scope.spawn(move || {
+    let work = move || {
         drop(begins);
         work()
-    });
+    };
+    let thread = thread::Builder::new().spawn_scoped(scope, work).ok();
     // nothing is ever sent: this is its end
     begun.recv().ok();
     thread
