@@ -171,6 +171,24 @@ pub fn with_environment(entry: &str, since: u64) -> io::Result<Vec<Row>> {
         .collect())
 }
 
+/// The living processes whose environment names `variable`, each with its value; never the caller.
+/// What belongs to other users is not seen, nor what is no text.
+///
+/// # Errors
+/// The process table could not be listed.
+pub fn naming(variable: &str) -> io::Result<Vec<(ProcessId, String)>> {
+    let me = i32::try_from(std::process::id()).unwrap_or_default();
+    let value = |row: &Row| {
+        let all = fs::read(format!("/proc/{}/environ", row.id.pid)).ok()?;
+        all.split(|byte| *byte == 0).find_map(|one| {
+            let one = std::str::from_utf8(one).ok()?;
+            Some(one.strip_prefix(variable)?.strip_prefix('=')?.to_owned())
+        })
+    };
+    let others = table()?.into_iter().filter(|row| row.lives() && row.id.pid != me);
+    Ok(others.filter_map(|row| Some((row.id, value(&row)?))).collect())
+}
+
 /// The name that the kernel gave this boot: process ids of another boot mean nothing.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use crate::complete::Completions;
 use crate::config::{AgentSection, Config};
 use crate::dispatch::Dispatch;
 use crate::git::Repositories;
+use crate::git::command::orphans_ended;
 use crate::git::pool::{Pool, Terms};
 use crate::git::remote::Clones;
 use crate::git::worktree::Yard;
@@ -75,6 +76,7 @@ impl Daemon {
             places: config.worktree.pool as usize,
             budget: config.worktree.quota_bytes / 2,
         }));
+        orphans_ended().await;
         let places = journal.places().await?;
         repositories.recover(&yard, |path| places.contains(path)).await;
         let tending = repositories.tend();

@@ -6,6 +6,7 @@
 
 mod disarm;
 mod error;
+mod orphans;
 mod redact;
 mod talk;
 
@@ -21,9 +22,11 @@ use super::hidden::tells_case;
 use crate::process::Group;
 use disarm::{Disarmed, named_programs};
 use error::{DISK_FULL, is_full};
+use orphans::{STARTER, starter};
 use talk::{MAX_STDOUT, converse};
 
 pub use error::{CommandError, Fault};
+pub use orphans::orphans_ended;
 pub use redact::{redacted, redacted_words};
 
 /// The variables of our own environment that git may see. None of them is git's.
@@ -264,6 +267,7 @@ impl Git {
             }
         }
         command
+            .env(STARTER, starter())
             .env("LC_ALL", "C")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_OPTIONAL_LOCKS", "0")

@@ -270,6 +270,41 @@ fn f21_a_daemon_killed_while_it_takes_back_or_skips_is_whole() {
 }
 
 #[test]
+fn f21_a_git_that_outlives_its_daemon_meets_no_git_of_the_next() {
+    let (home, repo) = (Home::new(), ScratchRepo::new());
+    let (armed, first, second) = (home.file("armed"), home.file("first"), home.file("second"));
+    // that of the killed daemon holds the index just when the next one wants it
+    let text = format!(
+        "case \"$*\" in *read-tree*)\n\
+         if [ -e {armed} ] && mkdir {first} 2>/dev/null; then\n\
+         n=0; while [ ! -e {second} ] && [ $n -lt 100 ]; do n=$((n+1)); sleep 0.02; done\n\
+         : > {lock}; sleep 1; rm {lock}\n\
+         elif [ -e {armed} ]; then : > {second}; sleep 0.3; fi;;\n\
+         esac\n\
+         PATH=/usr/local/bin:/usr/bin:/bin exec git \"$@\"",
+        armed = armed.display(),
+        first = first.display(),
+        second = second.display(),
+        lock = repo.path().join(".git/index.lock").display(),
+    );
+    program(&home, "git", &text);
+    let work = task(&home, &repo, &[], ("README", "changed\n"));
+    let mut daemon = home.up();
+    let base = repo.git(&["rev-parse", "main"]);
+    home.json(&["complete", id(&work), "--action", "merge", "--target", "main"]);
+    std::fs::write(&armed, "").unwrap();
+    let mut command = home.spawn("cut", &home.user(), &["complete", id(&work), "--undo"]);
+    until_true("its git has begun", LONG, || first.exists());
+    daemon.crash();
+    until_true("the daemon is gone", LONG, || !daemon.process.alive());
+    daemon = home.up();
+    command.wait().unwrap();
+    until_true("it is taken back", LONG, || repo.git(&["rev-parse", "main"]) == base);
+    is_whole(&home, &repo);
+    drop(daemon);
+}
+
+#[test]
 fn f21_taking_back_that_is_killed_at_any_point_is_ended_by_the_next_daemon() {
     let name = "f21_taking_back_that_is_killed_at_any_point";
     // the first passing is the merge itself
