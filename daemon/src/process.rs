@@ -82,6 +82,8 @@ pub struct Row {
     pub parent: i32,
     /// The number of its process group.
     pub group: i32,
+    /// The number of its session.
+    pub session: i32,
     /// The letter of its state, `Z` for dead and not yet reaped.
     pub state: u8,
 }
@@ -103,6 +105,7 @@ impl Row {
             id: ProcessId { pid, start: fields.get(19)?.parse().ok()? },
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
             state: *fields.first()?.as_bytes().first()?,
         })
     }
@@ -160,15 +163,8 @@ pub fn below(table: &[Row], roots: &[i32]) -> Vec<Row> {
 /// # Errors
 /// The process table could not be listed.
 pub fn with_environment(entry: &str, since: u64) -> io::Result<Vec<Row>> {
-    let me = i32::try_from(std::process::id()).unwrap_or_default();
-    let holds = |row: &Row| {
-        fs::read(format!("/proc/{}/environ", row.id.pid))
-            .is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == entry.as_bytes()))
-    };
-    Ok(table()?
-        .into_iter()
-        .filter(|row| row.lives() && row.id.pid != me && row.id.start >= since && holds(row))
-        .collect())
+    let found = in_environments(since, |one| (one == entry.as_bytes()).then_some(()))?;
+    Ok(found.into_iter().map(|(row, ())| row).collect())
 }
 
 /// The living processes whose environment names `variable`, each with its value; never the caller.
@@ -176,17 +172,22 @@ pub fn with_environment(entry: &str, since: u64) -> io::Result<Vec<Row>> {
 ///
 /// # Errors
 /// The process table could not be listed.
-pub fn naming(variable: &str) -> io::Result<Vec<(ProcessId, String)>> {
+pub fn naming(variable: &str) -> io::Result<Vec<(Row, String)>> {
+    in_environments(0, |one| {
+        let value = one.strip_prefix(variable.as_bytes())?.strip_prefix(b"=")?;
+        String::from_utf8(value.to_vec()).ok()
+    })
+}
+
+/// The living others that started no earlier than `since`, each with what is picked of its environment.
+fn in_environments<T>(since: u64, pick: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<(Row, T)>> {
     let me = i32::try_from(std::process::id()).unwrap_or_default();
-    let value = |row: &Row| {
+    let picked = |row: Row| {
         let all = fs::read(format!("/proc/{}/environ", row.id.pid)).ok()?;
-        all.split(|byte| *byte == 0).find_map(|one| {
-            let one = std::str::from_utf8(one).ok()?;
-            Some(one.strip_prefix(variable)?.strip_prefix('=')?.to_owned())
-        })
+        Some((row, all.split(|byte| *byte == 0).find_map(&pick)?))
     };
-    let others = table()?.into_iter().filter(|row| row.lives() && row.id.pid != me);
-    Ok(others.filter_map(|row| Some((row.id, value(&row)?))).collect())
+    let is_meant = |row: &Row| row.lives() && row.id.pid != me && row.id.start >= since;
+    Ok(table()?.into_iter().filter(is_meant).filter_map(picked).collect())
 }
 
 /// The name that the kernel gave this boot: process ids of another boot mean nothing.
@@ -234,8 +235,13 @@ mod tests {
 
     #[test]
     fn the_tree_is_walked_through_the_dead() {
-        let row =
-            |pid, parent, state| Row { id: ProcessId { pid, start: 1 }, parent, group: pid, state };
+        let row = |pid, parent, state| Row {
+            id: ProcessId { pid, start: 1 },
+            parent,
+            group: pid,
+            session: pid,
+            state,
+        };
         let table = [row(5, 4, b'R'), row(4, 3, b'Z'), row(3, 2, b'S'), row(9, 1, b'S')];
         let pids: Vec<i32> = below(&table, &[2]).iter().map(|row| row.id.pid).collect();
         assert_eq!(pids.len(), 2);

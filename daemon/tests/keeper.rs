@@ -420,14 +420,22 @@ async fn a_killed_keeper_is_lost_and_its_agents_are_ended() {
     assert!(text(&session).contains("up"));
 }
 
-/// Of a session whose folder was removed: how it is told to have ended, and that nothing lives.
+/// A session whose script says "up", and whose folder was removed since.
+async fn without_records(home: &Home, script: &str) -> (Session, Record) {
+    let session = home.sh(script).await;
+    shows(&session, "up").await;
+    let record = session.folder().read().unwrap().unwrap();
+    fs::remove_dir_all(session.folder().path()).unwrap();
+    (session, record)
+}
+
+/// How such a session is told to have ended, once nothing of it lives.
 async fn lost_without_records(session: &Session, record: &Record) -> Lost {
     let told = timeout(Duration::from_secs(60), session.exited()).await.expect("it never ends");
     let End::Lost(lost) = told.unwrap() else { panic!("not lost") };
     let entry = format!("{RUN_VARIABLE}={}", record.run);
     until("the end of its processes", || {
-        process::with_environment(&entry, 0).unwrap().iter().all(|row| !row.lives())
-            && !record.keeper.alive()
+        process::with_environment(&entry, 0).unwrap().is_empty() && !record.keeper.alive()
     })
     .await;
     lost
@@ -436,10 +444,8 @@ async fn lost_without_records(session: &Session, record: &Record) -> Lost {
 #[tokio::test]
 async fn f29_a_session_whose_records_are_removed_ends_as_lost_with_its_keeper() {
     let home = Home::new();
-    let session = home.sh("trap '' HUP TERM; echo up; sleep 603").await;
-    shows(&session, "up").await;
-    let record: Record = session.folder().read().unwrap().unwrap();
-    fs::remove_dir_all(session.folder().path()).unwrap();
+    let script = "trap '' HUP TERM; echo up; sleep 603";
+    let (session, record) = without_records(&home, script).await;
     record.keeper.signal(Signal::SIGKILL).unwrap();
     let lost = lost_without_records(&session, &record).await;
     assert!(lost.ended >= 1 && lost.left == 0, "{lost:?}");
@@ -448,10 +454,7 @@ async fn f29_a_session_whose_records_are_removed_ends_as_lost_with_its_keeper() 
 #[tokio::test]
 async fn f29_a_session_whose_records_are_removed_ends_as_lost_with_its_agent() {
     let home = Home::new();
-    let session = home.sh("echo up; read line").await;
-    shows(&session, "up").await;
-    let record: Record = session.folder().read().unwrap().unwrap();
-    fs::remove_dir_all(session.folder().path()).unwrap();
+    let (session, record) = without_records(&home, "echo up; read line").await;
     session.input(Bytes::from_static(b"go\r")).await.unwrap();
     let lost = lost_without_records(&session, &record).await;
     assert_eq!((lost.ended, lost.left), (0, 0));

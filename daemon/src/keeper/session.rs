@@ -260,10 +260,11 @@ impl Session {
         };
         let written = self.folder.write(&exit);
         if let Err(fault) = &written {
-            eprintln!("the end could not be recorded: {fault}");
             if is_removed() {
+                eprintln!("the end cannot be recorded, the run folder was removed");
                 return Some(Event::Homeless);
             }
+            eprintln!("the end could not be recorded, trying again: {fault}");
         }
         self.exit = written.is_ok().then_some(exit);
         Some(Event::Recorded(written.is_ok()))

@@ -289,7 +289,7 @@ fn f21_a_git_that_outlives_its_daemon_meets_no_git_of_the_next() {
     );
     program(&home, "git", &text);
     let work = task(&home, &repo, &[], ("README", "changed\n"));
-    let mut daemon = home.up();
+    let daemon = home.up();
     let base = repo.git(&["rev-parse", "main"]);
     home.json(&["complete", id(&work), "--action", "merge", "--target", "main"]);
     std::fs::write(&armed, "").unwrap();
@@ -297,11 +297,10 @@ fn f21_a_git_that_outlives_its_daemon_meets_no_git_of_the_next() {
     until_true("its git has begun", LONG, || first.exists());
     daemon.crash();
     until_true("the daemon is gone", LONG, || !daemon.process.alive());
-    daemon = home.up();
+    home.up();
     command.wait().unwrap();
     until_true("it is taken back", LONG, || repo.git(&["rev-parse", "main"]) == base);
     is_whole(&home, &repo);
-    drop(daemon);
 }
 
 #[test]

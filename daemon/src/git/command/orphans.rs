@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::process::{self, ProcessId};
+use crate::process::{self, ProcessId, Row};
 
 /// By this variable a git, and all that it starts, names the process that started it.
 pub(super) const STARTER: &str = "HAYWARD_GIT_OF";
@@ -50,11 +50,60 @@ fn orphans() -> Vec<ProcessId> {
         tracing::warn!(%cause, "the process table cannot be read");
         Vec::new()
     });
-    let is_orphan = |starter: &str| {
-        let (pid, start) = starter.split_once(':')?;
-        let starter = ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? };
-        Some(!starter.alive())
-    };
-    let orphans = all.into_iter().filter(|(_, starter)| is_orphan(starter) == Some(true));
-    orphans.map(|(id, _)| id).collect()
+    let orphans = all.iter().filter(|(row, starter)| is_command(row) && is_gone(starter));
+    orphans.map(|(row, _)| row.id).collect()
+}
+
+/// Whether it is a git as it was started here, at the head of a group in its starter's session. What a git
+/// leaves as a service (an agent of signing keys, a kept connection) has a session or a group of others,
+/// and stays for as long as it likes.
+fn is_command(row: &Row) -> bool {
+    row.group == row.id.pid && row.session != row.id.pid
+}
+
+fn is_gone(starter: &str) -> bool {
+    let named = starter.split_once(':').and_then(|(pid, start)| {
+        Some(ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? })
+    });
+    named.is_some_and(|starter| !starter.alive())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::Signal;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command, Stdio};
+
+    /// A shell that says its number and sleeps, started as a git is.
+    fn started(shell: &str, starter: &str) -> (Child, ProcessId) {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", shell]).env(STARTER, starter).process_group(0).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        (child, ProcessId::of(said.trim().parse().unwrap()).unwrap().unwrap())
+    }
+
+    #[test]
+    fn a_git_of_who_is_gone_is_waited_for_and_no_service_that_it_left() {
+        const SLEEP: &str = "echo $$; exec sleep 60";
+        let gone = format!("{}:0", std::process::id());
+        let (mut orphan, id) = started(SLEEP, &gone);
+        let (mut own, own_id) = started(SLEEP, starter());
+        // as a leader of its group it starts another process for that
+        let (mut left, service) = started(&format!("setsid sh -c '{SLEEP}'; exit"), &gone);
+        let (mut held, helper) = started(&format!("sh -c '{SLEEP}' & wait"), &gone);
+        let found = orphans();
+        assert!(found.contains(&id));
+        assert!(![own_id, service, helper].iter().any(|other| found.contains(other)));
+        for (child, id) in
+            [(&mut orphan, id), (&mut own, own_id), (&mut left, service), (&mut held, helper)]
+        {
+            id.signal(Signal::SIGKILL).unwrap();
+            child.wait().unwrap();
+        }
+        assert!(!orphans().contains(&id));
+    }
 }

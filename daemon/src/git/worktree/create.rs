@@ -76,17 +76,14 @@ async fn begin(
     let turn = |common: PathBuf| async move {
         let Ground { choice, opened, is_record_alone } = prepare(&common, &wanted).await?;
         let (at, commit) = (&wanted.path, &wanted.commit);
-        let entered = async {
-            let record = record(&common, at, commit, Hold::Making, is_record_alone).await?;
-            let opened = match &choice {
-                Some(choice) => {
-                    attach((&common, opened), record.clone(), &wanted, &choice.name).await?
-                }
-                None => opened,
-            };
-            Ok((record, opened))
+        let recorded = record(&common, at, commit, Hold::Making, is_record_alone).await;
+        let entered = match (recorded, &choice) {
+            (Ok(record), Some(choice)) => {
+                let attached = attach((&common, opened), &record, &wanted, &choice.name).await;
+                attached.map(|opened| (record, opened))
+            }
+            (recorded, _) => recorded.map(|record| (record, opened)),
         };
-        let entered = entered.await;
         Ok::<_, WorktreeError>((entered, choice))
     };
     let (entered, choice) = repository.in_turn(turn).await??;
@@ -279,11 +276,11 @@ async fn added_by_git(
 /// Makes the branch and puts HEAD on it; runs in the repository's turn. Hands the repository back.
 async fn attach(
     (common, opened): (&Path, git2::Repository),
-    record: Record,
+    record: &Record,
     new: &NewWorktree,
     branch: &str,
 ) -> Result<git2::Repository, WorktreeError> {
-    let (common, branch) = (common.to_owned(), branch.to_owned());
+    let (common, record, branch) = (common.to_owned(), record.clone(), branch.to_owned());
     let (path, commit) = (new.path.clone(), new.commit.clone());
     read(move || {
         let now = clock::now();

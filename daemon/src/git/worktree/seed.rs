@@ -271,8 +271,9 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Starts a thread, if the system lets it, and waits until it runs. It begins on the processor of who starts it, and would wait
-/// there behind him for milliseconds before it is moved; who sleeps is woken where there is room.
+/// Starts a thread, if the system lets it, and waits until it runs. It begins on the processor of who
+/// starts it, and would wait there behind him for milliseconds before it is moved; who sleeps is woken
+/// where there is room.
 fn begun<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
