@@ -12,11 +12,10 @@ use hayward_daemon::git::worktree::Yard;
 use hayward_daemon::git::{Repositories, Repository};
 
 /// Every point that the work passes, and how often it is passed before.
-const POINTS: [&str; 27] = [
+const POINTS: [&str; 26] = [
     "worktree.create.noted",
-    "worktree.create.added",
     "worktree.create.branched",
-    "worktree.create.headed",
+    "worktree.create.added",
     "worktree.create.written",
     "worktree.create.filled",
     "worktree.create.unlocked",
@@ -146,11 +145,12 @@ async fn f21_a_kill_at_any_other_point_leaves_what_the_next_start_repairs() {
 #[tokio::test]
 async fn f21_a_kill_is_repaired_where_git_itself_records_the_worktree() {
     let own_settings = ["config", "extensions.worktreeConfig", "true"];
-    killed_at(["worktree.create.added"].into_iter(), &own_settings).await;
+    let points = ["branched", "added", "headed"].map(|point| format!("worktree.create.{point}"));
+    killed_at(points.iter().map(String::as_str), &own_settings).await;
 }
 
 /// In a repository after that git command, if any.
-async fn killed_at(points: impl Iterator<Item = &'static str>, prepare: &[&str]) {
+async fn killed_at(points: impl Iterator<Item = &str>, prepare: &[&str]) {
     for point in points {
         let new = Farm::new();
         new.write("b.txt", "second\n");

@@ -260,7 +260,7 @@ fn f19_killed_at(point: &str) {
 
 #[test]
 fn f19_a_daemon_killed_while_it_makes_a_worktree_goes_on_at_the_next_start() {
-    for point in ["noted", "added", "branched", "headed", "filled", "unlocked"] {
+    for point in ["noted", "branched", "added", "filled", "unlocked"] {
         f19_killed_at(&format!("worktree.create.{point}"));
     }
 }
@@ -281,7 +281,7 @@ fn f19_a_daemon_killed_while_it_claims_a_place_goes_on_at_the_next_start() {
 
 #[test]
 fn f19_a_step_that_fails_fails_the_task_and_no_agent_starts() {
-    for point in ["noted", "added", "branched", "headed", "filled", "unlocked"] {
+    for point in ["noted", "branched", "added", "filled", "unlocked"] {
         let fault = format!("worktree.create.{point}=fail");
         let Some(home) = Home::armed("a step that fails", &fault) else { return };
         let repo = ScratchRepo::new();

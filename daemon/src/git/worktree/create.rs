@@ -5,16 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use tracing::Instrument;
 
-use super::super::branch::{BranchName, Choice};
-use super::super::command::Git;
-use super::super::repo::{CommitId, Repository, branches, read};
-use super::files::{Ahead, read_ahead, write_files};
-use super::yard::{Note, Yard};
-use super::{
-    EMAIL, Hold, NAME, NewWorktree, Record, Worktree, WorktreeError, delete_branch, leftover,
-};
-use crate::{clock, fault};
-use hayward_shared::time::Timestamp;
+use super::super::branch::Choice;
+use super::super::repo::{Repository, read};
+use super::begin::{Begun, Ground, begin};
+use super::files::{Ahead, write_files};
+use super::yard::Yard;
+use super::{NewWorktree, Record, Worktree, WorktreeError, leftover};
+use crate::fault;
 
 impl Repository {
     /// Makes a worktree; see [`NewWorktree`]. Once begun it is done even if nobody waits.
@@ -52,8 +49,12 @@ pub(in crate::git) async fn cold(
     repository: &Repository,
     new: &NewWorktree,
 ) -> Result<Worktree, WorktreeError> {
-    let (begun, ahead) = tokio::join!(begin(repository, new), read_ahead(repository, &new.commit));
-    let (record, opened, choice) = begun?;
+    let Begun { record, ground: Ground { choice, opened, .. }, reading } =
+        begin(repository, new).await?;
+    let ahead = match reading {
+        Some(reading) => reading.await.ok(),
+        None => None,
+    };
     match build(repository, new, &record, choice.as_ref(), (ahead, opened)).await {
         Ok(()) => {
             Ok(Worktree { path: new.path.clone(), commit: new.commit.clone(), branch: choice })
@@ -63,117 +64,6 @@ pub(in crate::git) async fn cold(
             Err(failure)
         }
     }
-}
-
-/// Clears the ground, records the worktree and makes its branch, in one turn. When it fails nothing is left
-/// of it. All that before the first file is written: beside the writers, of which there is one for each
-/// processor, it would hold up one of them for longer than it takes.
-async fn begin(
-    repository: &Repository,
-    new: &NewWorktree,
-) -> Result<(Record, git2::Repository, Option<Choice>), WorktreeError> {
-    let wanted = new.clone();
-    let turn = |common: PathBuf| async move {
-        let Ground { choice, opened, is_record_alone } = prepare(&common, &wanted).await?;
-        let (at, commit) = (&wanted.path, &wanted.commit);
-        let recorded = record(&common, at, commit, Hold::Making, is_record_alone).await;
-        let entered = match (recorded, &choice) {
-            (Ok(record), Some(choice)) => {
-                let attached = attach((&common, opened), &record, &wanted, &choice.name).await;
-                attached.map(|opened| (record, opened))
-            }
-            (recorded, _) => recorded.map(|record| (record, opened)),
-        };
-        Ok::<_, WorktreeError>((entered, choice))
-    };
-    let (entered, choice) = repository.in_turn(turn).await??;
-    match entered {
-        Ok((record, opened)) => Ok((record, opened, choice)),
-        Err(failure) => {
-            undo(repository, new, choice).await;
-            Err(failure)
-        }
-    }
-}
-
-/// Where a worktree is about to be made.
-pub(in crate::git) struct Ground {
-    /// The branch that it gets.
-    pub(in crate::git) choice: Option<Choice>,
-    /// The repository, opened: that takes as long as writing several files.
-    pub(in crate::git) opened: git2::Repository,
-    is_record_alone: bool,
-}
-
-/// Clears the ground, notes what is about to be made there, and chooses the branch.
-pub(in crate::git) async fn on_ground(
-    repository: &Repository,
-    new: &NewWorktree,
-) -> Result<Ground, WorktreeError> {
-    let new = new.clone();
-    repository.in_turn(|common| async move { prepare(&common, &new).await }).await?
-}
-
-/// The same, in the repository's turn.
-async fn prepare(common: &Path, new: &NewWorktree) -> Result<Ground, WorktreeError> {
-    let (place, wanted) = (common.to_owned(), new.clone());
-    let surveyed = read(move || survey(&place, &wanted)).await.unwrap_or_else(|source| {
-        Err(WorktreeError::Unreadable { path: common.to_owned(), source })
-    });
-    let (strays, ground) = surveyed?;
-    for branch in strays {
-        delete_branch(common, &branch, &new.commit)
-            .await
-            .map_err(|source| WorktreeError::Git { path: new.path.clone(), source })?;
-    }
-    let note = Note {
-        common: common.to_owned(),
-        commit: new.commit.to_string(),
-        branch: ground.choice.as_ref().map(|choice| choice.name.clone()),
-    };
-    let yard = Yard::around(&new.path);
-    let noted = yard
-        .note(&new.path, &note)
-        .and_then(|()| fault::point("worktree.create.noted"))
-        .map_err(disk("write a note for", &new.path));
-    if noted.is_err() {
-        yard.forget(&new.path).map_err(disk("take back the note for", &new.path))?;
-    }
-    noted?;
-    Ok(ground)
-}
-
-/// Clears away the folder of a former attempt and its record. Answers those of its branches of which
-/// nothing came, and the ground as if they were gone.
-fn survey(common: &Path, new: &NewWorktree) -> Result<(Vec<String>, Ground), WorktreeError> {
-    let unreadable = |source| WorktreeError::Unreadable { path: common.to_owned(), source };
-    let suspects = leftover::clear(common, new)?;
-    let opened = git2::Repository::open(common).map_err(unreadable)?;
-    let at = new.commit.oid().map_err(unreadable)?;
-    let strays: Vec<String> =
-        suspects.into_iter().filter(|name| leftover::is_stray(&opened, name, at)).collect();
-    if opened.find_commit(at).is_err() {
-        let commit = new.commit.clone();
-        return Err(WorktreeError::UnknownCommit { repository: common.to_owned(), commit });
-    }
-    let choose = |wanted: &BranchName| -> Result<Choice, git2::Error> {
-        let mut taken = branches(&opened)?;
-        taken.retain(|name| !strays.contains(name));
-        // one that cannot be read is not among them: what it held is told by its log alone
-        let is_broken = |name: &String| {
-            !strays.contains(name) && common.join("refs/heads").join(name).is_file()
-        };
-        loop {
-            let choice = wanted.choose(&taken);
-            if !is_broken(&choice.name) {
-                return Ok(choice);
-            }
-            taken.push(choice.name);
-        }
-    };
-    let choice = new.branch.as_ref().map(choose).transpose().map_err(unreadable)?;
-    let is_record_alone = is_record_alone(&opened).map_err(unreadable)?;
-    Ok((strays, Ground { choice, opened, is_record_alone }))
 }
 
 /// Writes its files, looks where it stands, hands it over.
@@ -201,130 +91,6 @@ fn is_as_made(common: &Path, record: &Record, new: &NewWorktree, choice: Option<
     let loose = common.join("refs/heads").join(&choice.name);
     record.branch().as_ref() == Some(&choice.name)
         && fs::read(loose).is_ok_and(|it| it == format!("{}\n", new.commit).as_bytes())
-}
-
-/// Enters a worktree with an empty index into the repository's records.
-pub(in crate::git) async fn enter(
-    repository: &Repository,
-    path: &Path,
-    commit: &CommitId,
-    hold: Hold,
-) -> Result<Record, WorktreeError> {
-    let (path, commit) = (path.to_owned(), commit.clone());
-    repository
-        .in_turn(move |common| async move {
-            let place = common.clone();
-            let alone = read(move || is_record_alone(&git2::Repository::open(place)?))
-                .await
-                .and_then(|alone| alone)
-                .map_err(|source| WorktreeError::Unreadable { path: common.clone(), source })?;
-            record(&common, &path, &commit, hold, alone).await
-        })
-        .await?
-}
-
-/// The same, in the repository's turn; by git, where it is not its [record alone](is_record_alone).
-async fn record(
-    common: &Path,
-    path: &Path,
-    commit: &CommitId,
-    hold: Hold,
-    is_record_alone: bool,
-) -> Result<Record, WorktreeError> {
-    if !is_record_alone {
-        return added_by_git(common, path, commit, &hold).await;
-    }
-    let (place, at, to) = (common.to_owned(), path.to_owned(), commit.clone());
-    let now = clock::now();
-    let added = blocking(move || Record::enter(&place, &at, &to, &hold, now)).await;
-    let record = added.map_err(disk("record", path))?;
-    point("worktree.create.added", path)?;
-    Ok(record)
-}
-
-/// Whether a worktree of the repository is no more than its record: one that has settings or a
-/// sparse checkout of its own is recorded by git, which hands them on.
-fn is_record_alone(repository: &git2::Repository) -> Result<bool, git2::Error> {
-    let config = repository.config()?.snapshot()?;
-    let set = |key| config.get_bool(key).unwrap_or(false);
-    Ok(!set("extensions.worktreeConfig") && !set("core.sparseCheckout"))
-}
-
-async fn added_by_git(
-    common: &Path,
-    path: &Path,
-    commit: &CommitId,
-    hold: &Hold,
-) -> Result<Record, WorktreeError> {
-    let failed = |source| WorktreeError::Git { path: path.to_owned(), source };
-    Git::on_repository(common)
-        .args(["worktree", "add", "--quiet", "--no-checkout", "--detach"])
-        // git's own words would tell the next start that it is somebody else's
-        .args(["--lock", "--reason", hold.text().trim_end(), "--"])
-        .arg(path)
-        .arg(commit.as_str())
-        .committer(NAME, EMAIL)
-        .run()
-        .await
-        .map_err(failed)?;
-    let missing = || io::Error::new(io::ErrorKind::NotFound, "git recorded no worktree there");
-    let record = Record::of(path).ok_or_else(missing).map_err(disk("find the record of", path))?;
-    point("worktree.create.added", path)?;
-    Ok(record)
-}
-
-/// Makes the branch and puts HEAD on it; runs in the repository's turn. Hands the repository back.
-async fn attach(
-    (common, opened): (&Path, git2::Repository),
-    record: &Record,
-    new: &NewWorktree,
-    branch: &str,
-) -> Result<git2::Repository, WorktreeError> {
-    let (common, record, branch) = (common.to_owned(), record.clone(), branch.to_owned());
-    let (path, commit) = (new.path.clone(), new.commit.clone());
-    read(move || {
-        let now = clock::now();
-        make_branch(&opened, &branch, &commit, now)
-            .map_err(|source| WorktreeError::Unreadable { path: common, source })?;
-        point("worktree.create.branched", &path)?;
-        record.set_head(&commit, Some(&branch), now).map_err(disk("set HEAD of", &path))?;
-        point("worktree.create.headed", &path)?;
-        Ok(opened)
-    })
-    .await
-    .map_err(|source| WorktreeError::Unreadable { path: new.path.clone(), source })?
-}
-
-/// Makes a branch at a commit, with a log that has our signature alone: by it a later attempt
-/// knows that the branch is ours and that nothing came of it.
-pub(in crate::git) fn make_branch(
-    repository: &git2::Repository,
-    branch: &str,
-    commit: &CommitId,
-    now: Timestamp,
-) -> Result<(), git2::Error> {
-    let name = format!("refs/heads/{branch}");
-    let at = git2::Time::new(now.millis().div_euclid(1000), 0);
-    let by = git2::Signature::new(NAME, EMAIL, &at)?;
-    let mut turn = repository.transaction()?;
-    turn.lock_ref(&name)?;
-    match repository.find_reference(&name) {
-        Err(cause) if cause.code() == git2::ErrorCode::NotFound => {}
-        Ok(_) => {
-            let appeared = format!("the branch '{branch}' appeared meanwhile");
-            return Err(git2::Error::from_str(&appeared));
-        }
-        Err(cause) => return Err(cause),
-    }
-    let commit = commit.oid()?;
-    let mut log = repository.reflog(&name)?;
-    while !log.is_empty() {
-        log.remove(0, false)?;
-    }
-    log.append(commit, &by, Some("branch: made for a task"))?;
-    turn.set_target(&name, commit, Some(&by), "branch: made for a task")?;
-    turn.set_reflog(&name, log)?;
-    turn.commit()
 }
 
 /// Looks whether the worktree stands where it should, on its branch.

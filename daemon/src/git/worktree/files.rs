@@ -4,9 +4,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::super::command::Git;
 use super::super::repo::{CommitId, Repository, read};
+use super::beside::beside;
 use super::create::{blocking, disk};
 use super::grounds::{Checkout, FILL};
 use super::seed::seed;
@@ -19,13 +21,18 @@ pub(in crate::git) struct Ahead {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Reads what a worktree of the commit is filled from. None where as many as there are processors
-/// are on their way already: one of a large repository takes some memory.
-pub(super) async fn read_ahead(repository: &Repository, commit: &CommitId) -> Option<Ahead> {
+/// Begins to read what a worktree of the commit is filled from, on a thread of its own. None where as many
+/// are read as there are processors: one of a large repository takes some memory. Blocking.
+pub(super) fn read_ahead(repository: &Repository, commit: &CommitId) -> Option<JoinHandle<Ahead>> {
     let permit = repository.grounds().ahead()?;
     let (common, commit) = (repository.common_dir().to_owned(), commit.clone());
-    let source = read(move || source(&common, &commit)).await.ok()?;
-    Some(Ahead { source, _permit: permit })
+    Some(beside(|beside| {
+        spawn_blocking(move || {
+            beside.begin();
+            let source = source(&common, &commit);
+            Ahead { source, _permit: permit }
+        })
+    }))
 }
 
 /// None where git has to write the files, or at least has to say why it cannot.

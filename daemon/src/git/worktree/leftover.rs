@@ -97,7 +97,8 @@ pub(in crate::git) fn records(common: &Path, path: &Path) -> Vec<Record> {
 fn is_place(one: &Path, two: &Path) -> bool {
     let settled =
         |path: &Path| Some((path.parent()?.canonicalize().ok()?, path.file_name()?.to_owned()));
-    one == two || settled(one).is_some_and(|one| Some(one) == settled(two))
+    let is_called_alike = one.file_name() == two.file_name();
+    one == two || is_called_alike && settled(one).is_some_and(|one| Some(one) == settled(two))
 }
 
 fn points_at(file: &Path, record: &Record) -> bool {

@@ -4,6 +4,8 @@
 //! written outside of it, so that many worktrees are made at once (`create`). Notes in the
 //! `yard` are what a crash is repaired by.
 
+mod begin;
+mod beside;
 mod contents;
 mod create;
 mod error;
@@ -31,10 +33,9 @@ use super::command::{CommandError, Git};
 use super::parse::{self, Listed};
 use super::repo::{CommitId, Repository, read};
 
+pub(in crate::git) use begin::{Ground, enter, make_branch, on_ground};
 pub(in crate::git) use contents::MAX_HELD;
-pub(in crate::git) use create::{
-    Ground, blocking, cold, confirm, disk, enter, make_branch, on_ground, point, undo,
-};
+pub(in crate::git) use create::{blocking, cold, confirm, disk, point, undo};
 pub use error::{DropError, ListError, ReleaseError, RemoveError, WorktreeError};
 pub(in crate::git) use files::{check_out, write_files};
 pub(in crate::git) use grounds::Grounds;

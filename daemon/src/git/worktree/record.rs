@@ -81,8 +81,8 @@ impl Record {
         folder.is_dir().then_some(Self { folder })
     }
 
-    /// Records a worktree at `path`, whose folder is made with it. Its HEAD is the commit, its
-    /// index empty. The id is new each time: what a git of a former attempt still writes goes
+    /// Records a worktree at `path`, whose folder is made with it. Its HEAD is on the branch, which is at
+    /// the commit, or on the commit itself; its index is empty. The id is new each time: what a git of a former attempt still writes goes
     /// nowhere.
     ///
     /// # Errors
@@ -90,14 +90,14 @@ impl Record {
     pub(in crate::git) fn enter(
         common: &Path,
         path: &Path,
-        commit: &CommitId,
+        (commit, branch): (&CommitId, Option<&str>),
         hold: &Hold,
         now: Timestamp,
     ) -> io::Result<Self> {
         let id = fresh_id();
         let staged = Self { folder: common.join(&id) };
         let record = Self { folder: common.join("worktrees").join(&id) };
-        let entered = staged.furnish(path, commit, hold, now).and_then(|()| {
+        let entered = staged.furnish(path, (commit, branch), hold, now).and_then(|()| {
             fs::create_dir_all(path)?;
             let link = [b"gitdir: ", bytes(&record.folder), b"\n"].concat();
             fs::write(path.join(".git"), link)?;
@@ -114,7 +114,7 @@ impl Record {
     fn furnish(
         &self,
         path: &Path,
-        commit: &CommitId,
+        (commit, branch): (&CommitId, Option<&str>),
         hold: &Hold,
         now: Timestamp,
     ) -> io::Result<()> {
@@ -124,7 +124,7 @@ impl Record {
         fs::write(self.folder.join("commondir"), "../..\n")?;
         fs::write(self.folder.join("locked"), hold.text())?;
         self.point_at(path)?;
-        self.set_head(commit, None, now)
+        self.set_head(commit, branch, now)
     }
 
     /// Its folder, which is the git directory of the worktree.

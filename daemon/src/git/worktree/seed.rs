@@ -6,7 +6,6 @@
 //! trusts it: same inode, size and times after it was read, and older than the index.
 //! All others come out of the object store.
 
-use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -15,8 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::thread::{self, Scope, ScopedJoinHandle};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use git2::{Odb, Repository};
@@ -25,6 +23,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::Record;
+use super::beside::beside;
 use super::contents::Entry;
 use super::index::{Known, index};
 use super::plain::is_plain;
@@ -174,11 +173,19 @@ impl<'a> Plan<'a> {
             let others: Vec<_> = (1..threads.min(runs.len()))
                 .map_while(|_| {
                     let opened = spare.next();
-                    begun(scope, move || match opened {
+                    let work = move || match opened {
                         Some(opened) => work(&opened),
                         // what one that cannot open it leaves undone, the others do
                         None => Repository::open(&self.source.common)
                             .map_or(Ok(Vec::new()), |opened| work(&opened)),
+                    };
+                    // the system may refuse one more
+                    beside(|beside| {
+                        let work = move || {
+                            beside.begin();
+                            work()
+                        };
+                        thread::Builder::new().spawn_scoped(scope, work).ok()
                     })
                 })
                 .collect();
@@ -269,24 +276,6 @@ impl<'a> Plan<'a> {
             _ => Ok(()),
         }
     }
-}
-
-/// Starts a thread, if the system lets it, and waits until it runs. It begins on the processor of who
-/// starts it, and would wait there behind him for milliseconds before it is moved; who sleeps is woken
-/// where there is room.
-fn begun<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    work: impl FnOnce() -> T + Send + 'scope,
-) -> Option<ScopedJoinHandle<'scope, T>> {
-    let (begins, begun) = mpsc::sync_channel::<Infallible>(0);
-    let work = move || {
-        drop(begins);
-        work()
-    };
-    let thread = thread::Builder::new().spawn_scoped(scope, work).ok();
-    // nothing is ever sent: this is its end
-    begun.recv().ok();
-    thread
 }
 
 /// The files as the threads take them: each run in one folder, and shorter towards the end, so that none
@@ -417,7 +406,7 @@ mod tests {
         let commit = CommitId::from(commit);
         let path = folder.path().join("new");
         let now = hayward_shared::time::Timestamp::from_millis(0);
-        Record::enter(user.path(), &path, &commit, &Hold::Making, now).unwrap();
+        Record::enter(user.path(), &path, (&commit, None), &Hold::Making, now).unwrap();
 
         let source = Source::read(user.path(), &commit).unwrap().unwrap();
         let refused = seed(&path, &source, None, 1, Instant::now() - AGE).unwrap_err();
