@@ -145,7 +145,7 @@ async fn f21_a_kill_at_any_other_point_leaves_what_the_next_start_repairs() {
 #[tokio::test]
 async fn f21_a_kill_is_repaired_where_git_itself_records_the_worktree() {
     let own_settings = ["config", "extensions.worktreeConfig", "true"];
-    let points = ["branched", "added", "headed"].map(|point| format!("worktree.create.{point}"));
+    let points = ["added", "branched", "headed"].map(|point| format!("worktree.create.{point}"));
     killed_at(points.iter().map(String::as_str), &own_settings).await;
 }
 

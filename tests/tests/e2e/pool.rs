@@ -282,22 +282,33 @@ fn f19_a_daemon_killed_while_it_claims_a_place_goes_on_at_the_next_start() {
 #[test]
 fn f19_a_step_that_fails_fails_the_task_and_no_agent_starts() {
     for point in ["noted", "branched", "added", "filled", "unlocked"] {
-        let fault = format!("worktree.create.{point}=fail");
-        let Some(home) = Home::armed("a step that fails", &fault) else { return };
-        let repo = ScratchRepo::new();
-        repo.in_use();
-        let before = repo.snapshot();
-        home.up();
-        let script = Script::new().sign(home.file("starts")).write("README", "overwritten\n");
-        let task = home.submit(repo.path(), &[], &script);
-        let task = home.reaches(&task, "failed");
-        assert_eq!(task["reason"], "worktree_failed", "{point}: {task:#}");
-        let message = task["errorMessage"].as_str().unwrap();
-        assert!(message.contains("a test made"), "{message}");
-        assert!(home.was_hit());
-        assert_eq!(home.starts("starts"), 0, "an agent was started");
-        assert_eq!(repo.snapshot(), before);
-        assert_eq!(yard(&home), BTreeSet::new());
-        all_is_in_order(&home, &repo, &[]);
+        f19_fails_at(point, None);
     }
+    // there git itself records the worktree
+    for point in ["added", "branched", "headed"] {
+        f19_fails_at(point, Some("extensions.worktreeConfig"));
+    }
+}
+
+fn f19_fails_at(point: &str, setting: Option<&str>) {
+    let fault = format!("worktree.create.{point}=fail");
+    let Some(home) = Home::armed("a step that fails", &fault) else { return };
+    let repo = ScratchRepo::new();
+    repo.in_use();
+    if let Some(key) = setting {
+        repo.git(&["config", key, "true"]);
+    }
+    let before = repo.snapshot();
+    home.up();
+    let script = Script::new().sign(home.file("starts")).write("README", "overwritten\n");
+    let task = home.submit(repo.path(), &[], &script);
+    let task = home.reaches(&task, "failed");
+    assert_eq!(task["reason"], "worktree_failed", "{point}: {task:#}");
+    let message = task["errorMessage"].as_str().unwrap();
+    assert!(message.contains("a test made"), "{message}");
+    assert!(home.was_hit());
+    assert_eq!(home.starts("starts"), 0, "an agent was started");
+    assert_eq!(repo.snapshot(), before);
+    assert_eq!(yard(&home), BTreeSet::new());
+    all_is_in_order(&home, &repo, &[]);
 }

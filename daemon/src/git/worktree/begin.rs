@@ -38,7 +38,7 @@ pub(super) struct Begun {
 
 /// Begins a worktree, and to read what it is filled from. When it fails nothing is left of it. All that
 /// before the first file is written: beside the writers, of which there is one for each processor, it would
-/// hold up one of them for longer than it takes.
+/// hold up one of them for longer than it takes. Where a thread breaks, the next start undoes it.
 pub(super) async fn begin(
     repository: &Repository,
     new: &NewWorktree,
@@ -48,22 +48,12 @@ pub(super) async fn begin(
         let (place, at) = (common.clone(), wanted.clone());
         let first = move || {
             let reading = read_ahead(&ours, &at.commit);
-            (survey(&place, &at).map(|found| found.enter(&place, &at)), reading)
+            (survey(&place, &at).and_then(|found| found.first(&place, &at)), reading)
         };
         let (step, reading) = off(&common, first).await?;
         let (ground, entered) = match step? {
             Step::Entered(ground, entered) => (ground, entered),
-            Step::Strays(found) => {
-                let ground = cleared(&common, &wanted, found).await?;
-                let (place, at) = (common.clone(), wanted.clone());
-                off(&common, move || ground.enter(&place, &at)).await?
-            }
-        };
-        let name = ground.choice.as_ref().map(|choice| choice.name.clone());
-        let entered = match entered {
-            Ok(Some(record)) => Ok(record),
-            Ok(None) => headed_by_git(&common, &wanted, name).await,
-            Err(failure) => Err(failure),
+            Step::ForGit(found) => entered_by_git(&common, &wanted, found).await?,
         };
         Ok::<_, WorktreeError>((ground, entered, reading))
     };
@@ -118,45 +108,54 @@ struct Found {
     strays: Vec<String>,
 }
 
-/// How far the first thread comes.
+/// How far one comes without git.
 enum Step {
-    Entered(Ground, Entered),
-    Strays(Found),
+    /// It was begun; where that failed, what there is of it is to be undone.
+    Entered(Ground, Result<Record, WorktreeError>),
+    /// Nothing was done.
+    ForGit(Found),
 }
 
-/// The record; none where git has to make it. When it failed, what there is of it is to be undone.
-type Entered = Result<Option<Record>, WorktreeError>;
-
 impl Found {
-    fn enter(self, common: &Path, new: &NewWorktree) -> Step {
-        if !self.strays.is_empty() {
-            return Step::Strays(self);
+    fn first(self, common: &Path, new: &NewWorktree) -> Result<Step, WorktreeError> {
+        if !self.strays.is_empty() || !self.ground.is_record_alone {
+            return Ok(Step::ForGit(self));
         }
-        match note(common, new, &self.ground) {
-            Ok(()) => {
-                let (ground, entered) = self.ground.enter(common, new);
-                Step::Entered(ground, entered)
-            }
-            Err(failure) => Step::Entered(self.ground, Err(failure)),
-        }
+        note(common, new, &self.ground)?;
+        let entered = self.ground.enter(common, new);
+        Ok(Step::Entered(self.ground, entered))
     }
 }
 
 impl Ground {
-    /// Makes the branch, if it gets one, and then the record with HEAD on it.
-    fn enter(self, common: &Path, new: &NewWorktree) -> (Self, Entered) {
-        let branch = self.choice.as_ref().map(|choice| choice.name.as_str());
-        let made = branch.map_or(Ok(()), |name| {
-            make_branch(&self.opened, name, &new.commit, clock::now())
-                .map_err(unreadable(common))?;
-            point("worktree.create.branched", &new.path)
-        });
-        let at = (&new.commit, branch);
-        let entered = made.and_then(|()| match self.is_record_alone {
-            true => record(common, &new.path, at, &Hold::Making).map(Some),
-            false => Ok(None),
-        });
-        (self, entered)
+    fn branch(&self) -> Option<&str> {
+        self.choice.as_ref().map(|choice| choice.name.as_str())
+    }
+
+    /// Makes the branch, and the record with HEAD on it. Blocking.
+    fn enter(&self, common: &Path, new: &NewWorktree) -> Result<Record, WorktreeError> {
+        self.make_branch(common, new)?;
+        record(common, &new.path, (&new.commit, self.branch()), &Hold::Making)
+    }
+
+    /// The same where git made the record, at the commit. Blocking.
+    fn take_up(
+        &self,
+        common: &Path,
+        record: Record,
+        new: &NewWorktree,
+    ) -> Result<Record, WorktreeError> {
+        self.make_branch(common, new)?;
+        let headed = record.set_head(&new.commit, self.branch(), clock::now());
+        headed.map_err(disk("set HEAD of", &new.path))?;
+        point("worktree.create.headed", &new.path)?;
+        Ok(record)
+    }
+
+    fn make_branch(&self, common: &Path, new: &NewWorktree) -> Result<(), WorktreeError> {
+        let Some(name) = self.branch() else { return Ok(()) };
+        make_branch(&self.opened, name, &new.commit, clock::now()).map_err(unreadable(common))?;
+        point("worktree.create.branched", &new.path)
     }
 }
 
@@ -201,6 +200,31 @@ async fn cleared(common: &Path, new: &NewWorktree, found: Found) -> Result<Groun
     }
     let (place, new, ground) = (common.to_owned(), new.clone(), found.ground);
     off(common, move || note(&place, &new, &ground).map(|()| ground)).await?
+}
+
+/// Begins it where that takes a git. What failed once it was noted is to be undone.
+async fn entered_by_git(
+    common: &Path,
+    new: &NewWorktree,
+    found: Found,
+) -> Result<(Ground, Result<Record, WorktreeError>), WorktreeError> {
+    let ground = cleared(common, new, found).await?;
+    let added = match ground.is_record_alone {
+        true => None,
+        false => match added_by_git(common, &new.path, &new.commit, &Hold::Making).await {
+            Ok(record) => Some(record),
+            Err(failure) => return Ok((ground, Err(failure))),
+        },
+    };
+    let (place, new) = (common.to_owned(), new.clone());
+    let enter = move || {
+        let entered = match added {
+            Some(record) => ground.take_up(&place, record, &new),
+            None => ground.enter(&place, &new),
+        };
+        (ground, entered)
+    };
+    off(common, enter).await
 }
 
 /// Notes what is about to be made on the ground, whole or not at all. Blocking.
@@ -264,25 +288,6 @@ async fn added_by_git(
     let record = Record::of(path).ok_or_else(missing).map_err(disk("find the record of", path))?;
     point("worktree.create.added", path)?;
     Ok(record)
-}
-
-/// Records it by git, and puts HEAD on its branch.
-async fn headed_by_git(
-    common: &Path,
-    new: &NewWorktree,
-    branch: Option<String>,
-) -> Result<Record, WorktreeError> {
-    let record = added_by_git(common, &new.path, &new.commit, &Hold::Making).await?;
-    let (path, commit) = (new.path.clone(), new.commit.clone());
-    let head = move || {
-        if branch.is_some() {
-            let set = record.set_head(&commit, branch.as_deref(), clock::now());
-            set.map_err(disk("set HEAD of", &path))?;
-            point("worktree.create.headed", &path)?;
-        }
-        Ok(record)
-    };
-    off(common, head).await?
 }
 
 /// Makes a branch at a commit, with a log that has our signature alone: by it a later attempt

@@ -1,15 +1,21 @@
 //! Threads that run beside who starts them, from their first moment.
 //!
-//! Linux lets a thread begin on the processor of who starts it, and wakes one where it ran last or where it is
-//! woken from, by the load of the last moments; of a virtual machine it takes an idle processor that sleeps
-//! for one that is busy. So two threads may take turns on one processor beside an idle one until the next
-//! tick moves one of them, four milliseconds later: as long as it takes to write a hundred files.
+//! Linux lets a thread begin on the processor of who starts it, and wakes one where it ran last or
+//! where it is woken from, by the load of the last moments; of a virtual machine it takes an idle
+//! processor that sleeps for one that is busy. So two threads may take turns on one processor beside
+//! an idle one until the next tick moves one of them, four milliseconds later: as long as it takes to
+//! write a hundred files.
 
 use std::convert::Infallible;
 use std::sync::mpsc::{self, SyncSender};
+use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
+
+/// So long the starter waits at the most, a tick of the slowest clock: on a busy machine the thread's turn
+/// comes when it comes, and where the system has no thread left it comes once another ends.
+const LONGEST: Duration = Duration::from_millis(10);
 
 /// What a thread does first that is to run beside its starter.
 pub(super) struct Beside {
@@ -28,7 +34,8 @@ struct Seats {
 }
 
 impl Beside {
-    /// Leaves the starter, who waits for this, its processor. Both are free to be moved then.
+    /// Leaves the starter, who waits for this, its processor. Both are free to be moved then, to the
+    /// processors that were allowed at the start.
     pub(super) fn begin(self) {
         if let Some(Seats { others, all, .. }) = self.seats {
             sit(&others);
@@ -56,8 +63,7 @@ fn sit(seats: &CpuSet) {
     sched_setaffinity(Pid::from_raw(0), seats).ok();
 }
 
-/// Starts a thread, which has to call [`Beside::begin`], and waits for that; or for its end, where it is
-/// never started.
+/// Starts a thread, which has to call [`Beside::begin`], and waits a moment for that, unless it is refused.
 pub(super) fn beside<T>(start: impl FnOnce(Beside) -> T) -> T {
     let (begins, begun) = mpsc::sync_channel(0);
     let seats = Seats::of_starter();
@@ -66,7 +72,7 @@ pub(super) fn beside<T>(start: impl FnOnce(Beside) -> T) -> T {
     if let Some(seats) = seats {
         sit(&seats.starter);
     }
-    begun.recv().ok();
+    begun.recv_timeout(LONGEST).ok();
     if let Some(seats) = seats {
         sit(&seats.all);
     }
@@ -97,9 +103,21 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_never_started_is_not_waited_for() {
+    fn one_that_begins_late_or_never_is_not_waited_for() {
         let before = seats();
         beside(drop);
+        let late = beside(|late| late);
         assert!(seats() == before);
+        late.begin();
+        assert!(seats() == before);
+    }
+
+    #[test]
+    fn all_processors_but_the_starters_are_for_the_others() {
+        let Some(Seats { starter, others, all }) = Seats::of_starter() else { return };
+        let is_in = |set: &CpuSet, one| set.is_set(one).unwrap();
+        let count = |set| (0..CpuSet::count()).filter(|one| is_in(set, *one)).count();
+        assert!((0..CpuSet::count()).all(|one| !(is_in(&starter, one) && is_in(&others, one))));
+        assert_eq!((count(&starter), count(&others) + 1), (1, count(&all)));
     }
 }

@@ -1,4 +1,4 @@
-//! A worktree made from nothing: recorded in the repository's turn, its files written outside it.
+//! A worktree made from nothing: begun in the repository's turn, its files written outside it.
 
 use std::fs;
 use std::io;
@@ -136,17 +136,18 @@ pub(in crate::git) async fn undo(
             let common = common.clone();
             move || leftover::take_down(&common, &Yard::around(&path), &path)
         });
-        if let Err(cause) = cleared.await {
+        let cleared = cleared.await.inspect_err(|cause| {
             tracing::warn!(path = %new.path.display(), %cause, "a failed worktree is left");
-            return;
-        }
+        });
         if let Some(branch) = branch
             && let Err(cause) = leftover::drop_untouched(&common, &branch, &new.commit).await
         {
             tracing::warn!(branch, %cause, "the branch of a failed worktree is left");
             return;
         }
-        if let Err(cause) = Yard::around(&new.path).forget(&new.path) {
+        if cleared.is_ok()
+            && let Err(cause) = Yard::around(&new.path).forget(&new.path)
+        {
             tracing::warn!(path = %new.path.display(), %cause, "a note is left");
         }
     });

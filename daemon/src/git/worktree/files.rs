@@ -15,7 +15,7 @@ use super::seed::seed;
 use super::source::{Opened, Source};
 use super::{Grounds, WorktreeError};
 
-/// A source that was read before its worktree was recorded.
+/// A source that was read while its worktree was begun.
 pub(in crate::git) struct Ahead {
     source: Option<Opened>,
     _permit: OwnedSemaphorePermit,

@@ -15,7 +15,7 @@ use super::super::command::Git;
 pub(in crate::git) struct Grounds {
     folders: Mutex<HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>>,
     checkouts: Semaphore,
-    /// How many more sources may be read before their worktrees are recorded.
+    /// How many more sources may be read while their worktrees are begun.
     ahead: Arc<Semaphore>,
     cores: usize,
 }

@@ -1,6 +1,6 @@
 //! Worktrees: made at an exact commit or not at all, let go, and removed when nothing is lost.
 //!
-//! What the repository records is written in its turn and in process (`record`); the files are
+//! What the repository records is written in its turn and in process (`begin`, `record`); the files are
 //! written outside of it, so that many worktrees are made at once (`create`). Notes in the
 //! `yard` are what a crash is repaired by.
 

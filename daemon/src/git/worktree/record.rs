@@ -81,9 +81,9 @@ impl Record {
         folder.is_dir().then_some(Self { folder })
     }
 
-    /// Records a worktree at `path`, whose folder is made with it. Its HEAD is on the branch, which is at
-    /// the commit, or on the commit itself; its index is empty. The id is new each time: what a git of a former attempt still writes goes
-    /// nowhere.
+    /// Records a worktree at `path`, whose folder is made with it. Its HEAD is on the branch, which is
+    /// at the commit, or on the commit itself; its index is empty. The id is new each time: what a git
+    /// of a former attempt still writes goes nowhere.
     ///
     /// # Errors
     /// The disk's; the folder at `path` is then for [`super::leftover::take_down`] to remove.

@@ -1,6 +1,5 @@
 //! Where the files of a new worktree come from: the commit, and the user's checkout as far as it holds
-//! the same ones. Reading it needs no worktree, so it is done while the branch is chosen and what is to
-//! be made is noted.
+//! the same ones. Reading it needs no worktree, so it is done while that is begun.
 
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
