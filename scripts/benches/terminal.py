@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import socket
 import statistics
@@ -317,6 +318,11 @@ def centile(sorted_, share):
     return sorted_[min(len(sorted_) - 1, int(len(sorted_) * share))]
 
 
+def between(command):
+    """A shell's command in a terminal, with nothing but another terminal around it."""
+    return ["script", "-q", "-c", command, "/dev/null"]
+
+
 def echo():
     piece, against = driver(), has_tmux("echo")
     with contextlib.ExitStack() as stack:
@@ -325,6 +331,9 @@ def echo():
         # each on an empty screen: a key that stands there already would not be drawn again
         ways = {
             "cat": lambda: contextlib.nullcontext((["sh", "-c", CAT], None)),
+            # what a process between costs on this machine, whatever it does: `attach` and its keeper are two
+            "one between": lambda: contextlib.nullcontext((between(CAT), None)),
+            "two between": lambda: contextlib.nullcontext((between(shlex.join(between(CAT))), None)),
             "local": lambda: typing(house, house.environment, here),
             "relay": lambda: typing(remote.house, remote.away, there),
         }
@@ -343,6 +352,8 @@ def echo():
     ratio = lambda over, under: middle([a / b for a, b in zip(over, under)])
     p50, far50 = ratio(half["local"], half["cat"]), ratio(half["relay"], half["cat"])
     result("echo through attach, local, p50 / cat", f"{p50:.2f}x", "<= 3x", p50 <= 3)
+    for name in ("one between", "two between"):
+        print(f"  ({name}, p50 / cat: {ratio(half[name], half['cat']):.2f}x; attach / it: {ratio(half['local'], half[name]):.2f}x)")
     if against:
         p99 = ratio(most["local"], most["tmux"])
         result("echo through attach, local, p99 / tmux", f"{p99:.2f}x", "<= 1x", p99 <= 1)

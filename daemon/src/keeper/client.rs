@@ -70,30 +70,27 @@ impl Client {
         !self.outbox.is_empty()
     }
 
-    /// Reads what is there; gives the next whole message, if any.
-    pub(super) fn receive(&mut self) -> Result<Option<FromClient>, Gone> {
-        loop {
-            if let Some(message) = self.next_message()? {
-                return Ok(Some(message));
-            }
-            if self.inbox.len() > MAX_FRAME + 4 {
-                return Err(Gone);
-            }
-            let old = self.inbox.len();
-            self.inbox.resize(old + READ, 0);
-            let read = self.stream.read(&mut self.inbox[old..]);
-            self.inbox.truncate(old + *read.as_ref().unwrap_or(&0));
-            match read {
-                Ok(0) => return Err(Gone),
-                Ok(_) => {}
-                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Gone),
-            }
+    /// Reads what is there, or as much as one read brings: what is more is there at the next turn.
+    pub(super) fn read(&mut self) -> Result<(), Gone> {
+        if self.inbox.len() > MAX_FRAME + 4 {
+            return Err(Gone);
+        }
+        let old = self.inbox.len();
+        self.inbox.resize(old + READ, 0);
+        let read = self.stream.read(&mut self.inbox[old..]);
+        self.inbox.truncate(old + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => Err(Gone),
+            Ok(_) => Ok(()),
+            Err(fault) => match fault.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
+                _ => Err(Gone),
+            },
         }
     }
 
-    fn next_message(&mut self) -> Result<Option<FromClient>, Gone> {
+    /// The next whole message of what was read, if any.
+    pub(super) fn next_message(&mut self) -> Result<Option<FromClient>, Gone> {
         if self.outbox.len() > MAX_OUTBOX {
             return Err(Gone);
         }

@@ -278,16 +278,22 @@ impl Session {
 
     fn serve(&mut self, ready: &[u64]) {
         for id in ready {
-            while let Some(index) = self.clients.iter().position(|client| client.id == *id) {
-                match self.clients[index].receive() {
-                    Ok(Some(message)) => self.hear(*id, message),
-                    Ok(None) => break,
-                    Err(Gone) => {
-                        self.clients.swap_remove(index);
-                    }
-                }
+            if let Err(Gone) = self.serve_one(*id) {
+                self.clients.retain(|client| client.id != *id);
             }
         }
+    }
+
+    fn serve_one(&mut self, id: u64) -> Result<(), Gone> {
+        self.client(id).map_or(Ok(()), Client::read)?;
+        while let Some(message) = self.client(id).map_or(Ok(None), Client::next_message)? {
+            self.hear(id, message);
+        }
+        Ok(())
+    }
+
+    fn client(&mut self, id: u64) -> Option<&mut Client> {
+        self.clients.iter_mut().find(|client| client.id == id)
     }
 
     fn hear(&mut self, client: u64, message: FromClient) {
@@ -358,7 +364,7 @@ impl Session {
     fn subscribe(&mut self, client: u64) {
         let (end, stderr_end) = self.streams.ends();
         self.tell(client, &FromKeeper::Output { end, stderr_end });
-        if let Some(client) = self.clients.iter_mut().find(|one| one.id == client) {
+        if let Some(client) = self.client(client) {
             client.told = Some((end, stderr_end));
         }
         if let Some(exit) = self.exit.clone() {
@@ -376,17 +382,17 @@ impl Session {
     }
 
     fn tell(&mut self, client: u64, message: &FromKeeper) {
-        if let Some(client) = self.clients.iter_mut().find(|one| one.id == client) {
+        if let Some(client) = self.client(client) {
             client.tell(message);
         }
     }
 
-    /// Types what waits to be typed; false when nothing did.
+    /// Types what waits to be typed; true while some of it has no room.
     fn type_input(&mut self) -> bool {
         let now = self.now();
         let Some(input) = self.streams.input.as_mut() else { return false };
-        let waits = input.due(now).is_some();
         let typed = input.advance(now);
+        let waits = input.due(now).is_some();
         if !typed.is_empty() {
             let is_shown = |id| self.clients.iter().any(|one| one.id == id && one.is_shown());
             let all_shown = typed.iter().all(|(asker, _)| is_shown(asker.client));

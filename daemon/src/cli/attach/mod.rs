@@ -90,7 +90,13 @@ pub(crate) async fn run(args: AttachArgs, context: &Context) -> Outcome {
     };
     let left = match first {
         Some(shape) => {
-            attached(viewer, Show::new(size, args.read_only, shape, Instant::now())).await
+            let show = Show::new(size, args.read_only, shape, Instant::now());
+            // what the runtime itself waits for is woken through the system, a task of it is not:
+            // each key would be another turn of the loop
+            match tokio::spawn(attached(viewer, show)).await {
+                Ok(left) => left,
+                Err(broke) => std::panic::resume_unwind(broke.into_panic()),
+            }
         }
         None => Ok(Left::Ended),
     };
