@@ -8,6 +8,7 @@ use super::page::{Page, Shelf};
 use super::pattern::Pattern;
 use super::sieve::{Sieve, Sieved};
 use super::window::is_continued;
+use crate::process::beside::beside;
 use memchr::{memchr, memrchr};
 use std::collections::BTreeMap;
 use std::io;
@@ -130,7 +131,12 @@ impl<'a> Scan<'a> {
     pub(super) fn begin<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Ordered<'s> {
         let (to, from) = channel();
         if self.order.len() > FEW {
-            let work = thread::Builder::new().spawn_scoped(scope, move || self.work(&to));
+            let work = beside(|beside| {
+                thread::Builder::new().spawn_scoped(scope, move || {
+                    beside.begin();
+                    self.work(&to);
+                })
+            });
             if let Err(error) = work {
                 tracing::debug!(%error, "a search goes on with one thread");
             }

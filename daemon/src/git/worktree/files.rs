@@ -8,12 +8,12 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::super::command::Git;
 use super::super::repo::{CommitId, Repository, read};
-use super::beside::beside;
 use super::create::{blocking, disk};
 use super::grounds::{Checkout, FILL};
 use super::seed::seed;
 use super::source::{Opened, Source};
 use super::{Grounds, WorktreeError};
+use crate::process::beside::beside;
 
 /// A source that was read while its worktree was begun.
 pub(in crate::git) struct Ahead {

@@ -5,7 +5,6 @@
 //! `yard` are what a crash is repaired by.
 
 mod begin;
-mod beside;
 mod contents;
 mod create;
 mod error;

@@ -23,13 +23,13 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::Record;
-use super::beside::beside;
 use super::contents::Entry;
 use super::index::{Known, index};
 use super::plain::is_plain;
 use super::pristine::{EXECUTABLE, LINK, SUBMODULE, is_of};
 use super::source::{Opened, Source};
 use crate::fault;
+use crate::process::beside::beside;
 
 /// How much older than its worktree a file is said to be. Git looks at whole seconds, and would read
 /// each file again that is as young as its index.

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 const LONGEST: Duration = Duration::from_millis(10);
 
 /// What a thread does first that is to run beside its starter.
-pub(super) struct Beside {
+pub(crate) struct Beside {
     seats: Option<Seats>,
     /// Nothing is ever sent: that it is dropped is the word.
     begins: SyncSender<Infallible>,
@@ -36,7 +36,7 @@ struct Seats {
 impl Beside {
     /// Leaves the starter, who waits for this, its processor. Both are free to be moved then, to the
     /// processors that were allowed at the start.
-    pub(super) fn begin(self) {
+    pub(crate) fn begin(self) {
         if let Some(Seats { others, all, .. }) = self.seats {
             sit(&others);
             sit(&all);
@@ -64,7 +64,7 @@ fn sit(seats: &CpuSet) {
 }
 
 /// Starts a thread, which has to call [`Beside::begin`], and waits a moment for that, unless it is refused.
-pub(super) fn beside<T>(start: impl FnOnce(Beside) -> T) -> T {
+pub(crate) fn beside<T>(start: impl FnOnce(Beside) -> T) -> T {
     let (begins, begun) = mpsc::sync_channel(0);
     let seats = Seats::of_starter();
     let started = start(Beside { seats, begins });
