@@ -1,6 +1,7 @@
 //! Hayward's daemon: worktrees, sessions, agents and their work on one machine.
 
 pub mod agent;
+mod beside;
 mod chore;
 pub mod clock;
 pub mod complete;

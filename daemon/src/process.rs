@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
-pub(crate) mod beside;
 mod group;
 
 pub(crate) use group::{Group, end_marked};

@@ -8,7 +8,7 @@ use super::page::{Page, Shelf};
 use super::pattern::Pattern;
 use super::sieve::{Sieve, Sieved};
 use super::window::is_continued;
-use crate::process::beside::beside;
+use crate::beside::beside;
 use memchr::{memchr, memrchr};
 use std::collections::BTreeMap;
 use std::io;

@@ -13,7 +13,7 @@ use super::grounds::{Checkout, FILL};
 use super::seed::seed;
 use super::source::{Opened, Source};
 use super::{Grounds, WorktreeError};
-use crate::process::beside::beside;
+use crate::beside::beside;
 
 /// A source that was read while its worktree was begun.
 pub(in crate::git) struct Ahead {

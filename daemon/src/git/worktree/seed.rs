@@ -28,8 +28,8 @@ use super::index::{Known, index};
 use super::plain::is_plain;
 use super::pristine::{EXECUTABLE, LINK, SUBMODULE, is_of};
 use super::source::{Opened, Source};
+use crate::beside::beside;
 use crate::fault;
-use crate::process::beside::beside;
 
 /// How much older than its worktree a file is said to be. Git looks at whole seconds, and would read
 /// each file again that is as young as its index.
