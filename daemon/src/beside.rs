@@ -13,10 +13,6 @@ use std::time::Duration;
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// So long the starter waits at the most, a tick of the slowest clock: on a busy machine the thread's turn
-/// comes when it comes, and where the system has no thread left it comes once another ends.
-const LONGEST: Duration = Duration::from_millis(10);
-
 /// What a thread does first that is to run beside its starter.
 pub(crate) struct Beside {
     seats: Option<Seats>,
@@ -63,8 +59,10 @@ fn sit(seats: &CpuSet) {
     sched_setaffinity(Pid::from_raw(0), seats).ok();
 }
 
-/// Starts a thread, which has to call [`Beside::begin`], and waits a moment for that, unless it is refused.
-pub(crate) fn beside<T>(start: impl FnOnce(Beside) -> T) -> T {
+/// Starts a thread, which has to call [`Beside::begin`], and waits for that, unless it is refused, for
+/// `longest` at the most: on a busy machine the thread's turn comes when it comes, and where the system
+/// has no thread left it comes once another ends.
+pub(crate) fn beside<T>(longest: Duration, start: impl FnOnce(Beside) -> T) -> T {
     let (begins, begun) = mpsc::sync_channel(0);
     let seats = Seats::of_starter();
     let started = start(Beside { seats, begins });
@@ -72,7 +70,7 @@ pub(crate) fn beside<T>(start: impl FnOnce(Beside) -> T) -> T {
     if let Some(seats) = seats {
         sit(&seats.starter);
     }
-    begun.recv_timeout(LONGEST).ok();
+    begun.recv_timeout(longest).ok();
     if let Some(seats) = seats {
         sit(&seats.all);
     }
@@ -84,6 +82,8 @@ mod tests {
     use super::*;
     use std::thread;
 
+    const SOON: Duration = Duration::from_millis(10);
+
     fn seats() -> CpuSet {
         sched_getaffinity(Pid::from_raw(0)).unwrap()
     }
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn both_may_run_anywhere_once_they_run_beside_each_other() {
         let before = seats();
-        let begun = beside(|beside| {
+        let begun = beside(SOON, |beside| {
             thread::spawn(move || {
                 let inherited = seats();
                 beside.begin();
@@ -105,8 +105,8 @@ mod tests {
     #[test]
     fn one_that_begins_late_or_never_is_not_waited_for() {
         let before = seats();
-        beside(drop);
-        let late = beside(|late| late);
+        beside(SOON, drop);
+        let late = beside(SOON, |late| late);
         assert!(seats() == before);
         late.begin();
         assert!(seats() == before);

@@ -331,12 +331,13 @@ def echo():
         # each on an empty screen: a key that stands there already would not be drawn again
         ways = {
             "cat": lambda: contextlib.nullcontext((["sh", "-c", CAT], None)),
-            # what a process between costs on this machine, whatever it does: `attach` and its keeper are two
-            "one between": lambda: contextlib.nullcontext((between(CAT), None)),
-            "two between": lambda: contextlib.nullcontext((between(shlex.join(between(CAT))), None)),
             "local": lambda: typing(house, house.environment, here),
             "relay": lambda: typing(remote.house, remote.away, there),
         }
+        if shutil.which("script"):
+            # what a process between costs on this machine, whatever it does: `attach` and its keeper are two
+            ways["one between"] = lambda: contextlib.nullcontext((between(CAT), None))
+            ways["two between"] = lambda: contextlib.nullcontext((between(shlex.join(between(CAT))), None))
         if against:
             tmux = stack.enter_context(Tmux())
             ways["tmux"] = lambda: typing_tmux(tmux)
@@ -352,7 +353,7 @@ def echo():
     ratio = lambda over, under: middle([a / b for a, b in zip(over, under)])
     p50, far50 = ratio(half["local"], half["cat"]), ratio(half["relay"], half["cat"])
     result("echo through attach, local, p50 / cat", f"{p50:.2f}x", "<= 3x", p50 <= 3)
-    for name in ("one between", "two between"):
+    for name in ("one between", "two between") if "one between" in ways else ():
         print(f"  ({name}, p50 / cat: {ratio(half[name], half['cat']):.2f}x; attach / it: {ratio(half['local'], half[name]):.2f}x)")
     if against:
         p99 = ratio(most["local"], most["tmux"])

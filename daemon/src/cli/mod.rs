@@ -174,9 +174,15 @@ fn perform(command: Command, context: &Context) -> Outcome {
     }
 }
 
+/// Steps of a client between two looks at keys and signals, where much comes that needs none: some
+/// parts of 32 KiB at the most, which `attach` takes some milliseconds each for.
+const LOOK: u32 = 8;
+
 /// Runs a client's command: one thread is enough.
 fn asking(command: impl Future<Output = Outcome>) -> Outcome {
-    on(tokio::runtime::Builder::new_current_thread(), command)
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.event_interval(LOOK);
+    on(builder, command)
 }
 
 /// Runs a server.

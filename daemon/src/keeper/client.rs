@@ -70,22 +70,27 @@ impl Client {
         !self.outbox.is_empty()
     }
 
-    /// Reads what is there, or as much as one read brings: what is more is there at the next turn.
+    /// Reads what is there, or about as much as a frame may have: what is more is there at the next
+    /// turn. A read that is not full took all; another would cost each key one for nothing.
     pub(super) fn read(&mut self) -> Result<(), Gone> {
         if self.inbox.len() > MAX_FRAME + 4 {
             return Err(Gone);
         }
-        let old = self.inbox.len();
-        self.inbox.resize(old + READ, 0);
-        let read = self.stream.read(&mut self.inbox[old..]);
-        self.inbox.truncate(old + *read.as_ref().unwrap_or(&0));
-        match read {
-            Ok(0) => Err(Gone),
-            Ok(_) => Ok(()),
-            Err(fault) => match fault.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
-                _ => Err(Gone),
-            },
+        let before = self.inbox.len();
+        loop {
+            let old = self.inbox.len();
+            self.inbox.resize(old + READ, 0);
+            let read = self.stream.read(&mut self.inbox[old..]);
+            self.inbox.truncate(old + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(READ) if self.inbox.len() < MAX_FRAME => {}
+                Ok(1..) => return Ok(()),
+                // what came before the end is heard first
+                Ok(0) | Err(_) if self.inbox.len() > before => return Ok(()),
+                Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return Err(Gone),
+            }
         }
     }
 
@@ -209,5 +214,50 @@ impl Client {
             self.outbox = Vec::new();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::MAX_INPUT;
+    use super::*;
+
+    /// What is heard within so many turns, and whether the client is gone then.
+    fn heard(client: &mut Client, turns: usize) -> (Vec<usize>, bool) {
+        let mut heard = Vec::new();
+        for _ in 0..turns {
+            if client.read().is_err() {
+                return (heard, true);
+            }
+            while let Ok(Some(FromClient::Input(input))) = client.next_message() {
+                heard.push(input.bytes.len());
+            }
+        }
+        (heard, false)
+    }
+
+    #[test]
+    fn f07_what_a_client_sent_before_it_left_is_heard_whole_and_a_large_input_takes_few_turns() {
+        let (mut theirs, ours) = UnixStream::pair().unwrap();
+        let mut client = Client::new(1, ours).unwrap();
+        client.greeted = true;
+        let large = wire::encode_input(1, 0, &vec![b'x'; MAX_INPUT]).unwrap();
+        let sending = std::thread::spawn(move || {
+            theirs.write_all(&large).unwrap();
+            theirs
+        });
+        let mut sizes = Vec::new();
+        while sizes.is_empty() {
+            let (more, gone) = heard(&mut client, 1);
+            assert!(!gone);
+            sizes = more;
+        }
+        assert_eq!(sizes, [MAX_INPUT]);
+        let mut theirs = sending.join().unwrap();
+        let part = wire::encode_input(2, 0, &vec![b'y'; 2 * READ]).unwrap();
+        theirs.write_all(&[&part[..], &part[..]].concat()).unwrap();
+        drop(theirs);
+        assert_eq!(heard(&mut client, 1), (vec![2 * READ; 2], false));
+        assert_eq!(heard(&mut client, 1), (vec![], true));
     }
 }

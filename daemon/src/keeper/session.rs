@@ -387,7 +387,7 @@ impl Session {
         }
     }
 
-    /// Types what waits to be typed; true while some of it has no room.
+    /// Types what waits to be typed; true while some of it is held back.
     fn type_input(&mut self) -> bool {
         let now = self.now();
         let Some(input) = self.streams.input.as_mut() else { return false };

@@ -23,6 +23,10 @@ use std::time::{Duration, Instant};
 /// Blocks that one thread does as quickly as another could be started.
 const FEW: usize = 4;
 
+/// So long the asker waits for the other thread to begin: that does within a tenth of it, unless agents
+/// have the processors; then the asker goes on alone for the time.
+const BEGINS: Duration = Duration::from_millis(1);
+
 /// Blocks that may be begun before the one that is awaited is done: one thread goes on while the
 /// other waits for a processor, some milliseconds where agents are busy.
 const AHEAD: usize = 64;
@@ -131,7 +135,7 @@ impl<'a> Scan<'a> {
     pub(super) fn begin<'s>(&'s self, scope: &'s Scope<'s, '_>) -> Ordered<'s> {
         let (to, from) = channel();
         if self.order.len() > FEW {
-            let work = beside(|beside| {
+            let work = beside(BEGINS, |beside| {
                 thread::Builder::new().spawn_scoped(scope, move || {
                     beside.begin();
                     self.work(&to);

@@ -91,8 +91,8 @@ pub(crate) async fn run(args: AttachArgs, context: &Context) -> Outcome {
     let left = match first {
         Some(shape) => {
             let show = Show::new(size, args.read_only, shape, Instant::now());
-            // what the runtime itself waits for is woken through the system, a task of it is not:
-            // each key would be another turn of the loop
+            // what the runtime itself waits for goes on after a look at the system, a task of it at
+            // once: each key would take another turn of the loop
             match tokio::spawn(attached(viewer, show)).await {
                 Ok(left) => left,
                 Err(broke) => std::panic::resume_unwind(broke.into_panic()),

@@ -12,7 +12,7 @@ use super::create::{blocking, disk};
 use super::grounds::{Checkout, FILL};
 use super::seed::seed;
 use super::source::{Opened, Source};
-use super::{Grounds, WorktreeError};
+use super::{BEGINS, Grounds, WorktreeError};
 use crate::beside::beside;
 
 /// A source that was read while its worktree was begun.
@@ -26,7 +26,7 @@ pub(in crate::git) struct Ahead {
 pub(super) fn read_ahead(repository: &Repository, commit: &CommitId) -> Option<JoinHandle<Ahead>> {
     let permit = repository.grounds().ahead()?;
     let (common, commit) = (repository.common_dir().to_owned(), commit.clone());
-    Some(beside(|beside| {
+    Some(beside(BEGINS, |beside| {
         spawn_blocking(move || {
             beside.begin();
             let source = source(&common, &commit);

@@ -26,6 +26,7 @@ mod walk;
 mod yard;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::branch::{BranchName, Choice};
 use super::command::{CommandError, Git};
@@ -53,6 +54,9 @@ pub(super) const NAME: &str = "Hayward";
 
 /// The address beside [`NAME`].
 pub(super) const EMAIL: &str = "hayward@localhost";
+
+/// So long whoever starts a thread waits for it to begin beside: a tick of the slowest clock.
+const BEGINS: Duration = Duration::from_millis(10);
 
 /// A worktree to be made.
 ///

@@ -22,12 +22,12 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
-use super::Record;
 use super::contents::Entry;
 use super::index::{Known, index};
 use super::plain::is_plain;
 use super::pristine::{EXECUTABLE, LINK, SUBMODULE, is_of};
 use super::source::{Opened, Source};
+use super::{BEGINS, Record};
 use crate::beside::beside;
 use crate::fault;
 
@@ -180,7 +180,7 @@ impl<'a> Plan<'a> {
                             .map_or(Ok(Vec::new()), |opened| work(&opened)),
                     };
                     // the system may refuse one more
-                    beside(|beside| {
+                    beside(BEGINS, |beside| {
                         let work = move || {
                             beside.begin();
                             work()
